@@ -1,0 +1,31 @@
+# Warnings, sanitizers and the libraries that come from Debian's packages.
+
+option(TWINSTACK_FUZZ "Build the libFuzzer targets (clang only)" OFF)
+set(TWINSTACK_SANITIZE "" CACHE STRING "Sanitizers to build with, as for -fsanitize=")
+
+add_compile_options(-Wall -Wextra -Wconversion -Wshadow -Werror -fno-omit-frame-pointer)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wthread-safety>)
+endif()
+if(TWINSTACK_SANITIZE)
+  add_compile_options(-fsanitize=${TWINSTACK_SANITIZE} -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${TWINSTACK_SANITIZE})
+endif()
+
+find_program(CCACHE ccache)
+if(CCACHE)
+  set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+endif()
+
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+find_package(fmt REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(GTest REQUIRED)
+find_package(benchmark REQUIRED)
+pkg_check_modules(LIBBPF REQUIRED IMPORTED_TARGET libbpf)
+pkg_check_modules(LIBXDP REQUIRED IMPORTED_TARGET libxdp)
+pkg_check_modules(LIBNL_ROUTE REQUIRED IMPORTED_TARGET libnl-route-3.0)
