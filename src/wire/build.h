@@ -1,0 +1,54 @@
+// build: Segment -> Ethernet + IPv4/IPv6 + TCP headers in front of payload that the caller puts into the same buffer.
+// Pure, any thread. The hot path of sending:
+//
+//   auto room = link.allocate_tx();
+//   const auto head = wire::write_headers(room, path, flow, segment, payload_bytes);
+//   copy payload to room.subspan(head, payload_bytes);
+//   wire::fill_checksum(room.first(head + payload_bytes));
+//   link.commit_tx(head + payload_bytes);
+//
+// or, saving one pass over the payload, wire::copy_and_sum() into an InternetSum and fill_checksum(frame, sum).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "wire/checksum.h"
+#include "wire/flow.h"
+#include "wire/packet.h"
+#include "wire/segment.h"
+
+namespace twinstack::wire {
+
+inline constexpr std::uint32_t kEthernetBytes = 14;
+inline constexpr std::uint32_t kIpv4Bytes = 20;
+inline constexpr std::uint32_t kIpv6Bytes = 40;
+inline constexpr std::uint32_t kTcpBytes = 20;
+inline constexpr std::uint32_t kMaxHeaderBytes = kEthernetBytes + kIpv6Bytes + kTcpBytes + 40;
+
+// What is the same for all segments of a connection until its route changes.
+struct PathHeader {
+  MacAddress source_mac{};
+  MacAddress destination_mac{};      // of the next hop
+  std::uint8_t ttl = 64;             // hop limit
+  std::uint8_t traffic_class = 0;    // the two ECN bits are taken from the segment
+  std::uint32_t flow_label = 0;      // IPv6, host order, 20 bits
+};
+
+// Length of all headers that write_headers() will write.
+[[nodiscard]] std::uint32_t header_bytes(const FlowKey& flow, const Segment& segment) noexcept;
+
+// Writes the headers for `payload_bytes` bytes that follow them; local of `flow` is the source. IPv4: DF set,
+// identification 0 (RFC 6864 4.1), header checksum right. The TCP checksum field is zero until fill_checksum().
+// Returns header_bytes(). REQUIRES: frame.size() >= header_bytes() + payload_bytes; the IP packet fits in 65535 bytes.
+std::uint32_t write_headers(std::span<std::byte> frame, const PathHeader& path, const FlowKey& flow,
+                            const Segment& segment, std::uint32_t payload_bytes) noexcept;
+
+// Computes the TCP checksum of a frame made by write_headers() whose payload is in place.
+// REQUIRES: `frame` is exactly headers and payload.
+void fill_checksum(std::span<std::byte> frame) noexcept;
+// The same when the sum of the payload is known already (copy_and_sum()).
+void fill_checksum(std::span<std::byte> frame, const InternetSum& payload_sum) noexcept;
+
+}  // namespace twinstack::wire

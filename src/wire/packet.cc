@@ -1,0 +1,207 @@
+#include "wire/packet.h"
+
+#include "wire/bytes.h"
+#include "wire/tcp_options.h"
+
+namespace twinstack::wire {
+
+namespace {
+
+constexpr std::size_t kEthernetHead = 14;
+constexpr std::size_t kVlanTag = 4;
+constexpr std::uint16_t kTypeIpv4 = 0x0800;
+constexpr std::uint16_t kTypeIpv6 = 0x86dd;
+constexpr std::uint16_t kTypeVlan = 0x8100;
+constexpr std::size_t kIpv4Head = 20;
+constexpr std::size_t kIpv6Head = 40;
+constexpr std::size_t kTcpHead = 20;
+constexpr std::uint8_t kProtocolTcp = 6;
+
+// The frame under examination: the first part, where all headers must lie, and the length of all.
+struct Frame {
+  std::span<const ByteView> parts;
+  ByteView head;
+  std::uint32_t length_bytes;
+  ChecksumMode mode;
+};
+
+std::uint8_t byte_at(ByteView bytes, std::size_t at) noexcept { return static_cast<std::uint8_t>(bytes[at]); }
+
+bool has_total(const Frame& frame) noexcept {
+  std::size_t total = 0;
+  for (const ByteView part : frame.parts) total += part.size();
+  return total >= frame.length_bytes;
+}
+
+// `pseudo`: the sum of the pseudo-header.
+bool checksum_ok(const Frame& frame, TcpPacket& out, std::uint32_t tcp_bytes, const InternetSum& pseudo) noexcept {
+  if (frame.mode == ChecksumMode::kAcceptPartial) {
+    // CHECKSUM_PARTIAL: the field holds the folded pseudo-header sum, not complemented; the device would add the rest.
+    std::uint16_t field = 0;
+    std::memcpy(&field, frame.head.data() + out.tcp_offset + 16, sizeof field);
+    if (field == pseudo.folded()) {
+      out.partial_checksum = true;
+      return true;
+    }
+  }
+  InternetSum sum = pseudo;
+  sum.add(Payload(frame.parts, out.tcp_offset, tcp_bytes));
+  return sum.checksum() == 0;
+}
+
+void read_tcp_fields(ByteView tcp, TcpPacket& out) noexcept {
+  const std::byte* at = tcp.data();
+  out.flow.remote_port = load_be<std::uint16_t>(at);
+  out.flow.local_port = load_be<std::uint16_t>(at + 2);
+  out.segment.seq = Seq(load_be<std::uint32_t>(at + 4));
+  out.segment.ack = Seq(load_be<std::uint32_t>(at + 8));
+  out.segment.flags = byte_at(tcp, 13);
+  out.segment.window = load_be<std::uint16_t>(at + 14);
+  out.segment.urgent = load_be<std::uint16_t>(at + 18);
+}
+
+// RFC 9293 3.1. `tcp_bytes`: header and payload, as the IP header says; all of it lies in the frame.
+ParseVerdict parse_tcp(const Frame& frame, std::uint32_t tcp_bytes, TcpPacket& out) noexcept {
+  if (tcp_bytes < kTcpHead) return ParseVerdict::kBadTcpHeader;
+  if (frame.head.size() < out.tcp_offset + kTcpHead) return ParseVerdict::kTruncated;
+  const std::size_t header_bytes = std::size_t{byte_at(frame.head, out.tcp_offset + 12U)} / 16 * 4;
+  if (header_bytes < kTcpHead || header_bytes > tcp_bytes) return ParseVerdict::kBadTcpHeader;
+  if (frame.head.size() < out.tcp_offset + header_bytes) return ParseVerdict::kTruncated;
+
+  InternetSum pseudo;
+  pseudo.add_pseudo_header(out.flow, tcp_bytes);
+  if (!checksum_ok(frame, out, tcp_bytes, pseudo)) return ParseVerdict::kBadChecksum;
+
+  const ByteView tcp = frame.head.subspan(out.tcp_offset, header_bytes);
+  out.tcp_header_bytes = static_cast<std::uint16_t>(header_bytes);
+  read_tcp_fields(tcp, out);
+  parse_options(tcp.subspan(kTcpHead), out.segment.options);
+  const auto header = static_cast<std::uint32_t>(header_bytes);
+  out.payload = Payload(frame.parts, out.tcp_offset + header, tcp_bytes - header);
+  return ParseVerdict::kOk;
+}
+
+void read_address(const std::byte* from, std::size_t count, IpAddress& out) noexcept {
+  std::memcpy(out.bytes.data() + (out.bytes.size() - count), from, count);
+}
+
+// RFC 791 3.1.
+ParseVerdict parse_ipv4(const Frame& frame, TcpPacket& out) noexcept {
+  if (frame.head.size() < out.ip_offset + kIpv4Head) return ParseVerdict::kTruncated;
+  const ByteView ip = frame.head.subspan(out.ip_offset);
+  const std::size_t header_bytes = std::size_t{byte_at(ip, 0)} % 16 * 4;
+  const std::uint32_t total = load_be<std::uint16_t>(ip.data() + 2);
+  if (header_bytes < kIpv4Head || total < header_bytes) return ParseVerdict::kBadIpHeader;
+  if (total > frame.length_bytes - out.ip_offset || ip.size() < header_bytes) return ParseVerdict::kTruncated;
+  InternetSum sum;
+  sum.add(ip.first(header_bytes));
+  if (sum.checksum() != 0) return ParseVerdict::kBadIpHeader;
+  if (header_bytes > kIpv4Head) return ParseVerdict::kIpOptions;
+  if ((load_be<std::uint16_t>(ip.data() + 6) & 0x3fffU) != 0) return ParseVerdict::kFragment;  // MF, offset
+  if (byte_at(ip, 9) != kProtocolTcp) return ParseVerdict::kNotTcp;
+
+  out.ip_header_bytes = kIpv4Head;
+  out.ip_bytes = total;
+  out.traffic_class = byte_at(ip, 1);
+  out.ttl = byte_at(ip, 8);
+  out.flow.remote = IpAddress::from_v4({});
+  out.flow.local = out.flow.remote;
+  read_address(ip.data() + 12, 4, out.flow.remote);
+  read_address(ip.data() + 16, 4, out.flow.local);
+  out.tcp_offset = static_cast<std::uint16_t>(out.ip_offset + kIpv4Head);
+  return parse_tcp(frame, total - static_cast<std::uint32_t>(kIpv4Head), out);
+}
+
+ParseVerdict next_header_verdict(std::uint8_t next_header) noexcept {
+  switch (next_header) {
+    case kProtocolTcp:
+      return ParseVerdict::kOk;
+    case 44:
+      return ParseVerdict::kFragment;
+    case 0:   // hop-by-hop options
+    case 43:  // routing
+    case 51:  // authentication
+    case 60:  // destination options
+      return ParseVerdict::kIpOptions;
+    default:
+      return ParseVerdict::kNotTcp;
+  }
+}
+
+// RFC 8200 3.
+ParseVerdict parse_ipv6(const Frame& frame, TcpPacket& out) noexcept {
+  if (frame.head.size() < out.ip_offset + kIpv6Head) return ParseVerdict::kTruncated;
+  const ByteView ip = frame.head.subspan(out.ip_offset);
+  const std::uint32_t payload_bytes = load_be<std::uint16_t>(ip.data() + 4);
+  if (payload_bytes + kIpv6Head > frame.length_bytes - out.ip_offset) return ParseVerdict::kTruncated;
+  if (const auto verdict = next_header_verdict(byte_at(ip, 6)); verdict != ParseVerdict::kOk) return verdict;
+
+  out.ip_header_bytes = kIpv6Head;
+  out.ip_bytes = payload_bytes + static_cast<std::uint32_t>(kIpv6Head);
+  out.traffic_class = static_cast<std::uint8_t>(load_be<std::uint16_t>(ip.data()) >> 4 & 0xffU);
+  out.ttl = byte_at(ip, 7);
+  read_address(ip.data() + 8, 16, out.flow.remote);
+  read_address(ip.data() + 24, 16, out.flow.local);
+  // A mapped address on the wire would be taken for an IPv4 connection further in (RFC 4942 2.2).
+  if (out.flow.remote.is_v4() || out.flow.local.is_v4()) return ParseVerdict::kBadIpHeader;
+  out.tcp_offset = static_cast<std::uint16_t>(out.ip_offset + kIpv6Head);
+  return parse_tcp(frame, payload_bytes, out);
+}
+
+ParseVerdict parse_ip(const Frame& frame, TcpPacket& out) noexcept {
+  if (frame.length_bytes <= out.ip_offset || frame.head.size() <= out.ip_offset) return ParseVerdict::kTruncated;
+  const unsigned version = byte_at(frame.head, out.ip_offset) >> 4;
+  ParseVerdict verdict = ParseVerdict::kBadIpHeader;
+  if (version == 4) verdict = parse_ipv4(frame, out);
+  if (version == 6) verdict = parse_ipv6(frame, out);
+  out.segment.ecn = static_cast<Ecn>(out.traffic_class & 3U);
+  return verdict;
+}
+
+Frame examine(std::span<const ByteView> parts, std::uint32_t length_bytes, ChecksumMode mode) noexcept {
+  ByteView head;
+  if (!parts.empty()) head = parts.front().first(std::min<std::size_t>(parts.front().size(), length_bytes));
+  return {parts, head, length_bytes, mode};
+}
+
+}  // namespace
+
+std::string_view name(ParseVerdict verdict) noexcept {
+  static constexpr std::array<std::string_view, kParseVerdicts> kNames = {
+      "ok", "truncated", "not-ip", "bad-ip-header", "ip-options", "fragment", "not-tcp", "bad-tcp-header", "bad-checksum"};
+  const auto index = static_cast<std::size_t>(verdict);
+  return index < kNames.size() ? kNames[index] : "unknown";
+}
+
+ParseVerdict parse_frame(std::span<const ByteView> parts, std::uint32_t length_bytes, ChecksumMode mode,
+                         TcpPacket& out) noexcept {
+  out = TcpPacket{};
+  const Frame frame = examine(parts, length_bytes, mode);
+  if (frame.head.size() < kEthernetHead || !has_total(frame)) return ParseVerdict::kTruncated;
+  std::memcpy(out.destination_mac.data(), frame.head.data(), 6);
+  std::memcpy(out.source_mac.data(), frame.head.data() + 6, 6);
+  auto type = load_be<std::uint16_t>(frame.head.data() + 12);
+  out.ip_offset = kEthernetHead;
+  if (type == kTypeVlan) {
+    if (frame.head.size() < kEthernetHead + kVlanTag) return ParseVerdict::kTruncated;
+    out.has_vlan = true;
+    out.vlan_tci = load_be<std::uint16_t>(frame.head.data() + kEthernetHead);
+    type = load_be<std::uint16_t>(frame.head.data() + kEthernetHead + 2);
+    out.ip_offset = kEthernetHead + kVlanTag;
+  }
+  if (type != kTypeIpv4 && type != kTypeIpv6) return ParseVerdict::kNotIp;
+  if (frame.head.size() <= out.ip_offset) return ParseVerdict::kTruncated;
+  const unsigned version = byte_at(frame.head, out.ip_offset) >> 4;
+  if (version != (type == kTypeIpv4 ? 4U : 6U)) return ParseVerdict::kBadIpHeader;
+  return parse_ip(frame, out);
+}
+
+ParseVerdict parse_ip_packet(std::span<const ByteView> parts, std::uint32_t length_bytes, ChecksumMode mode,
+                             TcpPacket& out) noexcept {
+  out = TcpPacket{};
+  const Frame frame = examine(parts, length_bytes, mode);
+  if (!has_total(frame)) return ParseVerdict::kTruncated;
+  return parse_ip(frame, out);
+}
+
+}  // namespace twinstack::wire

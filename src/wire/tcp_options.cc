@@ -1,0 +1,169 @@
+#include "wire/tcp_options.h"
+
+#include <algorithm>
+
+#include "wire/bytes.h"
+
+namespace twinstack::wire {
+
+namespace {
+
+enum Kind : std::uint8_t {
+  kEnd = 0,
+  kNop = 1,
+  kMss = 2,
+  kWindowScale = 3,
+  kSackPermitted = 4,
+  kSack = 5,
+  kTimestamps = 8,
+};
+
+constexpr std::uint8_t kMssLength = 4;
+constexpr std::uint8_t kWindowScaleLength = 3;
+constexpr std::uint8_t kSackPermittedLength = 2;
+constexpr std::uint8_t kTimestampsLength = 10;
+constexpr std::uint32_t kSackBlockBytes = 8;
+
+void parse_sack(ByteView body, TcpOptions& out) noexcept {
+  if (body.empty() || body.size() % kSackBlockBytes != 0) return;  // RFC 2018 3
+  const std::size_t count = std::min(body.size() / kSackBlockBytes, kMaxSackBlocks);
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::byte* at = body.data() + i * kSackBlockBytes;
+    out.sack[i] = {Seq(load_be<std::uint32_t>(at)), Seq(load_be<std::uint32_t>(at + 4))};
+  }
+  out.sack_count = static_cast<std::uint8_t>(count);
+}
+
+// `body`: the option without kind and length.
+void parse_one(std::uint8_t kind, ByteView body, TcpOptions& out) noexcept {
+  const std::size_t length = body.size() + 2;
+  if (kind == kTimestamps && length == kTimestampsLength) {
+    out.has_timestamps = true;
+    out.ts_val = load_be<std::uint32_t>(body.data());
+    out.ts_ecr = load_be<std::uint32_t>(body.data() + 4);
+  } else if (kind == kSack) {
+    parse_sack(body, out);
+  } else if (kind == kMss && length == kMssLength) {
+    out.has_mss = true;
+    out.mss = load_be<std::uint16_t>(body.data());
+  } else if (kind == kWindowScale && length == kWindowScaleLength) {
+    out.has_window_scale = true;
+    out.window_scale = std::min(static_cast<std::uint8_t>(body[0]), kMaxWindowScale);  // RFC 7323 2.3
+  } else if (kind == kSackPermitted && length == kSackPermittedLength) {
+    out.sack_permitted = true;
+  }
+}
+
+class Writer {
+ public:
+  explicit Writer(std::byte* at) noexcept : start_(at), at_(at) {}
+
+  void byte(std::uint8_t value) noexcept { *at_++ = std::byte{value}; }
+  void u16(std::uint16_t value) noexcept {
+    store_be(at_, value);
+    at_ += 2;
+  }
+  void u32(std::uint32_t value) noexcept {
+    store_be(at_, value);
+    at_ += 4;
+  }
+  void head(std::uint8_t kind, std::uint8_t length) noexcept {
+    byte(kind);
+    byte(length);
+  }
+  void nops(int count) noexcept {
+    for (; count > 0; --count) byte(kNop);
+  }
+  [[nodiscard]] std::uint32_t written() const noexcept { return static_cast<std::uint32_t>(at_ - start_); }
+
+ private:
+  std::byte* start_;
+  std::byte* at_;
+};
+
+// Everything but SACK blocks.
+std::uint32_t plain_bytes(const TcpOptions& options) noexcept {
+  std::uint32_t bytes = 0;
+  if (options.has_mss) bytes += kMssLength;
+  if (options.has_timestamps) bytes += kTimestampBytes;  // SACK-permitted takes the place of its two NOPs
+  if (options.sack_permitted && !options.has_timestamps) bytes += 4;
+  if (options.has_window_scale) bytes += 4;
+  return bytes;
+}
+
+void write_timestamps(Writer& out, const TcpOptions& options) noexcept {
+  if (options.sack_permitted) {
+    out.head(kSackPermitted, kSackPermittedLength);
+  } else if (options.has_timestamps) {
+    out.nops(2);
+  }
+  if (options.has_timestamps) {
+    out.head(kTimestamps, kTimestampsLength);
+    out.u32(options.ts_val);
+    out.u32(options.ts_ecr);
+  } else if (options.sack_permitted) {
+    out.nops(2);
+  }
+}
+
+void write_sack(Writer& out, const TcpOptions& options, std::uint32_t count) noexcept {
+  if (count == 0) return;
+  out.nops(2);
+  out.head(kSack, static_cast<std::uint8_t>(2 + count * kSackBlockBytes));
+  for (std::uint32_t i = 0; i < count; ++i) {
+    out.u32(options.sack[i].left.raw());
+    out.u32(options.sack[i].right.raw());
+  }
+}
+
+std::uint32_t sack_blocks_written(const TcpOptions& options) noexcept {
+  return std::min<std::uint32_t>(options.sack_count, sack_blocks_that_fit(options));
+}
+
+}  // namespace
+
+bool parse_options(ByteView bytes, TcpOptions& out) noexcept {
+  std::size_t at = 0;
+  while (at < bytes.size()) {
+    const auto kind = static_cast<std::uint8_t>(bytes[at]);
+    if (kind == kEnd) return true;
+    if (kind == kNop) {
+      ++at;
+      continue;
+    }
+    if (at + 2 > bytes.size()) return false;
+    const auto length = static_cast<std::size_t>(bytes[at + 1]);
+    if (length < 2 || at + length > bytes.size()) return false;
+    parse_one(kind, bytes.subspan(at + 2, length - 2), out);
+    at += length;
+  }
+  return true;
+}
+
+std::uint32_t sack_blocks_that_fit(const TcpOptions& options) noexcept {
+  const std::uint32_t left = kMaxOptionBytes - plain_bytes(options);
+  return left < 4 ? 0 : std::min<std::uint32_t>((left - 4) / kSackBlockBytes, kMaxSackBlocks);
+}
+
+std::uint32_t options_bytes(const TcpOptions& options) noexcept {
+  const std::uint32_t blocks = sack_blocks_written(options);
+  return plain_bytes(options) + (blocks > 0 ? 4 + blocks * kSackBlockBytes : 0);
+}
+
+std::uint32_t write_options(std::span<std::byte> out, const TcpOptions& options) noexcept {
+  Writer writer(out.data());
+  if (options.has_mss) {
+    writer.head(kMss, kMssLength);
+    writer.u16(options.mss);
+  }
+  write_timestamps(writer, options);
+  if (options.has_window_scale) {
+    writer.nops(1);
+    writer.head(kWindowScale, kWindowScaleLength);
+    writer.byte(options.window_scale);
+  }
+  write_sack(writer, options, sack_blocks_written(options));
+  return writer.written();
+}
+
+}  // namespace twinstack::wire
