@@ -1,0 +1,17 @@
+// Acknowledgement processing: RFC 9293 3.10.7.4 fifth, with RFC 5961 5 for what is acceptable.
+#pragma once
+
+#include <cstdint>
+
+#include "tcp/connection.h"
+#include "wire/segment.h"
+
+namespace twinstack::tcp {
+
+// RFC 5961 5.2: snd_una - max_window <= SEG.ACK <= snd_nxt.
+[[nodiscard]] bool ack_acceptable(const ControlBlock& cb, Seq ack) noexcept;
+
+// REQUIRES: ack_acceptable(cb, segment.ack).
+void process_ack(ControlBlock& cb, const wire::Segment& segment, std::uint32_t payload_bytes, Host& host, Time now);
+
+}  // namespace twinstack::tcp

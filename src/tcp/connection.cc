@@ -1,0 +1,200 @@
+#include "tcp/connection.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <string_view>
+
+#include "tcp/cold_state.h"
+#include "tcp/congestion/congestion.h"
+#include "tcp/reassembly.h"
+#include "tcp/receive.h"
+#include "tcp/rtt.h"
+#include "tcp/timers.h"
+#include "tcp/timestamps.h"
+#include "tcp/window.h"
+#include "wire/tcp_options.h"
+
+namespace twinstack::tcp {
+
+namespace {
+
+constexpr std::uint32_t kMaxQueuedBytes = 1U << 30;
+constexpr std::uint16_t kSmallestMss = 48;  // Linux TCP_MIN_SND_MSS: options and eight bytes
+constexpr std::uint16_t kAllOptions = kOptTimestamps | kOptSack | kOptWindowScale | kOptEcn | kOptTsMicroseconds;
+constexpr std::uint16_t kDefaultRcvMss = 536;
+
+Result<> check(const MinTcp& state) {
+  const auto invalid = [](const char* why) { return error(ErrorCode::kInvalid, std::string("MinTcp: ") + why); };
+  if (state.version != kMinTcpVersion || state.size_bytes != sizeof(MinTcp)) return invalid("another version");
+  if (state.mss < kSmallestMss) return invalid("MSS too small");
+  if (state.snd_wscale > wire::kMaxWindowScale || state.rcv_wscale > wire::kMaxWindowScale) return invalid("window scale");
+  if ((state.options & ~kAllOptions) != 0) return invalid("an option that is not known");
+  const Seq una(state.snd_una);
+  const Seq nxt(state.snd_nxt);
+  const Seq write(state.write_seq);
+  if (una > nxt || nxt > write || bytes_between(una, write) > kMaxQueuedBytes) return invalid("send sequence numbers");
+  if (state.rcv_wnd > kMaxQueuedBytes || Seq(state.rcv_wup) > Seq(state.rcv_nxt)) return invalid("receive window");
+  return {};
+}
+
+template <typename Narrow>
+Narrow saturate(std::uint32_t value) noexcept {
+  return static_cast<Narrow>(std::min<std::uint32_t>(value, std::numeric_limits<Narrow>::max()));
+}
+
+std::uint16_t option_bytes(const ControlBlock& cb) noexcept {
+  return (cb.options & kOptTimestamps) != 0 ? wire::kTimestampBytes : 0;
+}
+
+std::uint32_t segments_to_bytes(std::uint32_t segments, std::uint32_t mss) noexcept {
+  const std::uint64_t bytes = std::uint64_t{segments} * mss;
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(bytes, kInfiniteSsthresh));
+}
+
+void take_sequences(ControlBlock& cb, const MinTcp& state) noexcept {
+  cb.snd_una = Seq(state.snd_una);
+  cb.snd_nxt = Seq(state.snd_nxt);
+  cb.write_seq = Seq(state.write_seq);
+  cb.snd_wl1 = Seq(state.snd_wl1);
+  cb.snd_wnd = state.snd_wnd;
+  cb.max_window = std::max(state.max_window, state.snd_wnd);
+  cb.snd_sml = cb.snd_una;
+  cb.high_seq = cb.snd_una;
+  cb.cwnd_usage_seq = cb.snd_nxt;
+  cb.rcv_nxt = Seq(state.rcv_nxt);
+  cb.rcv_wup = Seq(state.rcv_wup);
+  cb.rcv_wnd = state.rcv_wnd;
+}
+
+void take_negotiated(ControlBlock& cb, const MinTcp& state, Time now) noexcept {
+  cb.options = static_cast<std::uint8_t>(state.options);
+  cb.snd_wscale = state.snd_wscale;
+  cb.rcv_wscale = state.rcv_wscale;
+  set_mss(cb, state.mss);
+  cb.rcv_mss = std::min(kDefaultRcvMss, cb.mss);
+  set_ts_clock(cb, state.ts_val, now);
+  if (state.ts_recent == 0) return;  // not known: the first that comes is taken
+  cb.ts_recent = state.ts_recent;
+  cb.ts_recent_stamp_s = static_cast<std::uint32_t>(now.time_since_epoch().count() >> 30);
+  cb.set(kTsRecentValid);
+}
+
+void take_estimates(ControlBlock& cb, const MinTcp& state) {
+  cb.srtt_us = state.srtt_us;
+  cb.rttvar_us = state.rttvar_us;
+  cb.min_rtt_us = state.min_rtt_us;
+  cb.rto_us = cb.srtt_us == 0 && state.rto_us != 0 ? std::min(state.rto_us, kMaxRtoUs) : rto_from_estimates_us(cb);
+  cb.reordering = saturate<std::uint8_t>(std::max(state.reordering_segments, 3U));
+  const std::string_view name(state.congestion.data(), ::strnlen(state.congestion.data(), state.congestion.size()));
+  cb.congestion_kind = congestion_kind(name);
+  cb.ssthresh = segments_to_bytes(state.ssthresh_segments == 0 ? kInfiniteSsthresh : state.ssthresh_segments, cb.mss);
+  cb.ssthresh = std::max(cb.ssthresh, 2U * cb.mss);
+  cb.cwnd = std::min(segments_to_bytes(std::max(state.cwnd_segments, 1U), cb.mss), 1U << 29);
+  congestion_ops(cb.congestion_kind).init(cb);
+}
+
+void start_stamps(ControlBlock& cb, Time now) noexcept {
+  const Tick tick = to_tick(now);
+  cb.last_receive = tick;
+  cb.last_send = tick;
+  cb.stall_since = tick;
+  cb.last_challenge = to_tick(now - std::chrono::seconds(1));  // the first is free
+}
+
+}  // namespace
+
+Result<> install(ControlBlock& cb, const MinTcp& state, Time now) {
+  TRY(check(state));
+  cb = ControlBlock{};
+  take_sequences(cb, state);
+  take_negotiated(cb, state, now);
+  take_estimates(cb, state);
+  start_stamps(cb, now);
+  cb.quick_acks = initial_quick_acks(cb);
+  set_user_timeout(cb, state.user_timeout_ms);
+  cb.flags = static_cast<std::uint8_t>(state.flags);
+  set_keepalive(cb, state.keepalive_idle_s, state.keepalive_interval_s, state.keepalive_probes, now);
+  if (cb.snd_una != cb.snd_nxt) arm_retransmit(cb, now);
+  acknowledge_now(cb);  // a delayed ACK of the kernel may have been lost in the move
+  return {};
+}
+
+void extract(const ControlBlock& cb, Time now, MinTcp& state) {
+  state.version = kMinTcpVersion;
+  state.size_bytes = sizeof(MinTcp);
+  state.snd_una = cb.snd_una.raw();
+  state.snd_nxt = cb.snd_nxt.raw();
+  state.write_seq = cb.write_seq.raw();
+  state.snd_wl1 = cb.snd_wl1.raw();
+  state.snd_wnd = cb.snd_wnd;
+  state.max_window = cb.max_window;
+  state.rcv_nxt = cb.rcv_nxt.raw();
+  state.copied_seq = cb.rcv_nxt.raw();
+  state.rcv_wnd = cb.rcv_wnd;
+  state.rcv_wup = cb.rcv_wup.raw();
+  state.mss = static_cast<std::uint16_t>(cb.mss + option_bytes(cb));
+  state.options = cb.options;
+  state.snd_wscale = cb.snd_wscale;
+  state.rcv_wscale = cb.rcv_wscale;
+  state.flags = cb.flags;
+  state.ts_val = ts_clock(cb, now);
+  state.ts_recent = cb.has(kTsRecentValid) ? cb.ts_recent : 0;
+  state.srtt_us = cb.srtt_us;
+  state.rttvar_us = cb.rttvar_us;
+  state.rto_us = cb.rto_us;
+  state.min_rtt_us = cb.min_rtt_us;
+  state.cwnd_segments = std::max(cb.cwnd / cb.mss, 1U);
+  state.ssthresh_segments = cb.ssthresh >= kInfiniteSsthresh ? kInfiniteSsthresh : cb.ssthresh / cb.mss;
+  state.user_timeout_ms = cb.user_timeout_ms;
+}
+
+void on_queued(ControlBlock& cb, std::uint32_t bytes, Time /*now*/) {
+  ASSERT(bytes_between(cb.snd_una, cb.write_seq) + std::uint64_t{bytes} <= kMaxQueuedBytes);
+  cb.write_seq += bytes;
+}
+
+void on_read(ControlBlock& cb, Host& host, Time /*now*/) {
+  deliver_in_order(cb, host);  // what found no memory before
+  // RFC 9293 3.8.6.2.2, as Linux tcp_cleanup_rbuf: tell of room when it is twice what the peer knows of.
+  const std::uint32_t offered = offered_window(cb);
+  const std::uint32_t possible = possible_window(cb, host);
+  if (possible > 0 && possible >= 2 * std::uint64_t{offered}) acknowledge_now(cb);
+}
+
+void acknowledge_now(ControlBlock& cb) { cb.set(kAckOwed | kAckNow); }
+
+void set_draining(ControlBlock& cb, bool draining, Time now) {
+  cb.clear(kDraining);
+  if (!draining) return;
+  cb.set(kDraining);
+  end_persist(cb, now);  // what is not sent waits for the other stack
+}
+
+bool is_drained(const ControlBlock& cb) { return cb.snd_una == cb.snd_nxt; }
+
+bool has_out_of_order_data(const ControlBlock& cb) { return cb.cold && !cb.cold->out_of_order.empty(); }
+
+void set_flags(ControlBlock& cb, std::uint16_t flags, Time now) {
+  const bool keepalive_changed = ((cb.flags ^ flags) & kFlagKeepalive) != 0;
+  cb.flags = static_cast<std::uint8_t>(flags);
+  if (keepalive_changed) arm_keepalive(cb, now);
+}
+
+void set_keepalive(ControlBlock& cb, std::uint32_t idle_s, std::uint32_t interval_s, std::uint32_t probes, Time now) {
+  constexpr std::uint32_t kLongest = 32767;  // as Linux
+  cb.keepalive_idle_s = static_cast<std::uint16_t>(std::min(idle_s, kLongest));
+  cb.keepalive_interval_s = static_cast<std::uint16_t>(std::clamp(interval_s, 1U, kLongest));
+  cb.keepalive_probes = static_cast<std::uint8_t>(std::clamp(probes, 1U, 127U));
+  arm_keepalive(cb, now);
+}
+
+void set_user_timeout(ControlBlock& cb, std::uint32_t timeout_ms) { cb.user_timeout_ms = timeout_ms; }
+
+void set_mss(ControlBlock& cb, std::uint16_t mss) {
+  const std::uint16_t options = option_bytes(cb);
+  cb.mss = static_cast<std::uint16_t>(std::max<int>(mss, kSmallestMss) - options);
+}
+
+}  // namespace twinstack::tcp

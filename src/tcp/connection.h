@@ -1,0 +1,157 @@
+// connection: one established TCP connection, pure. The caller holds the buffers, the clock and the wire; this module
+// holds the rules (RFC 9293 3.10.7.4, 3.8; RFC 7323, 2018, 6675, 6582, 6298, 5681, 9438, 5961, 3168). It never does
+// I/O, never reads a clock, never keeps payload except out-of-order data. One thread at a time per connection.
+//
+// Kinds of functions: on_*() tells what happened; poll_transmit() says what to send now; the rest are commands and
+// getters. The shape of a loop:
+//
+//   on_segment(cb, packet.segment, packet.payload, host, now);   // for each packet
+//   while (link has room && poll_transmit(cb, host, now, plan)) send(plan);
+//   arm(next_deadline(cb, now));                                  // on_timer() then, and poll_transmit() again
+//
+// The engine keeps the bytes [snd_una, write_seq) in its send queue and frees up to snd_una after every on_segment().
+// Only ESTABLISHED is known here: what would leave that state is handed back (Arrival::kToSoftware...).
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "tcp/control_block.h"
+#include "tcp/min_tcp.h"
+#include "wire/payload.h"
+#include "wire/segment.h"
+
+namespace twinstack::tcp {
+
+// What tcp_info tells and nothing here reads. Kept by the caller, since the control block is kept small.
+struct Counters {
+  std::uint64_t bytes_acked = 0;          // of ours, acknowledged
+  std::uint64_t bytes_received = 0;       // delivered in order
+  std::uint64_t bytes_sent = 0;           // retransmissions included
+  std::uint64_t bytes_retransmitted = 0;
+  std::uint32_t segs_in = 0;
+  std::uint32_t segs_out = 0;
+  std::uint32_t data_segs_in = 0;
+  std::uint32_t data_segs_out = 0;
+  std::uint32_t segs_retransmitted = 0;
+  std::uint32_t timeouts = 0;             // retransmission timeouts
+  std::uint32_t fast_recoveries = 0;
+  std::uint32_t out_of_order = 0;         // segments that were queued out of order
+};
+static_assert(sizeof(Counters) <= 64);
+
+// What the core asks of whoever holds the buffers. Passed to each call, never kept.
+class Host {
+ public:
+  // `counters` belong to the connection of the call.
+  explicit Host(Counters& counters) noexcept : counters_(&counters) {}
+  Host(const Host&) = delete;
+  Host& operator=(const Host&) = delete;
+
+  // In-order bytes for the program. Returns how many were taken, from the start: fewer than payload.size() when memory
+  // is short; the rest is not acknowledged and the peer sends it again.
+  virtual std::uint32_t deliver(const Payload& payload) = 0;
+  // Bytes of receive buffer that are free now: what the window may offer from rcv_nxt on. Out-of-order data that the
+  // core holds is not to be subtracted (it lies inside this window).
+  virtual std::uint32_t receive_space() = 0;
+
+  [[nodiscard]] Counters& counters() const noexcept { return *counters_; }
+
+ protected:
+  ~Host() = default;
+
+ private:
+  Counters* counters_;
+};
+
+// Outcome of on_segment(). Callers count them by value.
+enum class Arrival : std::uint8_t {
+  kAccepted,
+  // Dropped; an ACK may be owed all the same. State unchanged but for that.
+  kDroppedPaws,         // RFC 7323 5.3 R1
+  kDroppedOutOfWindow,  // RFC 9293 3.10.7.4 first; duplicates that are wholly old, keepalive probes
+  kDroppedReset,        // RST in the window but not at rcv_nxt: challenge ACK (RFC 5961 3.2)
+  kDroppedSyn,          // SYN: challenge ACK (RFC 5961 4.2)
+  kDroppedNoAck,        // no ACK bit
+  kDroppedBadAck,       // acknowledges what was never sent, or is too old: challenge ACK (RFC 5961 5.2)
+  kDroppedNoMemory,     // valid, but nothing of its data could be kept; its ACK was processed
+  // The kernel must see this packet: upload the connection, then inject it. State unchanged.
+  kToSoftwareReset,     // RST exactly at rcv_nxt (RFC 5961 3.2)
+  kToSoftwareFin,       // FIN within the window, in order or not
+  kToSoftwareUrgent,    // URG within the window
+};
+inline constexpr std::size_t kArrivals = 11;
+[[nodiscard]] constexpr bool to_software(Arrival arrival) noexcept { return arrival >= Arrival::kToSoftwareReset; }
+[[nodiscard]] std::string_view name(Arrival arrival) noexcept;
+
+enum class TimerVerdict : std::uint8_t {
+  kNothing,     // no timer was due
+  kFired,       // poll_transmit() may have something
+  kToSoftware,  // the connection is to be given up (user timeout, retries or probes exhausted): upload, the kernel
+                // will come to the same end
+};
+
+// A segment to send. The payload is [segment.seq, segment.seq + payload_bytes) of the send queue, that is, it starts
+// (segment.seq - snd_una) bytes into it. The ECN field for the IP header is segment.ecn. payload_bytes is 0 for ACKs
+// and probes (a probe's seq is snd_una - 1).
+struct SegmentPlan {
+  wire::Segment segment;
+  std::uint32_t payload_bytes = 0;
+  bool retransmission = false;
+};
+
+// Takes over a connection. Makes `cb` anew, arms the timers, owes an ACK; handles snd_una < snd_nxt < write_seq.
+// kInvalid when `state` contradicts itself (the reason is in the text); `cb` is then unusable.
+Result<> install(ControlBlock& cb, const MinTcp& state, Time now);
+
+// Writes the fields that this module owns into `state`, which the caller has filled as it was given to install() (or
+// with flow, buffers, ttl, ... from elsewhere). copied_seq is set to rcv_nxt: whoever holds undelivered bytes
+// subtracts them. What is out of order is not part of it (has_out_of_order_data()).
+void extract(const ControlBlock& cb, Time now, MinTcp& state);
+
+// A segment of this connection has arrived, checksum verified. `payload` may be a GSO super-packet.
+Arrival on_segment(ControlBlock& cb, const wire::Segment& segment, const Payload& payload, Host& host, Time now);
+
+// The program has added bytes to the send queue. REQUIRES: write_seq - snd_una stays under 2^30.
+void on_queued(ControlBlock& cb, std::uint32_t bytes, Time now);
+
+// The program has read: receive_space() has grown. May owe a window update.
+void on_read(ControlBlock& cb, Host& host, Time now);
+
+// A deadline may have passed. Cheap when none has.
+TimerVerdict on_timer(ControlBlock& cb, Host& host, Time now);
+
+// The earliest deadline, kNever when there is none.
+[[nodiscard]] Time next_deadline(const ControlBlock& cb, Time now);
+
+// The next segment to send; false when there is none now. On true the plan counts as sent. To be called until false,
+// or until the link has no room: the rest comes at the next call.
+[[nodiscard]] bool poll_transmit(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan);
+
+// Owes an ACK that does not wait.
+void acknowledge_now(ControlBlock& cb);
+
+// While draining no new data is sent; retransmissions, ACKs and receiving go on.
+void set_draining(ControlBlock& cb, bool draining, Time now);
+[[nodiscard]] bool is_drained(const ControlBlock& cb);
+
+// An extract() would lose data that the peer believes delivered by SACK (it will send it again).
+[[nodiscard]] bool has_out_of_order_data(const ControlBlock& cb);
+// An ACK waits for its delay or for poll_transmit().
+[[nodiscard]] inline bool owes_ack(const ControlBlock& cb) { return cb.has(kAckOwed); }
+
+// The program changed its options (MinTcpFlag: NODELAY, CORK, KEEPALIVE).
+void set_flags(ControlBlock& cb, std::uint16_t flags, Time now);
+// TCP_KEEPIDLE, TCP_KEEPINTVL (seconds, 1..32767), TCP_KEEPCNT (1..127).
+void set_keepalive(ControlBlock& cb, std::uint32_t idle_s, std::uint32_t interval_s, std::uint32_t probes, Time now);
+// TCP_USER_TIMEOUT; 0 = none.
+void set_user_timeout(ControlBlock& cb, std::uint32_t timeout_ms);
+// The path's MTU changed: a new MSS, options of each segment not counted (as MinTcp::mss).
+void set_mss(ControlBlock& cb, std::uint16_t mss);
+
+// What the CLI and tcp_info show. Bytes believed to be in the network (RFC 6675 4's pipe).
+[[nodiscard]] std::uint32_t in_flight_bytes(const ControlBlock& cb);
+
+}  // namespace twinstack::tcp

@@ -1,0 +1,152 @@
+#include "tcp/reassembly.h"
+
+#include <algorithm>
+
+#include "tcp/min_tcp.h"
+#include "wire/tcp_options.h"
+
+namespace twinstack::tcp {
+
+namespace {
+
+using Blocks = std::vector<OutOfOrderBlock>;
+
+void append(std::vector<std::byte>& bytes, const Payload& payload) {
+  const std::size_t old_size = bytes.size();
+  bytes.resize(old_size + payload.size());
+  payload.copy_to(std::span(bytes).subspan(old_size));
+}
+
+// Puts `piece`, which no block holds, before blocks[index]. Continues the block before when it ends there.
+bool insert_piece(Blocks& blocks, std::size_t index, Seq seq, const Payload& piece) {
+  if (index > 0 && blocks[index - 1].end() == seq) {
+    append(blocks[index - 1].bytes, piece);
+    return true;
+  }
+  if (blocks.size() >= kMaxOutOfOrderBlocks) return false;
+  OutOfOrderBlock block{seq, {}};
+  append(block.bytes, piece);
+  blocks.insert(blocks.begin() + static_cast<std::ptrdiff_t>(index), std::move(block));
+  return true;
+}
+
+// Inserts the parts of `payload` that lie between blocks. Returns the bytes kept.
+std::uint32_t insert_missing(Blocks& blocks, Seq seq, const Payload& payload) {
+  const Seq end = seq + payload.size();
+  Seq at = seq;
+  std::uint32_t kept = 0;
+  for (std::size_t i = 0; at < end; ++i) {
+    const bool last = i >= blocks.size();
+    if (!last && blocks[i].end() <= at) continue;
+    const Seq gap_end = last ? end : min(end, blocks[i].seq);
+    if (at < gap_end) {
+      const std::uint32_t length = bytes_between(at, gap_end);
+      const std::size_t blocks_before = blocks.size();
+      if (insert_piece(blocks, i, at, payload.narrow(bytes_between(seq, at), length))) kept += length;
+      i += blocks.size() - blocks_before;
+    }
+    if (last) break;
+    at = max(at, blocks[i].end());
+  }
+  return kept;
+}
+
+// The contiguous range of held bytes around `seq`, which is held.
+wire::SackBlock range_around(const Blocks& blocks, Seq seq) {
+  wire::SackBlock range{seq, seq};
+  bool open = false;
+  for (const OutOfOrderBlock& block : blocks) {
+    if (!open || range.right != block.seq) {
+      if (open && range.right > seq) break;
+      range.left = block.seq;
+      open = true;
+    }
+    range.right = block.end();
+  }
+  return range;
+}
+
+// RFC 2018 4: the block that holds what came last is reported first.
+void report_first(ColdState& cold, wire::SackBlock range) {
+  std::array<wire::SackBlock, wire::kMaxSackBlocks> next{};
+  next[0] = range;
+  std::uint32_t count = 1;
+  for (std::uint32_t i = 0; i < cold.recent_count && count < next.size(); ++i) {
+    const wire::SackBlock& old = cold.recent[i];
+    const bool merged = old.left <= range.right && range.left <= old.right;
+    if (!merged) next[count++] = old;
+  }
+  cold.recent = next;
+  cold.recent_count = count;
+}
+
+// Ranges at or under rcv_nxt are reported by the cumulative ACK, or not at all while the host could not take them.
+void forget_delivered(ColdState& cold, Seq rcv_nxt) {
+  const auto end = cold.recent.begin() + cold.recent_count;
+  const auto kept = std::remove_if(cold.recent.begin(), end, [&](const auto& range) { return range.left <= rcv_nxt; });
+  cold.recent_count = static_cast<std::uint32_t>(kept - cold.recent.begin());
+}
+
+// Delivers the part of the first block from rcv_nxt on. False when the host took less.
+bool deliver_first(ControlBlock& cb, Host& host) {
+  const OutOfOrderBlock& first = cb.cold->out_of_order.front();
+  if (first.end() <= cb.rcv_nxt) return true;
+  const ByteView bytes(first.bytes);
+  const std::uint32_t skip = bytes_between(first.seq, cb.rcv_nxt);
+  const Payload payload(std::span(&bytes, 1), skip, static_cast<std::uint32_t>(bytes.size()) - skip);
+  const std::uint32_t taken = host.deliver(payload);
+  ASSERT(taken <= payload.size());
+  cb.rcv_nxt += taken;
+  host.counters().bytes_received += taken;
+  return taken == payload.size();
+}
+
+}  // namespace
+
+bool keep_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload) {
+  ColdState& cold = cold_state(cb);
+  const Seq end = seq + payload.size();
+  const std::uint32_t kept = insert_missing(cold.out_of_order, seq, payload);
+  if (kept == 0) {
+    const bool held = std::ranges::any_of(cold.out_of_order, [&](const auto& b) { return b.seq <= seq && end <= b.end(); });
+    if (!held) return false;
+    note_duplicate(cb, seq, end);
+  }
+  report_first(cold, range_around(cold.out_of_order, seq));
+  return true;
+}
+
+void deliver_in_order(ControlBlock& cb, Host& host) {
+  if (!cb.cold || cb.cold->out_of_order.empty()) return;
+  Blocks& blocks = cb.cold->out_of_order;
+  std::size_t done = 0;
+  while (!blocks.empty() && blocks.front().seq <= cb.rcv_nxt && deliver_first(cb, host)) {
+    blocks.erase(blocks.begin());
+    ++done;
+  }
+  if (done > 0 || !blocks.empty()) forget_delivered(*cb.cold, cb.rcv_nxt);
+}
+
+void note_duplicate(ControlBlock& cb, Seq left, Seq right) {
+  if ((cb.options & kOptSack) == 0) return;
+  ColdState& cold = cold_state(cb);
+  cold.dsack = {left, right};
+  cold.dsack_due = true;
+}
+
+bool fill_sack_blocks(const ControlBlock& cb, wire::TcpOptions& options) {
+  if (!cb.cold || (cb.options & kOptSack) == 0) return false;
+  const ColdState& cold = *cb.cold;
+  const std::uint32_t room = wire::sack_blocks_that_fit(options);
+  std::uint32_t count = 0;
+  if (cold.dsack_due && count < room) options.sack[count++] = cold.dsack;  // RFC 2883 4: the first block
+  for (std::uint32_t i = 0; i < cold.recent_count && count < room; ++i) options.sack[count++] = cold.recent[i];
+  options.sack_count = static_cast<std::uint8_t>(count);
+  return count > 0;
+}
+
+void sack_blocks_sent(ControlBlock& cb) noexcept {
+  if (cb.cold) cb.cold->dsack_due = false;
+}
+
+}  // namespace twinstack::tcp

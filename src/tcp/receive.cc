@@ -1,0 +1,216 @@
+#include "tcp/receive.h"
+
+#include <algorithm>
+#include <array>
+
+#include "tcp/ack.h"
+#include "tcp/cold_state.h"
+#include "tcp/connection.h"
+#include "tcp/reassembly.h"
+#include "tcp/timers.h"
+#include "tcp/timestamps.h"
+#include "tcp/window.h"
+
+namespace twinstack::tcp {
+
+namespace {
+
+constexpr Duration kChallengeInterval = std::chrono::milliseconds(500);  // RFC 5961 7; Linux tcp_invalid_ratelimit
+constexpr std::uint32_t kMaxQuickAcks = 16;
+constexpr std::uint8_t kMaxDuplicateAcks = 64;  // between two calls of poll_transmit()
+
+// A segment as the steps see it: `end` counts payload, not SYN or FIN.
+struct Arrived {
+  const wire::Segment& segment;
+  const Payload& payload;
+  Seq end;
+};
+
+void owe_ack_now(ControlBlock& cb) noexcept { cb.set(kAckOwed | kAckNow); }
+
+// An ACK that an attacker, or two confused stacks, could make us send without end: at most one in the interval.
+void owe_challenge_ack(ControlBlock& cb, Time now) noexcept {
+  const Tick tick = to_tick(now);
+  if (ticks_between(cb.last_challenge, tick) < kChallengeInterval) return;
+  cb.last_challenge = tick;
+  owe_ack_now(cb);
+}
+
+// RFC 9293 3.8.4, 3.8.6.1: SEG.SEQ = RCV.NXT-1 with no byte or one garbage byte. Keepalives, Linux's window probes and the
+// probe that a kernel sends when it leaves repair mode look like this; they want an ACK.
+bool is_probe(const ControlBlock& cb, const Arrived& in) noexcept {
+  return in.segment.seq == cb.rcv_nxt - 1 && in.payload.size() <= 1;
+}
+
+// First: check sequence number (RFC 9293 3.10.7.4). As Linux: what ends at or after the last ACK sent and begins at or
+// before the right edge; that lets ACKs through that a full window or reordering would otherwise cost.
+bool in_window(const ControlBlock& cb, const Arrived& in) noexcept {
+  return in.end >= cb.rcv_wup && in.segment.seq <= window_right_edge(cb);
+}
+
+// An unacceptable segment is answered by an ACK, unless it is a reset. Data is answered always: the peer retransmits
+// because our ACK was lost.
+void answer_unacceptable(ControlBlock& cb, const Arrived& in, Time now) {
+  if (in.segment.has(wire::kRst)) return;
+  if (is_probe(cb, in) || !in.payload.empty()) {
+    owe_ack_now(cb);
+  } else {
+    owe_challenge_ack(cb, now);
+  }
+  if (!in.payload.empty() && in.end <= cb.rcv_nxt) note_duplicate(cb, in.segment.seq, in.end);
+}
+
+// Before first: PAWS (RFC 7323 5.3 R1); resets are exempt (5.2).
+bool check_paws(ControlBlock& cb, const Arrived& in, Time now) {
+  if ((cb.options & kOptTimestamps) == 0 || in.segment.has(wire::kRst)) return true;
+  if (paws_accepts(cb, in.segment, now)) return true;
+  // A bare ACK that was overtaken by another says nothing (as Linux tcp_disordered_ack).
+  const bool overtaken = in.payload.empty() && in.segment.seq == cb.rcv_nxt && in.segment.ack <= cb.snd_una;
+  if (!overtaken) answer_unacceptable(cb, in, now);
+  return false;
+}
+
+// Second: reset (RFC 5961 3.2). Only the exact sequence number counts.
+Arrival check_reset(ControlBlock& cb, const Arrived& in, Time now) {
+  if (in.segment.seq == cb.rcv_nxt) return Arrival::kToSoftwareReset;
+  owe_challenge_ack(cb, now);
+  return Arrival::kDroppedReset;
+}
+
+// Fourth: SYN (RFC 5961 4.2). The peer, if it has restarted, answers the challenge by a valid reset.
+Arrival check_syn(ControlBlock& cb, Time now) {
+  owe_challenge_ack(cb, now);
+  return Arrival::kDroppedSyn;
+}
+
+// Fifth: the ACK field (RFC 5961 5.2).
+Arrival check_ack(ControlBlock& cb, const Arrived& in, Time now) {
+  if (!in.segment.has(wire::kAck)) return Arrival::kDroppedNoAck;
+  if (ack_acceptable(cb, in.segment.ack)) return Arrival::kAccepted;
+  owe_challenge_ack(cb, now);
+  return Arrival::kDroppedBadAck;
+}
+
+// Eighth, looked at early since nothing of such a segment may be processed here: a FIN that the window covers. One that
+// lies under rcv_nxt or beyond the window is not seen.
+bool has_valid_fin(const ControlBlock& cb, const Arrived& in) noexcept {
+  return in.segment.has(wire::kFin) && in.end >= cb.rcv_nxt && in.end <= window_right_edge(cb);
+}
+
+// All checks that can turn a segment away.
+Arrival check(ControlBlock& cb, const Arrived& in, Time now) {
+  if (!check_paws(cb, in, now)) return Arrival::kDroppedPaws;
+  if (!in_window(cb, in)) {
+    answer_unacceptable(cb, in, now);
+    return Arrival::kDroppedOutOfWindow;
+  }
+  if (in.segment.has(wire::kRst)) return check_reset(cb, in, now);
+  // Third: security, not done, as everyone.
+  if (in.segment.has(wire::kSyn)) return check_syn(cb, now);
+  if (const Arrival verdict = check_ack(cb, in, now); verdict != Arrival::kAccepted) return verdict;
+  if (in.segment.has(wire::kUrg)) return Arrival::kToSoftwareUrgent;  // Sixth
+  if (has_valid_fin(cb, in)) return Arrival::kToSoftwareFin;
+  return Arrival::kAccepted;
+}
+
+// RFC 3168 6.1.3: echo a mark until the peer says that it has slowed down.
+void take_ecn_marks(ControlBlock& cb, const Arrived& in) noexcept {
+  if ((cb.options & kOptEcn) == 0 || in.payload.empty()) return;
+  if (in.segment.has(wire::kCwr)) cb.clear(kEcnEcho);
+  if (in.segment.ecn != wire::Ecn::kCe) return;
+  if (!cb.has(kEcnEcho)) owe_ack_now(cb);
+  cb.set(kEcnEcho);
+}
+
+// The peer's segment size, for the rule of two segments: grows with what is seen; super-packets count as full ones.
+void observe_segment_size(ControlBlock& cb, std::uint32_t bytes) noexcept {
+  const std::uint32_t size = std::min<std::uint32_t>(bytes, cb.mss);
+  if (size > cb.rcv_mss) cb.rcv_mss = static_cast<std::uint16_t>(size);
+}
+
+// RFC 9293 3.8.6.3, RFC 5681 4.2: at once for the second full segment and whenever there is or was a hole.
+void schedule_ack(ControlBlock& cb, bool out_of_order, Time now) noexcept {
+  cb.set(kAckOwed);
+  const bool enough = bytes_between(cb.rcv_wup, cb.rcv_nxt) > cb.rcv_mss;
+  if (enough || out_of_order || cb.quick_acks > 0) {
+    cb.set(kAckNow);
+  } else if (!cb.has(kAckNow)) {
+    arm_delayed_ack(cb, now);
+  }
+}
+
+bool holds_out_of_order(const ControlBlock& cb) noexcept { return cb.cold && !cb.cold->out_of_order.empty(); }
+
+Arrival take_in_order(ControlBlock& cb, const Payload& payload, Host& host, Time now) {
+  const bool had_hole = holds_out_of_order(cb);
+  const std::uint32_t taken = host.deliver(payload);
+  ASSERT(taken <= payload.size());
+  cb.rcv_nxt += taken;
+  host.counters().bytes_received += taken;
+  observe_segment_size(cb, payload.size());
+  if (had_hole) {
+    cb.cold->duplicate_acks_due = 0;  // they would repeat the new ACK, not the old one
+    deliver_in_order(cb, host);
+  }
+  schedule_ack(cb, had_hole, now);
+  if (taken == payload.size()) return Arrival::kAccepted;
+  owe_ack_now(cb);  // tells the window
+  return taken > 0 ? Arrival::kAccepted : Arrival::kDroppedNoMemory;
+}
+
+Arrival take_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload, Host& host) {
+  owe_ack_now(cb);  // RFC 5681 4.2
+  ++host.counters().out_of_order;
+  // Several may arrive before the next poll_transmit(); a peer without SACK counts the ACKs of each.
+  std::uint8_t& due = cold_state(cb).duplicate_acks_due;
+  if ((cb.options & kOptSack) == 0 && due < kMaxDuplicateAcks) ++due;
+  return keep_out_of_order(cb, seq, payload) ? Arrival::kAccepted : Arrival::kDroppedNoMemory;
+}
+
+// Seventh: segment text. Cuts it to the window.
+Arrival take_text(ControlBlock& cb, const Arrived& in, Host& host, Time now) {
+  if (in.payload.empty()) {
+    if (is_probe(cb, in)) owe_ack_now(cb);
+    return Arrival::kAccepted;
+  }
+  ++host.counters().data_segs_in;
+  const Seq left = max(in.segment.seq, cb.rcv_nxt);
+  const Seq right = min(in.end, window_right_edge(cb));
+  if (in.segment.seq < left) note_duplicate(cb, in.segment.seq, min(in.end, cb.rcv_nxt));
+  if (in.segment.seq < left || right < in.end) owe_ack_now(cb);
+  if (left >= right) return Arrival::kAccepted;  // wholly old, or a probe into a closed window
+  const Payload fresh = in.payload.narrow(bytes_between(in.segment.seq, left), bytes_between(left, right));
+  if (left == cb.rcv_nxt) return take_in_order(cb, fresh, host, now);
+  return take_out_of_order(cb, left, fresh, host);
+}
+
+}  // namespace
+
+std::uint8_t initial_quick_acks(const ControlBlock& cb) noexcept {
+  const std::uint32_t half_window = cb.rcv_wnd / (2U * std::max<std::uint32_t>(cb.rcv_mss, 1));
+  return static_cast<std::uint8_t>(std::clamp<std::uint32_t>(half_window, 2, kMaxQuickAcks));
+}
+
+std::string_view name(Arrival arrival) noexcept {
+  static constexpr std::array<std::string_view, kArrivals> kNames = {
+      "accepted",        "dropped-paws",       "dropped-out-of-window", "dropped-reset",
+      "dropped-syn",     "dropped-no-ack",     "dropped-bad-ack",       "dropped-no-memory",
+      "to-software-reset", "to-software-fin", "to-software-urgent"};
+  const auto index = static_cast<std::size_t>(arrival);
+  return index < kNames.size() ? kNames[index] : "unknown";
+}
+
+Arrival on_segment(ControlBlock& cb, const wire::Segment& segment, const Payload& payload, Host& host, Time now) {
+  const Arrived in{segment, payload, segment.seq + payload.size()};
+  const Arrival verdict = check(cb, in, now);
+  if (to_software(verdict)) return verdict;
+  ++host.counters().segs_in;
+  if (verdict != Arrival::kAccepted) return verdict;
+  update_ts_recent(cb, segment, now);
+  cb.last_receive = to_tick(now);
+  process_ack(cb, segment, payload.size(), host, now);
+  take_ecn_marks(cb, in);
+  return take_text(cb, in, host, now);
+}
+
+}  // namespace twinstack::tcp

@@ -1,0 +1,432 @@
+// Segment arrival, step by step of RFC 9293 3.10.7.4: a segment in, the verdict and the exact answer out.
+#include "tcp/receive.h"
+
+#include <gtest/gtest.h>
+
+#include "tcp/test_support.h"
+#include "tcp/window.h"
+
+namespace twinstack::tcp::test {
+namespace {
+
+std::string stream(std::uint64_t from, std::uint64_t count) {
+  std::string out;
+  for (std::uint64_t i = 0; i < count; ++i) out += static_cast<char>(stream_byte(2, from + i));
+  return out;
+}
+
+MinTcp with(std::uint16_t options) {
+  MinTcp state = idle_state();
+  state.options = options;
+  return state;
+}
+
+// An end that owes nothing any more and delays its ACKs.
+struct Receiver {
+  explicit Receiver(const MinTcp& state = idle_state(), std::uint32_t capacity = kWindow) : end(state, at_ms(0), capacity) {
+    end.poll(at_ms(0));
+    end.cb.quick_acks = 0;
+  }
+  Arrival get(std::uint32_t offset, std::uint32_t bytes, Time now = at_ms(1), std::uint8_t flags = wire::kAck) {
+    wire::Segment segment = from_peer(kPeerSeq + offset);
+    segment.flags = flags;
+    return end.receive(segment, stream(offset, bytes), now);
+  }
+  TestEnd end;
+};
+
+void expect_ack(const SegmentPlan& plan, std::uint32_t ack) {
+  EXPECT_EQ(plan.payload_bytes, 0U);
+  EXPECT_EQ(plan.segment.flags, wire::kAck);
+  EXPECT_EQ(plan.segment.seq, Seq(kOurSeq));
+  EXPECT_EQ(plan.segment.ack, Seq(ack));
+}
+
+TEST(Receive, FirstSmallSegmentIsAcknowledgedAfter40Milliseconds) {
+  Receiver r;
+  EXPECT_EQ(r.get(0, 100), Arrival::kAccepted);
+  EXPECT_EQ(r.end.text, stream(0, 100));
+  EXPECT_TRUE(r.end.poll(at_ms(1)).empty());
+  EXPECT_TRUE(owes_ack(r.end.cb));
+  const Time at = r.end.fire(at_ms(1));
+  EXPECT_GE(at, at_ms(41));
+  EXPECT_LT(at, at_ms(42));
+  expect_ack(r.end.poll_one(at), kPeerSeq + 100);
+  EXPECT_EQ(next_deadline(r.end.cb, at), kNever);
+}
+
+TEST(Receive, SecondFullSegmentIsAcknowledgedAtOnce) {
+  Receiver r;
+  for (std::uint32_t i = 0; i < 6; ++i) {
+    r.get(i * kMss, kMss);
+    EXPECT_EQ(r.end.poll(at_ms(1)).size(), i % 2) << i;
+  }
+}
+
+TEST(Receive, OneFullSegmentWaits) {
+  Receiver r;
+  r.end.cb.rcv_mss = kMss;
+  r.get(0, kMss);
+  EXPECT_TRUE(r.end.poll(at_ms(1)).empty());
+  r.get(kMss, 1);
+  expect_ack(r.end.poll_one(at_ms(1)), kPeerSeq + kMss + 1);
+}
+
+TEST(Receive, SuperPacketIsAcknowledgedAtOnce) {
+  Receiver r;
+  EXPECT_EQ(r.get(0, 60000), Arrival::kAccepted);
+  EXPECT_EQ(r.end.received, 60000U);
+  expect_ack(r.end.poll_one(at_ms(1)), kPeerSeq + 60000);
+}
+
+TEST(Receive, QuickAcksAfterInstall) {
+  TestEnd end(idle_state(), at_ms(0));
+  expect_ack(end.poll_one(at_ms(0)), kPeerSeq);  // owed since the move
+  EXPECT_EQ(end.receive(from_peer(), stream(0, 10), at_ms(1)), Arrival::kAccepted);
+  expect_ack(end.poll_one(at_ms(1)), kPeerSeq + 10);
+}
+
+TEST(Receive, AnAnswerCarriesTheAckAndEndsQuickAcks) {
+  TestEnd end(idle_state(), at_ms(0));
+  end.poll(at_ms(0));
+  end.receive(from_peer(), stream(0, 10), at_ms(1));
+  end.write(5, at_ms(1));
+  const SegmentPlan plan = end.poll_one(at_ms(1));
+  EXPECT_EQ(plan.payload_bytes, 5U);
+  EXPECT_EQ(plan.segment.ack, Seq(kPeerSeq + 10));
+  end.receive(from_peer(kPeerSeq + 10, kOurSeq + 5), stream(10, 10), at_ms(2));
+  EXPECT_TRUE(end.poll(at_ms(2)).empty()) << "interactive now: the ACK waits for the next answer";
+}
+
+TEST(Receive, OutOfOrderIsReportedBySackMostRecentFirst) {
+  Receiver r(with(kOptSack));
+  EXPECT_EQ(r.get(100, 100), Arrival::kAccepted);
+  SegmentPlan ack = r.end.poll_one(at_ms(1));
+  expect_ack(ack, kPeerSeq);
+  ASSERT_EQ(ack.segment.options.sack_count, 1);
+  EXPECT_EQ(ack.segment.options.sack[0], (wire::SackBlock{Seq(kPeerSeq + 100), Seq(kPeerSeq + 200)}));
+
+  r.get(400, 100);
+  ack = r.end.poll_one(at_ms(1));
+  ASSERT_EQ(ack.segment.options.sack_count, 2);
+  EXPECT_EQ(ack.segment.options.sack[0], (wire::SackBlock{Seq(kPeerSeq + 400), Seq(kPeerSeq + 500)}));
+  EXPECT_EQ(ack.segment.options.sack[1], (wire::SackBlock{Seq(kPeerSeq + 100), Seq(kPeerSeq + 200)}));
+
+  r.get(200, 200);  // joins both
+  ack = r.end.poll_one(at_ms(1));
+  ASSERT_EQ(ack.segment.options.sack_count, 1);
+  EXPECT_EQ(ack.segment.options.sack[0], (wire::SackBlock{Seq(kPeerSeq + 100), Seq(kPeerSeq + 500)}));
+  EXPECT_TRUE(has_out_of_order_data(r.end.cb));
+
+  r.get(0, 100);  // fills the hole: at once
+  ack = r.end.poll_one(at_ms(1));
+  expect_ack(ack, kPeerSeq + 500);
+  EXPECT_EQ(ack.segment.options.sack_count, 0);
+  EXPECT_EQ(r.end.text, stream(0, 500));
+  EXPECT_FALSE(has_out_of_order_data(r.end.cb));
+  r.end.poll(at_ms(1));
+  EXPECT_EQ(r.end.cb.cold, nullptr);
+}
+
+TEST(Receive, WithoutSackEverySegmentOutOfOrderGetsItsDuplicateAck) {
+  Receiver r;
+  r.get(100, 100);
+  r.get(200, 100);
+  r.get(300, 100);
+  const auto acks = r.end.poll(at_ms(1));
+  ASSERT_EQ(acks.size(), 3U);
+  for (const auto& ack : acks) {
+    expect_ack(ack, kPeerSeq);
+    EXPECT_EQ(ack.segment.options.sack_count, 0);
+  }
+}
+
+TEST(Receive, DuplicateAcksDieWhenTheHoleFillsInTheSameBatch) {
+  Receiver r;
+  r.get(100, 100);
+  r.get(200, 100);
+  r.get(0, 100);
+  expect_ack(r.end.poll_one(at_ms(1)), kPeerSeq + 300);
+}
+
+TEST(Receive, OldDataIsAnsweredByDsack) {
+  Receiver r(with(kOptSack));
+  r.get(0, 200);
+  r.end.poll(at_ms(41));
+  acknowledge_now(r.end.cb);
+  r.end.poll(at_ms(41));
+  EXPECT_EQ(r.get(0, 100), Arrival::kDroppedOutOfWindow);
+  SegmentPlan ack = r.end.poll_one(at_ms(42));
+  ASSERT_EQ(ack.segment.options.sack_count, 1);
+  EXPECT_EQ(ack.segment.options.sack[0], (wire::SackBlock{Seq(kPeerSeq), Seq(kPeerSeq + 100)}));
+  EXPECT_EQ(r.get(100, 150), Arrival::kAccepted);  // half old
+  ack = r.end.poll_one(at_ms(42));
+  expect_ack(ack, kPeerSeq + 250);
+  ASSERT_EQ(ack.segment.options.sack_count, 1);
+  EXPECT_EQ(ack.segment.options.sack[0], (wire::SackBlock{Seq(kPeerSeq + 100), Seq(kPeerSeq + 200)}));
+  EXPECT_EQ(r.end.text, stream(0, 250));
+}
+
+TEST(Receive, TextBeyondTheWindowIsCutOff) {
+  MinTcp state = idle_state();
+  state.rcv_wnd = 1000;
+  Receiver r(state, 1000);
+  EXPECT_EQ(r.get(900, 200), Arrival::kAccepted);
+  EXPECT_EQ(r.get(0, 900), Arrival::kAccepted);
+  EXPECT_EQ(r.end.received, 1000U);
+  const SegmentPlan ack = r.end.poll_one(at_ms(1));
+  expect_ack(ack, kPeerSeq + 1000);
+  EXPECT_EQ(ack.segment.window, 0);
+  EXPECT_EQ(r.get(1001, 10), Arrival::kDroppedOutOfWindow);
+  expect_ack(r.end.poll_one(at_ms(1)), kPeerSeq + 1000);
+}
+
+TEST(Receive, ZeroWindowProbeIsAnsweredAndItsAckCounts) {
+  MinTcp state = idle_state();
+  state.rcv_wnd = 0;
+  Receiver r(state, 0);
+  r.end.write(10, at_ms(1));
+  r.end.poll(at_ms(1));
+  EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq + 10), stream(0, 1), at_ms(2)), Arrival::kAccepted);
+  EXPECT_EQ(r.end.received, 0U);
+  EXPECT_TRUE(is_drained(r.end.cb));
+  EXPECT_EQ(r.end.poll_one(at_ms(2)).segment.ack, Seq(kPeerSeq));
+}
+
+TEST(Receive, ReadingAClosedWindowOpensItAtOnce) {
+  Receiver r(idle_state(), 20000);
+  r.end.cb.rcv_wnd = 20000;
+  r.get(0, 20000);
+  EXPECT_EQ(r.end.poll_one(at_ms(1)).segment.window, 0);
+  r.end.read(100, at_ms(2));
+  EXPECT_TRUE(r.end.poll(at_ms(2)).empty()) << "silly window (RFC 9293 3.8.6.2.2)";
+  r.end.read(5000, at_ms(3));
+  EXPECT_EQ(r.end.poll_one(at_ms(3)).segment.window, 5100);
+}
+
+TEST(Receive, KeepaliveOfEitherFormIsAnswered) {
+  for (const std::uint32_t garbage : {0U, 1U}) {
+    Receiver r;
+    r.get(0, 50);  // the delayed ACK is pending: the probe lies in what was not acknowledged yet
+    wire::Segment probe = from_peer(kPeerSeq + 49);
+    r.end.receive(probe, stream(49, garbage), at_ms(2));
+    expect_ack(r.end.poll_one(at_ms(2)), kPeerSeq + 50);
+    for (int i = 0; i < 3; ++i) {  // no rate limit
+      r.end.receive(probe, stream(49, garbage), at_ms(3));
+      expect_ack(r.end.poll_one(at_ms(3)), kPeerSeq + 50);
+    }
+    EXPECT_EQ(r.end.text, stream(0, 50));
+  }
+}
+
+TEST(Receive, ResetOnlyAtTheExactSequenceNumber) {
+  Receiver r;
+  EXPECT_EQ(r.get(0, 0, at_ms(1), wire::kRst), Arrival::kToSoftwareReset);
+  EXPECT_EQ(r.get(0, 0, at_ms(1), wire::kRst | wire::kAck), Arrival::kToSoftwareReset);
+  EXPECT_TRUE(r.end.poll(at_ms(1)).empty());
+  EXPECT_EQ(r.get(1, 0, at_ms(1), wire::kRst), Arrival::kDroppedReset);
+  expect_ack(r.end.poll_one(at_ms(1)), kPeerSeq);  // challenge
+  EXPECT_EQ(r.get(2, 0, at_ms(2), wire::kRst), Arrival::kDroppedReset);
+  EXPECT_TRUE(r.end.poll(at_ms(2)).empty()) << "rate limited";
+  EXPECT_EQ(r.get(70000, 0, at_ms(600), wire::kRst), Arrival::kDroppedOutOfWindow);
+  EXPECT_TRUE(r.end.poll(at_ms(600)).empty()) << "outside the window: silence";
+  EXPECT_EQ(r.get(2, 0, at_ms(600), wire::kRst), Arrival::kDroppedReset);
+  expect_ack(r.end.poll_one(at_ms(600)), kPeerSeq);
+}
+
+TEST(Receive, SynIsChallenged) {
+  Receiver r;
+  EXPECT_EQ(r.get(0, 0, at_ms(1), wire::kSyn), Arrival::kDroppedSyn);
+  expect_ack(r.end.poll_one(at_ms(1)), kPeerSeq);
+}
+
+TEST(Receive, SegmentWithoutAckIsDropped) {
+  Receiver r;
+  EXPECT_EQ(r.get(0, 10, at_ms(1), wire::kPsh), Arrival::kDroppedNoAck);
+  EXPECT_TRUE(r.end.poll(at_ms(1)).empty());
+  EXPECT_EQ(r.end.received, 0U);
+}
+
+TEST(Receive, AckOfWhatWasNeverSentIsChallengedAndItsTextDropped) {
+  Receiver r;
+  EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq + 1), stream(0, 10), at_ms(1)), Arrival::kDroppedBadAck);
+  EXPECT_EQ(r.end.received, 0U);
+  expect_ack(r.end.poll_one(at_ms(1)), kPeerSeq);
+  // RFC 5961 5.2: too old is as bad; old within the largest window is not.
+  EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq - 65536), stream(0, 10), at_ms(600)), Arrival::kDroppedBadAck);
+  EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq - 65535), stream(0, 10), at_ms(601)), Arrival::kAccepted);
+}
+
+TEST(Receive, FinGoesToSoftwareAndNothingOfItIsProcessed) {
+  for (const std::uint32_t offset : {0U, 500U}) {
+    Receiver r(with(kOptTimestamps | kOptSack));
+    r.end.write(100, at_ms(1));
+    r.end.poll(at_ms(1));
+    MinTcp before;
+    extract(r.end.cb, at_ms(2), before);
+    wire::Segment fin = from_peer(kPeerSeq + offset, kOurSeq + 100);
+    fin.flags = wire::kAck | wire::kFin;
+    fin.options.has_timestamps = true;
+    fin.options.ts_val = 77;
+    EXPECT_EQ(r.end.receive(fin, stream(offset, 10), at_ms(2)), Arrival::kToSoftwareFin);
+    MinTcp after;
+    extract(r.end.cb, at_ms(2), after);
+    EXPECT_EQ(std::memcmp(&before, &after, sizeof before), 0);
+    EXPECT_EQ(r.end.received, 0U);
+    EXPECT_EQ(r.end.cb.cold, nullptr);
+    EXPECT_TRUE(r.end.poll(at_ms(2)).empty());
+  }
+}
+
+TEST(Receive, FinBeyondTheWindowIsNotSeen) {
+  MinTcp state = idle_state();
+  state.rcv_wnd = 100;
+  Receiver r(state, 100);
+  EXPECT_EQ(r.get(0, 101, at_ms(1), wire::kAck | wire::kFin), Arrival::kAccepted);
+  EXPECT_EQ(r.end.received, 100U);
+}
+
+TEST(Receive, UrgentDataGoesToSoftware) {
+  Receiver r;
+  EXPECT_EQ(r.get(0, 10, at_ms(1), wire::kAck | wire::kUrg), Arrival::kToSoftwareUrgent);
+  EXPECT_EQ(r.end.received, 0U);
+}
+
+TEST(Receive, ShortMemoryTakesWhatFits) {
+  Receiver r;
+  r.end.deliver_limit = 30;
+  EXPECT_EQ(r.get(0, 100), Arrival::kAccepted);
+  EXPECT_EQ(r.end.received, 30U);
+  expect_ack(r.end.poll_one(at_ms(1)), kPeerSeq + 30);
+  r.end.deliver_limit = 0;
+  EXPECT_EQ(r.get(30, 70), Arrival::kDroppedNoMemory);
+  expect_ack(r.end.poll_one(at_ms(1)), kPeerSeq + 30);
+}
+
+TEST(Receive, OutOfOrderDataThatFindsNoMemoryWaitsForTheReader) {
+  Receiver r;
+  r.get(100, 200);
+  r.end.poll(at_ms(1));
+  r.end.deliver_limit = 100;
+  r.get(0, 100);
+  EXPECT_EQ(r.end.received, 200U);
+  EXPECT_TRUE(has_out_of_order_data(r.end.cb));
+  EXPECT_EQ(r.end.poll_one(at_ms(1)).segment.ack, Seq(kPeerSeq + 200));
+  r.end.read_all(at_ms(2));
+  EXPECT_EQ(r.end.text, stream(0, 300));
+  EXPECT_FALSE(has_out_of_order_data(r.end.cb));
+}
+
+struct Stamped : Receiver {
+  Stamped() : Receiver([] {
+      MinTcp state = with(kOptTimestamps);
+      state.ts_recent = 1000;
+      return state;
+    }()) {}
+  Arrival stamped(std::uint32_t ts_val, std::uint32_t offset, std::uint32_t bytes, Time now = at_ms(1),
+                  std::uint8_t flags = wire::kAck) {
+    wire::Segment segment = from_peer(kPeerSeq + offset);
+    segment.flags = flags;
+    segment.options.has_timestamps = true;
+    segment.options.ts_val = ts_val;
+    return end.receive(segment, stream(offset, bytes), now);
+  }
+};
+
+TEST(Paws, OldTimestampIsDroppedAndAnswered) {
+  Stamped r;
+  EXPECT_EQ(r.stamped(999, 0, 10), Arrival::kDroppedPaws);
+  EXPECT_EQ(r.end.received, 0U);
+  const SegmentPlan ack = r.end.poll_one(at_ms(1));
+  expect_ack(ack, kPeerSeq);
+  EXPECT_EQ(ack.segment.options.ts_ecr, 1000U);
+  EXPECT_EQ(r.stamped(1000, 0, 10), Arrival::kAccepted);
+}
+
+TEST(Paws, ResetIsExempt) {
+  Stamped r;
+  EXPECT_EQ(r.stamped(1, 0, 0, at_ms(1), wire::kRst), Arrival::kToSoftwareReset);
+}
+
+TEST(Paws, OvertakenBareAckIsDroppedInSilence) {
+  Stamped r;
+  EXPECT_EQ(r.stamped(999, 0, 0), Arrival::kDroppedPaws);
+  EXPECT_TRUE(r.end.poll(at_ms(1)).empty());
+}
+
+TEST(Paws, TimestampsWrap) {
+  Stamped r;
+  r.end.cb.ts_recent = 0xfffffff0;
+  EXPECT_EQ(r.stamped(0x10, 0, 10), Arrival::kAccepted);
+  EXPECT_EQ(r.end.cb.ts_recent, 0x10U);
+  EXPECT_EQ(r.stamped(0xfffffff0, 10, 10), Arrival::kDroppedPaws);
+}
+
+TEST(Paws, AfterTwentyFourDaysOfSilenceEverythingPasses) {
+  Stamped r;
+  EXPECT_EQ(r.stamped(5, 0, 10, at_ms(0) + std::chrono::hours(24 * 20)), Arrival::kDroppedPaws);
+  EXPECT_EQ(r.stamped(5, 0, 10, at_ms(0) + std::chrono::hours(24 * 27)), Arrival::kAccepted);
+  EXPECT_EQ(r.end.cb.ts_recent, 5U);
+}
+
+TEST(Timestamps, OnlyWhatAdvancesTheAckIsEchoed) {
+  Stamped r;
+  EXPECT_EQ(r.stamped(2000, 100, 10), Arrival::kAccepted);  // out of order
+  EXPECT_EQ(r.end.poll_one(at_ms(1)).segment.options.ts_ecr, 1000U);
+  EXPECT_EQ(r.stamped(1500, 0, 100), Arrival::kAccepted);
+  EXPECT_EQ(r.end.poll_one(at_ms(1)).segment.options.ts_ecr, 1500U);
+}
+
+TEST(Timestamps, TheFirstAfterAMoveIsTakenWhateverItIs) {
+  Receiver r(with(kOptTimestamps));  // ts_recent 0: not known
+  wire::Segment segment = from_peer();
+  segment.options.has_timestamps = true;
+  segment.options.ts_val = 0x90000000;
+  EXPECT_EQ(r.end.receive(segment, stream(0, 10), at_ms(1)), Arrival::kAccepted);
+  EXPECT_EQ(r.end.cb.ts_recent, 0x90000000U);
+}
+
+TEST(Ecn, MarkIsEchoedUntilThePeerReduces) {
+  Receiver r(with(kOptEcn));
+  wire::Segment marked = from_peer();
+  marked.ecn = wire::Ecn::kCe;
+  r.end.receive(marked, stream(0, 10), at_ms(1));
+  EXPECT_EQ(r.end.poll_one(at_ms(1)).segment.flags, wire::kAck | wire::kEce);
+  r.get(10, 10);
+  acknowledge_now(r.end.cb);
+  EXPECT_EQ(r.end.poll_one(at_ms(1)).segment.flags, wire::kAck | wire::kEce);
+  r.get(20, 10, at_ms(1), wire::kAck | wire::kCwr);
+  acknowledge_now(r.end.cb);
+  EXPECT_EQ(r.end.poll_one(at_ms(1)).segment.flags, wire::kAck);
+}
+
+TEST(Ecn, MarksMeanNothingWhenNotNegotiated) {
+  Receiver r;
+  wire::Segment marked = from_peer();
+  marked.ecn = wire::Ecn::kCe;
+  r.end.receive(marked, stream(0, 10), at_ms(1));
+  acknowledge_now(r.end.cb);
+  EXPECT_EQ(r.end.poll_one(at_ms(1)).segment.flags, wire::kAck);
+}
+
+TEST(Window, RightEdgeNeverMovesLeft) {
+  MinTcp state = idle_state();
+  state.rcv_wscale = 7;
+  state.rcv_wnd = 60032;
+  Receiver r(state, 60032);
+  const Seq edge = window_right_edge(r.end.cb);
+  r.end.capacity = 1000;  // memory became short: what was offered stays offered
+  r.get(0, 500);
+  acknowledge_now(r.end.cb);
+  const SegmentPlan ack = r.end.poll_one(at_ms(1));
+  const Seq now_edge = ack.segment.ack + (std::uint32_t{ack.segment.window} << 7);
+  EXPECT_GE(now_edge, edge);
+  EXPECT_LT(now_edge - edge, 128);
+}
+
+TEST(Receive, VerdictsHaveNames) {
+  for (std::size_t i = 0; i < kArrivals; ++i) EXPECT_NE(name(static_cast<Arrival>(i)), "unknown");
+}
+
+}  // namespace
+}  // namespace twinstack::tcp::test

@@ -1,0 +1,243 @@
+// Loss: fast retransmit and recovery with and without SACK, timeouts, reneging, ECN.
+#include "tcp/recovery.h"
+
+#include <gtest/gtest.h>
+
+#include "tcp/test_support.h"
+
+namespace twinstack::tcp::test {
+namespace {
+
+using Ranges = std::vector<std::pair<std::uint32_t, std::uint32_t>>;  // in segments from kOurSeq
+
+// `segments` full segments are in flight.
+struct Flight {
+  explicit Flight(std::uint16_t options = 0, std::uint32_t segments = 10, std::uint32_t queued = 100) : end(state(options), at_ms(0)) {
+    end.poll(at_ms(0));
+    end.cb.cwnd = segments * kMss;
+    end.write(queued * kMss, at_ms(0));
+    EXPECT_EQ(end.poll(at_ms(0)).size(), segments);
+  }
+  static MinTcp state(std::uint16_t options) {
+    MinTcp out = idle_state();
+    out.options = options;
+    out.snd_wscale = 7;
+    out.snd_wnd = out.max_window = 65535 << 7;
+    out.srtt_us = 10'000;
+    out.congestion = {'r', 'e', 'n', 'o'};
+    return out;
+  }
+  std::vector<SegmentPlan> ack(std::uint32_t segments, const Ranges& sacked = {}, Time now = at_ms(10)) {
+    wire::Segment segment = from_peer(kPeerSeq, kOurSeq + segments * kMss);
+    for (const auto& [left, right] : sacked) {
+      segment.options.sack[segment.options.sack_count++] = {Seq(kOurSeq + left * kMss), Seq(kOurSeq + right * kMss)};
+    }
+    EXPECT_EQ(end.receive(segment, "", now), Arrival::kAccepted);
+    return end.poll(now);
+  }
+  std::uint32_t sent_segments() const { return bytes_between(Seq(kOurSeq), end.cb.snd_nxt) / kMss; }
+  TestEnd end;
+};
+
+// Which segments are sent, negative for retransmissions (segment 0 as -1000).
+std::vector<int> what(const std::vector<SegmentPlan>& plans) {
+  std::vector<int> out;
+  for (const auto& plan : plans) {
+    const int index = (plan.segment.seq - Seq(kOurSeq)) / kMss;
+    EXPECT_EQ(plan.payload_bytes, kMss);
+    out.push_back(plan.retransmission ? (index == 0 ? -1000 : -index) : index);
+  }
+  return out;
+}
+using Sent = std::vector<int>;
+
+TEST(FastRetransmit, ThirdDuplicateAckWithoutSack) {
+  Flight f;
+  EXPECT_EQ(what(f.ack(0)), Sent{10}) << "limited transmit (RFC 3042)";
+  EXPECT_EQ(what(f.ack(0)), Sent{11});
+  EXPECT_EQ(what(f.ack(0)), Sent{-1000});
+  EXPECT_EQ(f.end.cb.recovery, RecoveryState::kRecovery);
+  EXPECT_EQ(f.end.cb.ssthresh, 5U * kMss);
+  EXPECT_EQ(f.end.cb.cwnd, 5U * kMss);
+  EXPECT_EQ(f.end.counters.fast_recoveries, 1U);
+}
+
+TEST(FastRetransmit, WindowUpdatesAndDataAreNoDuplicateAcks) {
+  Flight f;
+  f.end.cb.snd_wnd = 50000 << 7;
+  wire::Segment update = from_peer();
+  for (std::uint16_t i = 0; i < 5; ++i) {
+    update.window = static_cast<std::uint16_t>(60000 + i);
+    f.end.receive(update, "", at_ms(10));
+  }
+  for (std::uint32_t i = 0; i < 5; ++i) {
+    wire::Segment data = from_peer(kPeerSeq + i);
+    data.window = 60004;
+    f.end.receive(data, "x", at_ms(10));
+  }
+  EXPECT_EQ(f.end.cb.recovery, RecoveryState::kOpen);
+  EXPECT_EQ(f.end.cb.dup_acks, 0);
+}
+
+TEST(NewReno, EveryPartialAckRetransmitsTheNextHole) {
+  Flight f;
+  for (int i = 0; i < 3; ++i) f.ack(0);
+  EXPECT_EQ(what(f.ack(4)), Sent{-4}) << "RFC 6582 3.2 (3)";
+  EXPECT_EQ(f.end.cb.recovery, RecoveryState::kRecovery);
+  const auto rest = what(f.ack(6));
+  ASSERT_FALSE(rest.empty());
+  EXPECT_EQ(rest[0], -6);
+  f.ack(f.sent_segments());
+  EXPECT_EQ(f.end.cb.recovery, RecoveryState::kOpen);
+  EXPECT_EQ(f.end.cb.cwnd, f.end.cb.ssthresh);
+  EXPECT_EQ(f.end.cb.cold, nullptr);
+}
+
+TEST(NewReno, StateIsKeptUntilSomethingAboveTheRecoveryPointIsAcknowledged) {
+  Flight f;
+  for (int i = 0; i < 3; ++i) f.ack(0);
+  const std::uint32_t point = bytes_between(Seq(kOurSeq), f.end.cb.high_seq) / kMss;
+  f.ack(point - 1);
+  f.ack(point);
+  if (f.end.cb.snd_una != f.end.cb.snd_nxt) {
+    EXPECT_EQ(f.end.cb.recovery, RecoveryState::kRecovery);
+    for (int i = 0; i < 5; ++i) {
+      for (const int segment : what(f.ack(point))) EXPECT_GE(segment, 0) << "nothing is retransmitted for echoes of our own";
+    }
+  }
+  f.ack(point + 1);
+  EXPECT_EQ(f.end.cb.recovery, RecoveryState::kOpen);
+}
+
+TEST(SackRecovery, RetransmitsTheHolesOnly) {
+  Flight f(kOptSack, 20);
+  f.ack(0, {{1, 2}});
+  f.ack(0, {{1, 2}, {3, 4}});
+  EXPECT_EQ(f.end.cb.recovery, RecoveryState::kOpen);
+  Sent sent = what(f.ack(0, {{5, 6}, {3, 4}, {1, 2}}));
+  ASSERT_FALSE(sent.empty());
+  EXPECT_EQ(sent[0], -1000);
+  Sent more;
+  for (std::uint32_t edge = 7; edge <= 19; ++edge) {
+    for (const int segment : what(f.ack(0, {{5, edge}, {3, 4}, {1, 2}}))) more.push_back(segment);
+  }
+  // Segments 2 and 4 are holes with enough above them; then new data as the pipe drains.
+  ASSERT_GE(more.size(), 2U);
+  EXPECT_EQ(more[0], -2);
+  EXPECT_EQ(more[1], -4);
+  for (std::size_t i = 2; i < more.size(); ++i) EXPECT_GE(more[i], 20);
+  f.ack(f.sent_segments());
+  EXPECT_EQ(f.end.counters.segs_retransmitted, 3U);
+  EXPECT_EQ(f.end.cb.recovery, RecoveryState::kOpen);
+}
+
+TEST(SackRecovery, OneReportOfManyBytesIsEnough) {
+  Flight f(kOptSack, 10);
+  const Sent sent = what(f.ack(0, {{1, 5}}));  // RFC 6675 4: more than (DupThresh - 1) * SMSS
+  ASSERT_FALSE(sent.empty());
+  EXPECT_EQ(sent[0], -1000);
+}
+
+TEST(SackRecovery, PipeCountsWhatIsInTheNetwork) {
+  Flight f(kOptSack, 20);
+  EXPECT_EQ(in_flight_bytes(f.end.cb), 20U * kMss);
+  wire::Segment segment = from_peer();
+  segment.options.sack_count = 1;
+  segment.options.sack[0] = {Seq(kOurSeq + 5 * kMss), Seq(kOurSeq + 10 * kMss)};
+  f.end.receive(segment, "", at_ms(10));
+  EXPECT_EQ(in_flight_bytes(f.end.cb), 10U * kMss) << "5 reported, 5 lost";
+  SegmentPlan plan;
+  ASSERT_TRUE(poll_transmit(f.end.cb, f.end, at_ms(10), plan));
+  EXPECT_EQ(in_flight_bytes(f.end.cb), 11U * kMss) << "one of them sent again";
+}
+
+TEST(SackRecovery, APartialAckShowsTheNextLoss) {
+  Flight f(kOptSack, 20);
+  f.ack(0, {{1, 10}});
+  const Sent sent = what(f.ack(10));  // segment 10 has nothing reported above it, yet the retransmission got only here
+  ASSERT_FALSE(sent.empty());
+  EXPECT_EQ(sent[0], -10);
+}
+
+TEST(SackRecovery, ReportsOutsideTheFlightAreIgnored) {
+  Flight f(kOptSack, 10);
+  f.ack(0, {{20, 30}});
+  f.ack(0, {{5, 5}});
+  f.ack(0, {{6, 4}});
+  EXPECT_EQ(in_flight_bytes(f.end.cb), 10U * kMss);
+  EXPECT_EQ(f.end.cb.recovery, RecoveryState::kOpen);
+  f.ack(2, {{0, 1}});  // DSACK
+  EXPECT_EQ(f.end.cb.recovery, RecoveryState::kOpen);
+}
+
+TEST(Timeout, GoesBackToTheFirstAndSkipsWhatIsReported) {
+  Flight f(kOptSack, 10, 10);
+  f.ack(0, {{4, 6}});
+  const Time at = f.end.fire(at_ms(10));
+  EXPECT_EQ(what(f.end.poll(at)), Sent{-1000});
+  EXPECT_EQ(f.end.cb.recovery, RecoveryState::kLoss);
+  EXPECT_EQ(f.end.cb.cwnd, kMss);
+  EXPECT_EQ(what(f.ack(1, {}, at)), (Sent{-1, -2}));
+  EXPECT_EQ(what(f.ack(3, {}, at)), (Sent{-3, -6, -7, -8}));
+  f.ack(10, {}, at);
+  EXPECT_EQ(f.end.cb.recovery, RecoveryState::kOpen);
+  EXPECT_TRUE(is_drained(f.end.cb));
+}
+
+TEST(Timeout, ThresholdIsNotLoweredAgainForTheSameData) {
+  Flight f(0, 10);
+  Time at = f.end.fire(at_ms(0));
+  f.end.poll(at);
+  EXPECT_EQ(f.end.cb.ssthresh, 5U * kMss);
+  at = f.end.fire(at);
+  f.end.poll(at);
+  EXPECT_EQ(f.end.cb.ssthresh, 5U * kMss);
+}
+
+TEST(Timeout, RenegingIsNoticed) {
+  Flight f(kOptSack, 10, 10);
+  f.ack(0, {{1, 10}});
+  f.ack(1);  // the reported bytes begin at snd_una now: they were dropped
+  const Time at = f.end.fire(at_ms(10));
+  EXPECT_EQ(what(f.end.poll(at)), Sent{-1});
+  EXPECT_EQ(what(f.ack(2, {}, at)), (Sent{-2, -3}));
+}
+
+TEST(Timeout, ShrunkWindowStillGetsTheFirstSegment) {
+  Flight f(0, 10);
+  wire::Segment closed = from_peer(kPeerSeq + 1);
+  closed.seq = Seq(kPeerSeq);
+  closed.window = 0;
+  f.end.cb.snd_wl1 = Seq(kPeerSeq - 1);
+  f.end.receive(closed, "", at_ms(5));
+  EXPECT_EQ(f.end.cb.snd_wnd, 0U);
+  const Time at = f.end.fire(at_ms(5));
+  EXPECT_EQ(what(f.end.poll(at)), Sent{-1000});
+}
+
+TEST(Ecn, EchoReducesOnceInAWindowAndIsAnsweredByCwr) {
+  Flight f(kOptEcn, 10);
+  wire::Segment echo = from_peer(kPeerSeq, kOurSeq + kMss);
+  echo.flags = wire::kAck | wire::kEce;
+  f.end.receive(echo, "", at_ms(10));
+  EXPECT_EQ(f.end.cb.cwnd, 5U * kMss);
+  EXPECT_EQ(f.end.cb.recovery, RecoveryState::kReduced);
+  echo.ack = Seq(kOurSeq + 2 * kMss);
+  f.end.receive(echo, "", at_ms(10));
+  EXPECT_EQ(f.end.cb.cwnd, 5U * kMss);
+  wire::Segment ack = from_peer(kPeerSeq, kOurSeq + 8 * kMss);
+  f.end.receive(ack, "", at_ms(11));
+  const auto plans = f.end.poll(at_ms(11));
+  ASSERT_GE(plans.size(), 2U);
+  EXPECT_TRUE(plans[0].segment.has(wire::kCwr));
+  EXPECT_FALSE(plans[1].segment.has(wire::kCwr));
+  echo.ack = Seq(kOurSeq + 10 * kMss);  // the peer has not seen CWR yet
+  f.end.receive(echo, "", at_ms(12));
+  EXPECT_EQ(f.end.cb.cwnd, 5U * kMss);
+  ack.ack = Seq(kOurSeq + 11 * kMss);
+  f.end.receive(ack, "", at_ms(13));
+  EXPECT_EQ(f.end.cb.recovery, RecoveryState::kOpen);
+}
+
+}  // namespace
+}  // namespace twinstack::tcp::test

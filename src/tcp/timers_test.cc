@@ -1,0 +1,271 @@
+// Timers: retransmission and its back-off, giving up, persist, keepalive.
+#include "tcp/timers.h"
+
+#include <gtest/gtest.h>
+
+#include "tcp/rtt.h"
+#include "tcp/test_support.h"
+
+namespace twinstack::tcp::test {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+MinTcp state_with_rtt() {
+  MinTcp state = idle_state();
+  state.srtt_us = 1000;
+  state.rttvar_us = 100;
+  return state;
+}
+
+struct Timed {
+  explicit Timed(const MinTcp& state = state_with_rtt()) : end(state, at_ms(0)) { end.poll(at_ms(0)); }
+  TestEnd end;
+};
+
+void expect_about(Time got, Time wanted) {
+  EXPECT_GE(got, wanted);
+  EXPECT_LE(got, wanted + std::chrono::microseconds(66)) << "one tick";
+}
+
+// Quiet since a stamp, which is cut to a tick: one tick early or late.
+void expect_near(Time got, Time wanted) {
+  EXPECT_GE(got, wanted - std::chrono::microseconds(66));
+  EXPECT_LE(got, wanted + std::chrono::microseconds(66));
+}
+
+TEST(Timers, IdleConnectionHasNone) {
+  Timed t;
+  EXPECT_EQ(next_deadline(t.end.cb, at_ms(1)), kNever);
+  EXPECT_EQ(on_timer(t.end.cb, t.end, at_ms(1)), TimerVerdict::kNothing);
+}
+
+TEST(Timers, RetransmissionBacksOffAndSaysWhenItIsOver) {
+  Timed t;
+  t.end.write(100, at_ms(0));
+  t.end.poll(at_ms(0));
+  Time last = at_ms(0);
+  Duration interval = milliseconds(201);  // srtt + 200 ms
+  for (int i = 0; i < kMaxRetries; ++i) {
+    TimerVerdict verdict{};
+    const Time at = t.end.fire(last, &verdict);
+    ASSERT_EQ(verdict, TimerVerdict::kFired);
+    expect_about(at, last + std::min<Duration>(interval, seconds(120)));
+    const SegmentPlan plan = t.end.poll_one(at);
+    EXPECT_TRUE(plan.retransmission);
+    EXPECT_EQ(plan.segment.seq, Seq(kOurSeq));
+    EXPECT_EQ(plan.payload_bytes, 100U);
+    EXPECT_EQ(t.end.cb.cwnd, kMss);
+    last = at;
+    interval *= 2;
+  }
+  TimerVerdict verdict{};
+  t.end.fire(last, &verdict);
+  EXPECT_EQ(verdict, TimerVerdict::kToSoftware);
+  EXPECT_GT(next_deadline(t.end.cb, last), last) << "no spinning while the upload goes on";
+  EXPECT_EQ(t.end.counters.timeouts, kMaxRetries);
+}
+
+TEST(Timers, AnAckRestartsTheTimerAndEndsTheBackOff) {
+  Timed t;
+  t.end.write(2 * kMss, at_ms(0));
+  t.end.poll(at_ms(0));
+  t.end.receive(from_peer(kPeerSeq, kOurSeq + kMss), "", at_ms(100));
+  expect_about(next_deadline(t.end.cb, at_ms(100)), at_ms(100) + backed_off_rto(t.end.cb));
+  const Time at = t.end.fire(at_ms(100));
+  t.end.poll(at);
+  EXPECT_EQ(t.end.cb.backoff, 1);
+  t.end.receive(from_peer(kPeerSeq, kOurSeq + 2 * kMss), "", at + milliseconds(1));
+  EXPECT_EQ(next_deadline(t.end.cb, at), kNever);
+  EXPECT_EQ(t.end.cb.retries, 0);
+  EXPECT_EQ(t.end.cb.backoff, 1) << "Karn: no valid sample yet";
+  t.end.write(10, at + milliseconds(2));
+  t.end.poll(at + milliseconds(2));
+  t.end.receive(from_peer(kPeerSeq, kOurSeq + 2 * kMss + 10), "", at + milliseconds(3));
+  EXPECT_EQ(t.end.cb.backoff, 0);
+}
+
+TEST(Timers, UserTimeoutIsMetOnTime) {
+  MinTcp state = state_with_rtt();
+  state.user_timeout_ms = 1000;
+  Timed t(state);
+  t.end.write(100, at_ms(0));
+  t.end.poll(at_ms(0));
+  Time now = at_ms(0);
+  TimerVerdict verdict = TimerVerdict::kFired;
+  while (verdict == TimerVerdict::kFired) {
+    now = t.end.fire(now, &verdict);
+    t.end.poll(now);
+  }
+  EXPECT_EQ(verdict, TimerVerdict::kToSoftware);
+  EXPECT_GE(now, at_ms(1000));
+  EXPECT_LE(now, at_ms(1010));
+}
+
+TEST(Timers, DataOfTheOtherStackIsRetransmittedAfterAMove) {
+  MinTcp state = state_with_rtt();
+  state.snd_nxt = state.write_seq = kOurSeq + 300;
+  Timed t(state);
+  const Time at = t.end.fire(at_ms(0));
+  expect_about(at, at_ms(201));
+  const SegmentPlan plan = t.end.poll_one(at);
+  EXPECT_EQ(plan.segment.seq, Seq(kOurSeq));
+  EXPECT_EQ(plan.payload_bytes, 300U);
+}
+
+TEST(Persist, ProbesAClosedWindowWithBackOffAndGoesOnWhenItOpens) {
+  MinTcp state = state_with_rtt();
+  state.snd_wnd = 0;
+  Timed t(state);
+  t.end.write(3000, at_ms(0));
+  EXPECT_TRUE(t.end.poll(at_ms(0)).empty());
+  Time last = at_ms(0);
+  Duration interval = milliseconds(201);
+  for (int i = 0; i < 5; ++i) {
+    const Time at = t.end.fire(last);
+    expect_about(at, last + interval);
+    const SegmentPlan probe = t.end.poll_one(at);
+    EXPECT_EQ(probe.segment.seq, Seq(kOurSeq - 1));
+    EXPECT_EQ(probe.payload_bytes, 0U);
+    EXPECT_EQ(probe.segment.flags, wire::kAck);
+    wire::Segment answer = from_peer();
+    answer.window = 0;
+    t.end.receive(answer, "", at);
+    EXPECT_EQ(t.end.cb.probes_out, 0);
+    interval *= 2;
+    last = at;
+  }
+  t.end.receive(from_peer(), "", last);
+  EXPECT_EQ(t.end.poll(last).size(), 3U);
+  EXPECT_EQ(t.end.cb.backoff, 0);
+  expect_about(next_deadline(t.end.cb, last), last + milliseconds(201));
+}
+
+TEST(Persist, SendsWhatASmallWindowAdmits) {
+  Timed t;
+  t.end.cb.snd_wnd = 500;
+  t.end.write(3000, at_ms(0));
+  EXPECT_TRUE(t.end.poll(at_ms(0)).empty());
+  const Time at = t.end.fire(at_ms(0));
+  EXPECT_EQ(t.end.poll_one(at).payload_bytes, 500U);
+}
+
+TEST(Persist, SilentPeerIsGivenUp) {
+  MinTcp state = state_with_rtt();
+  state.snd_wnd = 0;
+  Timed t(state);
+  t.end.write(10, at_ms(0));
+  t.end.poll(at_ms(0));
+  Time now = at_ms(0);
+  TimerVerdict verdict = TimerVerdict::kFired;
+  int probes = 0;
+  for (; verdict == TimerVerdict::kFired && probes < 100; ++probes) {
+    now = t.end.fire(now, &verdict);
+    t.end.poll(now);
+  }
+  EXPECT_EQ(verdict, TimerVerdict::kToSoftware);
+  EXPECT_EQ(probes, kMaxRetries + 1);
+}
+
+TEST(Keepalive, ProbesAfterIdlenessAndGivesUp) {
+  MinTcp state = idle_state();
+  state.flags = kFlagKeepalive;
+  state.keepalive_idle_s = 100;
+  state.keepalive_interval_s = 10;
+  state.keepalive_probes = 3;
+  Timed t(state);
+  t.end.receive(from_peer(), "x", at_ms(50'000));
+  acknowledge_now(t.end.cb);
+  t.end.poll(at_ms(50'000));
+  TimerVerdict verdict{};
+  Time at = t.end.fire(at_ms(50'000), &verdict);
+  expect_near(at, at_ms(100'000));
+  EXPECT_EQ(verdict, TimerVerdict::kNothing) << "it was not idle for so long";
+  at = t.end.fire(at, &verdict);
+  expect_near(at, at_ms(150'000));
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(verdict, TimerVerdict::kFired);
+    const SegmentPlan probe = t.end.poll_one(at);
+    EXPECT_EQ(probe.segment.seq, Seq(kOurSeq - 1));
+    EXPECT_EQ(probe.payload_bytes, 0U);
+    const Time next = t.end.fire(at, &verdict);
+    expect_near(next, at + seconds(10));
+    at = next;
+  }
+  EXPECT_EQ(verdict, TimerVerdict::kToSoftware);
+}
+
+TEST(Keepalive, AnAnswerStartsAnew) {
+  MinTcp state = idle_state();
+  state.flags = kFlagKeepalive;
+  state.keepalive_idle_s = 100;
+  state.keepalive_interval_s = 10;
+  state.keepalive_probes = 3;
+  Timed t(state);
+  const Time at = t.end.fire(at_ms(0));
+  t.end.poll(at);
+  t.end.receive(from_peer(), "", at + milliseconds(1));
+  EXPECT_EQ(t.end.cb.probes_out, 0);
+  TimerVerdict verdict{};
+  const Time next = t.end.fire(at, &verdict);
+  EXPECT_EQ(verdict, TimerVerdict::kNothing);
+  expect_near(next_deadline(t.end.cb, next), at + milliseconds(1) + seconds(100));
+  set_flags(t.end.cb, 0, next);
+  EXPECT_EQ(next_deadline(t.end.cb, next), kNever);
+}
+
+TEST(Rtt, FirstAndLaterSamplesFollowRfc6298) {
+  ControlBlock cb;
+  EXPECT_EQ(rto_from_estimates_us(cb), kInitialRtoUs);
+  add_rtt_sample(cb, 100'000);
+  EXPECT_EQ(cb.srtt_us, 100'000U);
+  EXPECT_EQ(cb.rttvar_us, 50'000U);
+  EXPECT_EQ(cb.rto_us, 300'000U);
+  add_rtt_sample(cb, 200'000);
+  EXPECT_EQ(cb.srtt_us, 112'500U);
+  EXPECT_EQ(cb.rttvar_us, 62'500U);
+  EXPECT_EQ(cb.rto_us, 362'500U);
+  EXPECT_EQ(cb.min_rtt_us, 100'000U);
+  for (int i = 0; i < 200; ++i) add_rtt_sample(cb, 20);
+  EXPECT_EQ(cb.rto_us, cb.srtt_us + 200'000) << "floor";
+  EXPECT_LE(cb.srtt_us, 24U);
+  add_rtt_sample(cb, 0xffffffff);
+  EXPECT_LE(cb.rto_us, kMaxRtoUs);
+}
+
+TEST(Rtt, OneSegmentIsTimedAndARetransmissionSpoilsIt) {
+  Timed t(idle_state());
+  t.end.write(2 * kMss, at_ms(0));
+  t.end.poll(at_ms(0));
+  t.end.receive(from_peer(kPeerSeq, kOurSeq + kMss), "", at_ms(30));
+  EXPECT_EQ(t.end.cb.srtt_us, 30'000U);
+  const Time at = t.end.fire(at_ms(30));
+  t.end.poll(at);
+  t.end.receive(from_peer(kPeerSeq, kOurSeq + 2 * kMss), "", at + milliseconds(1));
+  EXPECT_EQ(t.end.cb.srtt_us, 30'000U) << "Karn";
+}
+
+TEST(Rtt, TheEchoTellsWhereNothingWasTimed) {
+  MinTcp state = idle_state();
+  state.options = kOptTimestamps;
+  state.ts_val = 1000;
+  state.snd_nxt = state.write_seq = kOurSeq + 100;  // sent by the kernel
+  Timed t(state);
+  wire::Segment ack = from_peer(kPeerSeq, kOurSeq + 100);
+  ack.options = {.ts_val = 1, .ts_ecr = 1000 - 7, .has_timestamps = true};
+  t.end.receive(ack, "", at_ms(5));
+  EXPECT_EQ(t.end.cb.srtt_us, 12'000U);
+}
+
+TEST(Tick, DistancesSurviveTheWrap) {
+  const Time base = Time(Duration(std::int64_t{0xfffffff0} << kTickShift));
+  const Time later = base + seconds(3600);
+  const Time rounded = tick_start(to_tick_ceil(later), base);
+  EXPECT_GE(rounded, later);
+  EXPECT_LT(rounded, later + Duration(kTickNs));
+  EXPECT_NEAR(static_cast<double>(ticks_between(to_tick(base), to_tick(later)).count()), 3600e9, 70000);
+}
+
+}  // namespace
+}  // namespace twinstack::tcp::test

@@ -1,0 +1,16 @@
+// Transmit: what to send now (poll_transmit() of connection.h is implemented here). Order: retransmissions, new data,
+// probes, a bare ACK.
+#pragma once
+
+#include <cstdint>
+
+#include "base/clock.h"
+#include "tcp/control_block.h"
+
+namespace twinstack::tcp {
+
+// Payload of a full segment: the MSS, but at most half the largest window that the peer ever offered, so that a small
+// window does not wait for ever for a segment that cannot fit (RFC 9293 3.8.6.2.1, Fs = 1/2).
+[[nodiscard]] std::uint32_t full_segment_bytes(const ControlBlock& cb) noexcept;
+
+}  // namespace twinstack::tcp

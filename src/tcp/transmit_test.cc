@@ -1,0 +1,243 @@
+// What is sent, exactly: poll_transmit() under windows, Nagle, cork, draining, options.
+#include "tcp/transmit.h"
+
+#include <gtest/gtest.h>
+
+#include "tcp/test_support.h"
+#include "tcp/timestamps.h"
+
+namespace twinstack::tcp::test {
+namespace {
+
+struct Sender {
+  explicit Sender(const MinTcp& state = idle_state()) : end(state, at_ms(0)) { end.poll(at_ms(0)); }
+  explicit Sender(std::uint16_t flags) : Sender([&] {
+      MinTcp state = idle_state();
+      state.flags = flags;
+      return state;
+    }()) {}
+  std::vector<SegmentPlan> write(std::uint32_t bytes, Time now = at_ms(1)) {
+    end.write(bytes, now);
+    return end.poll(now);
+  }
+  void ack(std::uint32_t offset, Time now, std::uint16_t window = 65535) {
+    wire::Segment segment = from_peer(kPeerSeq, kOurSeq + offset);
+    segment.window = window;
+    EXPECT_EQ(end.receive(segment, "", now), Arrival::kAccepted);
+  }
+  TestEnd end;
+};
+
+std::vector<std::uint32_t> sizes(const std::vector<SegmentPlan>& plans) {
+  std::vector<std::uint32_t> out;
+  for (const auto& plan : plans) out.push_back(plan.payload_bytes);
+  return out;
+}
+using Sizes = std::vector<std::uint32_t>;
+
+TEST(Transmit, OneSmallWrite) {
+  Sender s;
+  const auto plans = s.write(100);
+  ASSERT_EQ(sizes(plans), Sizes{100});
+  EXPECT_EQ(plans[0].segment.seq, Seq(kOurSeq));
+  EXPECT_EQ(plans[0].segment.ack, Seq(kPeerSeq));
+  EXPECT_EQ(plans[0].segment.flags, wire::kAck | wire::kPsh);
+  EXPECT_EQ(plans[0].segment.window, 65535);
+  EXPECT_EQ(plans[0].segment.ecn, wire::Ecn::kNotEct);
+  EXPECT_FALSE(plans[0].retransmission);
+}
+
+TEST(Transmit, FullSegmentsThenTheRestWithPush) {
+  Sender s;
+  const auto plans = s.write(3 * kMss + 10);
+  ASSERT_EQ(sizes(plans), (Sizes{kMss, kMss, kMss, 10}));
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(plans[static_cast<std::size_t>(i)].segment.flags, wire::kAck);
+    EXPECT_EQ(plans[static_cast<std::size_t>(i)].segment.seq, Seq(kOurSeq + static_cast<std::uint32_t>(i) * kMss));
+  }
+  EXPECT_EQ(plans[3].segment.flags, wire::kAck | wire::kPsh);
+}
+
+TEST(Transmit, TimestampsTakeTheirRoom) {
+  MinTcp state = idle_state();
+  state.options = kOptTimestamps;
+  state.ts_val = 0xfffffffe;  // wraps under way
+  state.ts_recent = 42;
+  Sender s(state);
+  const auto plans = s.write(2000, at_ms(10));
+  EXPECT_EQ(sizes(plans), (Sizes{kMss - 12, 2000 - (kMss - 12)}));
+  EXPECT_TRUE(plans[0].segment.options.has_timestamps);
+  EXPECT_EQ(plans[0].segment.options.ts_val, 8U);
+  EXPECT_EQ(plans[0].segment.options.ts_ecr, 42U);
+}
+
+TEST(Transmit, MicrosecondTimestampsCountMicroseconds) {
+  MinTcp state = idle_state();
+  state.options = kOptTimestamps | kOptTsMicroseconds;
+  state.ts_val = 100;
+  Sender s(state);
+  EXPECT_EQ(s.write(1, at_ms(10))[0].segment.options.ts_val, 10100U);
+}
+
+TEST(Transmit, SackBlocksTakeTheirRoom) {
+  MinTcp state = idle_state();
+  state.options = kOptTimestamps | kOptSack;
+  Sender s(state);
+  s.end.receive(from_peer(kPeerSeq + 10), "x", at_ms(1));
+  const auto plans = s.write(3000);
+  EXPECT_EQ(plans[0].payload_bytes, kMss - 12U - 12U);
+  EXPECT_EQ(plans[0].segment.options.sack_count, 1);
+}
+
+TEST(Transmit, CwndLimits) {
+  Sender s;
+  EXPECT_EQ(s.write(20 * kMss).size(), 10U);
+  s.ack(2 * kMss, at_ms(2));
+  EXPECT_EQ(s.end.poll(at_ms(2)).size(), 4U) << "slow start: two for each acknowledged";
+}
+
+TEST(Transmit, PeerWindowLimits) {
+  Sender s;
+  s.ack(0, at_ms(1));
+  s.end.cb.snd_wnd = 5000;
+  EXPECT_EQ(sizes(s.write(20 * kMss)), (Sizes{kMss, kMss, kMss})) << "no small piece for the rest (3.8.6.2.1)";
+}
+
+TEST(Transmit, WindowScaleIsApplied) {
+  MinTcp state = idle_state();
+  state.snd_wscale = 4;
+  state.rcv_wscale = 2;
+  Sender s(state);
+  s.ack(0, at_ms(1), 1000);
+  s.write(1);
+  s.ack(1, at_ms(2), 1000);
+  EXPECT_EQ(s.end.cb.snd_wnd, 16000U);
+  EXPECT_EQ(s.write(1)[0].segment.window, 65536 / 4);
+}
+
+TEST(Transmit, NagleHoldsTheSecondSmallSegment) {
+  Sender s;
+  EXPECT_EQ(s.write(10).size(), 1U);
+  EXPECT_TRUE(s.write(10).empty());
+  EXPECT_TRUE(s.write(10).empty());
+  s.ack(10, at_ms(2));
+  EXPECT_EQ(sizes(s.end.poll(at_ms(2))), Sizes{20});
+}
+
+TEST(Transmit, NagleAsMinshallLetsTheTailOfALargeWriteGo) {
+  Sender s;
+  EXPECT_EQ(sizes(s.write(kMss + 10)), (Sizes{kMss, 10}));
+}
+
+TEST(Transmit, NoDelaySendsEverything) {
+  Sender s(kFlagNoDelay);
+  EXPECT_EQ(s.write(10).size(), 1U);
+  EXPECT_EQ(s.write(10).size(), 1U);
+}
+
+TEST(Transmit, CorkHoldsSmallSegmentsUntilItIsPulledOrTimeIsUp) {
+  Sender s(kFlagCork | kFlagNoDelay);
+  EXPECT_EQ(sizes(s.write(kMss + 10)), Sizes{kMss});
+  s.ack(kMss, at_ms(2));
+  EXPECT_TRUE(s.end.poll(at_ms(2)).empty());
+  set_flags(s.end.cb, kFlagNoDelay, at_ms(3));
+  EXPECT_EQ(sizes(s.end.poll(at_ms(3))), Sizes{10});
+
+  Sender t(kFlagCork);
+  EXPECT_TRUE(t.write(10).empty());
+  const Time at = t.end.fire(at_ms(1));
+  EXPECT_EQ(sizes(t.end.poll(at)), Sizes{10});
+}
+
+TEST(Transmit, DrainingSendsNoNewDataButRetransmits) {
+  Sender s;
+  s.write(2 * kMss);
+  s.end.write(1000, at_ms(2));
+  set_draining(s.end.cb, true, at_ms(2));
+  EXPECT_TRUE(s.end.poll(at_ms(2)).empty());
+  EXPECT_FALSE(is_drained(s.end.cb));
+  const Time at = s.end.fire(at_ms(2));
+  const SegmentPlan again = s.end.poll_one(at);
+  EXPECT_TRUE(again.retransmission);
+  EXPECT_EQ(again.segment.seq, Seq(kOurSeq));
+  s.ack(2 * kMss, at);
+  EXPECT_TRUE(is_drained(s.end.cb));
+  EXPECT_TRUE(s.end.poll(at).empty());
+  EXPECT_EQ(next_deadline(s.end.cb, at), kNever);
+  set_draining(s.end.cb, false, at);
+  EXPECT_EQ(sizes(s.end.poll(at)), Sizes{1000});
+}
+
+TEST(Transmit, StopsAndGoesOnWhereTheLinkHadNoRoom) {
+  Sender s;
+  s.end.write(4 * kMss, at_ms(1));
+  SegmentPlan plan;
+  ASSERT_TRUE(poll_transmit(s.end.cb, s.end, at_ms(1), plan));
+  EXPECT_EQ(s.end.cb.snd_nxt, Seq(kOurSeq + kMss));
+  EXPECT_EQ(s.end.poll(at_ms(1)).size(), 3U);
+}
+
+TEST(Transmit, CwndThatIsNotUsedDoesNotGrow) {
+  Sender s;
+  std::uint32_t offset = 0;
+  for (int i = 0; i < 100; ++i) {
+    s.write(100, at_ms(i * 10));
+    offset += 100;
+    s.ack(offset, at_ms(i * 10 + 5));
+  }
+  EXPECT_EQ(s.end.cb.cwnd, 10U * kMss);
+}
+
+TEST(Transmit, CwndDecaysAfterIdleness) {
+  Sender s;
+  s.end.cb.cwnd = 80 * kMss;
+  s.end.cb.ssthresh = 20 * kMss;
+  s.write(1, at_ms(1500));  // the RTO is 1 s: one and a half of idleness
+  EXPECT_EQ(s.end.cb.cwnd, 40U * kMss);
+  EXPECT_EQ(s.end.cb.ssthresh, 60U * kMss);  // RFC 2861's memory, as Linux
+  s.ack(1, at_ms(1501));
+  s.write(1, at_ms(60'000));
+  EXPECT_EQ(s.end.cb.cwnd, 10U * kMss);
+}
+
+TEST(Transmit, EctOnNewDataOnly) {
+  MinTcp state = idle_state();
+  state.options = kOptEcn;
+  TestEnd end(state, at_ms(0));
+  EXPECT_EQ(end.poll_one(at_ms(0)).segment.ecn, wire::Ecn::kNotEct);
+  end.write(10, at_ms(1));
+  EXPECT_EQ(end.poll_one(at_ms(1)).segment.ecn, wire::Ecn::kEct0);
+  const Time at = end.fire(at_ms(1));
+  const SegmentPlan again = end.poll_one(at);
+  EXPECT_TRUE(again.retransmission);
+  EXPECT_EQ(again.segment.ecn, wire::Ecn::kNotEct);
+}
+
+TEST(Transmit, SmallPeerWindowHalvesTheSegment) {
+  MinTcp state = idle_state();
+  state.snd_wnd = state.max_window = 2000;
+  Sender s(state);
+  EXPECT_EQ(sizes(s.write(5000)), (Sizes{1000, 1000}));
+}
+
+TEST(Transmit, MssCanChange) {
+  Sender s;
+  set_mss(s.end.cb, 1000);
+  EXPECT_EQ(sizes(s.write(1500)), (Sizes{1000, 500}));
+}
+
+TEST(Transmit, CountersCount) {
+  Sender s;
+  s.write(kMss + 10);
+  s.ack(kMss + 10, at_ms(2));
+  const Counters& c = s.end.counters;
+  EXPECT_EQ(c.bytes_sent, kMss + 10U);
+  EXPECT_EQ(c.bytes_acked, kMss + 10U);
+  EXPECT_EQ(c.data_segs_out, 2U);
+  EXPECT_EQ(c.segs_out, 3U);  // the ACK of install() too
+  EXPECT_EQ(c.segs_in, 1U);
+  EXPECT_EQ(c.segs_retransmitted, 0U);
+}
+
+}  // namespace
+}  // namespace twinstack::tcp::test

@@ -1,0 +1,31 @@
+#include "tcp/window.h"
+
+#include <algorithm>
+
+namespace twinstack::tcp {
+
+namespace {
+constexpr std::uint32_t kMaxWindowField = 65535;
+}  // namespace
+
+std::uint32_t possible_window(const ControlBlock& cb, Host& host) {
+  const std::uint32_t space = std::min(host.receive_space(), kMaxWindowField << cb.rcv_wscale);
+  if (space < cb.rcv_mss) return 0;
+  return space >> cb.rcv_wscale << cb.rcv_wscale;
+}
+
+std::uint16_t offer_window(ControlBlock& cb, Host& host) {
+  const std::uint32_t unit = 1U << cb.rcv_wscale;
+  const std::uint32_t current = offered_window(cb);
+  std::uint32_t window = possible_window(cb, host);
+  if (window < current) {
+    // Never shrink (RFC 9293 3.8.6). Rounded up to the scale, as Linux does: it may offer up to one unit more.
+    window = (current + unit - 1) & ~(unit - 1);
+    window = std::min(window, kMaxWindowField << cb.rcv_wscale);
+  }
+  cb.rcv_wnd = window;
+  cb.rcv_wup = cb.rcv_nxt;
+  return static_cast<std::uint16_t>(window >> cb.rcv_wscale);
+}
+
+}  // namespace twinstack::tcp
