@@ -1,0 +1,31 @@
+// FlowKey <-> sockaddr. Internal to this folder.
+#pragma once
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <cstdint>
+
+#include "wire/flow.h"
+
+namespace twinstack::kernel {
+
+struct SocketAddress {
+  sockaddr_storage storage{};
+  socklen_t length = 0;
+
+  [[nodiscard]] const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+};
+
+// Of a v6 socket even IPv4 travels mapped (R13).
+[[nodiscard]] SocketAddress to_socket_address(const IpAddress& address, std::uint16_t port, std::uint32_t scope_id,
+                                              bool is_v6_socket);
+
+// False when the family is neither AF_INET nor AF_INET6.
+[[nodiscard]] bool from_socket_address(const SocketAddress& from, IpAddress& address, std::uint16_t& port,
+                                       std::uint32_t& scope_id);
+
+[[nodiscard]] bool is_link_local_v6(const IpAddress& address) noexcept;
+[[nodiscard]] bool is_loopback(const IpAddress& address) noexcept;
+
+}  // namespace twinstack::kernel

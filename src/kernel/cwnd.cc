@@ -1,0 +1,89 @@
+#include "kernel/cwnd.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <string_view>
+#include <vector>
+
+#include "bpf/shared.h"
+#include "cwnd.skel.h"
+
+namespace twinstack::kernel {
+namespace {
+
+constexpr std::string_view kPlaceholder = "ts@@@@@@@@@@@@@";  // as in src/bpf/cwnd.bpf.c
+
+// Names of congestion controls are one space for the whole machine: process and instance make ours unique.
+std::string unique_name() {
+  static std::atomic<unsigned> instances = 0;
+  char name[kPlaceholder.size() + 1];
+  std::snprintf(name, sizeof name, "ts%x_%x", static_cast<unsigned>(::getpid()), ++instances);
+  return name;
+}
+
+// The object file with the placeholder replaced: libbpf 1.1 gives no access to the members of a struct_ops map.
+std::vector<char> object_named(const std::string& name) {
+  std::size_t size = 0;
+  const auto* bytes = static_cast<const char*>(cwnd_bpf__elf_bytes(&size));
+  std::vector<char> image(bytes, bytes + size);
+  const auto at = std::search(image.begin(), image.end(), kPlaceholder.begin(), kPlaceholder.end());
+  if (at == image.end()) return {};
+  std::fill_n(at, kPlaceholder.size(), '\0');
+  std::copy(name.begin(), name.end(), at);
+  return image;
+}
+
+Result<> set_congestion_control(int socket_fd, const char* name) {
+  const auto length = static_cast<socklen_t>(std::strlen(name));
+  if (::setsockopt(socket_fd, IPPROTO_TCP, TCP_CONGESTION, name, length) != 0) {
+    return system_error(std::string("setsockopt(TCP_CONGESTION, ") + name + ")");
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<CwndRestorer>> CwndRestorer::load() {
+  std::unique_ptr<CwndRestorer> made(new CwndRestorer);
+  made->name_ = unique_name();
+  const std::vector<char> image = object_named(made->name_);
+  if (image.empty()) return error(ErrorCode::kUnsupported, "congestion restore: no name in the object");
+  made->object_ = bpf_object__open_mem(image.data(), image.size(), nullptr);
+  if (made->object_ == nullptr) return system_error("open the congestion restore program");
+  if (const int rc = bpf_object__load(made->object_); rc != 0) {
+    return system_error("load the congestion restore program (needs BTF and struct_ops)", -rc);
+  }
+  const bpf_map* operations = bpf_object__find_map_by_name(made->object_, "ts_cwnd_ops");
+  made->link_ = operations == nullptr ? nullptr : bpf_map__attach_struct_ops(operations);
+  if (made->link_ == nullptr) return system_error("register the congestion restore program");
+  made->storage_fd_ = bpf_object__find_map_fd_by_name(made->object_, "ts_cwnd_storage");
+  return made;
+}
+
+CwndRestorer::~CwndRestorer() {
+  bpf_link__destroy(link_);
+  bpf_object__close(object_);
+}
+
+Result<> CwndRestorer::apply(int socket_fd, std::uint32_t cwnd_segments, std::uint32_t ssthresh_segments,
+                             const char* congestion_control) {
+  const ts_cwnd wanted{.cwnd_segments = cwnd_segments, .ssthresh_segments = ssthresh_segments};
+  if (bpf_map_update_elem(storage_fd_, &socket_fd, &wanted, BPF_ANY) != 0) {
+    return system_error("write the congestion window to the socket's storage");
+  }
+  const auto ours = set_congestion_control(socket_fd, name_.c_str());
+  if (!ours.has_value()) return ours;  // the real one is still in charge
+  return set_congestion_control(socket_fd, congestion_control);
+}
+
+}  // namespace twinstack::kernel

@@ -1,0 +1,163 @@
+// KernelConn: one connection as the software stack keeps it (CONNT of the founding document), with the means to take
+// its state out (freeze), to hold its place while the engine serves it (park), and to bring it back (restore, release).
+// The driver alone calls it; the socket layer never does. `LinuxKernelConn` stands on the kernel's own socket; a
+// portable stack can stand behind the same interface.
+//
+// Phases, and the call that leads on:
+//
+//   kRunning --freeze()--> kFrozen --park()--> kParked --restore()--> kRestored --release()--> kRunning
+//      ^---------thaw()-------'                                 ^
+//                          (park or restore failed midway) kGap -'restore() again
+//
+// Threads: one at a time per object; different objects may be used from different threads at once.
+// Blocking: no call blocks. Memory: freeze() allocates nothing.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "tcp/min_tcp.h"
+#include "wire/flow.h"
+
+namespace twinstack::kernel {
+
+// Why a connection may not move now. The text is what `twinstack ls` prints.
+enum class Reason : std::uint8_t {
+  kNone,
+  kNotTcp,             // not a TCP socket over IP
+  kMptcp,              // Multipath TCP
+  kNotEstablished,     // any state but ESTABLISHED, or a FIN or an error waits
+  kRepairOn,           // somebody else works on this socket in repair mode
+  kUrgentData,         // urgent data is pending or its mark lies in the unread bytes
+  kUlp,                // kTLS or another upper-layer protocol is attached
+  kMd5,                // TCP MD5 signatures
+  kAo,                 // TCP authentication option
+  kZerocopy,           // SO_ZEROCOPY is on: completions may be outstanding
+  kErrorQueue,         // an error or a message in the error queue waits
+  kTimestamping,       // SO_TIMESTAMPING is on: the error queue will be used
+  kIpOptions,          // IPv4 options or IPv6 extension headers are sent
+  kTransparent,        // IP_TRANSPARENT: the local address is not ours
+  kSocketFilter,       // the program attached a filter of its own, which ours would replace
+  kPacing,             // SO_MAX_PACING_RATE is set
+  kCongestionControl,  // a congestion control that the engine has no like of
+  kReceiveQueueLimit,  // more unread bytes than may travel
+  kSendQueueLimit,     // more unacknowledged and unsent bytes than may travel
+  kOutOfOrder,         // out-of-order data is (or may be) held by the kernel
+  kLossRecovery,       // the kernel is repairing a loss
+  kLoopback,           // both ends are on this host
+  kNoRoute,            // no route, or one that does not leave through Ethernet (RouteTable)
+};
+
+// "urgent data is pending", in words for the user.
+[[nodiscard]] std::string_view reason_text(Reason reason) noexcept;
+// "urgent-data": stable, for JSON and filters.
+[[nodiscard]] std::string_view reason_name(Reason reason) noexcept;
+
+struct Limits {
+  std::uint32_t receive_queue_bytes = 1U << 20;  // unread bytes that may travel
+  std::uint32_t send_queue_bytes = 4U << 20;     // unacknowledged + unsent bytes that may travel
+  bool allow_loss_recovery = false;  // also connections that repair a loss: their SACK scoreboard does not travel
+  // Names of congestion controls whose connections may move.
+  std::vector<std::string> congestion_controls = {"cubic", "reno", "bbr"};
+};
+
+// Room of the caller for the queues of a snapshot. Reserve before the freeze: the byte limits of Limits plus 64 KB
+// suffice. Each must exceed its queue by at least a byte.
+struct QueueRoom {
+  std::span<std::byte> receive;
+  std::span<std::byte> send;
+};
+
+// What crosses to the engine. The views lie in the caller's QueueRoom.
+struct Snapshot {
+  tcp::MinTcp min;
+  std::span<const std::byte> unread;   // [copied_seq, rcv_nxt)
+  std::span<const std::byte> unacked;  // [snd_una, snd_nxt)
+  std::span<const std::byte> unsent;   // [snd_nxt, write_seq)
+};
+
+// What the kernel took in after the snapshot, by packets that were already past the filter.
+struct LateBytes {
+  std::uint32_t first_seq = 0;       // of `bytes`: rcv_nxt of the snapshot
+  std::span<const std::byte> bytes;  // acknowledged to the peer; lies in the caller's room; mostly empty
+  // As the kernel had them at last. Both may lie beyond those of the snapshot: a packet that was past the filter may
+  // have acknowledged data and let more out. What lies before snd_nxt must count as sent, or its ACKs are discarded.
+  std::uint32_t snd_una = 0;
+  std::uint32_t snd_nxt = 0;
+};
+
+// The queues that go back into the kernel, as far as they are not read or written elsewhere.
+struct RestoreQueues {
+  std::span<const std::byte> unread;   // [copied_seq, rcv_nxt) of the MinTcp
+  std::span<const std::byte> unacked;  // [snd_una, snd_nxt) of the MinTcp
+};
+
+struct RestoreReport {
+  bool congestion_restored = false;  // cwnd and ssthresh are what MinTcp says
+};
+
+struct ReleaseReport {
+  std::size_t unsent_taken_bytes = 0;  // of the bytes given; the rest must be written before anything newer
+  int socket_error = 0;  // errno that writing took off the socket (ECONNRESET ...): the program must be told, once
+};
+
+enum class Phase : std::uint8_t { kRunning, kFrozen, kParked, kGap, kRestored };
+
+class KernelConn {
+ public:
+  KernelConn() = default;
+  KernelConn(const KernelConn&) = delete;
+  KernelConn& operator=(const KernelConn&) = delete;
+  virtual ~KernelConn() = default;
+
+  [[nodiscard]] virtual std::uint64_t cookie() const noexcept = 0;        // SO_COOKIE: the kernel connection id
+  [[nodiscard]] virtual std::uint64_t netns_cookie() const noexcept = 0;  // SO_NETNS_COOKIE
+  [[nodiscard]] virtual const FlowKey& flow() const noexcept = 0;
+  [[nodiscard]] virtual int fd() const noexcept = 0;  // owned by this object
+  [[nodiscard]] virtual Phase phase() const noexcept = 0;
+
+  // May it move now? Error kNotEligible says why (reason() as well). Also reads what the program has set and what
+  // freeze() needs not read again, so it comes before every freeze(), with the program's calls kept out in between.
+  // REQUIRES: phase kRunning.
+  virtual Result<> check_eligible(const Limits& limits) = 0;
+  // Of the last check_eligible() or freeze() that said kNotEligible; kNone after one that did not.
+  [[nodiscard]] virtual Reason reason() const noexcept = 0;
+
+  // From here packets that reach the stack are not processed but handed to the late-packet ring. Idempotent.
+  virtual Result<> attach_late_filter() = 0;
+  virtual Result<> detach_late_filter() = 0;
+
+  // Stops the kernel's sending of new data and takes the snapshot. Any error leaves the connection as it was (the
+  // filter stays): kNotEligible when something came up since the check, kNoResource when a queue exceeds the room.
+  // REQUIRES: phase kRunning, check_eligible() before, late filter attached.
+  virtual Result<Snapshot> freeze(const QueueRoom& room) = 0;
+  // Undoes freeze(): the connection runs in the kernel as before, the filter is gone. Packets that the filter caught
+  // meanwhile are the caller's to inject. REQUIRES: phase kFrozen.
+  virtual Result<> thaw() = 0;
+
+  // The place of the connection is held by an empty shell: ports, descriptor, cookie, epoll registrations. Off the
+  // critical path: after the engine runs, and after wait_grace_period(). kBroken: the kernel took bytes in that it no
+  // longer has; the connection must be reset. Any other error: phase kFrozen (nothing done) or kGap (closed silently;
+  // restore() works). REQUIRES: phase kFrozen, `room` at least the receive room of the freeze.
+  virtual Result<LateBytes> park(std::span<std::byte> room) = 0;
+
+  // Puts the state back, held: nothing is sent and, with the filter on, nothing is received. On error phase kGap, and
+  // restore() may be called again. REQUIRES: phase kParked or kGap.
+  virtual Result<RestoreReport> restore(const tcp::MinTcp& min, const RestoreQueues& queues) = 0;
+  // Lets the restored connection run: filter off, sending allowed, a window probe to the peer when `probe`, `unsent`
+  // written as far as it fits. On error the phase stays kRestored. REQUIRES: phase kRestored.
+  virtual Result<ReleaseReport> release(std::span<const std::byte> unsent, bool probe = true) = 0;
+
+  // The kernel's rcv_nxt now. REQUIRES: phase is not kRunning.
+  virtual Result<std::uint32_t> rcv_queue_seq() = 0;
+  // Somebody wrote to or received on the parked shell past us: its sequence numbers are not those that park() set.
+  // REQUIRES: phase kParked.
+  virtual Result<bool> stray_write_detected() = 0;
+};
+
+}  // namespace twinstack::kernel

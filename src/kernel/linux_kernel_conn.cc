@@ -1,0 +1,117 @@
+// Identity and filter of LinuxKernelConn.
+#include "kernel/linux_kernel_conn.h"
+
+#include <linux/filter.h>
+#include <linux/membarrier.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+
+#include "base/assert.h"
+#include "kernel/address.h"
+#include "kernel/repair.h"
+#include "kernel/sockopt.h"
+
+namespace twinstack::kernel {
+
+Result<std::unique_ptr<LinuxKernelConn>> LinuxKernelConn::create(UniqueFd socket, const LinuxShared& shared) {
+  ASSERT(shared.late_filter != nullptr);
+  std::unique_ptr<LinuxKernelConn> made(new LinuxKernelConn(std::move(socket), shared));
+  TRY(made->read_identity());
+  return made;
+}
+
+Result<> LinuxKernelConn::read_identity() {
+  const int raw = socket_.get();
+  SocketAddress local{.length = sizeof(sockaddr_storage)};
+  SocketAddress remote{.length = sizeof(sockaddr_storage)};
+  if (::getsockname(raw, reinterpret_cast<sockaddr*>(&local.storage), &local.length) != 0) {
+    return system_error("getsockname");
+  }
+  if (::getpeername(raw, reinterpret_cast<sockaddr*>(&remote.storage), &remote.length) != 0) {
+    return system_error("getpeername");
+  }
+  FlowKey& flow = template_.flow;
+  std::uint32_t remote_scope = 0;
+  if (!from_socket_address(local, flow.local, flow.local_port, template_.scope_id) ||
+      !from_socket_address(remote, flow.remote, flow.remote_port, remote_scope)) {
+    return error(ErrorCode::kInvalid, "not an IPv4 or IPv6 socket");
+  }
+  if (template_.scope_id == 0) template_.scope_id = remote_scope;
+  is_v6_socket_ = local.storage.ss_family == AF_INET6;
+  ASSIGN_OR_RETURN(cookie_, get_option<std::uint64_t>(raw, SOL_SOCKET, SO_COOKIE, "SO_COOKIE"));
+  ASSIGN_OR_RETURN(netns_cookie_, get_option<std::uint64_t>(raw, SOL_SOCKET, SO_NETNS_COOKIE, "SO_NETNS_COOKIE"));
+  return {};
+}
+
+Result<> LinuxKernelConn::attach_late_filter() {
+  if (filter_on_) return {};
+  TRY(set_option(socket_.get(), SOL_SOCKET, SO_ATTACH_BPF, shared_.late_filter->fd(), "SO_ATTACH_BPF"));
+  filter_on_ = true;
+  return {};
+}
+
+Result<> LinuxKernelConn::detach_late_filter() {
+  if (!filter_on_) return {};
+  TRY(set_option(socket_.get(), SOL_SOCKET, SO_DETACH_BPF, 0, "SO_DETACH_BPF"));
+  filter_on_ = false;
+  return {};
+}
+
+Result<std::uint32_t> LinuxKernelConn::rcv_queue_seq() {
+  ASSERT(phase_ != Phase::kRunning);
+  return repair::receive_seq(socket_.get());
+}
+
+Result<bool> LinuxKernelConn::stray_write_detected() {
+  ASSERT(phase_ == Phase::kParked);
+  ASSIGN_OR_RETURN(const std::uint32_t receive, repair::receive_seq(socket_.get()));
+  ASSIGN_OR_RETURN(const std::uint32_t send, repair::send_seq(socket_.get()));
+  return receive != shell_rcv_nxt_ || send != shell_write_seq_;
+}
+
+namespace {
+
+Result<> membarrier_global() {
+  if (::syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) != 0) return system_error("membarrier(GLOBAL)");
+  return {};
+}
+
+bool is_realtime_kernel() {
+  std::FILE* file = std::fopen("/sys/kernel/realtime", "re");
+  if (file == nullptr) return false;
+  const int first = std::fgetc(file);
+  std::fclose(file);
+  return first == '1';
+}
+
+// Runs the calling thread on every CPU once.
+bool visit_every_cpu(const cpu_set_t& home) {
+  const long cpus = ::sysconf(_SC_NPROCESSORS_CONF);
+  bool complete = cpus > 0 && cpus <= CPU_SETSIZE;
+  for (int cpu = 0; complete && cpu < static_cast<int>(cpus); ++cpu) {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    // EINVAL: offline, where no packet is processed; or not allowed by our cpuset, where one may be.
+    complete = ::sched_setaffinity(0, sizeof one, &one) == 0;
+  }
+  static_cast<void>(::sched_setaffinity(0, sizeof home, &home));
+  return complete;
+}
+
+}  // namespace
+
+Result<> wait_grace_period() { return membarrier_global(); }
+
+Result<> wait_packets_in_flight() {
+  static const bool realtime = is_realtime_kernel();
+  cpu_set_t home;
+  if (realtime || ::sched_getaffinity(0, sizeof home, &home) != 0) return membarrier_global();
+  return visit_every_cpu(home) ? Result<>{} : membarrier_global();
+}
+
+}  // namespace twinstack::kernel

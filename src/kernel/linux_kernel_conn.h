@@ -1,0 +1,160 @@
+// LinuxKernelConn: KernelConn on the kernel's own socket, by TCP_REPAIR. The same socket is kept for ever: it is
+// silently closed and established again in place, so descriptor, duplicates, SO_COOKIE, `ss` line and epoll
+// registrations stay. kernel-facts.md numbers the rules (F1, R5 ...) that the sources name.
+//
+// Split by duty: linux_kernel_conn.cc (identity, filter), eligibility.cc (may it move; program's options),
+// snapshot.cc (freeze, thaw), park.cc (park, the shell), restore.cc (restore, release).
+//
+// Never: a blocking call, a byte sent to the peer except the ACK of freeze() and what release() sends.
+// Needs CAP_NET_ADMIN in the user namespace that owns the socket's network namespace.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "kernel/cwnd.h"
+#include "kernel/kernel_conn.h"
+#include "kernel/late_filter.h"
+#include "kernel/sock_diag.h"
+
+namespace twinstack::kernel {
+
+// What all connections of a service share. All pointers outlive the connections.
+struct LinuxShared {
+  LateFilter* late_filter = nullptr;  // required
+  CwndRestorer* cwnd = nullptr;       // optional: without it cwnd and ssthresh are not restored
+  SockDiag* diag = nullptr;           // optional, of the socket's namespace: without it MD5 keys are not seen
+};
+
+// What the program has set and a move loses or must change meanwhile. Read by check_eligible(), put back by thaw() and
+// release(). While the connection is parked the socket layer keeps it current through program_options().
+struct ProgramOptions {
+  int reuse_address = 0;         // SO_REUSEADDR: repair mode overwrites it
+  int keepalive = 0;             // SO_KEEPALIVE: off while parked (F4)
+  int peek_offset = -1;          // SO_PEEK_OFF: lost by the disconnect
+  int window_clamp_bytes = 0;    // TCP_WINDOW_CLAMP: lost by the disconnect
+  int send_buffer_bytes = 0;     // SO_SNDBUF as read
+  int receive_buffer_bytes = 0;  // SO_RCVBUF as read
+  int buffer_lock = 0;           // SO_BUF_LOCK
+  int receive_low_water = 1;     // SO_RCVLOWAT
+  int quick_ack = 1;             // TCP_QUICKACK as read: 0 while the kernel takes the connection for interactive
+};
+
+class LinuxKernelConn final : public KernelConn {
+ public:
+  // Takes the socket over. kInvalid when it is no connected TCP socket over IPv4 or IPv6.
+  static Result<std::unique_ptr<LinuxKernelConn>> create(UniqueFd socket, const LinuxShared& shared);
+  // Closes the descriptor; what that means for the connection is the other holders' business.
+  ~LinuxKernelConn() override = default;
+
+  [[nodiscard]] std::uint64_t cookie() const noexcept override { return cookie_; }
+  [[nodiscard]] std::uint64_t netns_cookie() const noexcept override { return netns_cookie_; }
+  [[nodiscard]] const FlowKey& flow() const noexcept override { return template_.flow; }
+  [[nodiscard]] int fd() const noexcept override { return socket_.get(); }
+  [[nodiscard]] Phase phase() const noexcept override { return phase_; }
+  [[nodiscard]] Reason reason() const noexcept override { return reason_; }
+
+  Result<> check_eligible(const Limits& limits) override;
+  Result<> attach_late_filter() override;
+  Result<> detach_late_filter() override;
+  Result<Snapshot> freeze(const QueueRoom& room) override;
+  Result<> thaw() override;
+  Result<LateBytes> park(std::span<std::byte> room) override;
+  Result<RestoreReport> restore(const tcp::MinTcp& min, const RestoreQueues& queues) override;
+  Result<ReleaseReport> release(std::span<const std::byte> unsent, bool probe = true) override;
+  Result<std::uint32_t> rcv_queue_seq() override;
+  Result<bool> stray_write_detected() override;
+
+  [[nodiscard]] ProgramOptions& program_options() noexcept { return options_; }
+  // SO_MARK and SO_BINDTOIFINDEX as of the last check: what a route lookup for this connection needs.
+  // For a creator that learns netns_cookie() only afterwards: what the connections of that namespace share.
+  void set_shared(const LinuxShared& shared) noexcept { shared_ = shared; }
+  // Interface index of a link-local address, else 0.
+  [[nodiscard]] std::uint32_t scope_id() const noexcept { return template_.scope_id; }
+  [[nodiscard]] std::uint32_t mark() const noexcept { return mark_; }
+  [[nodiscard]] std::uint32_t bound_interface() const noexcept { return bound_interface_; }
+
+  // A socket whose service died while it was parked: what follows is restore(). `min` is what the shared memory says.
+  void adopt_parked() noexcept { phase_ = Phase::kGap; }
+
+ private:
+  explicit LinuxKernelConn(UniqueFd socket, const LinuxShared& shared) : socket_(std::move(socket)), shared_(shared) {}
+  Result<> read_identity();
+
+  std::unexpected<Error> refuse(Reason reason);
+  Result<> check_state(const Limits& limits);
+  Result<> check_options();
+  Result<> check_extensions(const Limits& limits);
+  Result<> check_queues(const Limits& limits);
+  Result<bool> out_of_order_may_be_held();
+  Result<> read_program_options();
+  Result<> read_settings_for_engine();
+
+  Result<Snapshot> take_snapshot(const QueueRoom& room);
+  Result<> check_still_eligible(std::uint32_t out_of_order_packets, std::uint8_t state);
+  Result<> leave_repair();
+
+  Result<LateBytes> take_late_bytes(std::span<std::byte> room);
+  Result<> make_shell(std::uint32_t rcv_nxt);
+  Result<> silent_disconnect();
+  Result<> bind_local();
+  Result<> establish_in_place(const tcp::MinTcp& min, std::uint32_t send_seq, std::uint32_t receive_seq);
+  Result<> put_negotiated_options(const tcp::MinTcp& min);
+
+  Result<RestoreReport> put_state(const tcp::MinTcp& min, const RestoreQueues& queues);
+  Result<> put_receive_queue(std::span<const std::byte> bytes);
+  Result<> put_send_queue(std::span<const std::byte> bytes);
+  Result<> put_window(const tcp::MinTcp& min);
+  bool put_congestion(const tcp::MinTcp& min);
+  Result<> put_lost_options();
+  ReleaseReport write_unsent(std::span<const std::byte> unsent);
+  Result<> announce_unread();
+  Result<> remember_buffer_sizes();
+  Result<> raise_send_buffer(std::size_t bytes);
+  Result<> raise_receive_buffer(std::size_t bytes);
+  Result<> put_buffer_sizes_back();
+
+  UniqueFd socket_;
+  LinuxShared shared_;
+  std::uint64_t cookie_ = 0;
+  std::uint64_t netns_cookie_ = 0;
+  tcp::MinTcp template_;  // what does not change while the connection lives, and the program's settings
+  ProgramOptions options_;
+  std::uint32_t mark_ = 0;
+  std::uint32_t bound_interface_ = 0;
+  struct OutOfOrder {
+    std::uint32_t packets = 0;            // tcpi_rcv_ooopack at the last check
+    std::uint64_t at_received_bytes = 0;  // tcpi_bytes_received when that was first seen
+    bool gone = true;                     // none of them is held any more
+  };
+  OutOfOrder out_of_order_;
+  std::uint64_t received_bytes_ = 0;   // tcpi_bytes_received at the last check
+  tcp::MinTcp frozen_;                 // of the last freeze()
+  std::uint32_t shell_rcv_nxt_ = 0;    // what park() set
+  std::uint32_t shell_write_seq_ = 0;  // what park() set
+  Phase phase_ = Phase::kRunning;
+  Reason reason_ = Reason::kNone;
+  bool is_v6_socket_ = false;
+  bool checked_ = false;
+  bool filter_on_ = false;
+  bool bound_ = false;  // by us: the port then outlives every disconnect
+  bool send_buffer_raised_ = false;
+  bool receive_buffer_raised_ = false;
+  bool unread_restored_ = false;  // release() must make the socket readable again
+};
+
+// Waits until every packet that was already past the late filter when it was attached has been processed: one RCU
+// grace period (membarrier). Milliseconds: never inside a freeze; one wait serves many connections. Any thread.
+Result<> wait_grace_period();
+
+// The same promise, sooner (here 80 us instead of 8-20 ms): the calling thread runs once on every CPU. Packets are
+// processed with bottom halves disabled, which nothing preempts outside PREEMPT_RT, so having run on a CPU proves that
+// what was under way there is done. On PREEMPT_RT, or when a CPU cannot be visited, wait_grace_period(). Not for a
+// machine where a real-time thread keeps a CPU to itself: this waits for as long as that runs. Sets the affinity of the
+// calling thread meanwhile and puts it back.
+Result<> wait_packets_in_flight();
+
+}  // namespace twinstack::kernel

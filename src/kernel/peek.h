@@ -1,0 +1,15 @@
+// Reading the queues and TCP_INFO of a socket. Internal to this folder.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "base/result.h"
+
+namespace twinstack::kernel {
+
+// All bytes of the queue that repair mode has selected, left in place. kNoResource when they do not fit (the room must
+// exceed them by one byte at least, or the call cannot know).
+Result<std::size_t> peek_all(int fd, std::span<std::byte> room, const char* what);
+
+}  // namespace twinstack::kernel

@@ -1,0 +1,188 @@
+// Freeze and thaw: the state out of the kernel, in as few system calls as will do.
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/assert.h"
+#include "kernel/linux_kernel_conn.h"
+#include "kernel/peek.h"
+#include "kernel/repair.h"
+#include "kernel/sockopt.h"
+#include "kernel/tcp_info.h"
+#include "wire/seq.h"
+
+namespace twinstack::kernel {
+namespace {
+
+constexpr std::uint16_t kTimestampBytes = 12;  // of every segment, with padding (RFC 7323 appendix A)
+constexpr int kFlushAckStayInteractive = 2;    // TCP_QUICKACK: bit 0 alone decides what the mode is afterwards
+
+std::uint16_t negotiated(const tcp_info& info) {
+  unsigned options = 0;
+  if ((info.tcpi_options & TCPI_OPT_TIMESTAMPS) != 0) options |= tcp::kOptTimestamps;
+  if ((info.tcpi_options & TCPI_OPT_SACK) != 0) options |= tcp::kOptSack;
+  if ((info.tcpi_options & TCPI_OPT_WSCALE) != 0) options |= tcp::kOptWindowScale;
+  if ((info.tcpi_options & TCPI_OPT_ECN) != 0) options |= tcp::kOptEcn;
+  return static_cast<std::uint16_t>(options);
+}
+
+void take_info(const tcp_info& info, tcp::MinTcp& min) {
+  min.options = negotiated(info);
+  min.mss =
+      static_cast<std::uint16_t>(info.tcpi_snd_mss + ((min.options & tcp::kOptTimestamps) != 0 ? kTimestampBytes : 0U));
+  min.advmss = static_cast<std::uint16_t>(info.tcpi_advmss);
+  min.snd_wscale = info.tcpi_snd_wscale;
+  min.rcv_wscale = info.tcpi_rcv_wscale;
+  min.srtt_us = info.tcpi_rtt;
+  min.rttvar_us = info.tcpi_rttvar;
+  min.rto_us = info.tcpi_rto;
+  min.min_rtt_us = info.tcpi_min_rtt == ~0U ? 0 : info.tcpi_min_rtt;
+  min.cwnd_segments = info.tcpi_snd_cwnd;
+  min.ssthresh_segments = info.tcpi_snd_ssthresh;
+  min.reordering_segments = info.tcpi_reordering;
+}
+
+// S6. The low bit says whether the clock counts microseconds; it is rounded up, so that our clock never goes back.
+Result<> take_timestamp(int fd, tcp::MinTcp& min) {
+  if ((min.options & tcp::kOptTimestamps) == 0) return {};
+  ASSIGN_OR_RETURN(const std::uint32_t value,
+                   get_option<std::uint32_t>(fd, IPPROTO_TCP, TCP_TIMESTAMP, "TCP_TIMESTAMP"));
+  if ((value & 1) != 0) min.options |= tcp::kOptTsMicroseconds;
+  min.ts_val = value + ((value & 1) != 0 ? 0 : 1);
+  return {};
+}
+
+Result<> take_windows(int fd, tcp::MinTcp& min) {
+  ASSIGN_OR_RETURN(const auto window,
+                   get_option<tcp_repair_window>(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, "TCP_REPAIR_WINDOW"));
+  min.snd_wl1 = window.snd_wl1;
+  min.snd_wnd = window.snd_wnd;
+  min.max_window = window.max_window;
+  min.rcv_wnd = window.rcv_wnd;
+  min.rcv_wup = window.rcv_wup;
+  return {};
+}
+
+// The receive queue and its end belong together: when a packet that was past the filter comes in between, again.
+Result<std::span<const std::byte>> take_receive_queue(int fd, std::span<std::byte> room, tcp::MinTcp& min) {
+  TRY(repair::select_queue(fd, repair::Queue::kReceive));
+  ASSIGN_OR_RETURN(std::uint32_t before, repair::queue_seq(fd));
+  for (;;) {
+    ASSIGN_OR_RETURN(const std::size_t bytes, peek_all(fd, room, "the receive queue"));
+    ASSIGN_OR_RETURN(const std::uint32_t after, repair::queue_seq(fd));
+    if (after == before) {
+      min.rcv_nxt = after;
+      min.copied_seq = after - static_cast<std::uint32_t>(bytes);
+      return room.first(bytes);
+    }
+    before = after;
+  }
+}
+
+// Returns [snd_una, write_seq). The kernel does not trim a segment of which a part was acknowledged, so the peek may
+// begin before snd_una; and an ACK that was past the filter may move snd_una on between the calls. Counted from the
+// end both are harmless. While the send queue is selected such an ACK would mark unsent bytes as sent without sending
+// them (A3), so it is for as short as can be; snd_nxt is read last, for it must not lie before what was really sent:
+// ACKs of that would be discarded, for ever if it is more than a window.
+Result<std::span<const std::byte>> take_send_queue(int fd, std::span<std::byte> room, tcp::MinTcp& min) {
+  ASSIGN_OR_RETURN(const std::uint32_t waiting, queue_bytes(fd, SIOCOUTQ, "SIOCOUTQ"));
+  TRY(repair::select_queue(fd, repair::Queue::kSend));
+  ASSIGN_OR_RETURN(min.write_seq, repair::queue_seq(fd));
+  std::size_t peeked = 0;
+  if (waiting > 0) {
+    ASSIGN_OR_RETURN(peeked, peek_all(fd, room, "the send queue"));
+  }
+  TRY(repair::select_queue(fd, repair::Queue::kNone));
+  const auto bytes = static_cast<std::uint32_t>(std::min<std::size_t>(waiting, peeked));
+  min.snd_una = min.write_seq - bytes;
+  min.snd_nxt = min.write_seq;
+  if (bytes == 0) return room.first(0);
+  ASSIGN_OR_RETURN(const std::uint32_t unsent, queue_bytes(fd, SIOCOUTQNSD, "SIOCOUTQNSD"));
+  min.snd_nxt -= std::min(unsent, bytes);
+  return room.subspan(peeked - bytes, bytes);
+}
+
+}  // namespace
+
+Result<Snapshot> LinuxKernelConn::freeze(const QueueRoom& room) {
+  ASSERT(phase_ == Phase::kRunning && checked_ && filter_on_);
+  const int raw = socket_.get();
+  reason_ = Reason::kNone;
+  // F5: an ACK that the kernel delays would be lost in the move.
+  const int quick = options_.quick_ack != 0 ? 1 : kFlushAckStayInteractive;
+  TRY(set_option(raw, IPPROTO_TCP, TCP_QUICKACK, quick, "TCP_QUICKACK"));
+  TRY(repair::set_mode(raw, repair::Mode::kOn));
+  auto snapshot = take_snapshot(room);
+  if (!snapshot.has_value()) {
+    TRY(leave_repair());
+    return snapshot;
+  }
+  frozen_ = snapshot->min;
+  phase_ = Phase::kFrozen;
+  checked_ = false;
+  return snapshot;
+}
+
+Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
+  const int raw = socket_.get();
+  Snapshot snapshot;
+  snapshot.min = template_;
+  tcp::MinTcp& min = snapshot.min;
+  // With an offset set, peeking would begin there.
+  if (options_.peek_offset >= 0) TRY(set_option(raw, SOL_SOCKET, SO_PEEK_OFF, -1, "SO_PEEK_OFF"));
+  ASSIGN_OR_RETURN(const tcp_info info, read_tcp_info(raw));
+  TRY(check_still_eligible(info.tcpi_rcv_ooopack, info.tcpi_state));
+  take_info(info, min);
+  TRY(take_timestamp(raw, min));
+  if (template_.mss_clamp == 0) {
+    ASSIGN_OR_RETURN(const int clamp, get_option(raw, IPPROTO_TCP, TCP_MAXSEG, "TCP_MAXSEG"));  // S5
+    template_.mss_clamp = static_cast<std::uint16_t>(clamp);
+    min.mss_clamp = template_.mss_clamp;
+  }
+  ASSIGN_OR_RETURN(snapshot.unread, take_receive_queue(raw, room.receive, min));
+  ASSIGN_OR_RETURN(const std::span<const std::byte> unsent_and_unacked, take_send_queue(raw, room.send, min));
+  TRY(take_windows(raw, min));
+  const std::uint32_t sent = min.snd_nxt - min.snd_una;
+  snapshot.unacked = unsent_and_unacked.first(sent);
+  snapshot.unsent = unsent_and_unacked.subspan(sent);
+  return snapshot;
+}
+
+// What may have come up between the check and the filter.
+Result<> LinuxKernelConn::check_still_eligible(std::uint32_t out_of_order_packets, std::uint8_t state) {
+  if (state != kTcpEstablished) return refuse(Reason::kNotEstablished);
+  if (out_of_order_packets != out_of_order_.packets) return refuse(Reason::kOutOfOrder);
+  pollfd events{.fd = socket_.get(), .events = POLLPRI | POLLRDHUP, .revents = 0};
+  if (::poll(&events, 1, 0) < 0) return system_error("poll");
+  if ((events.revents & (POLLHUP | POLLRDHUP)) != 0) return refuse(Reason::kNotEstablished);
+  if ((events.revents & POLLERR) != 0) return refuse(Reason::kErrorQueue);
+  if ((events.revents & POLLPRI) != 0) return refuse(Reason::kUrgentData);
+  return {};
+}
+
+// Repair off without a word to the peer, and what repair mode or the snapshot changed back as it was.
+Result<> LinuxKernelConn::leave_repair() {
+  const int raw = socket_.get();
+  TRY(repair::set_mode(raw, repair::Mode::kOffSilent));
+  if (options_.reuse_address != 0) {
+    TRY(set_option(raw, SOL_SOCKET, SO_REUSEADDR, options_.reuse_address, "SO_REUSEADDR"));  // R9
+  }
+  if (options_.peek_offset >= 0) {
+    TRY(set_option(raw, SOL_SOCKET, SO_PEEK_OFF, options_.peek_offset, "SO_PEEK_OFF"));
+  }
+  return {};
+}
+
+Result<> LinuxKernelConn::thaw() {
+  ASSERT(phase_ == Phase::kFrozen);
+  TRY(leave_repair());
+  phase_ = Phase::kRunning;
+  return detach_late_filter();
+}
+
+}  // namespace twinstack::kernel
