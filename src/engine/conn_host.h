@@ -1,0 +1,21 @@
+// ConnHost: what the TCP core asks of the lane while it works on one connection.
+#pragma once
+
+#include "engine/lane.h"
+
+namespace twinstack::engine {
+
+class Lane::ConnHost final : public tcp::Host {
+ public:
+  ConnHost(Lane& lane, std::uint32_t index) noexcept
+      : tcp::Host(lane.records_[index].counters), lane_(lane), index_(index) {}
+
+  std::uint32_t deliver(const Payload& payload) override { return lane_.deliver(index_, payload); }
+  std::uint32_t receive_space() override { return lane_.receive_space(index_); }
+
+ private:
+  Lane& lane_;
+  std::uint32_t index_;
+};
+
+}  // namespace twinstack::engine

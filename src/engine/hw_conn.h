@@ -1,0 +1,129 @@
+// HwConn: what the engine keeps of one connection (HW_CONN_T of the founding document), in three parts by use:
+//   HwConn       hot, at most 256 bytes: the TCP control block and what every packet touches;
+//   HwConnRecord what is touched when a packet is built, counted, or the connection moves: flow, references, counters;
+//   Piece        nodes of the lists of data that the connection has in flight. An idle connection owns none.
+// All three are plain data in tables of the lane's region (memory that outlives the engine); the driver may read them
+// while the connection is held (device.h).
+#pragma once
+
+#include <cstdint>
+
+#include "base/clock.h"
+#include "tcp/connection.h"
+#include "tcp/control_block.h"
+#include "tcp/min_tcp.h"
+#include "wire/flow.h"
+
+namespace twinstack::engine {
+
+// HW_CONNID: lane, slot of the lane's table, and generation, so that a stale id never reaches a new connection.
+// 0 is no connection: generations start at 1.
+class HwConnId {
+ public:
+  constexpr HwConnId() noexcept = default;
+  constexpr explicit HwConnId(std::uint64_t raw) noexcept : raw_(raw) {}
+  constexpr HwConnId(std::uint32_t lane, std::uint32_t index, std::uint32_t generation) noexcept
+      : raw_(std::uint64_t{lane} << 56 | std::uint64_t{index} << 32 | generation) {}
+
+  [[nodiscard]] constexpr std::uint64_t raw() const noexcept { return raw_; }
+  [[nodiscard]] constexpr std::uint32_t lane() const noexcept { return static_cast<std::uint32_t>(raw_ >> 56); }
+  [[nodiscard]] constexpr std::uint32_t index() const noexcept {
+    return static_cast<std::uint32_t>(raw_ >> 32) & 0xffffffU;
+  }
+  [[nodiscard]] constexpr std::uint32_t generation() const noexcept { return static_cast<std::uint32_t>(raw_); }
+  [[nodiscard]] constexpr explicit operator bool() const noexcept { return raw_ != 0; }
+  friend constexpr bool operator==(HwConnId, HwConnId) noexcept = default;
+
+ private:
+  std::uint64_t raw_ = 0;
+};
+
+inline constexpr std::uint32_t kMaxConnectionsPerLane = 1U << 24;
+inline constexpr std::uint32_t kNone = 0xffffffffU;  // no index
+
+enum class ConnState : std::uint8_t {
+  kFree,
+  kHeld,    // reserved, being installed or extracted: packets wait in the held list, nothing is sent
+  kActive,  // the engine serves it
+};
+
+// Flags of HwConn.
+enum HwConnFlag : std::uint8_t {
+  kInTransmitList = 1 << 0,  // queued for poll_transmit
+  kInPostList = 1 << 1,      // received bytes wait to be posted at the end of this batch
+  kLeaving = 1 << 2,         // the driver was told (Event) that it must go back
+  kDraining = 1 << 3,        // the driver waits for snd_una == snd_nxt
+  kInstalled = 1 << 4,       // carries a TCP state (install done)
+  kExtracted = 1 << 5,       // its state was handed out: the program has no say any more
+};
+
+// A piece of a chunk. Lists: the send queue (first byte = snd_una), the held frames, unread bytes of an install.
+struct Piece {
+  std::uint32_t next = kNone;
+  std::uint32_t chunk = 0;
+  std::uint32_t offset = 0;
+  std::uint32_t length = 0;  // bytes; top bits: PieceFlag
+
+  static constexpr std::uint32_t kLengthMask = 0x0fffffffU;
+  static constexpr std::uint32_t kEngineChunk = 0x80000000U;  // returns to the engine's pool, not to the application
+  static constexpr std::uint32_t kFrameStart = 0x40000000U;   // held list: first piece of a frame
+
+  [[nodiscard]] std::uint32_t bytes() const noexcept { return length & kLengthMask; }
+};
+static_assert(sizeof(Piece) == 16);
+
+struct PieceList {
+  std::uint32_t head = kNone;
+  std::uint32_t tail = kNone;
+
+  [[nodiscard]] bool empty() const noexcept { return head == kNone; }
+};
+
+struct alignas(64) HwConn {
+  tcp::ControlBlock tcb;
+
+  std::uint32_t generation = 1;
+  ConnState state = ConnState::kFree;
+  std::uint8_t flags = 0;
+  std::uint16_t session = 0;
+  PieceList send_queue;              // from snd_una on
+  std::uint32_t send_head_skip = 0;  // bytes of the first piece that are acknowledged already
+  std::uint32_t cursor_piece = kNone;  // hint: the piece that holds `cursor_seq`
+  std::uint32_t cursor_seq = 0;        // sequence number of the first byte of cursor_piece
+  std::uint32_t rx_chunk = kNone;    // chunk being filled with received bytes
+  std::uint32_t rx_fill = 0;         // bytes of it in use
+  std::uint32_t rx_posted = 0;       // of rx_fill: posted to the application
+  std::uint32_t timer_next = kNone;  // timer wheel links
+  std::uint32_t timer_prev = kNone;
+  std::uint32_t timer_slot = kNone;
+  std::uint32_t timer_tick = 0;
+};
+static_assert(sizeof(HwConn) <= 256, "hot state of a connection");
+
+// References to the software side and what is counted, per connection.
+struct alignas(64) HwConnRecord {
+  FlowKey flow{};
+  std::uint32_t slot = 0;  // reference to the Sonode: slot of the session's arena ...
+  std::uint32_t tag = 0;   // ... and its generation
+  std::uint32_t ring = 0;
+  std::uint32_t hop = 0;            // index into the lane's next hops
+  std::uint64_t kernel_cookie = 0;  // reference to the kernel's state
+  tcp::Counters counters{};
+  tcp::MinTcp min{};  // as installed: what the core does not keep and the kernel wants back
+  std::uint32_t unread_bytes = 0;      // posted, not yet returned by the program
+  std::uint32_t rcv_buf_bytes = 0;     // limit of unread_bytes
+  std::uint32_t snd_buf_bytes = 0;     // limit of the send queue
+  std::uint32_t queued_bytes = 0;      // bytes in send_queue (from snd_una)
+  std::uint32_t engine_queued_bytes = 0;  // of these, at the front: came with the connection, not from the rings
+  PieceList unread{};                     // came with the connection, posted when it is activated
+  PieceList held{};                       // frames that wait
+  PieceList late{};                       // ... from the filter on the kernel socket: older than `held`
+  std::uint32_t held_bytes = 0;        // of both lists
+  std::uint8_t ttl = 64;
+  std::uint8_t traffic_class = 0;
+  std::uint16_t reserved = 0;
+  std::uint32_t flow_label = 0;
+  std::uint32_t transmit_next = kNone;  // link of the lane's transmit list
+};
+
+}  // namespace twinstack::engine

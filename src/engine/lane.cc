@@ -1,0 +1,180 @@
+#include "engine/lane.h"
+
+#include <algorithm>
+
+#include "base/assert.h"
+#include "engine/conn_host.h"
+
+namespace twinstack::engine {
+
+Lane::Lane(std::uint32_t index, LaneRegion& region, nic::Link& link, Waker& waker, std::uint64_t secret, Time now)
+    : index_(index),
+      region_(region),
+      link_(link),
+      waker_(waker),
+      conns_(region.conns()),
+      records_(region.records()),
+      pieces_(region.pieces()),
+      flows_(region.records(), secret),
+      timers_(region.conns(), now),
+      commands_(region.command_consumer()),
+      replies_(region.reply_producer()),
+      events_(region.event_producer()) {
+  const auto count = static_cast<std::uint32_t>(conns_.size());
+  free_slots_.reserve(count);
+  for (std::uint32_t i = count; i > 0; --i) free_slots_.push_back(i - 1);
+  post_list_.reserve(256);
+}
+
+void Lane::open_session(std::uint32_t session, const ipc::Arena& arena) {
+  ASSERT(session <= UINT16_MAX);
+  const auto [at, inserted] = sessions_.try_emplace(session, session, arena, index_);
+  ASSERT(inserted);
+  if (session_of_.size() <= session) session_of_.resize(session + 1, nullptr);
+  session_of_[session] = &at->second;
+}
+
+void Lane::close_session(std::uint32_t session) {
+  LaneSession* found = this->session(session);
+  if (found == nullptr) return;
+  ASSERT(found->connections == 0);
+  session_of_[session] = nullptr;
+  sessions_.erase(session);
+}
+
+LaneSession* Lane::session(std::uint32_t index) noexcept {
+  return index < session_of_.size() ? session_of_[index] : nullptr;
+}
+
+std::uint32_t Lane::resolve(HwConnId id) const noexcept {
+  if (!id || id.lane() != index_ || id.index() >= conns_.size()) return kNone;
+  const HwConn& conn = conns_[id.index()];
+  return conn.state != ConnState::kFree && conn.generation == id.generation() ? id.index() : kNone;
+}
+
+bool Lane::poll(Time now) {
+  ++counters_.polls;
+  if (sleeping_) cancel_sleep();
+  link_.advance(now);
+  bool worked = false;
+  if (!commands_.is_empty()) {
+    process_commands(now);
+    worked = true;
+  }
+  worked |= receive_frames(now);
+  worked |= drain_submissions(now);
+  timers_.advance(now, [&](std::uint32_t index) { fire_timer(index, now); });
+  transmit(now);
+  post_all();
+  publish_completions();
+  link_.flush();
+  return worked || transmit_head_ != kNone;
+}
+
+void Lane::process_commands(Time now) {
+  Command command;
+  bool any = false;
+  while (commands_.pop(command) == ipc::RingConsumer<Command>::Pop::kEntry) {
+    any = true;
+    const Reply reply = carry_out(command, now);
+    ASSERT(replies_.room() > 0);  // the driver has at most kCommandEntries outstanding
+    replies_.push(reply);
+  }
+  if (!any) return;
+  commands_.release();
+  transmit(now);
+  post_all();
+  publish_completions();
+  link_.flush();
+  replies_.publish();
+}
+
+void Lane::fire_timer(std::uint32_t index, Time now) {
+  HwConn& conn = conns_[index];
+  if (conn.state != ConnState::kActive) return;
+  ConnHost host(*this, index);
+  if (tcp::on_timer(conn.tcb, host, now) == tcp::TimerVerdict::kToSoftware) {
+    raise_to_software(index, Cause::kTimeout);
+    return;
+  }
+  want_transmit(index);  // schedules the next deadline as well
+}
+
+Time Lane::next_deadline() const noexcept { return std::min(timers_.next(), link_.next_event()); }
+
+bool Lane::prepare_sleep() noexcept {
+  sleeping_ = true;
+  bool idle = commands_.is_empty() && transmit_head_ == kNone;
+  for (auto& [number, session] : sessions_) {
+    if (session.broken) continue;
+    for (auto& ring : session.rings()) idle &= !ring.waiting && ring.submit.prepare_sleep();
+  }
+  return idle;
+}
+
+void Lane::cancel_sleep() noexcept {
+  sleeping_ = false;
+  for (auto& [number, session] : sessions_) {
+    for (auto& ring : session.rings()) ring.submit.cancel_sleep();
+  }
+}
+
+std::vector<std::byte> Lane::take_stray() {
+  if (strays_.empty()) return {};
+  std::vector<std::byte> frame = std::move(strays_.front());
+  strays_.erase(strays_.begin());
+  return frame;
+}
+
+void Lane::push_event(const Event& event) {
+  // The ring holds more than all connections can have outstanding (region_unsafe.cc).
+  ASSERT(events_.room() > 0);
+  events_.push(event);
+  events_.publish();
+  signal_ = true;
+}
+
+void Lane::raise_to_software(std::uint32_t index, Cause cause) {
+  HwConn& conn = conns_[index];
+  if ((conn.flags & kLeaving) != 0) return;
+  conn.flags |= kLeaving;
+  const HwConnRecord& record = records_[index];
+  push_event(Event{.type = EventType::kToSoftware,
+                   .cause = cause,
+                   .id = id_of(index),
+                   .session = conn.session,
+                   .slot = record.slot,
+                   .tag = record.tag});
+}
+
+const char* to_string(Status status) noexcept {
+  switch (status) {
+    case Status::kOk: return "ok";
+    case Status::kNoSlot: return "the engine's connection table is full";
+    case Status::kNoChunk: return "the session's chunks are used up";
+    case Status::kStaleId: return "no such hardware connection";
+    case Status::kBadState: return "the hardware connection is in another state";
+    case Status::kBadArgument: return "bad argument";
+    case Status::kUnsupported: return "the engine does not do what the connection negotiated";
+  }
+  return "unknown status";
+}
+
+const char* to_string(Cause cause) noexcept {
+  switch (cause) {
+    case Cause::kNothing: return "none";
+    case Cause::kPeerFin: return "peer-fin";
+    case Cause::kPeerReset: return "peer-reset";
+    case Cause::kPeerSyn: return "peer-syn";
+    case Cause::kUrgent: return "urgent-data";
+    case Cause::kTimeout: return "timeout";
+    case Cause::kBadRingId: return "ring: bad connection id";
+    case Cause::kBadRingChunk: return "ring: bad chunk, offset or length";
+    case Cause::kBadRingOp: return "ring: unknown operation";
+    case Cause::kBadRingIndex: return "ring: impossible index";
+    case Cause::kRingOverrun: return "ring: too many bytes queued";
+  }
+  return "unknown cause";
+}
+
+}  // namespace twinstack::engine

@@ -1,0 +1,203 @@
+// Lane: the engine's loop of one NIC queue, as a plain object. Whoever holds the lane's lock may call poll(now): a
+// thread of the service, the driver that has just queued a command, the simulator, later a trusted program itself. It
+// never blocks, reads no clock, makes no system call: packets go through Link, wake-ups through Waker.
+//
+// One poll: commands, received frames, submission rings, timers, transmit, completions.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "engine/device.h"
+#include "engine/flow_table.h"
+#include "engine/hw_conn.h"
+#include "engine/lane_session.h"
+#include "engine/piece_pool.h"
+#include "engine/region.h"
+#include "engine/timer_wheel.h"
+#include "nic/link.h"
+#include "wire/packet.h"
+
+namespace twinstack::engine {
+
+// Wakes the sleeping application: writes the eventfd of a ring.
+class Waker {
+ public:
+  virtual ~Waker() = default;
+  virtual void wake(std::uint32_t session, std::uint32_t ring) = 0;
+};
+
+struct LaneCounters {
+  std::array<std::uint64_t, wire::kParseVerdicts> frames{};  // by ParseVerdict
+  std::array<std::uint64_t, tcp::kArrivals> segments{};      // by Arrival
+  std::uint64_t unknown_flow = 0;      // packets of no connection: handed to the kernel (take_stray)
+  std::uint64_t stray_dropped = 0;     // ... but too many of them
+  std::uint64_t held_frames = 0;       // packets that waited for a move
+  std::uint64_t held_dropped = 0;      // ... for which there was no memory
+  std::uint64_t completion_full = 0;   // segments dropped because the application does not read its ring
+  std::uint64_t submissions = 0;
+  std::uint64_t polls = 0;
+  std::uint64_t segments_out = 0;
+};
+
+class Lane {
+ public:
+  // `index`: this lane's number among those that the sessions' arenas know. `secret` keys the flow table.
+  // REQUIRES: region, link and waker outlive the lane.
+  Lane(std::uint32_t index, LaneRegion& region, nic::Link& link, Waker& waker, std::uint64_t secret, Time now);
+  Lane(const Lane&) = delete;
+  Lane& operator=(const Lane&) = delete;
+
+  // Attaches an application. REQUIRES: `arena` outlives it; `session` is not open and under 65536.
+  void open_session(std::uint32_t session, const ipc::Arena& arena);
+  // REQUIRES: all its connections have been released.
+  void close_session(std::uint32_t session);
+
+  // Does what there is to do, in bounded time. True when there was work (poll again at once).
+  bool poll(Time now);
+  // Carries out queued commands only (the driver's quick path). Frames that this produced have been flushed.
+  void process_commands(Time now);
+
+  // When poll() must be called even if nothing arrives.
+  [[nodiscard]] Time next_deadline() const noexcept;
+  // Before sleeping: asks all rings for a wake-up. False: there is work after all, poll again.
+  [[nodiscard]] bool prepare_sleep() noexcept;
+
+  // Work that does not wait for anything outside: the lane should be polled now.
+  [[nodiscard]] bool has_work() const noexcept { return transmit_head_ != kNone; }
+  // True once after events or strays came up for the driver.
+  [[nodiscard]] bool take_signal() noexcept { return std::exchange(signal_, false); }
+
+  // A frame that was redirected to this lane but belongs to none of its connections; it is the kernel's. Empty: none.
+  [[nodiscard]] std::vector<std::byte> take_stray();
+
+  [[nodiscard]] const LaneCounters& counters() const noexcept { return counters_; }
+  [[nodiscard]] nic::Link& link() noexcept { return link_; }
+  [[nodiscard]] std::uint32_t active_connections() const noexcept { return in_use_; }
+
+ private:
+  class ConnHost;
+
+  // lane_control.cc: the commands.
+  Reply carry_out(const Command& command, Time now);
+  Reply reserve(const Command& command);
+  Reply get_chunks(const Command& command);
+  Reply put_chunks(const Command& command);
+  Reply install(const Command& command, Time now);
+  Reply inject(const Command& command, Time now);
+  Reply activate(const Command& command, Time now);
+  Reply drain(const Command& command, Time now);
+  Reply hold(const Command& command, Time now);
+  Reply extract(const Command& command, Time now);
+  Reply sweep(const Command& command, Time now);
+  Reply release(const Command& command);
+  Reply query(const Command& command, Time now);
+  Reply notify(const Command& command);
+  Reply set_hop_of(const Command& command);
+  void set_hop(const Command& command);
+  void queue_unread(std::uint32_t index, const Command& command);
+  void queue_sent(std::uint32_t index, const Command& command);
+  void bound_mss(std::uint32_t index);
+  void fill_state(std::uint32_t index, Time now, ipc::HwConnState& state) const;
+
+  // lane_receive.cc: frames.
+  bool receive_frames(Time now);
+  void process_frame(std::span<const ByteView> parts, std::uint32_t length, wire::ChecksumMode mode, Time now);
+  void process_segment(std::uint32_t index, const wire::TcpPacket& packet, std::span<const ByteView> parts,
+                       std::uint32_t length, Time now);
+  void replay_held(std::uint32_t index, Time now);
+  using FrameFn = std::function<void(std::span<const ByteView>, std::uint32_t length)>;
+  void for_each_frame(std::uint32_t index, const PieceList& list, const FrameFn& fn);
+  void keep_stray(std::span<const ByteView> parts, std::uint32_t length);
+  void raise_to_software(std::uint32_t index, Cause cause);
+
+  // lane_held.cc: packets that wait for a move.
+  void hold_frame(std::uint32_t index, PieceList& list, std::span<const ByteView> parts, std::uint32_t length);
+  void hold_bytes(PieceList& list, LaneSession& session, ByteView bytes, bool& start);
+  bool extend_last(PieceList& list, LaneSession& session, ByteView& bytes);
+  void hold_out_of_order(std::uint32_t index);
+  void drop_held(std::uint32_t index, std::uint32_t late_pieces, std::uint32_t held_pieces);
+  std::uint32_t drop_pieces(PieceList& list, LaneSession& session, std::uint32_t count);
+  void held_to_strays(std::uint32_t index);
+  void report_held(std::uint32_t index, Reply& reply);
+  [[nodiscard]] std::uint32_t count_pieces(const PieceList& list);
+
+  // lane_rings.cc: submissions and completions.
+  bool drain_submissions(Time now);
+  bool drain_ring(std::uint32_t session_index, LaneSession& session, LaneRing& ring, Time now, std::uint32_t limit,
+                  std::uint32_t piece_limit);
+  [[nodiscard]] std::uint32_t piece_limit() noexcept;
+  Cause submit(std::uint32_t session_index, LaneSession& session, const ipc::SubmitEntry& entry, Time now);
+  Cause submit_send(std::uint32_t session_index, LaneSession& session, const ipc::SubmitEntry& entry, Time now);
+  Cause submit_return(std::uint32_t session_index, LaneSession& session, const ipc::SubmitEntry& entry, Time now);
+  void break_session(std::uint32_t session_index, LaneSession& session, Cause cause);
+  std::uint32_t deliver(std::uint32_t index, const Payload& payload);
+  std::uint32_t receive_space(std::uint32_t index);
+  bool open_rx_chunk(HwConn& conn, LaneSession& session);
+  void close_rx_chunk(HwConn& conn, LaneSession& session);
+  void post_unread(std::uint32_t index);
+  void post_received(std::uint32_t index);
+  void post_all();
+  void push_completion(LaneRing& ring, const ipc::CompleteEntry& entry);
+  bool complete(LaneSession& session, std::uint32_t ring, const ipc::CompleteEntry& entry);
+  void publish_completions();
+  void cancel_sleep() noexcept;
+  // Completion entries of a ring that other posts leave to received bytes: of the connections that wait to post, and of
+  // an install (a piece per chunk).
+  [[nodiscard]] std::uint32_t completions_kept() const noexcept {
+    return static_cast<std::uint32_t>(post_list_.size()) + kMaxCommandChunks + 16;
+  }
+
+  // lane_transmit.cc: segments out.
+  void want_transmit(std::uint32_t index);
+  void transmit(Time now);
+  bool transmit_connection(std::uint32_t index, Time now);
+  void send_segment(HwConn& conn, HwConnRecord& record, const tcp::SegmentPlan& plan, std::span<std::byte> room);
+  void gather(HwConn& conn, Seq seq, std::uint32_t bytes, std::span<std::byte> out, wire::InternetSum& sum);
+  void release_acknowledged(std::uint32_t index, std::uint32_t bytes);
+  void check_drained(std::uint32_t index);
+
+  // Resolves an id of this lane; kNone when it is stale or foreign.
+  [[nodiscard]] std::uint32_t resolve(HwConnId id) const noexcept;
+  [[nodiscard]] HwConnId id_of(std::uint32_t index) const noexcept {
+    return {index_, index, conns_[index].generation};
+  }
+  [[nodiscard]] LaneSession* session(std::uint32_t index) noexcept;
+  void push_event(const Event& event);
+  void fire_timer(std::uint32_t index, Time now);
+
+  std::uint32_t index_;
+  LaneRegion& region_;
+  nic::Link& link_;
+  Waker& waker_;
+
+  std::span<HwConn> conns_;
+  std::span<HwConnRecord> records_;
+  PiecePool pieces_;
+  FlowTable flows_;
+  TimerWheel timers_;
+  std::vector<std::uint32_t> free_slots_;
+  std::uint32_t in_use_ = 0;
+  std::uint32_t transmit_head_ = kNone;
+  std::uint32_t transmit_tail_ = kNone;
+  std::vector<std::uint32_t> post_list_;
+  std::vector<LaneRing*> dirty_rings_;  // entries were pushed that are not yet published
+  std::map<std::uint32_t, LaneSession> sessions_;
+  std::vector<LaneSession*> session_of_;  // by session number; nullptr = not open
+  std::vector<NextHop> hops_;
+  std::vector<std::vector<std::byte>> strays_;
+  ipc::RingConsumer<Command> commands_;
+  ipc::RingProducer<Reply> replies_;
+  ipc::RingProducer<Event> events_;
+  LaneCounters counters_;
+  bool signal_ = false;    // the driver should look at events and strays
+  bool sleeping_ = false;  // the rings were asked for wake-ups
+};
+
+}  // namespace twinstack::engine

@@ -1,0 +1,389 @@
+// The control queue: what the driver asks of the lane. Each command checks its connection's id and state, and changes
+// nothing when it refuses.
+#include <algorithm>
+
+#include "base/assert.h"
+#include "engine/conn_host.h"
+#include "engine/lane.h"
+
+namespace twinstack::engine {
+namespace {
+
+Reply refuse(Status status) { return Reply{.status = status}; }
+
+// The longest frame: an IP packet, Ethernet header and a VLAN tag.
+constexpr std::uint32_t kMaxFrameBytes = 65535 + 18;
+constexpr std::uint32_t kIpv4AndTcpBytes = 20 + 20;
+constexpr std::uint32_t kIpv6AndTcpBytes = 40 + 20;
+constexpr std::uint32_t kInitialSendBuffer = 128U << 10;
+constexpr std::uint32_t kMaxNextHops = 65536;
+
+}  // namespace
+
+Reply Lane::carry_out(const Command& command, Time now) {
+  switch (command.op) {
+    case CommandOp::kReserve: return reserve(command);
+    case CommandOp::kGetChunks: return get_chunks(command);
+    case CommandOp::kPutChunks: return put_chunks(command);
+    case CommandOp::kSweep: return sweep(command, now);
+    case CommandOp::kNotify: return notify(command);
+    case CommandOp::kSetHop: set_hop(command); return Reply{};
+    default: break;
+  }
+  const std::uint32_t index = resolve(command.id);
+  if (index == kNone) return refuse(Status::kStaleId);
+  switch (command.op) {
+    case CommandOp::kInstall: return install(command, now);
+    case CommandOp::kInject: return inject(command, now);
+    case CommandOp::kActivate: return activate(command, now);
+    case CommandOp::kDrain: return drain(command, now);
+    case CommandOp::kHold: return hold(command, now);
+    case CommandOp::kExtract: return extract(command, now);
+    case CommandOp::kDropHeld: drop_held(index, command.late_pieces, command.held_pieces); return Reply{};
+    case CommandOp::kRelease: return release(command);
+    case CommandOp::kQuery: return query(command, now);
+    case CommandOp::kSetHopOf: return set_hop_of(command);
+    default: return refuse(Status::kBadArgument);
+  }
+}
+
+Reply Lane::reserve(const Command& command) {
+  LaneSession* owner = session(command.session);
+  if (owner == nullptr || owner->broken || owner->ring(command.ring) == nullptr ||
+      command.chunk_count > kMaxCommandChunks || command.slot >= owner->arena().geometry().slot_count || flows_.find(command.flow) != kNone)
+    return refuse(Status::kBadArgument);
+  if (free_slots_.empty()) return refuse(Status::kNoSlot);
+  if (owner->pool().available() < command.chunk_count) return refuse(Status::kNoChunk);
+  const std::uint32_t index = free_slots_.back();
+  free_slots_.pop_back();
+  HwConn& conn = conns_[index];
+  ASSERT(conn.state == ConnState::kFree);
+  conn.state = ConnState::kHeld;
+  conn.session = static_cast<std::uint16_t>(command.session);
+  // The slot may still stand in the transmit list from its last life (release()): the link stays.
+  const std::uint32_t transmit_next = records_[index].transmit_next;
+  records_[index] = HwConnRecord{.flow = command.flow,
+                                 .slot = command.slot,
+                                 .tag = command.tag,
+                                 .ring = command.ring,
+                                 .hop = 0,
+                                 .kernel_cookie = command.kernel_cookie,
+                                 .transmit_next = transmit_next};
+  flows_.insert(index);
+  ++in_use_;
+  ++owner->connections;
+  Reply reply = get_chunks(command);
+  reply.id = id_of(index);
+  return reply;
+}
+
+Reply Lane::get_chunks(const Command& command) {
+  LaneSession* owner = session(command.session);
+  if (owner == nullptr || command.chunk_count > kMaxCommandChunks) return refuse(Status::kBadArgument);
+  if (owner->pool().available() < command.chunk_count) return refuse(Status::kNoChunk);
+  Reply reply;
+  reply.chunk_count = command.chunk_count;
+  for (std::uint32_t i = 0; i < command.chunk_count; ++i) reply.chunks[i] = owner->pool().take();
+  return reply;
+}
+
+Reply Lane::put_chunks(const Command& command) {
+  LaneSession* owner = session(command.session);
+  if (owner == nullptr || command.chunk_count > kMaxCommandChunks) return refuse(Status::kBadArgument);
+  for (std::uint32_t i = 0; i < command.chunk_count; ++i) owner->pool().drop(command.chunks[i]);
+  return Reply{};
+}
+
+// The unread bytes of the kernel's receive queue: the application reads them before anything that the engine receives.
+// They are posted when the connection is activated, so that a move can still be undone.
+void Lane::queue_unread(std::uint32_t index, const Command& command) {
+  HwConnRecord& record = records_[index];
+  const std::uint32_t chunk_bytes = session(conns_[index].session)->chunk_bytes();
+  std::uint32_t left = command.unread_bytes;
+  for (std::uint32_t i = 0; left > 0; ++i) {
+    const std::uint32_t here = std::min(left, chunk_bytes);
+    const bool queued = pieces_.append(
+        record.unread, Piece{.chunk = command.chunks[i], .offset = 0, .length = here | Piece::kEngineChunk});
+    ASSERT(queued);  // install() has checked that there are enough
+    left -= here;
+  }
+  record.unread_bytes = command.unread_bytes;
+}
+
+void Lane::queue_sent(std::uint32_t index, const Command& command) {
+  HwConn& conn = conns_[index];
+  HwConnRecord& record = records_[index];
+  const std::uint32_t chunk_bytes = session(conn.session)->chunk_bytes();
+  std::uint32_t left = command.send_bytes;
+  std::uint32_t at = (command.unread_bytes + chunk_bytes - 1) / chunk_bytes;
+  for (; left > 0; ++at) {
+    const std::uint32_t here = std::min(left, chunk_bytes);
+    const bool queued = pieces_.append(
+        conn.send_queue, Piece{.chunk = command.chunks[at], .offset = 0, .length = here | Piece::kEngineChunk});
+    ASSERT(queued);  // install() has checked that there are enough
+    left -= here;
+  }
+  record.queued_bytes = command.send_bytes;
+  record.engine_queued_bytes = command.send_bytes;
+}
+
+// Takes over a connection: its state, what the program has not read, what the peer has not acknowledged. On success
+// all chunks of the command are the engine's; on refusal they stay the driver's.
+Reply Lane::install(const Command& command, Time now) {
+  const std::uint32_t index = resolve(command.id);
+  HwConn& conn = conns_[index];
+  HwConnRecord& record = records_[index];
+  LaneSession& owner = *session(conn.session);
+  if (conn.state != ConnState::kHeld || (conn.flags & kInstalled) != 0) return refuse(Status::kBadState);
+  const std::uint32_t chunk_bytes = owner.chunk_bytes();
+  const std::uint32_t needed = (command.unread_bytes + chunk_bytes - 1) / chunk_bytes +
+                               (command.send_bytes + chunk_bytes - 1) / chunk_bytes;
+  if (needed != command.chunk_count || command.hop_index >= hops_.size() ||
+      command.min.write_seq - command.min.snd_una != command.send_bytes)
+    return refuse(Status::kBadArgument);
+  if (owner.ring(record.ring)->complete.room() < completions_kept() || pieces_.available() < needed)
+    return refuse(Status::kNoChunk);
+  if (!tcp::install(conn.tcb, command.min, now).has_value()) return refuse(Status::kUnsupported);
+  conn.flags |= kInstalled;
+  conn.send_queue = PieceList{};
+  conn.send_head_skip = 0;
+  conn.cursor_piece = kNone;
+  conn.rx_chunk = kNone;
+  conn.rx_fill = 0;
+  conn.rx_posted = 0;
+  record.hop = command.hop_index;
+  record.min = command.min;
+  record.ttl = command.min.ttl;
+  record.traffic_class = command.min.traffic_class;
+  record.flow_label = command.min.flow_label;
+  // The window that we offer must be one that the kernel can take back: half of its buffer, as Linux itself offers
+  // (tcp_adv_win_scale 1), or what it has offered already.
+  const std::uint32_t offered = command.min.rcv_wnd - std::min(command.min.rcv_wnd, command.min.rcv_nxt - command.min.rcv_wup);
+  record.rcv_buf_bytes = std::max(command.min.rcv_buf_bytes / 2, offered + command.unread_bytes);
+  record.snd_buf_bytes = kInitialSendBuffer;
+  bound_mss(index);
+  queue_unread(index, command);
+  queue_sent(index, command);
+  owner.arena().slot(record.slot).tx_limit_bytes.store(record.snd_buf_bytes, std::memory_order_relaxed);
+  return Reply{.status = Status::kOk, .id = command.id};
+}
+
+Reply Lane::inject(const Command& command, Time now) {
+  const std::uint32_t index = resolve(command.id);
+  LaneSession& owner = *session(conns_[index].session);
+  const std::uint32_t chunk_bytes = owner.chunk_bytes();
+  if (command.chunk_count > kMaxCommandChunks || command.frame_bytes > kMaxFrameBytes ||
+      command.frame_bytes > command.chunk_count * chunk_bytes)
+    return refuse(Status::kBadArgument);
+  std::array<ByteView, kMaxCommandChunks> parts;
+  std::uint32_t left = command.frame_bytes;
+  std::size_t count = 0;
+  for (; left > 0; ++count) {
+    const std::uint32_t here = std::min(left, chunk_bytes);
+    parts[count] = owner.arena().chunk(command.chunks[count]).first(here);
+    left -= here;
+  }
+  if (conns_[index].state == ConnState::kHeld)
+    hold_frame(index, records_[index].late, {parts.data(), count}, command.frame_bytes);
+  else
+    // What the kernel has had in hands may carry a partial checksum on any device (GRO).
+    process_frame({parts.data(), count}, command.frame_bytes, wire::ChecksumMode::kAcceptPartial, now);
+  return put_chunks(Command{.op = CommandOp::kPutChunks,
+                            .session = conns_[index].session,
+                            .chunk_count = command.chunk_count,
+                            .chunks = command.chunks});
+}
+
+// Also the way back from a hold: the engine goes on where it was.
+Reply Lane::activate(const Command& command, Time now) {
+  const std::uint32_t index = resolve(command.id);
+  HwConn& conn = conns_[index];
+  if (conn.state != ConnState::kHeld || (conn.flags & kInstalled) == 0) return refuse(Status::kBadState);
+  conn.state = ConnState::kActive;
+  conn.flags &= static_cast<std::uint8_t>(~(kLeaving | kDraining | kExtracted));
+  tcp::set_draining(conn.tcb, false, now);
+  post_unread(index);
+  replay_held(index, now);
+  tcp::acknowledge_now(conn.tcb);
+  want_transmit(index);
+  return Reply{.status = Status::kOk, .id = command.id};
+}
+
+Reply Lane::drain(const Command& command, Time now) {
+  const std::uint32_t index = resolve(command.id);
+  HwConn& conn = conns_[index];
+  if (conn.state != ConnState::kActive) return refuse(Status::kBadState);
+  tcp::set_draining(conn.tcb, command.flag != 0, now);
+  Reply reply;
+  reply.drained = tcp::is_drained(conn.tcb) ? 1 : 0;
+  if (command.flag != 0 && reply.drained == 0)
+    conn.flags |= kDraining;
+  else
+    conn.flags &= static_cast<std::uint8_t>(~kDraining);
+  want_transmit(index);
+  return reply;
+}
+
+Reply Lane::hold(const Command& command, Time now) {
+  const std::uint32_t index = resolve(command.id);
+  HwConn& conn = conns_[index];
+  if (conn.state != ConnState::kActive) return refuse(Status::kBadState);
+  conn.flags &= static_cast<std::uint8_t>(~kDraining);
+  // An ACK that is owed must leave before the kernel speaks; the transmit list is served by this poll or command batch
+  // before the state changes.
+  if (tcp::owes_ack(conn.tcb)) tcp::acknowledge_now(conn.tcb);
+  tcp::set_draining(conn.tcb, true, now);
+  transmit_connection(index, now);
+  conn.state = ConnState::kHeld;
+  timers_.cancel(index);
+  return Reply{};
+}
+
+Reply Lane::extract(const Command& command, Time now) {
+  const std::uint32_t index = resolve(command.id);
+  HwConn& conn = conns_[index];
+  HwConnRecord& record = records_[index];
+  if (conn.state != ConnState::kHeld || (conn.flags & kInstalled) == 0) return refuse(Status::kBadState);
+  // What the program has submitted before the owner changed belongs to the send queue: at most the whole ring. What a
+  // program adds meanwhile does not keep us here.
+  LaneSession& owner = *session(conn.session);
+  LaneRing& ring = *owner.ring(record.ring);
+  drain_ring(conn.session, owner, ring, now, owner.arena().geometry().sq_entries + 1, pieces_.capacity());
+  if (ring.waiting && !owner.broken) return refuse(Status::kNoChunk);
+  conn.flags |= kExtracted;
+  post_received(index);
+  if (conn.rx_chunk != kNone) close_rx_chunk(conn, owner);
+  hold_out_of_order(index);
+  Reply reply;
+  reply.id = command.id;
+  fill_state(index, now, reply.state);
+  reply.send_head = conn.send_queue.head;
+  reply.send_head_skip = conn.send_head_skip;
+  report_held(index, reply);
+  return reply;
+}
+
+Reply Lane::sweep(const Command& command, Time now) {
+  // At most what a device's ring can hold: a fast peer must not keep us here.
+  constexpr int kSweepRounds = 64;
+  for (int round = 0; round < kSweepRounds && receive_frames(now); ++round) {
+  }
+  Reply reply;
+  if (const std::uint32_t index = resolve(command.id); index != kNone) report_held(index, reply);
+  return reply;
+}
+
+Reply Lane::release(const Command& command) {
+  const std::uint32_t index = resolve(command.id);
+  HwConn& conn = conns_[index];
+  HwConnRecord& record = records_[index];
+  LaneSession& owner = *session(conn.session);
+  if (conn.state != ConnState::kHeld) return refuse(Status::kBadState);
+  held_to_strays(index);
+  drop_pieces(record.unread, owner, UINT32_MAX);
+  if (conn.rx_chunk != kNone) close_rx_chunk(conn, owner);
+  // What was still queued has been handed to the kernel: for the application it is as good as acknowledged.
+  auto& acked = owner.arena().slot(record.slot).tx_acked_bytes;
+  acked.store(acked.load(std::memory_order_relaxed) + (record.queued_bytes - record.engine_queued_bytes),
+              std::memory_order_seq_cst);
+  while (!conn.send_queue.empty()) {
+    const Piece piece = pieces_.at(conn.send_queue.head);
+    pieces_.pop_front(conn.send_queue);
+    if ((piece.length & Piece::kEngineChunk) != 0)
+      owner.pool().drop(piece.chunk);
+    else
+      --owner.pieces_in_flight;
+  }
+  timers_.cancel(index);
+  flows_.erase(index);
+  conn.tcb = tcp::ControlBlock{};
+  conn.send_head_skip = 0;
+  conn.cursor_piece = kNone;
+  conn.state = ConnState::kFree;
+  conn.flags &= kInTransmitList;  // transmit() takes it out
+  // The id is never used again; generation 0 would make id 0 possible.
+  if (++conn.generation == 0) conn.generation = 1;
+  free_slots_.push_back(index);
+  --in_use_;
+  --owner.connections;
+  return Reply{};
+}
+
+void Lane::fill_state(std::uint32_t index, Time now, ipc::HwConnState& state) const {
+  const HwConn& conn = conns_[index];
+  const HwConnRecord& record = records_[index];
+  state = ipc::HwConnState{};
+  state.hw_conn_id = id_of(index).raw();
+  state.min = record.min;
+  tcp::extract(conn.tcb, now, state.min);
+  state.min.copied_seq = state.min.rcv_nxt - record.unread_bytes;
+  const tcp::Counters& counters = record.counters;
+  state.bytes_acked = counters.bytes_acked;
+  state.bytes_received = counters.bytes_received;
+  state.bytes_sent = counters.bytes_sent;
+  state.bytes_retransmitted = counters.bytes_retransmitted;
+  state.segments_in = counters.segs_in;
+  state.segments_out = counters.segs_out;
+  state.retransmitted_segments = counters.segs_retransmitted;
+  state.unsent_bytes = state.min.write_seq - state.min.snd_nxt;
+  state.unread_bytes = record.unread_bytes;
+  state.lane = index_;
+  // Linux's numbers: TCP_CA_Open, CWR, Recovery, Loss.
+  constexpr std::uint32_t kLinuxCaState[] = {0, 2, 3, 4};
+  state.ca_state = kLinuxCaState[static_cast<std::size_t>(conn.tcb.recovery)];
+}
+
+Reply Lane::query(const Command& command, Time now) {
+  const std::uint32_t index = resolve(command.id);
+  if ((conns_[index].flags & kInstalled) == 0) return refuse(Status::kBadState);
+  Reply reply;
+  reply.id = command.id;
+  fill_state(index, now, reply.state);
+  return reply;
+}
+
+Reply Lane::notify(const Command& command) {
+  LaneSession* owner = session(command.session);
+  if (owner == nullptr) return refuse(Status::kBadArgument);
+  const bool posted = complete(*owner, command.ring,
+                               ipc::CompleteEntry{.op = ipc::CompleteOp::kOwnerChanged,
+                                                  .flags = 0,
+                                                  .reserved0 = 0,
+                                                  .slot = command.slot,
+                                                  .tag = command.tag,
+                                                  .chunk = 0,
+                                                  .offset = 0,
+                                                  .length = 0,
+                                                  .hw_conn_id = command.id.raw()});
+  return posted ? Reply{} : refuse(Status::kNoChunk);
+}
+
+void Lane::set_hop(const Command& command) {
+  ASSERT(command.hop_index < kMaxNextHops);
+  if (hops_.size() <= command.hop_index) hops_.resize(command.hop_index + 1);
+  const bool mtu_changed = hops_[command.hop_index].mtu_bytes != command.hop.mtu_bytes;
+  hops_[command.hop_index] = command.hop;
+  if (!mtu_changed) return;
+  for (std::uint32_t i = 0; i < conns_.size(); ++i) {
+    if ((conns_[i].flags & kInstalled) != 0 && records_[i].hop == command.hop_index) bound_mss(i);
+  }
+}
+
+// A segment must fit the path and the link, whatever the kernel was content with.
+void Lane::bound_mss(std::uint32_t index) {
+  const HwConnRecord& record = records_[index];
+  const std::uint32_t mtu = std::min(hops_[record.hop].mtu_bytes, link_.info().mtu_bytes);
+  const std::uint32_t headers = record.flow.is_v4() ? kIpv4AndTcpBytes : kIpv6AndTcpBytes;
+  const std::uint32_t room = mtu - std::min(mtu, headers);
+  tcp::set_mss(conns_[index].tcb, static_cast<std::uint16_t>(std::min<std::uint32_t>(record.min.mss, room)));
+}
+
+Reply Lane::set_hop_of(const Command& command) {
+  if (command.hop_index >= hops_.size()) return refuse(Status::kBadArgument);
+  const std::uint32_t index = resolve(command.id);
+  records_[index].hop = command.hop_index;
+  if ((conns_[index].flags & kInstalled) != 0) bound_mss(index);
+  return Reply{};
+}
+
+}  // namespace twinstack::engine

@@ -1,0 +1,176 @@
+// Packets that wait for a move to end, copied into chunks of the session: in order, each processed once by the owner
+// that comes out of the move.
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "base/assert.h"
+#include "engine/lane.h"
+#include "tcp/cold_state.h"
+#include "wire/build.h"
+
+namespace twinstack::engine {
+namespace {
+
+// Per connection; beyond it packets are dropped, and the peer sends them again.
+constexpr std::uint32_t kMaxHeldBytes = 4U << 20;
+// Of one frame: 64 KiB in chunks of at least 2 KiB, and one for a begun chunk.
+constexpr std::size_t kMaxFramePieces = 64;
+// Payload of the packets that out-of-order data is turned back into.
+constexpr std::size_t kOutOfOrderPiece = 1200;
+
+}  // namespace
+
+// Lets the last piece, of the same frame, grow into the rest of its chunk. Pieces of frames that are complete never
+// change: the driver may be reading them.
+bool Lane::extend_last(PieceList& list, LaneSession& session, ByteView& bytes) {
+  Piece& last = pieces_.at(list.tail);
+  const std::uint32_t end = last.offset + last.bytes();
+  const auto here = static_cast<std::uint32_t>(std::min<std::size_t>(session.chunk_bytes() - end, bytes.size()));
+  if (here == 0) return false;
+  std::memcpy(session.arena().chunk(last.chunk).data() + end, bytes.data(), here);
+  last.length += here;
+  bytes = bytes.subspan(here);
+  return true;
+}
+
+// Appends bytes to a held list. REQUIRES: there are pieces and chunks for them.
+void Lane::hold_bytes(PieceList& list, LaneSession& session, ByteView bytes, bool& start) {
+  while (!bytes.empty()) {
+    if (!start && extend_last(list, session, bytes)) continue;
+    std::uint32_t chunk = kNone;
+    std::uint32_t offset = 0;
+    if (!list.empty()) {
+      const Piece& last = pieces_.at(list.tail);
+      chunk = last.chunk;
+      offset = last.offset + last.bytes();
+    }
+    if (chunk == kNone || offset == session.chunk_bytes()) {
+      chunk = session.pool().take();
+      offset = 0;
+    }
+    ASSERT(chunk != kNone);
+    const auto room = session.arena().chunk(chunk).subspan(offset);
+    const std::size_t here = std::min(room.size(), bytes.size());
+    std::memcpy(room.data(), bytes.data(), here);
+    const std::uint32_t flag = Piece::kEngineChunk | (start ? Piece::kFrameStart : 0U);
+    const bool appended = pieces_.append(
+        list, Piece{.chunk = chunk, .offset = offset, .length = static_cast<std::uint32_t>(here) | flag});
+    ASSERT(appended);
+    start = false;
+    bytes = bytes.subspan(here);
+  }
+}
+
+void Lane::hold_frame(std::uint32_t index, PieceList& list, std::span<const ByteView> parts, std::uint32_t length) {
+  HwConnRecord& record = records_[index];
+  LaneSession& owner = *session(conns_[index].session);
+  // All or nothing: a frame without its end would be a wrong packet. The room is counted first.
+  const std::uint32_t needed = length / owner.chunk_bytes() + 2;
+  if (record.held_bytes + length > kMaxHeldBytes || owner.pool().available() < needed ||
+      pieces_.available() < needed) {
+    ++counters_.held_dropped;
+    return;
+  }
+  ++counters_.held_frames;
+  record.held_bytes += length;
+  bool start = true;
+  Payload(parts, 0, length).for_each([&](ByteView piece) { hold_bytes(list, owner, piece, start); });
+}
+
+// Takes up to `count` pieces off the front; returns their bytes.
+std::uint32_t Lane::drop_pieces(PieceList& list, LaneSession& session, std::uint32_t count) {
+  std::uint32_t bytes = 0;
+  for (; count > 0 && !list.empty(); --count) {
+    const Piece piece = pieces_.at(list.head);
+    bytes += piece.bytes();
+    pieces_.pop_front(list);
+    // Pieces of one chunk follow each other; the chunk goes with the last of them.
+    const bool last = list.empty() || pieces_.at(list.head).chunk != piece.chunk;
+    if (last) session.pool().drop(piece.chunk);
+  }
+  return bytes;
+}
+
+void Lane::drop_held(std::uint32_t index, std::uint32_t late_pieces, std::uint32_t held_pieces) {
+  HwConnRecord& record = records_[index];
+  LaneSession& owner = *session(conns_[index].session);
+  record.held_bytes -= drop_pieces(record.late, owner, late_pieces);
+  record.held_bytes -= drop_pieces(record.held, owner, held_pieces);
+}
+
+void Lane::for_each_frame(std::uint32_t index, const PieceList& list, const FrameFn& fn) {
+  const auto& arena = session(conns_[index].session)->arena();
+  std::array<ByteView, kMaxFramePieces> parts;
+  std::uint32_t at = list.head;
+  while (at != kNone) {
+    std::size_t count = 0;
+    std::uint32_t length = 0;
+    do {
+      const Piece& piece = pieces_.at(at);
+      parts[count++] = arena.chunk(piece.chunk).subspan(piece.offset, piece.bytes());
+      length += piece.bytes();
+      at = piece.next;
+    } while (at != kNone && (pieces_.at(at).length & Piece::kFrameStart) == 0 && count < parts.size());
+    fn({parts.data(), count}, length);
+  }
+}
+
+// The connection goes, and nobody has taken over the frames that waited: they are the kernel's.
+void Lane::held_to_strays(std::uint32_t index) {
+  const HwConnRecord& record = records_[index];
+  const auto keep = [this](std::span<const ByteView> parts, std::uint32_t length) { keep_stray(parts, length); };
+  for_each_frame(index, record.late, keep);
+  for_each_frame(index, record.held, keep);
+  drop_held(index, UINT32_MAX, UINT32_MAX);
+}
+
+std::uint32_t Lane::count_pieces(const PieceList& list) {
+  std::uint32_t count = 0;
+  for (std::uint32_t at = list.head; at != kNone; at = pieces_.at(at).next) ++count;
+  return count;
+}
+
+void Lane::report_held(std::uint32_t index, Reply& reply) {
+  const HwConnRecord& record = records_[index];
+  reply.late_head = record.late.head;
+  reply.late_pieces = count_pieces(record.late);
+  reply.held_head = record.held.head;
+  reply.held_pieces = count_pieces(record.held);
+}
+
+// What lies above rcv_nxt was reported by SACK, and Linux takes no out-of-order queue back: it becomes packets again, as
+// the peer could have sent them, that the kernel receives after the return.
+void Lane::hold_out_of_order(std::uint32_t index) {
+  HwConn& conn = conns_[index];
+  if (!tcp::has_out_of_order_data(conn.tcb)) return;
+  const HwConnRecord& record = records_[index];
+  const FlowKey from_peer{.local = record.flow.remote,
+                          .remote = record.flow.local,
+                          .local_port = record.flow.remote_port,
+                          .remote_port = record.flow.local_port};
+  wire::Segment segment;
+  segment.ack = conn.tcb.snd_una;
+  segment.window = static_cast<std::uint16_t>(conn.tcb.snd_wnd >> conn.tcb.snd_wscale);
+  segment.flags = wire::kAck;
+  if ((conn.tcb.options & tcp::kOptTimestamps) != 0) {
+    segment.options.has_timestamps = true;
+    segment.options.ts_val = conn.tcb.ts_recent;  // echoes nothing: no round trip is to be measured by it
+  }
+  std::array<std::byte, wire::kMaxHeaderBytes + kOutOfOrderPiece> frame;
+  for (const tcp::OutOfOrderBlock& block : conn.tcb.cold->out_of_order) {
+    for (std::size_t done = 0; done < block.bytes.size(); done += kOutOfOrderPiece) {
+      const auto here = ByteView(block.bytes).subspan(done, std::min(kOutOfOrderPiece, block.bytes.size() - done));
+      segment.seq = block.seq + static_cast<std::uint32_t>(done);
+      const auto payload_bytes = static_cast<std::uint32_t>(here.size());
+      const std::uint32_t head = wire::write_headers(frame, {}, from_peer, segment, payload_bytes);
+      std::memcpy(frame.data() + head, here.data(), here.size());
+      const std::span<std::byte> whole(frame.data(), head + here.size());
+      wire::fill_checksum(whole);
+      const ByteView part(whole);
+      hold_frame(index, records_[index].held, {&part, 1}, static_cast<std::uint32_t>(whole.size()));
+    }
+  }
+}
+
+}  // namespace twinstack::engine

@@ -1,0 +1,94 @@
+// Frames in: parse, find the connection, let the TCP core decide.
+#include <utility>
+
+#include "engine/conn_host.h"
+#include "engine/lane.h"
+
+namespace twinstack::engine {
+namespace {
+
+constexpr std::size_t kFramesPerPoll = 64;
+constexpr std::size_t kMaxStrays = 256;
+
+Cause cause_of(tcp::Arrival arrival) noexcept {
+  switch (arrival) {
+    case tcp::Arrival::kToSoftwareReset: return Cause::kPeerReset;
+    case tcp::Arrival::kToSoftwareFin: return Cause::kPeerFin;
+    default: return Cause::kUrgent;
+  }
+}
+
+}  // namespace
+
+bool Lane::receive_frames(Time now) {
+  const auto frames = link_.receive(kFramesPerPoll);
+  if (frames.empty()) return false;
+  for (const nic::RxFrame& frame : frames) process_frame(frame.parts, frame.length_bytes, link_.info().checksum, now);
+  link_.release();
+  return true;
+}
+
+void Lane::process_frame(std::span<const ByteView> parts, std::uint32_t length, wire::ChecksumMode mode, Time now) {
+  wire::TcpPacket packet;
+  const auto verdict = wire::parse_frame(parts, length, mode, packet);
+  ++counters_.frames[static_cast<std::size_t>(verdict)];
+  if (verdict != wire::ParseVerdict::kOk) return;
+  const std::uint32_t index = flows_.find(packet.flow);
+  if (index == kNone) {
+    ++counters_.unknown_flow;
+    keep_stray(parts, length);
+    return;
+  }
+  if (conns_[index].state == ConnState::kHeld)
+    hold_frame(index, records_[index].held, parts, length);
+  else
+    process_segment(index, packet, parts, length, now);
+}
+
+void Lane::process_segment(std::uint32_t index, const wire::TcpPacket& packet, std::span<const ByteView> parts,
+                           std::uint32_t length, Time now) {
+  HwConn& conn = conns_[index];
+  const Seq una = conn.tcb.snd_una;
+  ConnHost host(*this, index);
+  const tcp::Arrival arrival = tcp::on_segment(conn.tcb, packet.segment, packet.payload, host, now);
+  ++counters_.segments[static_cast<std::size_t>(arrival)];
+  if (tcp::to_software(arrival)) {
+    // The kernel will see this very packet, injected after the return.
+    hold_frame(index, records_[index].held, parts, length);
+    raise_to_software(index, cause_of(arrival));
+    return;
+  }
+  if (conn.tcb.snd_una != una) release_acknowledged(index, bytes_between(una, conn.tcb.snd_una));
+  want_transmit(index);
+}
+
+void Lane::replay_held(std::uint32_t index, Time now) {
+  HwConnRecord& record = records_[index];
+  LaneSession& owner = *session(conns_[index].session);
+  PieceList late = std::exchange(record.late, PieceList{});
+  PieceList held = std::exchange(record.held, PieceList{});
+  record.held_bytes = 0;
+  // What of these is for the kernel (a FIN, say) is held anew, as a copy.
+  const auto replay = [&](const PieceList& list, wire::ChecksumMode mode) {
+    for_each_frame(index, list, [&](std::span<const ByteView> parts, std::uint32_t length) {
+      process_frame(parts, length, mode, now);
+    });
+  };
+  replay(late, wire::ChecksumMode::kAcceptPartial);
+  replay(held, link_.info().checksum);
+  drop_pieces(late, owner, UINT32_MAX);
+  drop_pieces(held, owner, UINT32_MAX);
+}
+
+void Lane::keep_stray(std::span<const ByteView> parts, std::uint32_t length) {
+  if (strays_.size() >= kMaxStrays) {
+    ++counters_.stray_dropped;
+    return;
+  }
+  std::vector<std::byte> copy(length);
+  Payload(parts, 0, length).copy_to(copy);
+  strays_.push_back(std::move(copy));
+  signal_ = true;
+}
+
+}  // namespace twinstack::engine

@@ -1,0 +1,240 @@
+// The rings of the applications. Nothing that stands in them is believed: an entry that breaks the rules ends the
+// session that wrote it and touches no other.
+#include <algorithm>
+#include <cstring>
+
+#include "base/assert.h"
+#include "engine/conn_host.h"
+#include "engine/lane.h"
+
+namespace twinstack::engine {
+namespace {
+
+constexpr std::uint32_t kSubmissionsPerPoll = 256;
+// Completion entries that received data leaves free, for owner changes and acknowledgements.
+constexpr std::uint32_t kCompletionReserve = 1024;
+constexpr std::uint32_t kMaxQueuedBytes = 64U << 20;
+// Pieces of application chunks that one session may have in flight.
+constexpr std::uint32_t kMaxPiecesPerSession = 65536;
+
+}  // namespace
+
+// How many pieces one session may have in flight: no more than are left, so that a greedy one never takes the share of
+// the others (Choudhury and Hahne's dynamic threshold).
+std::uint32_t Lane::piece_limit() noexcept { return std::min(kMaxPiecesPerSession, pieces_.available()); }
+
+bool Lane::drain_submissions(Time now) {
+  bool worked = false;
+  for (auto& [number, session] : sessions_) {
+    for (auto& ring : session.rings())
+      worked |= drain_ring(number, session, ring, now, kSubmissionsPerPoll, piece_limit());
+  }
+  return worked;
+}
+
+bool Lane::drain_ring(std::uint32_t session_index, LaneSession& session, LaneRing& ring, Time now,
+                      std::uint32_t limit, std::uint32_t piece_limit) {
+  using Pop = ipc::SubmitConsumer::Pop;
+  std::uint32_t taken = 0;
+  for (; taken < limit && !session.broken; ++taken) {
+    const Pop pop = ring.waiting ? Pop::kEntry : ring.submit.pop(ring.next);
+    if (pop == Pop::kEmpty) break;
+    // Not the program's fault: the entry, and the ring behind it, wait.
+    ring.waiting = pop == Pop::kEntry && ring.next.op == ipc::SubmitOp::kSend &&
+                   (session.pieces_in_flight >= piece_limit || pieces_.available() == 0);
+    if (ring.waiting) break;
+    const Cause cause = pop == Pop::kCorrupt ? Cause::kBadRingIndex : submit(session_index, session, ring.next, now);
+    if (cause != Cause::kNothing) break_session(session_index, session, cause);
+  }
+  if (taken > 0) ring.submit.release();
+  return taken > 0;
+}
+
+Cause Lane::submit(std::uint32_t session_index, LaneSession& session, const ipc::SubmitEntry& entry, Time now) {
+  ++counters_.submissions;
+  switch (entry.op) {
+    case ipc::SubmitOp::kSend: return submit_send(session_index, session, entry, now);
+    case ipc::SubmitOp::kReturn: return submit_return(session_index, session, entry, now);
+    case ipc::SubmitOp::kKick: return Cause::kNothing;
+  }
+  return Cause::kBadRingOp;
+}
+
+Cause Lane::submit_send(std::uint32_t session_index, LaneSession& session, const ipc::SubmitEntry& entry, Time now) {
+  const auto& geometry = session.arena().geometry();
+  const std::uint32_t index = resolve(HwConnId(entry.hw_conn_id));
+  if (index == kNone || conns_[index].session != session_index) return Cause::kBadRingId;
+  if ((conns_[index].flags & (kInstalled | kExtracted)) != kInstalled) return Cause::kBadRingId;
+  if (entry.chunk >= geometry.tx_chunk_count || entry.length == 0 || entry.length > geometry.chunk_bytes ||
+      entry.offset > geometry.chunk_bytes - entry.length)
+    return Cause::kBadRingChunk;
+  HwConn& conn = conns_[index];
+  HwConnRecord& record = records_[index];
+  if (record.queued_bytes + entry.length > kMaxQueuedBytes) return Cause::kRingOverrun;
+  Piece* last = conn.send_queue.empty() ? nullptr : &pieces_.at(conn.send_queue.tail);
+  if (last != nullptr && last->chunk == entry.chunk && last->offset + last->bytes() == entry.offset) {
+    last->length += entry.length;
+  } else {
+    const bool queued = pieces_.append(
+        conn.send_queue, Piece{.chunk = entry.chunk, .offset = entry.offset, .length = entry.length});
+    ASSERT(queued);  // drain_ring() has made sure
+    ++session.pieces_in_flight;
+  }
+  record.queued_bytes += entry.length;
+  tcp::on_queued(conn.tcb, entry.length, now);
+  want_transmit(index);
+  return Cause::kNothing;
+}
+
+Cause Lane::submit_return(std::uint32_t session_index, LaneSession& session, const ipc::SubmitEntry& entry, Time now) {
+  bool drained = false;
+  if (!session.pool().give_back(entry.chunk, entry.length, &drained)) return Cause::kBadRingChunk;
+  // The id may be stale: the bytes were posted before the connection went back to the kernel.
+  const std::uint32_t index = resolve(HwConnId(entry.hw_conn_id));
+  if (index == kNone || conns_[index].session != session_index) return Cause::kNothing;
+  HwConn& conn = conns_[index];
+  HwConnRecord& record = records_[index];
+  record.unread_bytes -= std::min(record.unread_bytes, entry.length);
+  // An idle connection owns no chunk.
+  if (drained && conn.rx_chunk == entry.chunk && conn.rx_fill == conn.rx_posted) close_rx_chunk(conn, session);
+  if (conn.state != ConnState::kActive) return Cause::kNothing;
+  ConnHost host(*this, index);
+  tcp::on_read(conn.tcb, host, now);
+  if (tcp::owes_ack(conn.tcb)) want_transmit(index);
+  return Cause::kNothing;
+}
+
+void Lane::break_session(std::uint32_t session_index, LaneSession& session, Cause cause) {
+  if (session.broken) return;
+  session.broken = true;
+  push_event(Event{.type = EventType::kBadSession, .cause = cause, .session = session_index});
+}
+
+std::uint32_t Lane::receive_space(std::uint32_t index) {
+  const HwConnRecord& record = records_[index];
+  return record.rcv_buf_bytes - std::min(record.rcv_buf_bytes, record.unread_bytes);
+}
+
+bool Lane::open_rx_chunk(HwConn& conn, LaneSession& session) {
+  const std::uint32_t chunk = session.pool().take();
+  if (chunk == kNone) return false;
+  conn.rx_chunk = chunk;
+  conn.rx_fill = 0;
+  conn.rx_posted = 0;
+  return true;
+}
+
+void Lane::close_rx_chunk(HwConn& conn, LaneSession& session) {
+  session.pool().drop(conn.rx_chunk);
+  conn.rx_chunk = kNone;
+  conn.rx_fill = 0;
+  conn.rx_posted = 0;
+}
+
+std::uint32_t Lane::deliver(std::uint32_t index, const Payload& payload) {
+  HwConn& conn = conns_[index];
+  HwConnRecord& record = records_[index];
+  LaneSession& owner = *session(conn.session);
+  LaneRing* ring = owner.ring(record.ring);
+  // Room for what may be posted of this payload: a piece per chunk.
+  const std::uint32_t chunks = payload.size() / owner.chunk_bytes() + 2;
+  const std::uint32_t reserve = std::min(kCompletionReserve, owner.arena().geometry().cq_entries / 4);
+  if (owner.broken || ring->complete.room() < chunks + std::max(completions_kept(), reserve)) {
+    ++counters_.completion_full;
+    return 0;
+  }
+  std::uint32_t taken = 0;
+  while (taken < payload.size()) {
+    if (conn.rx_chunk == kNone && !open_rx_chunk(conn, owner)) break;
+    const auto room = owner.arena().chunk(conn.rx_chunk).subspan(conn.rx_fill);
+    const auto here = static_cast<std::uint32_t>(std::min<std::size_t>(room.size(), payload.size() - taken));
+    payload.narrow(taken, here).copy_to(room);
+    conn.rx_fill += here;
+    taken += here;
+    if (conn.rx_fill == owner.chunk_bytes()) {
+      post_received(index);
+      close_rx_chunk(conn, owner);
+    }
+  }
+  record.unread_bytes += taken;
+  if (conn.rx_fill != conn.rx_posted && (conn.flags & kInPostList) == 0) {
+    conn.flags |= kInPostList;
+    post_list_.push_back(index);
+  }
+  return taken;
+}
+
+// What came unread with the connection; its last chunk is filled further.
+void Lane::post_unread(std::uint32_t index) {
+  HwConn& conn = conns_[index];
+  HwConnRecord& record = records_[index];
+  LaneSession& owner = *session(conn.session);
+  while (!record.unread.empty()) {
+    const Piece piece = pieces_.at(record.unread.head);
+    pieces_.pop_front(record.unread);
+    conn.rx_chunk = piece.chunk;
+    conn.rx_fill = piece.bytes();
+    conn.rx_posted = 0;
+    post_received(index);
+    if (!record.unread.empty() || piece.bytes() == owner.chunk_bytes()) close_rx_chunk(conn, owner);
+  }
+}
+
+void Lane::post_received(std::uint32_t index) {
+  HwConn& conn = conns_[index];
+  const HwConnRecord& record = records_[index];
+  const std::uint32_t bytes = conn.rx_fill - conn.rx_posted;
+  if (bytes == 0) return;
+  LaneSession& owner = *session(conn.session);
+  LaneRing& ring = *owner.ring(record.ring);
+  // deliver() and install() have made sure of the room: only a program that wrote a wrong index took it back.
+  if (ring.complete.room() == 0) break_session(conn.session, owner, Cause::kBadRingIndex);
+  if (!owner.broken) {
+    push_completion(ring, ipc::CompleteEntry{.op = ipc::CompleteOp::kReceived,
+                                             .flags = 0,
+                                             .reserved0 = 0,
+                                             .slot = record.slot,
+                                             .tag = record.tag,
+                                             .chunk = conn.rx_chunk,
+                                             .offset = conn.rx_posted,
+                                             .length = bytes,
+                                             .hw_conn_id = id_of(index).raw()});
+    auto& posted = owner.arena().slot(record.slot).rx_posted_bytes;
+    posted.store(posted.load(std::memory_order_relaxed) + bytes, std::memory_order_release);
+    owner.pool().post(conn.rx_chunk, bytes);
+  }
+  conn.rx_posted = conn.rx_fill;
+}
+
+void Lane::post_all() {
+  for (const std::uint32_t index : post_list_) {
+    conns_[index].flags &= static_cast<std::uint8_t>(~kInPostList);
+    post_received(index);
+  }
+  post_list_.clear();
+}
+
+void Lane::push_completion(LaneRing& ring, const ipc::CompleteEntry& entry) {
+  ring.complete.push(entry);
+  if (ring.dirty) return;
+  ring.dirty = true;
+  dirty_rings_.push_back(&ring);
+}
+
+bool Lane::complete(LaneSession& session, std::uint32_t ring_index, const ipc::CompleteEntry& entry) {
+  LaneRing* ring = session.ring(ring_index);
+  if (ring == nullptr || ring->complete.room() <= completions_kept()) return false;
+  push_completion(*ring, entry);
+  return true;
+}
+
+void Lane::publish_completions() {
+  for (LaneRing* ring : dirty_rings_) {
+    ring->dirty = false;
+    ring->complete.publish();
+    if (ring->complete.take_wakeup()) waker_.wake(ring->session, ring->index);
+  }
+  dirty_rings_.clear();
+}
+
+}  // namespace twinstack::engine

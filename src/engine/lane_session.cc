@@ -1,0 +1,33 @@
+#include "engine/lane_session.h"
+
+namespace twinstack::engine {
+namespace {
+
+// Each lane lends its own share of the engine's chunks.
+ChunkPool make_pool(const ipc::ArenaGeometry& geometry, std::uint32_t lane) {
+  const std::uint32_t share = (geometry.chunk_count - geometry.tx_chunk_count) / geometry.lane_count;
+  return ChunkPool(geometry.tx_chunk_count + lane * share, share);
+}
+
+}  // namespace
+
+LaneSession::LaneSession(std::uint32_t number, const ipc::Arena& arena, std::uint32_t lane)
+    : arena_(&arena), pool_(make_pool(arena.geometry(), lane)) {
+  const auto& geometry = arena.geometry();
+  for (std::uint32_t i = lane; i < geometry.ring_count; i += geometry.lane_count) {
+    auto& header = arena.ring(i);
+    rings_.push_back(LaneRing{
+        .session = number,
+        .index = i,
+        .submit = {header.sq_tail, header.sq_head, header.sq_need_wakeup, arena.sq(i), geometry.sq_entries},
+        .complete = {header.cq_tail, header.cq_head, header.cq_need_wakeup, arena.cq(i), geometry.cq_entries}});
+  }
+}
+
+LaneRing* LaneSession::ring(std::uint32_t index) noexcept {
+  const std::uint32_t lane_count = arena_->geometry().lane_count;
+  const std::uint32_t at = index / lane_count;
+  return at < rings_.size() && rings_[at].index == index ? &rings_[at] : nullptr;
+}
+
+}  // namespace twinstack::engine

@@ -1,0 +1,46 @@
+// LaneSession: one application as one lane sees it: the arena, the rings that this lane serves, the chunks that this lane
+// lends. One thread at a time (the lane's).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/chunk_pool.h"
+#include "ipc/arena.h"
+#include "ipc/ring.h"
+
+namespace twinstack::engine {
+
+struct LaneRing {
+  std::uint32_t session = 0;  // number
+  std::uint32_t index = 0;    // in the arena
+  ipc::SubmitConsumer submit;
+  ipc::CompleteProducer complete;
+  bool dirty = false;    // in the lane's list of rings with entries to publish
+  bool waiting = false;  // `next` was taken from the ring and waits for pieces to come free
+  ipc::SubmitEntry next{};
+};
+
+class LaneSession {
+ public:
+  // REQUIRES: `arena` outlives the session.
+  LaneSession(std::uint32_t number, const ipc::Arena& arena, std::uint32_t lane);
+
+  [[nodiscard]] const ipc::Arena& arena() const noexcept { return *arena_; }
+  [[nodiscard]] ChunkPool& pool() noexcept { return pool_; }
+  [[nodiscard]] std::vector<LaneRing>& rings() noexcept { return rings_; }
+  // The ring with this index of the arena, nullptr when this lane does not serve it.
+  [[nodiscard]] LaneRing* ring(std::uint32_t index) noexcept;
+  [[nodiscard]] std::uint32_t chunk_bytes() const noexcept { return arena_->geometry().chunk_bytes; }
+
+  bool broken = false;                 // the application broke the protocol: its rings are not read any more
+  std::uint32_t pieces_in_flight = 0;  // nodes of the lane's pool that the program's data holds
+  std::uint32_t connections = 0;
+
+ private:
+  const ipc::Arena* arena_;
+  ChunkPool pool_;
+  std::vector<LaneRing> rings_;
+};
+
+}  // namespace twinstack::engine

@@ -1,0 +1,174 @@
+// Segments out: for each connection that may have something to say, ask the TCP core and build the frames in place.
+#include <algorithm>
+
+#include "base/assert.h"
+#include "engine/conn_host.h"
+#include "engine/lane.h"
+#include "wire/build.h"
+
+namespace twinstack::engine {
+namespace {
+
+// How far the program may run ahead of the acknowledgements: twice the congestion window, within bounds (as Linux's
+// send buffer auto-tuning).
+constexpr std::uint32_t kMinSendBuffer = 128U << 10;
+constexpr std::uint32_t kMaxSendBuffer = 1U << 20;
+// Segments of one connection in a row before the next has its turn.
+constexpr std::uint32_t kSegmentsPerTurn = 32;
+
+}  // namespace
+
+void Lane::want_transmit(std::uint32_t index) {
+  HwConn& conn = conns_[index];
+  if ((conn.flags & kInTransmitList) != 0 || conn.state != ConnState::kActive) return;
+  conn.flags |= kInTransmitList;
+  records_[index].transmit_next = kNone;
+  if (transmit_tail_ == kNone)
+    transmit_head_ = index;
+  else
+    records_[transmit_tail_].transmit_next = index;
+  transmit_tail_ = index;
+}
+
+void Lane::transmit(Time now) {
+  // One turn for each connection that is in the list now; what has more to send goes to its end.
+  const std::uint32_t last = transmit_tail_;
+  while (transmit_head_ != kNone) {
+    const std::uint32_t index = transmit_head_;
+    transmit_head_ = records_[index].transmit_next;
+    if (transmit_head_ == kNone) transmit_tail_ = kNone;
+    conns_[index].flags &= static_cast<std::uint8_t>(~kInTransmitList);
+    if (conns_[index].state == ConnState::kActive) {
+      if (!transmit_connection(index, now)) want_transmit(index);
+      check_drained(index);
+    }
+    if (index == last) break;
+  }
+}
+
+// False when the connection has (or may have) more to send than it could now.
+bool Lane::transmit_connection(std::uint32_t index, Time now) {
+  HwConn& conn = conns_[index];
+  ConnHost host(*this, index);
+  tcp::SegmentPlan plan;
+  for (std::uint32_t sent = 0;; ++sent) {
+    if (sent == kSegmentsPerTurn) return false;
+    if (link_.tx_room() == 0) {
+      link_.flush();
+      if (link_.tx_room() == 0) return false;
+    }
+    if (!tcp::poll_transmit(conn.tcb, host, now, plan)) break;
+    const auto room = link_.allocate_tx();
+    ASSERT(!room.empty());
+    send_segment(conn, records_[index], plan, room);
+  }
+  timers_.schedule(index, tcp::next_deadline(conn.tcb, now));
+  return true;
+}
+
+void Lane::send_segment(HwConn& conn, HwConnRecord& record, const tcp::SegmentPlan& plan, std::span<std::byte> room) {
+  ++counters_.segments_out;
+  const NextHop& hop = hops_[record.hop];
+  const wire::PathHeader path{.source_mac = hop.source,
+                              .destination_mac = hop.destination,
+                              .ttl = record.ttl,
+                              .traffic_class = record.traffic_class,
+                              .flow_label = record.flow_label};
+  const std::uint32_t head = wire::write_headers(room, path, record.flow, plan.segment, plan.payload_bytes);
+  wire::InternetSum sum;
+  if (plan.payload_bytes > 0)
+    gather(conn, plan.segment.seq, plan.payload_bytes, room.subspan(head, plan.payload_bytes), sum);
+  const std::uint32_t length = head + plan.payload_bytes;
+  wire::fill_checksum(room.first(length), sum);
+  link_.commit_tx(length);
+}
+
+// Copies [seq, seq + bytes) of the send queue. The cursor makes the usual case, new data in order, constant time.
+void Lane::gather(HwConn& conn, Seq seq, std::uint32_t bytes, std::span<std::byte> out, wire::InternetSum& sum) {
+  const auto& arena = session(conn.session)->arena();
+  std::uint32_t at = conn.cursor_piece;
+  Seq start(conn.cursor_seq);
+  if (at == kNone || seq < start) {
+    at = conn.send_queue.head;
+    start = conn.tcb.snd_una - conn.send_head_skip;
+  }
+  while (bytes > 0) {
+    ASSERT(at != kNone);
+    const Piece& piece = pieces_.at(at);
+    const std::uint32_t skip = bytes_between(start, seq);
+    if (skip < piece.bytes()) {
+      const std::uint32_t here = std::min(piece.bytes() - skip, bytes);
+      wire::copy_and_sum(out, arena.chunk(piece.chunk).subspan(piece.offset + skip, here), sum);
+      out = out.subspan(here);
+      bytes -= here;
+      seq += here;
+      conn.cursor_piece = at;
+      conn.cursor_seq = start.raw();
+    }
+    start += piece.bytes();
+    at = piece.next;
+  }
+}
+
+// `bytes` more are acknowledged: the pieces go back to whom they belong.
+void Lane::release_acknowledged(std::uint32_t index, std::uint32_t bytes) {
+  HwConn& conn = conns_[index];
+  HwConnRecord& record = records_[index];
+  LaneSession& owner = *session(conn.session);
+  ASSERT(bytes <= record.queued_bytes);
+  record.queued_bytes -= bytes;
+  const std::uint32_t engine_part = std::min(bytes, record.engine_queued_bytes);
+  record.engine_queued_bytes -= engine_part;
+  std::uint32_t skip = conn.send_head_skip + bytes;
+  while (!conn.send_queue.empty()) {
+    const Piece piece = pieces_.at(conn.send_queue.head);
+    if (skip < piece.bytes()) break;
+    skip -= piece.bytes();
+    if (conn.cursor_piece == conn.send_queue.head) conn.cursor_piece = kNone;
+    pieces_.pop_front(conn.send_queue);
+    if ((piece.length & Piece::kEngineChunk) != 0)
+      owner.pool().drop(piece.chunk);
+    else
+      --owner.pieces_in_flight;
+  }
+  conn.send_head_skip = skip;
+  auto& slot = owner.arena().slot(record.slot);
+  const std::uint64_t acked = slot.tx_acked_bytes.load(std::memory_order_relaxed) + (bytes - engine_part);
+  // seq_cst: the application sets want_tx_space and then looks at this counter again.
+  slot.tx_acked_bytes.store(acked, std::memory_order_seq_cst);
+  const std::uint32_t limit = std::clamp(conn.tcb.cwnd * 2, kMinSendBuffer, kMaxSendBuffer);
+  if (limit > record.snd_buf_bytes) {
+    record.snd_buf_bytes = limit;
+    slot.tx_limit_bytes.store(limit, std::memory_order_relaxed);
+  }
+  const bool space_wanted =
+      record.queued_bytes <= record.snd_buf_bytes / 2 && slot.want_tx_space.load(std::memory_order_seq_cst) != 0;
+  if (record.queued_bytes == 0 || space_wanted) {
+    if (space_wanted) slot.want_tx_space.store(0, std::memory_order_relaxed);
+    complete(owner, record.ring,
+             ipc::CompleteEntry{.op = ipc::CompleteOp::kSent,
+                                .flags = 0,
+                                .reserved0 = 0,
+                                .slot = record.slot,
+                                .tag = record.tag,
+                                .chunk = 0,
+                                .offset = 0,
+                                .length = 0,
+                                .hw_conn_id = id_of(index).raw()});
+  }
+}
+
+void Lane::check_drained(std::uint32_t index) {
+  HwConn& conn = conns_[index];
+  if ((conn.flags & kDraining) == 0 || !tcp::is_drained(conn.tcb)) return;
+  conn.flags &= static_cast<std::uint8_t>(~kDraining);
+  const HwConnRecord& record = records_[index];
+  push_event(Event{.type = EventType::kDrained,
+                   .cause = Cause::kNothing,
+                   .id = id_of(index),
+                   .session = conn.session,
+                   .slot = record.slot,
+                   .tag = record.tag});
+}
+
+}  // namespace twinstack::engine

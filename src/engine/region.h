@@ -1,0 +1,69 @@
+// LaneRegion: the memory of one lane, laid out in bytes that somebody else provides (a memfd of the driver's that
+// outlives the engine; plain memory in tests): connection tables, pieces, control queue. The driver uses the control queue's
+// other end and reads the tables of connections that are held.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "engine/device.h"
+#include "engine/hw_conn.h"
+#include "ipc/ring.h"
+
+namespace twinstack::engine {
+
+struct LaneCapacity {
+  std::uint32_t connections = 16384;
+  std::uint32_t pieces = 262144;
+
+  friend bool operator==(const LaneCapacity&, const LaneCapacity&) = default;
+};
+
+inline constexpr std::uint32_t kCommandEntries = 16;
+
+class LaneRegion {
+ public:
+  // Bytes that a lane of this capacity needs.
+  [[nodiscard]] static std::size_t bytes_needed(const LaneCapacity& capacity) noexcept;
+
+  // Constructs everything anew in `memory`, which must be zeroed, 64-byte aligned, and of at least bytes_needed().
+  // REQUIRES: `memory` outlives the region and everybody who uses it.
+  LaneRegion(std::span<std::byte> memory, const LaneCapacity& capacity) noexcept;
+  ~LaneRegion();
+  LaneRegion(const LaneRegion&) = delete;
+  LaneRegion& operator=(const LaneRegion&) = delete;
+
+  [[nodiscard]] std::span<HwConn> conns() const noexcept { return conns_; }
+  [[nodiscard]] std::span<HwConnRecord> records() const noexcept { return records_; }
+  [[nodiscard]] std::span<Piece> pieces() const noexcept { return pieces_; }
+
+  [[nodiscard]] ipc::RingProducer<Command> command_producer() const noexcept;
+  [[nodiscard]] ipc::RingConsumer<Command> command_consumer() const noexcept;
+  [[nodiscard]] ipc::RingProducer<Reply> reply_producer() const noexcept;
+  [[nodiscard]] ipc::RingConsumer<Reply> reply_consumer() const noexcept;
+  [[nodiscard]] ipc::RingProducer<Event> event_producer() const noexcept;
+  [[nodiscard]] ipc::RingConsumer<Event> event_consumer() const noexcept;
+
+ private:
+  struct Indices {
+    ipc::RingIndex tail;
+    ipc::RingIndex head;
+    ipc::RingIndex need_wakeup;
+  };
+  struct Control {
+    Indices command;
+    Indices reply;
+    Indices event;
+  };
+
+  std::span<HwConn> conns_;
+  std::span<HwConnRecord> records_;
+  std::span<Piece> pieces_;
+  Control* control_;
+  std::span<Command> commands_;
+  std::span<Reply> replies_;
+  std::span<Event> events_;
+};
+
+}  // namespace twinstack::engine

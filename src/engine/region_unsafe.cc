@@ -1,0 +1,92 @@
+// The casts of the lane's memory stand here and nowhere else.
+#include <bit>
+#include <memory>
+#include <new>
+
+#include "base/assert.h"
+#include "engine/region.h"
+
+namespace twinstack::engine {
+namespace {
+
+// Every connection can have one kToSoftware and one kDrained outstanding, every session one kBadSession.
+std::uint32_t event_entries(const LaneCapacity& capacity) noexcept {
+  return std::bit_ceil(capacity.connections * 2 + 1024);
+}
+
+// Cuts arrays off a run of bytes, each on a 64-byte boundary; with a null base it only counts.
+class Cutter {
+ public:
+  explicit Cutter(std::byte* base) noexcept : base_(base) {}
+
+  template <typename T>
+  std::span<T> cut(std::size_t count) noexcept {
+    const std::size_t at = used_;
+    used_ = (used_ + count * sizeof(T) + 63) / 64 * 64;
+    if (base_ == nullptr) return {};
+    T* first = reinterpret_cast<T*>(base_ + at);
+    std::uninitialized_default_construct_n(first, count);
+    return {first, count};
+  }
+  [[nodiscard]] std::size_t used() const noexcept { return used_; }
+
+ private:
+  std::byte* base_;
+  std::size_t used_ = 0;
+};
+
+}  // namespace
+
+std::size_t LaneRegion::bytes_needed(const LaneCapacity& capacity) noexcept {
+  Cutter cutter(nullptr);
+  cutter.cut<HwConn>(capacity.connections);
+  cutter.cut<HwConnRecord>(capacity.connections);
+  cutter.cut<Piece>(capacity.pieces);
+  cutter.cut<Control>(1);
+  cutter.cut<Command>(kCommandEntries);
+  cutter.cut<Reply>(kCommandEntries);
+  cutter.cut<Event>(event_entries(capacity));
+  return cutter.used();
+}
+
+LaneRegion::LaneRegion(std::span<std::byte> memory, const LaneCapacity& capacity) noexcept {
+  ASSERT(memory.size() >= bytes_needed(capacity));
+  ASSERT(capacity.connections > 0 && capacity.connections <= kMaxConnectionsPerLane);
+  Cutter cutter(memory.data());
+  conns_ = cutter.cut<HwConn>(capacity.connections);
+  records_ = cutter.cut<HwConnRecord>(capacity.connections);
+  pieces_ = cutter.cut<Piece>(capacity.pieces);
+  control_ = cutter.cut<Control>(1).data();
+  commands_ = cutter.cut<Command>(kCommandEntries);
+  replies_ = cutter.cut<Reply>(kCommandEntries);
+  events_ = cutter.cut<Event>(event_entries(capacity));
+}
+
+LaneRegion::~LaneRegion() { std::destroy(conns_.begin(), conns_.end()); }
+
+ipc::RingProducer<Command> LaneRegion::command_producer() const noexcept {
+  auto& i = control_->command;
+  return {i.tail, i.head, i.need_wakeup, commands_.data(), kCommandEntries};
+}
+ipc::RingConsumer<Command> LaneRegion::command_consumer() const noexcept {
+  auto& i = control_->command;
+  return {i.tail, i.head, i.need_wakeup, commands_.data(), kCommandEntries};
+}
+ipc::RingProducer<Reply> LaneRegion::reply_producer() const noexcept {
+  auto& i = control_->reply;
+  return {i.tail, i.head, i.need_wakeup, replies_.data(), kCommandEntries};
+}
+ipc::RingConsumer<Reply> LaneRegion::reply_consumer() const noexcept {
+  auto& i = control_->reply;
+  return {i.tail, i.head, i.need_wakeup, replies_.data(), kCommandEntries};
+}
+ipc::RingProducer<Event> LaneRegion::event_producer() const noexcept {
+  auto& i = control_->event;
+  return {i.tail, i.head, i.need_wakeup, events_.data(), static_cast<std::uint32_t>(events_.size())};
+}
+ipc::RingConsumer<Event> LaneRegion::event_consumer() const noexcept {
+  auto& i = control_->event;
+  return {i.tail, i.head, i.need_wakeup, events_.data(), static_cast<std::uint32_t>(events_.size())};
+}
+
+}  // namespace twinstack::engine
