@@ -1,0 +1,69 @@
+// What a move works on: one connection with its three identities and the means of both stacks. The driver owns it; the
+// hand-off changes it. The driver's thread only.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "base/clock.h"
+#include "engine/hw_conn.h"
+#include "handoff/engine_port.h"
+#include "handoff/packet_path.h"
+#include "ipc/arena.h"
+#include "ipc/owner_gate.h"
+#include "kernel/kernel_conn.h"
+
+namespace twinstack::handoff {
+
+struct Connection {
+  // Software side: the application's slot (its Sonode) and the kernel's state.
+  const ipc::Arena* arena = nullptr;
+  std::uint32_t session = 0;
+  std::uint32_t slot = 0;
+  std::uint32_t tag = 0;
+  std::unique_ptr<kernel::KernelConn> kernel;
+
+  // Hardware side: meaningful while `hw` is not 0.
+  engine::HwConnId hw;
+  EnginePort* port = nullptr;
+  PacketPath* path = nullptr;
+  std::uint32_t ring = 0;
+  std::uint32_t hop_index = 0;
+
+  [[nodiscard]] ipc::ConnSlot& shared() const { return arena->slot(slot); }
+  [[nodiscard]] ipc::OwnerGate gate() const { return ipc::OwnerGate(shared()); }
+};
+
+// The ordered steps, by name; failures are injected and reported by these.
+enum class OffloadStep : std::uint8_t { kReserve, kOwn, kCheck, kFilter, kSteer, kFreeze, kInstall, kCommit };
+enum class UploadStep : std::uint8_t { kOwn, kHold, kExtract, kPark, kRestore, kRelease, kCommit };
+[[nodiscard]] const char* to_string(OffloadStep step) noexcept;
+[[nodiscard]] const char* to_string(UploadStep step) noexcept;
+
+// What the hand-off needs besides the connection.
+struct MoveTools {
+  kernel::Limits limits;
+  std::span<std::byte> receive_room;  // at least limits.receive_queue_bytes
+  std::span<std::byte> send_room;     // at least limits.send_queue_bytes
+  // Delivers packets that the late filter caught to their connections (the engine or the kernel, by its state).
+  std::function<void()> deliver_late;
+  std::function<Time()> now;
+  // Tests only: called before each step; an error makes the step fail there.
+  std::function<Result<>(OffloadStep)> before_offload_step;
+  std::function<Result<>(UploadStep)> before_upload_step;
+};
+
+struct MoveReport {
+  Duration pause{};  // from the freeze (data calls wait) to the first call served again
+  std::uint32_t unread_bytes = 0;
+  std::uint32_t unacked_bytes = 0;
+  std::uint32_t unsent_bytes = 0;
+  std::uint32_t held_frames = 0;  // packets that waited and were injected (upload)
+  bool congestion_restored = true;
+  int socket_error = 0;  // errno that the return took off the kernel socket: the program must be told, once (upload)
+};
+
+}  // namespace twinstack::handoff

@@ -1,0 +1,280 @@
+#include "handoff/offload.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "handoff/held_packets.h"
+#include "handoff/steps.h"
+#include "wire/build.h"
+
+namespace twinstack::handoff {
+namespace {
+
+using engine::Command;
+using engine::CommandOp;
+using ipc::Owner;
+
+// How long a data call of the program may stay inside before the move is given up. Calls inside never sleep; only a
+// thread that was stopped or preempted takes longer.
+constexpr Duration kCallDeadline = std::chrono::milliseconds(20);
+// Chunks reserved before the freeze; more are asked for when the queues are longer.
+constexpr std::uint32_t kReservedChunks = 4;
+
+struct Offload {
+  Connection& conn;
+  MoveTools& tools;
+  Command command{};  // of the reservation, then of the install
+  kernel::Snapshot snapshot{};
+  Time frozen_at{};
+
+  Result<> before(OffloadStep step) const {
+    return tools.before_offload_step ? tools.before_offload_step(step) : Result<>{};
+  }
+};
+
+std::uint32_t chunks_for(std::size_t bytes, std::uint32_t chunk_bytes) {
+  return static_cast<std::uint32_t>((bytes + chunk_bytes - 1) / chunk_bytes);
+}
+
+Result<> reserve(Offload& move) {
+  TRY(move.before(OffloadStep::kReserve));
+  Connection& conn = move.conn;
+  ASSIGN_OR_RETURN(const engine::Reply reply,
+                   conn.port->request({.op = CommandOp::kReserve,
+                                       .session = conn.session,
+                                       .slot = conn.slot,
+                                       .tag = conn.tag,
+                                       .ring = conn.ring,
+                                       .kernel_cookie = conn.kernel->cookie(),
+                                       .flow = conn.kernel->flow(),
+                                       .chunk_count = kReservedChunks}));
+  conn.hw = reply.id;
+  move.command.chunk_count = reply.chunk_count;
+  move.command.chunks = reply.chunks;
+  return {};
+}
+
+void undo_reserve(Offload& move) {
+  Connection& conn = move.conn;
+  if (move.command.chunk_count > 0) {
+    move.command.op = CommandOp::kPutChunks;
+    move.command.session = conn.session;
+    (void)conn.port->call(move.command);
+  }
+  (void)conn.port->call({.op = CommandOp::kRelease, .id = conn.hw});
+  conn.hw = engine::HwConnId();
+}
+
+Result<> own(Offload& move) {
+  TRY(move.before(OffloadStep::kOwn));
+  move.frozen_at = move.tools.now();
+  if (!move.conn.gate().begin_move(Owner::kKernel, Owner::kToEngine, kCallDeadline))
+    return error(ErrorCode::kTimeout, "a data call of the program did not end in time");
+  return {};
+}
+
+void undo_own(Offload& move) { move.conn.gate().set_owner(Owner::kKernel); }
+
+Result<> check(Offload& move) {
+  TRY(move.before(OffloadStep::kCheck));
+  return move.conn.kernel->check_eligible(move.tools.limits);
+}
+
+Result<> filter(Offload& move) {
+  TRY(move.before(OffloadStep::kFilter));
+  return move.conn.kernel->attach_late_filter();
+}
+
+// thaw() has taken the filter off when the freeze was undone.
+void undo_filter(Offload& move) {
+  (void)move.conn.kernel->detach_late_filter();
+  move.tools.deliver_late();  // to the engine, which still holds the connection
+  (void)inject_held(move.conn, 1);
+}
+
+Result<> steer(Offload& move) {
+  TRY(move.before(OffloadStep::kSteer));
+  return move.conn.path->steer(move.conn.kernel->flow(), move.conn.hw.generation());
+}
+
+// The packets that have come to the engine meanwhile are the kernel's, before those that come to it directly.
+void undo_steer(Offload& move) {
+  (void)move.conn.kernel->detach_late_filter();
+  move.tools.deliver_late();
+  (void)inject_held(move.conn, 2);
+  (void)move.conn.path->unsteer(move.conn.kernel->flow());
+  (void)inject_held(move.conn, 1);
+}
+
+Result<> freeze(Offload& move) {
+  TRY(move.before(OffloadStep::kFreeze));
+  ASSIGN_OR_RETURN(move.snapshot,
+                   move.conn.kernel->freeze({.receive = move.tools.receive_room, .send = move.tools.send_room}));
+  return {};
+}
+
+void undo_freeze(Offload& move) { (void)move.conn.kernel->thaw(); }
+
+// Makes the command's chunk list as long as the queues need it.
+Result<> fit_chunks(Offload& move, std::uint32_t needed) {
+  Command& command = move.command;
+  if (needed > engine::kMaxCommandChunks)
+    return error(ErrorCode::kNoResource, "the connection's queues exceed what one move can carry");
+  if (needed > command.chunk_count) {
+    ASSIGN_OR_RETURN(const engine::Reply more,
+                     move.conn.port->request({.op = CommandOp::kGetChunks,
+                                              .session = move.conn.session,
+                                              .chunk_count = needed - command.chunk_count}));
+    std::copy_n(more.chunks.begin(), more.chunk_count, command.chunks.begin() + command.chunk_count);
+    command.chunk_count = needed;
+  } else if (needed < command.chunk_count) {
+    Command surplus{.op = CommandOp::kPutChunks, .session = move.conn.session};
+    surplus.chunk_count = command.chunk_count - needed;
+    std::copy_n(command.chunks.begin() + needed, surplus.chunk_count, surplus.chunks.begin());
+    TRY(move.conn.port->request(surplus));
+    command.chunk_count = needed;
+  }
+  return {};
+}
+
+// Copies `bytes` to the chunks from number `at` on; returns the number of the next unused one.
+std::uint32_t copy_to_chunks(const Offload& move, std::uint32_t at, ByteView bytes) {
+  while (!bytes.empty()) {
+    const auto room = move.conn.arena->chunk(move.command.chunks[at++]);
+    const std::size_t here = std::min(room.size(), bytes.size());
+    std::memcpy(room.data(), bytes.data(), here);
+    bytes = bytes.subspan(here);
+  }
+  return at;
+}
+
+Result<> install(Offload& move) {
+  TRY(move.before(OffloadStep::kInstall));
+  const kernel::Snapshot& snapshot = move.snapshot;
+  const std::uint32_t chunk_bytes = move.conn.arena->geometry().chunk_bytes;
+  const std::size_t send_bytes = snapshot.unacked.size() + snapshot.unsent.size();
+  TRY(fit_chunks(move, chunks_for(snapshot.unread.size(), chunk_bytes) + chunks_for(send_bytes, chunk_bytes)));
+  const std::uint32_t send_at = copy_to_chunks(move, 0, snapshot.unread);
+  // Unacknowledged and unsent bytes are neighbours in the caller's room (Snapshot).
+  copy_to_chunks(move, send_at, {move.tools.send_room.data(), send_bytes});
+  Command& command = move.command;
+  command.op = CommandOp::kInstall;
+  command.id = move.conn.hw;
+  command.hop_index = move.conn.hop_index;
+  command.min = snapshot.min;
+  command.unread_bytes = static_cast<std::uint32_t>(snapshot.unread.size());
+  command.send_bytes = static_cast<std::uint32_t>(send_bytes);
+  TRY(move.conn.port->request(command));
+  command.chunk_count = 0;  // the chunks are the engine's now
+  return {};
+}
+
+Result<> commit(Offload& move) {
+  TRY(move.before(OffloadStep::kCommit));
+  Connection& conn = move.conn;
+  // The exchange of identifiers: the software side learns the hardware id; the hardware side learned slot, tag and
+  // kernel cookie with the reservation.
+  conn.shared().ring.store(conn.ring, std::memory_order_relaxed);
+  conn.shared().hw_conn_id.store(conn.hw.raw(), std::memory_order_release);
+  conn.gate().set_owner(Owner::kEngine);
+  return {};
+}
+
+}  // namespace
+
+Result<MoveReport> offload(Connection& conn, MoveTools& tools) {
+  Offload move{.conn = conn, .tools = tools};
+  UndoStack<Offload> undo(move);
+  TRY(reserve(move));
+  undo.push(undo_reserve);
+  TRY(own(move));
+  undo.push(undo_own);
+  TRY(check(move));
+  TRY(filter(move));
+  undo.push(undo_filter);
+  TRY(steer(move));
+  undo.push(undo_steer);
+  TRY(freeze(move));
+  undo.push(undo_freeze);
+  TRY(install(move));
+  TRY(commit(move));
+  undo.commit();
+  MoveReport report;
+  report.pause = tools.now() - move.frozen_at;
+  report.unread_bytes = static_cast<std::uint32_t>(move.snapshot.unread.size());
+  report.unacked_bytes = static_cast<std::uint32_t>(move.snapshot.unacked.size());
+  report.unsent_bytes = static_cast<std::uint32_t>(move.snapshot.unsent.size());
+  // Packets that waited: those of the filter are older than those of AF_XDP, and the engine takes them first.
+  tools.deliver_late();
+  (void)conn.port->call({.op = CommandOp::kActivate, .id = conn.hw});
+  (void)conn.port->call({.op = CommandOp::kNotify,
+                         .session = conn.session,
+                         .id = conn.hw,
+                         .slot = conn.slot,
+                         .tag = conn.tag,
+                         .ring = conn.ring});
+  return report;
+}
+
+namespace {
+
+// Gives bytes that the kernel acknowledged after the snapshot to the engine, as the segment that brought them.
+Result<> hand_over_late_bytes(Connection& conn, const kernel::LateBytes& late) {
+  const FlowKey& flow = conn.kernel->flow();
+  const FlowKey from_peer{.local = flow.remote,
+                          .remote = flow.local,
+                          .local_port = flow.remote_port,
+                          .remote_port = flow.local_port};
+  ASSIGN_OR_RETURN(const engine::Reply state, conn.port->request({.op = CommandOp::kQuery, .id = conn.hw}));
+  wire::Segment segment;
+  segment.seq = Seq(late.first_seq);
+  segment.ack = Seq(late.snd_una);
+  segment.flags = wire::kAck;
+  segment.window = static_cast<std::uint16_t>(state.state.min.snd_wnd >> state.state.min.snd_wscale);
+  if ((state.state.min.options & tcp::kOptTimestamps) != 0) {
+    segment.options.has_timestamps = true;
+    segment.options.ts_val = state.state.min.ts_recent;
+  }
+  std::vector<std::byte> frame(wire::kMaxHeaderBytes + late.bytes.size());
+  const auto payload_bytes = static_cast<std::uint32_t>(late.bytes.size());
+  const std::uint32_t head = wire::write_headers(frame, {}, from_peer, segment, payload_bytes);
+  std::copy(late.bytes.begin(), late.bytes.end(), frame.begin() + head);
+  frame.resize(head + late.bytes.size());
+  wire::fill_checksum(frame);
+  Command command{.op = CommandOp::kInject, .session = conn.session, .id = conn.hw};
+  const std::uint32_t chunk_bytes = conn.arena->geometry().chunk_bytes;
+  ASSIGN_OR_RETURN(const engine::Reply got,
+                   conn.port->request({.op = CommandOp::kGetChunks,
+                                       .session = conn.session,
+                                       .chunk_count = chunks_for(frame.size(), chunk_bytes)}));
+  command.frame_bytes = static_cast<std::uint32_t>(frame.size());
+  command.chunk_count = got.chunk_count;
+  command.chunks = got.chunks;
+  for (std::size_t done = 0, i = 0; done < frame.size(); done += chunk_bytes, ++i)
+    std::memcpy(conn.arena->chunk(got.chunks[i]).data(), frame.data() + done,
+                std::min<std::size_t>(chunk_bytes, frame.size() - done));
+  const auto injected = conn.port->request(command);
+  if (injected) return {};
+  command.op = CommandOp::kPutChunks;  // refused: they are still ours
+  (void)conn.port->call(command);
+  return std::unexpected(injected.error());
+}
+
+}  // namespace
+
+Result<> park(Connection& conn, MoveTools& tools) {
+  ASSIGN_OR_RETURN(const kernel::LateBytes late, conn.kernel->park(tools.receive_room));
+  if (late.bytes.empty()) return {};
+  // One IP packet carries less than 64 KB.
+  constexpr std::size_t kMost = 32768;
+  kernel::LateBytes piece = late;
+  for (std::size_t done = 0; done < late.bytes.size(); done += kMost) {
+    piece.first_seq = late.first_seq + static_cast<std::uint32_t>(done);
+    piece.bytes = late.bytes.subspan(done, std::min(kMost, late.bytes.size() - done));
+    TRY(hand_over_late_bytes(conn, piece));
+  }
+  return {};
+}
+
+}  // namespace twinstack::handoff

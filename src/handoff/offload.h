@@ -1,0 +1,19 @@
+// offload(): moves a connection from the kernel to the engine, in ordered steps each of which can be undone. From any step
+// before the commit a failure leaves the connection running in the kernel as if nothing had been tried, with the reason.
+#pragma once
+
+#include "base/result.h"
+#include "handoff/connection.h"
+
+namespace twinstack::handoff {
+
+// REQUIRES: conn.kernel in phase kRunning, owner kKernel; conn.port, path, ring, hop_index are set; hw is 0. On success
+// hw is the id. kNotEligible: it may not move (now); kNoResource: no slot, chunk or map entry; kTimeout: a call of the
+// program did not end in time.
+[[nodiscard]] Result<MoveReport> offload(Connection& conn, MoveTools& tools);
+
+// After offload() and kernel::wait_grace_period(): parks the kernel socket, off the critical path. Bytes that the kernel
+// took in after the snapshot are given to the engine. kBroken: the stream cannot be kept, reset the connection.
+[[nodiscard]] Result<> park(Connection& conn, MoveTools& tools);
+
+}  // namespace twinstack::handoff

@@ -1,0 +1,162 @@
+#include "handoff/upload.h"
+
+#include <cstring>
+
+#include "handoff/held_packets.h"
+#include "handoff/offload.h"
+#include "handoff/steps.h"
+
+namespace twinstack::handoff {
+namespace {
+
+using engine::CommandOp;
+using engine::Piece;
+using ipc::Owner;
+
+constexpr Duration kCallDeadline = std::chrono::milliseconds(20);
+constexpr int kInjectRounds = 4;
+
+struct Upload {
+  Connection& conn;
+  MoveTools& tools;
+  engine::Reply extracted{};
+  std::span<std::byte> send_queue{};  // in tools.send_room
+  std::size_t unacked_bytes = 0;
+  Time frozen_at{};
+  MoveReport report{};
+
+  Result<> before(UploadStep step) const {
+    return tools.before_upload_step ? tools.before_upload_step(step) : Result<>{};
+  }
+};
+
+Result<> own(Upload& move) {
+  TRY(move.before(UploadStep::kOwn));
+  move.frozen_at = move.tools.now();
+  if (!move.conn.gate().begin_move(Owner::kEngine, Owner::kToKernel, kCallDeadline))
+    return error(ErrorCode::kTimeout, "a data call of the program did not end in time");
+  return {};
+}
+
+void undo_own(Upload& move) { move.conn.gate().set_owner(Owner::kEngine); }
+
+Result<> hold(Upload& move) {
+  TRY(move.before(UploadStep::kHold));
+  TRY(move.conn.port->request({.op = CommandOp::kHold, .id = move.conn.hw}));
+  return {};
+}
+
+void undo_hold(Upload& move) { (void)move.conn.port->call({.op = CommandOp::kActivate, .id = move.conn.hw}); }
+
+// The send queue out of the chunks, [snd_una, write_seq).
+Result<> copy_send_queue(Upload& move) {
+  const Connection& conn = move.conn;
+  const auto pieces = conn.port->pieces();
+  std::size_t used = 0;
+  std::uint32_t skip = move.extracted.send_head_skip;
+  for (std::uint32_t at = move.extracted.send_head; at != engine::kNone; at = pieces[at].next) {
+    const Piece& piece = pieces[at];
+    const auto bytes = conn.arena->chunk(piece.chunk).subspan(piece.offset + skip, piece.bytes() - skip);
+    skip = 0;
+    if (used + bytes.size() > move.tools.send_room.size())
+      return error(ErrorCode::kNoResource, "the send queue exceeds what one move can carry");
+    std::memcpy(move.tools.send_room.data() + used, bytes.data(), bytes.size());
+    used += bytes.size();
+  }
+  move.send_queue = move.tools.send_room.first(used);
+  return {};
+}
+
+Result<> extract(Upload& move) {
+  TRY(move.before(UploadStep::kExtract));
+  ASSIGN_OR_RETURN(move.extracted, move.conn.port->request({.op = CommandOp::kExtract, .id = move.conn.hw}));
+  TRY(copy_send_queue(move));
+  tcp::MinTcp& min = move.extracted.state.min;
+  // What the program has not read stays in the shared chunks and is read from there first.
+  min.copied_seq = min.rcv_nxt;
+  move.unacked_bytes = min.snd_nxt - min.snd_una;
+  move.report.unread_bytes = move.extracted.state.unread_bytes;
+  move.report.unacked_bytes = static_cast<std::uint32_t>(move.unacked_bytes);
+  move.report.unsent_bytes = static_cast<std::uint32_t>(move.send_queue.size() - move.unacked_bytes);
+  return {};
+}
+
+Result<> ensure_parked(Upload& move) {
+  TRY(move.before(UploadStep::kPark));
+  if (move.conn.kernel->phase() != kernel::Phase::kFrozen) return {};
+  return park(move.conn, move.tools);
+}
+
+Result<> restore(Upload& move) {
+  TRY(move.before(UploadStep::kRestore));
+  const kernel::RestoreQueues queues{.unread = {}, .unacked = move.send_queue.first(move.unacked_bytes)};
+  auto restored = move.conn.kernel->restore(move.extracted.state.min, queues);
+  // Midway the socket is closed silently and can be restored again.
+  if (!restored) restored = move.conn.kernel->restore(move.extracted.state.min, queues);
+  if (!restored) return std::unexpected(std::move(restored.error()));
+  move.report.congestion_restored = restored->congestion_restored;
+  return {};
+}
+
+// Not undone: from here the connection is the kernel's.
+Result<> release(Upload& move) {
+  kernel::KernelConn& socket = *move.conn.kernel;
+  const ByteView unsent = move.send_queue.subspan(move.unacked_bytes);
+  auto released = socket.release(unsent);
+  // Nothing has happened as long as the socket is held.
+  if (!released && socket.phase() == kernel::Phase::kRestored) released = socket.release(unsent);
+  if (!released) return error(ErrorCode::kBroken, "the kernel did not let it go on: " + released.error().message());
+  move.report.socket_error = released->socket_error;
+  // An error of the connection is the program's to see; there is nobody to send the rest to.
+  if (released->unsent_taken_bytes != unsent.size() && released->socket_error == 0)
+    return error(ErrorCode::kBroken, "the kernel had no memory for the unsent bytes");
+  return {};
+}
+
+void commit(Upload& move) {
+  Connection& conn = move.conn;
+  conn.shared().hw_conn_id.store(0, std::memory_order_release);
+  conn.gate().set_owner(Owner::kKernel);
+}
+
+// Packets that waited, then those that come: first into the kernel in order, then the entry goes, then the last ones.
+// What cannot be injected now becomes stray when the engine lets go of the connection, and the driver tries again.
+void hand_packets_over(Upload& move) {
+  Connection& conn = move.conn;
+  move.tools.deliver_late();
+  const auto first = inject_held(conn, kInjectRounds);
+  (void)conn.path->unsteer(conn.kernel->flow());
+  const auto last = inject_held(conn, 1);
+  move.report.held_frames = first.value_or(0) + last.value_or(0);
+}
+
+}  // namespace
+
+Result<MoveReport> upload(Connection& conn, MoveTools& tools) {
+  Upload move{.conn = conn, .tools = tools};
+  UndoStack<Upload> undo(move);
+  TRY(own(move));
+  undo.push(undo_own);
+  TRY(hold(move));
+  undo.push(undo_hold);
+  TRY(extract(move));
+  TRY(ensure_parked(move));
+  TRY(restore(move));
+  TRY(move.before(UploadStep::kRelease));
+  undo.commit();
+  const Result<> released = release(move);
+  commit(move);
+  move.report.pause = tools.now() - move.frozen_at;
+  hand_packets_over(move);
+  (void)conn.port->call({.op = CommandOp::kRelease, .id = conn.hw});
+  conn.hw = engine::HwConnId();
+  (void)conn.port->call({.op = CommandOp::kNotify,
+                         .session = conn.session,
+                         .slot = conn.slot,
+                         .tag = conn.tag,
+                         .ring = conn.ring});
+  if (!released) return std::unexpected(released.error());
+  return move.report;
+}
+
+}  // namespace twinstack::handoff
