@@ -1,0 +1,75 @@
+// AttachedInterface: one interface that the service serves: the XDP program, a lane per queue, injection, routes. The
+// driver's thread only, but for the lanes' own threads.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "driver/lane_runner.h"
+#include "driver/service.h"
+#include "handoff/packet_path.h"
+#include "kernel/routes.h"
+#include "kernel/sock_diag.h"
+#include "nic/af_xdp/attachment.h"
+#include "nic/af_xdp/injector.h"
+
+namespace twinstack::driver {
+
+class AttachedInterface final : public handoff::PacketPath {
+ public:
+  // Attaches and makes the lanes, numbered from `first_lane` on. They do not run yet.
+  static Result<std::unique_ptr<AttachedInterface>> attach(const InterfaceOption& interface,
+                                                           const ServiceOptions& options, std::uint32_t first_lane,
+                                                           int driver_event_fd);
+
+  [[nodiscard]] const std::string& name() const noexcept { return name_; }
+  [[nodiscard]] std::uint64_t netns_cookie() const noexcept { return netns_cookie_; }
+  [[nodiscard]] std::vector<std::unique_ptr<LaneRunner>>& lanes() noexcept { return lanes_; }
+  [[nodiscard]] const nic::XdpAttachment& xdp() const noexcept { return *xdp_; }
+  [[nodiscard]] kernel::RouteTable& routes() noexcept { return *routes_; }
+  [[nodiscard]] kernel::SockDiag& diag() noexcept { return *diag_; }
+
+  // The hop table index for a flow: its next hop leaves through this interface and is known to all lanes. kNotEligible
+  // when it leaves elsewhere; nullopt while its neighbour is being resolved.
+  Result<std::optional<std::uint32_t>> hop_for(const kernel::RouteQuery& query);
+  void release_hop(std::uint32_t hop_index);
+  // Takes in route changes. Connections whose hop is given to `lost` must go back to the kernel.
+  void process_routes(const std::function<void(std::uint32_t hop_index, const std::string& why)>& lost);
+  // The lane (by position) that saw the last packets of a flow that is steered.
+  [[nodiscard]] std::uint32_t lane_of(const FlowKey& flow) const;
+
+  Result<> steer(const FlowKey& flow, std::uint32_t generation) override;
+  Result<> unsteer(const FlowKey& flow) override;
+  Result<> inject(std::span<const nic::RxFrame> frames) override;
+
+ private:
+  struct Hop {
+    std::uint32_t route_id = 0;
+    std::uint32_t users = 0;
+    kernel::NextHop next;
+  };
+
+  AttachedInterface() = default;
+  Result<> open_lanes(const ServiceOptions& options, std::uint32_t first_lane, int driver_event_fd);
+  void tell_lanes(std::uint32_t hop_index, const kernel::NextHop& next);
+
+  std::string name_;
+  std::uint64_t netns_cookie_ = 0;
+  std::unique_ptr<nic::XdpAttachment> xdp_;
+  std::unique_ptr<nic::PacketInjector> injector_;
+  std::unique_ptr<kernel::RouteTable> routes_;
+  std::optional<kernel::SockDiag> diag_;
+  std::vector<std::unique_ptr<LaneRunner>> lanes_;
+  std::map<std::uint32_t, std::uint32_t> hop_of_route_;  // route id -> hop index
+  std::vector<Hop> hops_;
+  std::vector<std::uint32_t> free_hops_;
+};
+
+}  // namespace twinstack::driver

@@ -1,0 +1,427 @@
+#include "driver/mover.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/log.h"
+#include "base/monotonic.h"
+#include "handoff/offload.h"
+#include "handoff/upload.h"
+#include "wire/build.h"
+
+namespace twinstack::driver {
+namespace {
+
+using Stack = ManagedConnection::Stack;
+
+// One install carries at most kMaxCommandChunks chunks (engine/device.h): 0.5 + 1 MiB in chunks of 16 KiB.
+constexpr std::uint32_t kReceiveQueueLimit = 512U << 10;
+constexpr std::uint32_t kSendQueueLimit = 1U << 20;
+// The engine's send queue may be longer than one that the kernel gave.
+constexpr std::size_t kSendRoom = 72U << 20;
+constexpr Duration kMinDrain = std::chrono::milliseconds(5);
+constexpr Duration kMaxDrain = std::chrono::milliseconds(60);
+constexpr Duration kUploadRetry = std::chrono::milliseconds(10);
+
+}  // namespace
+
+Result<std::unique_ptr<Mover>> Mover::create(int event_fd, std::function<void(ManagedConnection&)> closed) {
+  std::unique_ptr<Mover> self(new Mover(event_fd, std::move(closed)));
+  ASSIGN_OR_RETURN(self->late_filter_, kernel::LateFilter::load());
+  auto cwnd = kernel::CwndRestorer::load();
+  if (cwnd)
+    self->cwnd_ = std::move(*cwnd);
+  else
+    spdlog::warn("connections come back with the initial congestion window: {}", cwnd.error().message());
+  return self;
+}
+
+Mover::Mover(int event_fd, std::function<void(ManagedConnection&)> closed)
+    : closed_(std::move(closed)), receive_room_(kReceiveQueueLimit), send_room_(kSendRoom), parker_(event_fd) {
+  tools_.limits.receive_queue_bytes = kReceiveQueueLimit;
+  tools_.limits.send_queue_bytes = kSendQueueLimit;
+  tools_.receive_room = receive_room_;
+  tools_.send_room = send_room_;
+  tools_.now = monotonic_now;
+  tools_.deliver_late = [this] { on_late_packets(); };
+}
+
+kernel::LinuxShared Mover::shared_for(std::uint64_t netns_cookie) {
+  kernel::LinuxShared shared{.late_filter = late_filter_.get(), .cwnd = cwnd_.get(), .diag = nullptr};
+  for (AttachedInterface* interface : interfaces_) {
+    if (interface->netns_cookie() == netns_cookie) shared.diag = &interface->diag();
+  }
+  return shared;
+}
+
+void Mover::add(ManagedConnection& conn) { by_cookie_[conn.move.kernel->cookie()] = &conn; }
+
+void Mover::remove(ManagedConnection& conn) {
+  if (!conn.move.kernel) return;
+  const std::uint64_t cookie = conn.move.kernel->cookie();
+  const auto known = by_cookie_.find(cookie);
+  if (known != by_cookie_.end() && known->second == &conn) by_cookie_.erase(known);
+}
+
+ManagedConnection* Mover::find_hw(std::uint64_t hw_conn_id) {
+  const auto found = by_hw_.find(hw_conn_id);
+  return found == by_hw_.end() ? nullptr : found->second;
+}
+
+// Interface, next hop, lane and ring of a connection that is to be offloaded.
+Result<> Mover::find_way(ManagedConnection& conn) {
+  kernel::KernelConn& socket = *conn.move.kernel;
+  Error last{.code = ErrorCode::kNotEligible,
+             .system_errno = 0,
+             .what = "its network namespace has no interface of the service"};
+  for (AttachedInterface* interface : interfaces_) {
+    if (interface->netns_cookie() != socket.netns_cookie()) continue;
+    const auto hop = interface->hop_for({.local = socket.flow().local,
+                                         .remote = socket.flow().remote,
+                                         .scope_id = conn.linux_conn->scope_id(),
+                                         .mark = conn.linux_conn->mark(),
+                                         .bound_interface = conn.linux_conn->bound_interface(),
+                                         .traffic_class = 0});
+    if (!hop) {
+      last = hop.error();
+      continue;
+    }
+    if (!*hop) return error(ErrorCode::kNotEligible, "the address of its next hop is being resolved");
+    auto& lanes = interface->lanes();
+    // A connection stays with its first lane: chunks of that lane may still lie with the program.
+    if (conn.interface != interface || conn.move.port == nullptr) {
+      const std::uint32_t lane = interface->lane_of(socket.flow());
+      conn.move.port = &lanes[lane]->port();
+    }
+    conn.interface = interface;
+    conn.move.path = interface;
+    conn.move.hop_index = **hop;
+    const auto& geometry = conn.session->arena().geometry();
+    const std::uint32_t hint = conn.move.shared().ring_hint.load(std::memory_order_relaxed);
+    conn.move.ring = conn.move.port->lane() + geometry.lane_count * (hint % conn.session->rings_per_lane());
+    return {};
+  }
+  return std::unexpected(last);
+}
+
+Result<> Mover::offload(ManagedConnection& conn) {
+  auto done = try_offload(conn);
+  if (!done) conn.reason = done.error().message();
+  return done;
+}
+
+Result<> Mover::try_offload(ManagedConnection& conn) {
+  if (conn.in_engine()) return {};
+  if (!conn.move.kernel) return error(ErrorCode::kNotEligible, conn.reason);
+  if (conn.stays || conn.closing) return error(ErrorCode::kNotEligible, "it stays in the kernel: " + conn.reason);
+  if (conn.move.gate().owner() != ipc::Owner::kKernel)
+    return error(ErrorCode::kNotEligible, "the application has not released it");
+  // Before anything is reserved or stopped: most refusals are seen here. The move itself checks again.
+  auto way = conn.move.kernel->check_eligible(tools_.limits);
+  if (way) way = find_way(conn);
+  if (!way) {
+    ++counters_.offload_refused;
+    return way;
+  }
+  const auto moved = handoff::offload(conn.move, tools_);
+  if (!moved) {
+    conn.interface->release_hop(conn.move.hop_index);
+    ++(moved.error().code == ErrorCode::kNotEligible ? counters_.offload_refused : counters_.offload_failed);
+    return std::unexpected(moved.error());
+  }
+  ++counters_.offloads;
+  ++conn.offloads;
+  offload_pauses_.add(moved->pause);
+  conn.stack = Stack::kEngine;
+  conn.parked = false;
+  conn.upload_wanted = false;
+  conn.reason.clear();
+  by_hw_[conn.move.hw.raw()] = &conn;
+  conn.grace_ticket = parker_.request();
+  to_park_.push_back(conn.move.kernel->cookie());
+  return {};
+}
+
+void Mover::upload(ManagedConnection& conn, const std::string& why, bool drain) {
+  if (!conn.in_engine()) return;
+  conn.reason = why;
+  if (conn.stack == Stack::kDraining && drain) return;
+  conn.upload_wanted = true;
+  start_upload(conn, drain);
+}
+
+void Mover::start_upload(ManagedConnection& conn, bool drain) {
+  if (!conn.parked) return;  // park() comes back here
+  if (drain) {
+    const auto state = query(conn);
+    const engine::Reply reply = conn.move.port->call({.op = engine::CommandOp::kDrain, .id = conn.move.hw, .flag = 1});
+    if (reply.status == engine::Status::kOk && reply.drained == 0) {
+      const Duration rtt = std::chrono::microseconds(state ? state->min.srtt_us : 0);
+      conn.drain_deadline = monotonic_now() + std::clamp(rtt * 4, kMinDrain, kMaxDrain);
+      conn.stack = Stack::kDraining;
+      draining_.push_back(conn.move.kernel->cookie());
+      return;
+    }
+  }
+  finish_upload(conn);
+}
+
+void Mover::finish_upload(ManagedConnection& conn) {
+  const auto state = query(conn);
+  const std::uint64_t hw = conn.move.hw.raw();
+  const auto moved = handoff::upload(conn.move, tools_);
+  if (!moved && conn.move.hw) {
+    upload_failed(conn, moved.error());
+    return;
+  }
+  by_hw_.erase(hw);
+  if (state) {
+    conn.engine_bytes_sent += state->bytes_acked;
+    conn.engine_bytes_received += state->bytes_received;
+  }
+  left_engine(conn);
+  if (!moved) {
+    reset(conn, moved.error());
+    return;
+  }
+  ++counters_.uploads;
+  ++conn.uploads;
+  counters_.held_frames += moved->held_frames;
+  if (!moved->congestion_restored) ++counters_.congestion_not_restored;
+  upload_pauses_.add(moved->pause);
+  if (conn.closing) finish_close(conn);
+}
+
+void Mover::left_engine(ManagedConnection& conn) {
+  conn.interface->release_hop(conn.move.hop_index);
+  conn.stack = Stack::kKernel;
+  conn.parked = false;
+  conn.upload_wanted = false;
+  conn.drain_deadline = kNever;
+  conn.failed_uploads = 0;
+}
+
+// The connection goes on in the engine; the return is tried again.
+void Mover::upload_failed(ManagedConnection& conn, const Error& why) {
+  ++counters_.upload_failed;
+  ++conn.failed_uploads;
+  spdlog::warn("sk:{} could not return to the kernel (attempt {}): {}", conn.move.kernel->cookie(), conn.failed_uploads,
+               why.message());
+  conn.stack = Stack::kDraining;
+  conn.drain_deadline = monotonic_now() + kUploadRetry;
+  draining_.push_back(conn.move.kernel->cookie());
+}
+
+void Mover::park(ManagedConnection& conn) {
+  const auto parked = handoff::park(conn.move, tools_);
+  if (!parked) {
+    if (parked.error().code != ErrorCode::kBroken) {
+      // Nothing was lost; the kernel socket may be in a gap, from which it can still be restored.
+      spdlog::warn("sk:{} could not be parked: {}", conn.move.kernel->cookie(), parked.error().message());
+      conn.parked = true;
+      upload(conn, parked.error().message());
+      return;
+    }
+    give_up(conn, parked.error());
+    return;
+  }
+  conn.parked = true;
+  if (conn.upload_wanted) start_upload(conn, true);
+}
+
+// Takes a connection out of the engine without returning its state.
+void Mover::give_up(ManagedConnection& conn, const Error& why) {
+  conn.move.gate().set_owner(ipc::Owner::kToKernel);
+  (void)conn.move.port->call({.op = engine::CommandOp::kHold, .id = conn.move.hw});
+  (void)conn.move.path->unsteer(conn.move.kernel->flow());
+  (void)conn.move.port->call({.op = engine::CommandOp::kRelease, .id = conn.move.hw});
+  by_hw_.erase(conn.move.hw.raw());
+  conn.move.hw = engine::HwConnId();
+  conn.move.shared().hw_conn_id.store(0, std::memory_order_release);
+  left_engine(conn);
+  conn.move.gate().set_owner(ipc::Owner::kKernel);
+  reset(conn, why);
+}
+
+// Ends a connection whose stream cannot be kept: better a reset than wrong bytes.
+void Mover::reset(ManagedConnection& conn, const Error& why) {
+  ++counters_.broken;
+  conn.stays = true;
+  conn.reason = why.message();
+  spdlog::error("sk:{} is reset: {}", conn.move.kernel->cookie(), why.message());
+  const sockaddr unspecified{.sa_family = AF_UNSPEC, .sa_data = {}};
+  const int fd = conn.move.kernel->fd();
+  int off = 0;
+  (void)::setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &off, sizeof(off));
+  (void)::connect(fd, &unspecified, sizeof(unspecified));
+  if (conn.closing) finish_close(conn);
+}
+
+void Mover::close(ManagedConnection& conn) {
+  conn.closing = true;
+  conn.stays = true;
+  if (conn.in_engine())
+    upload(conn, "closed by the program");
+  else
+    finish_close(conn);
+}
+
+void Mover::finish_close(ManagedConnection& conn) {
+  if (conn.move.kernel) {
+    const auto& slot = conn.move.shared();
+    const bool unread = slot.rx_posted_bytes.load() != slot.rx_read_bytes.load();
+    // Linux answers a close with unread data by a reset (RFC 2525 2.17); what is unread lies in our chunks.
+    if (unread) {
+      const linger now{.l_onoff = 1, .l_linger = 0};
+      (void)::setsockopt(conn.move.kernel->fd(), SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    }
+  }
+  remove(conn);
+  closed_(conn);
+}
+
+void Mover::on_late_packets() {
+  const auto taken = late_filter_->poll([this](const kernel::LatePacket& packet) { deliver_late(packet); });
+  if (!taken) spdlog::error("late packets: {}", taken.error().message());
+}
+
+void Mover::deliver_late(const kernel::LatePacket& packet) {
+  ++counters_.late_packets;
+  const auto found = by_cookie_.find(packet.cookie);
+  if (found == by_cookie_.end() || found->second->move.path == nullptr) return;
+  ManagedConnection& conn = *found->second;
+  // As a frame of the interface; the engine looks at none of its MAC addresses, the injector puts in the right one.
+  const bool v4 = conn.move.kernel->flow().is_v4();
+  std::vector<std::byte> frame(wire::kEthernetBytes);
+  frame[12] = std::byte{static_cast<unsigned char>(v4 ? 0x08 : 0x86)};
+  frame[13] = std::byte{static_cast<unsigned char>(v4 ? 0x00 : 0xdd)};
+  frame.insert(frame.end(), packet.ip_header.begin(), packet.ip_header.end());
+  frame.insert(frame.end(), packet.tcp.begin(), packet.tcp.end());
+  const ipc::Owner owner = conn.move.gate().owner();
+  if (conn.move.hw && (owner == ipc::Owner::kToEngine || owner == ipc::Owner::kEngine)) {
+    late_to_engine(conn, frame);
+    return;
+  }
+  const ByteView part(frame);
+  const nic::RxFrame whole{.parts = {&part, 1}, .length_bytes = static_cast<std::uint32_t>(frame.size())};
+  const auto injected = conn.move.path->inject({&whole, 1});
+  if (!injected) spdlog::warn("a late packet was not injected: {}", injected.error().message());
+}
+
+void Mover::late_to_engine(ManagedConnection& conn, const std::vector<std::byte>& frame) {
+  const std::uint32_t chunk_bytes = conn.session->arena().geometry().chunk_bytes;
+  const auto count = static_cast<std::uint32_t>((frame.size() + chunk_bytes - 1) / chunk_bytes);
+  const engine::Reply got = conn.move.port->call(
+      {.op = engine::CommandOp::kGetChunks, .session = conn.move.session, .chunk_count = count});
+  if (got.status != engine::Status::kOk) return;  // dropped, as a packet on the wire
+  for (std::size_t done = 0, i = 0; done < frame.size(); done += chunk_bytes, ++i)
+    std::memcpy(conn.session->arena().chunk(got.chunks[i]).data(), frame.data() + done,
+                std::min<std::size_t>(chunk_bytes, frame.size() - done));
+  (void)conn.move.port->call({.op = engine::CommandOp::kInject,
+                              .session = conn.move.session,
+                              .id = conn.move.hw,
+                              .frame_bytes = static_cast<std::uint32_t>(frame.size()),
+                              .chunk_count = got.chunk_count,
+                              .chunks = got.chunks});
+}
+
+void Mover::on_engine_events(const std::function<void(std::uint32_t, engine::Cause)>& bad_session) {
+  for (AttachedInterface* interface : interfaces_) {
+    for (auto& lane : interface->lanes()) {
+      engine::Event event;
+      while (lane->port().take_event(event)) {
+        if (event.type == engine::EventType::kBadSession)
+          bad_session(event.session, event.cause);
+        else
+          take_event(event);
+      }
+      for (const auto& frame : lane->take_strays()) forward_stray(*interface, frame);
+    }
+  }
+}
+
+void Mover::take_event(const engine::Event& event) {
+  ManagedConnection* conn = find_hw(event.id.raw());
+  if (conn == nullptr) return;
+  if (event.type == engine::EventType::kToSoftware) {
+    // After a reset or a timeout nothing more will be acknowledged.
+    const bool drain = event.cause == engine::Cause::kPeerFin || event.cause == engine::Cause::kUrgent;
+    conn->stays = conn->stays || event.cause != engine::Cause::kUrgent;
+    upload(*conn, engine::to_string(event.cause), drain);
+  } else if (event.type == engine::EventType::kDrained && conn->stack == Stack::kDraining) {
+    finish_upload(*conn);
+  }
+}
+
+void Mover::forward_stray(AttachedInterface& interface, const std::vector<std::byte>& frame) {
+  ++counters_.stray_frames;
+  const ByteView part(frame);
+  const nic::RxFrame whole{.parts = {&part, 1}, .length_bytes = static_cast<std::uint32_t>(frame.size())};
+  const auto injected = interface.inject({&whole, 1});
+  if (!injected) spdlog::warn("a stray packet was not injected: {}", injected.error().message());
+}
+
+void Mover::on_route_events() {
+  for (AttachedInterface* interface : interfaces_) {
+    interface->process_routes([&](std::uint32_t hop_index, const std::string& why) {
+      std::vector<ManagedConnection*> gone;
+      for (auto& [hw, conn] : by_hw_)
+        if (conn->interface == interface && conn->move.hop_index == hop_index) gone.push_back(conn);
+      for (ManagedConnection* conn : gone) upload(*conn, why, false);
+    });
+  }
+}
+
+void Mover::on_time(Time now) {
+  if (!to_park_.empty()) {
+    const std::uint64_t completed = parker_.completed();
+    std::vector<std::uint64_t> ready;
+    std::erase_if(to_park_, [&](std::uint64_t cookie) {
+      const auto found = by_cookie_.find(cookie);
+      if (found == by_cookie_.end()) return true;
+      if (found->second->grace_ticket > completed) return false;
+      ready.push_back(cookie);
+      return true;
+    });
+    for (const std::uint64_t cookie : ready) {
+      const auto found = by_cookie_.find(cookie);
+      if (found != by_cookie_.end() && found->second->in_engine() && !found->second->parked) park(*found->second);
+    }
+  }
+  std::vector<std::uint64_t> late;
+  std::erase_if(draining_, [&](std::uint64_t cookie) {
+    const auto found = by_cookie_.find(cookie);
+    if (found == by_cookie_.end() || found->second->stack != Stack::kDraining) return true;
+    if (found->second->drain_deadline > now) return false;
+    late.push_back(cookie);
+    return true;
+  });
+  for (const std::uint64_t cookie : late) {
+    const auto found = by_cookie_.find(cookie);
+    if (found == by_cookie_.end()) continue;
+    if (found->second->failed_uploads == 0) ++counters_.drain_deadlines;
+    finish_upload(*found->second);
+  }
+}
+
+Time Mover::next_deadline() const {
+  Time next = kNever;
+  for (const std::uint64_t cookie : draining_) {
+    const auto found = by_cookie_.find(cookie);
+    if (found != by_cookie_.end()) next = std::min(next, found->second->drain_deadline);
+  }
+  return next;
+}
+
+Result<ipc::HwConnState> Mover::query(const ManagedConnection& conn) const {
+  if (!conn.move.hw) return error(ErrorCode::kNotFound, "the engine does not serve it");
+  const engine::Reply reply = conn.move.port->call({.op = engine::CommandOp::kQuery, .id = conn.move.hw});
+  if (reply.status != engine::Status::kOk) return error(ErrorCode::kNotFound, engine::to_string(reply.status));
+  return reply.state;
+}
+
+}  // namespace twinstack::driver

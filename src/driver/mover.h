@@ -1,0 +1,112 @@
+// Mover: carries out moves, and keeps what a connection needs between them: the grace period before the kernel socket
+// is parked, the drain before a return, retries, the close of connections whose program is gone. Maps the identifiers.
+// The driver's thread only.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "driver/attached_interface.h"
+#include "driver/parker.h"
+#include "driver/pause_stats.h"
+#include "driver/session.h"
+#include "kernel/cwnd.h"
+#include "kernel/late_filter.h"
+
+namespace twinstack::driver {
+
+struct MoverCounters {
+  std::uint64_t offloads = 0;
+  std::uint64_t uploads = 0;
+  std::uint64_t offload_refused = 0;     // not eligible
+  std::uint64_t offload_failed = 0;      // tried and undone
+  std::uint64_t upload_failed = 0;       // tried and undone; tried again
+  std::uint64_t drain_deadlines = 0;     // returned with unacknowledged data
+  std::uint64_t held_frames = 0;         // packets that waited during an upload
+  std::uint64_t late_packets = 0;        // packets that the late filter caught
+  std::uint64_t stray_frames = 0;        // packets that came to the engine after their connection had left
+  std::uint64_t broken = 0;              // streams that could not be kept: reset
+  std::uint64_t congestion_not_restored = 0;
+};
+
+class Mover {
+ public:
+  // `event_fd`: eventfd of the driver's loop. `closed(conn)`: a connection is finished and may be destroyed.
+  static Result<std::unique_ptr<Mover>> create(int event_fd, std::function<void(ManagedConnection&)> closed);
+  Mover(const Mover&) = delete;
+  Mover& operator=(const Mover&) = delete;
+
+  void set_interfaces(std::vector<AttachedInterface*> interfaces) { interfaces_ = std::move(interfaces); }
+  [[nodiscard]] int late_fd() const noexcept { return late_filter_->poll_fd(); }
+  // For LinuxKernelConn::create(); the diagnosis socket is that of the interface's namespace.
+  [[nodiscard]] kernel::LinuxShared shared_for(std::uint64_t netns_cookie);
+
+  void add(ManagedConnection& conn);
+  void remove(ManagedConnection& conn);
+
+  // Moves it to the engine now; the reason of a refusal is in conn.reason as well.
+  Result<> offload(ManagedConnection& conn);
+  // Moves it to the kernel as soon as it is parked and, with `drain`, everything sent is acknowledged.
+  void upload(ManagedConnection& conn, const std::string& why, bool drain = true);
+  // The program has closed it: brings it to the kernel if need be and closes our descriptor as the program's would.
+  void close(ManagedConnection& conn);
+
+  // A connection that could not be returned before the service had to stop: it is reset.
+  void give_up(ManagedConnection& conn, const Error& why);
+
+  void on_late_packets();
+  void on_engine_events(const std::function<void(std::uint32_t session_number, engine::Cause)>& bad_session);
+  void on_route_events();
+  // Grace periods that ended, drain deadlines that passed.
+  void on_time(Time now);
+  [[nodiscard]] Time next_deadline() const;
+
+  [[nodiscard]] Result<ipc::HwConnState> query(const ManagedConnection& conn) const;
+  [[nodiscard]] const std::unordered_map<std::uint64_t, ManagedConnection*>& by_cookie() const { return by_cookie_; }
+
+  [[nodiscard]] const PauseStats& offload_pauses() const noexcept { return offload_pauses_; }
+  [[nodiscard]] const PauseStats& upload_pauses() const noexcept { return upload_pauses_; }
+  [[nodiscard]] const MoverCounters& counters() const noexcept { return counters_; }
+  [[nodiscard]] kernel::LateFilterStats late_stats() const { return late_filter_->stats(); }
+
+ private:
+  Mover(int event_fd, std::function<void(ManagedConnection&)> closed);
+  Result<> find_way(ManagedConnection& conn);
+  Result<> try_offload(ManagedConnection& conn);
+  void start_upload(ManagedConnection& conn, bool drain);
+  void finish_upload(ManagedConnection& conn);
+  void upload_failed(ManagedConnection& conn, const Error& why);
+  void park(ManagedConnection& conn);
+  void reset(ManagedConnection& conn, const Error& why);
+  void left_engine(ManagedConnection& conn);
+  void finish_close(ManagedConnection& conn);
+  void deliver_late(const kernel::LatePacket& packet);
+  void late_to_engine(ManagedConnection& conn, const std::vector<std::byte>& frame);
+  void take_event(const engine::Event& event);
+  void forward_stray(AttachedInterface& interface, const std::vector<std::byte>& frame);
+  ManagedConnection* find_hw(std::uint64_t hw_conn_id);
+
+  std::function<void(ManagedConnection&)> closed_;
+  std::unique_ptr<kernel::LateFilter> late_filter_;
+  std::unique_ptr<kernel::CwndRestorer> cwnd_;
+  std::vector<AttachedInterface*> interfaces_;
+  std::vector<std::byte> receive_room_;
+  std::vector<std::byte> send_room_;
+  handoff::MoveTools tools_;
+  std::unordered_map<std::uint64_t, ManagedConnection*> by_cookie_;
+  std::unordered_map<std::uint64_t, ManagedConnection*> by_hw_;
+  std::vector<std::uint64_t> to_park_;   // cookies, in the order of their tickets
+  std::vector<std::uint64_t> draining_;  // cookies
+  PauseStats offload_pauses_;
+  PauseStats upload_pauses_;
+  MoverCounters counters_;
+  Parker parker_;
+};
+
+}  // namespace twinstack::driver

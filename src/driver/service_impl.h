@@ -1,0 +1,96 @@
+// The insides of Service: the driver's loop and what it serves. One thread.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/unique_fd.h"
+#include "driver/attached_interface.h"
+#include "driver/control_server.h"
+#include "driver/control_target.h"
+#include "driver/mover.h"
+#include "driver/service.h"
+#include "driver/session.h"
+
+namespace twinstack::driver {
+
+class Service::Impl final : public ControlTarget {
+ public:
+  explicit Impl(ServiceOptions options) : options_(std::move(options)) {}
+  ~Impl() override;
+
+  // service.cc: set-up, loop, end.
+  Result<> set_up();
+  Result<> run();
+
+  // service_control.cc: what the command line asks.
+  [[nodiscard]] std::vector<ConnectionView> connections() override;
+  MoveOutcome offload(const ConnectionFilter& filter) override;
+  MoveOutcome upload(const ConnectionFilter& filter) override;
+  void churn(std::chrono::milliseconds interval, std::chrono::milliseconds duration) override;
+  [[nodiscard]] ServiceStats stats() override;
+
+ private:
+  enum class Source : std::uint32_t { kListen, kSignal, kEvent, kLate, kRoutes, kControl, kGreeting, kSession };
+
+  Result<> open_sockets();
+  Result<> watch(int fd, Source source, std::uint32_t number);
+  Result<> loop();
+  void dispatch(Source source, std::uint32_t number);
+  void on_time(Time now);
+  [[nodiscard]] Time next_deadline(Time now) const;
+  void begin_stop();
+  void end_stop();
+  [[nodiscard]] bool all_home() const;
+
+  // service_sessions.cc: applications.
+  void accept_applications();
+  void greet(std::uint32_t number);
+  void serve(std::uint32_t number);
+  Result<> handle(Session& session, std::span<const std::byte> message, std::vector<UniqueFd> fds);
+  Result<> on_register(Session& session, const ipc::Register& message, std::vector<UniqueFd> fds);
+  Result<> on_close(Session& session, const ipc::Close& message);
+  Result<> on_upload(Session& session, const ipc::Upload& message);
+  Result<> on_query(Session& session, const ipc::Query& message);
+  ManagedConnection* find(Session& session, std::uint32_t slot, std::uint32_t tag);
+  void end_session(Session& session, const std::string& why);
+  void connection_closed(ManagedConnection& conn);
+  void bury_sessions();
+
+  // service_control.cc
+  [[nodiscard]] ConnectionView view(const ManagedConnection& conn);
+  MoveOutcome order(const ConnectionFilter& filter, bool to_engine);
+  void apply_policy(Time now);
+  void churn_once(Time now);
+
+  ServiceOptions options_;
+  std::vector<std::unique_ptr<AttachedInterface>> interfaces_;
+  std::vector<LaneRunner*> lanes_;
+  UniqueFd epoll_;
+  UniqueFd signals_;
+  UniqueFd event_;
+  UniqueFd listen_;
+  std::unique_ptr<Mover> mover_;
+  std::unique_ptr<ControlServer> control_;
+  std::map<std::uint32_t, UniqueFd> greetings_;  // connected, no Hello yet
+  std::map<std::uint32_t, std::unique_ptr<Session>> sessions_;
+  std::uint32_t next_greeting_ = 0;
+  std::uint64_t next_session_id_ = 1;
+  std::vector<std::uint32_t> finished_sessions_;
+  std::uint64_t broken_sessions_ = 0;
+
+  Time policy_due_ = kNever;
+  Time churn_due_ = kNever;
+  Time churn_end_ = kNever;
+  Duration churn_interval_{};
+  bool churn_to_engine_ = true;
+
+  bool stopping_ = false;
+  Time stop_deadline_ = kNever;
+};
+
+}  // namespace twinstack::driver

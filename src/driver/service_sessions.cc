@@ -1,0 +1,239 @@
+// Applications: sessions and their messages. A message that breaks the protocol ends the session that sent it.
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "base/log.h"
+#include "base/monotonic.h"
+#include "driver/service_impl.h"
+#include "ipc/channel.h"
+
+namespace twinstack::driver {
+namespace {
+
+constexpr std::size_t kMaxGreetings = 64;
+constexpr std::uint32_t kMaxSessions = 4096;
+// Messages of one session in a row before the others have their turn.
+constexpr int kMessagesPerTurn = 64;
+
+template <typename Message>
+Result<Message> decode(std::span<const std::byte> bytes) {
+  Message message;
+  if (bytes.size() != sizeof(message)) return error(ErrorCode::kProtocol, "a message of the wrong size");
+  std::memcpy(&message, bytes.data(), sizeof(message));
+  if (message.head.size_bytes != sizeof(message)) return error(ErrorCode::kProtocol, "a message that lies about its size");
+  return message;
+}
+
+void refuse(int socket, const std::string& why) {
+  ipc::Refused message{.head = {.type = ipc::MessageType::kRefused, .size_bytes = sizeof(message)}, .reason = {}};
+  std::copy_n(why.begin(), std::min(why.size(), message.reason.size() - 1), message.reason.begin());
+  (void)ipc::send_message(socket, std::as_bytes(std::span(&message, 1)), {});
+}
+
+}  // namespace
+
+void Service::Impl::accept_applications() {
+  for (;;) {
+    UniqueFd socket(::accept4(listen_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!socket) return;
+    if (greetings_.size() >= kMaxGreetings) continue;  // closed: the library goes on without us
+    const std::uint32_t number = next_greeting_++;
+    if (!watch(socket.get(), Source::kGreeting, number)) continue;
+    greetings_.emplace(number, std::move(socket));
+  }
+}
+
+void Service::Impl::greet(std::uint32_t number) {
+  const auto found = greetings_.find(number);
+  if (found == greetings_.end()) return;
+  UniqueFd socket = std::move(found->second);
+  greetings_.erase(found);
+  (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, socket.get(), nullptr);
+  std::array<std::byte, 512> buffer;
+  const auto received = ipc::receive_message(socket.get(), buffer, MSG_DONTWAIT);
+  if (!received || received->size_bytes == 0) return;
+  const auto hello = decode<ipc::Hello>(std::span(buffer).first(received->size_bytes));
+  if (!hello || hello->head.type != ipc::MessageType::kHello || hello->version != ipc::kLayoutVersion) {
+    refuse(socket.get(), "the library and the service are of different versions");
+    return;
+  }
+  std::uint32_t free_number = 0;
+  while (sessions_.contains(free_number)) ++free_number;
+  if (free_number >= kMaxSessions) {
+    refuse(socket.get(), "the service has as many applications as it can serve");
+    return;
+  }
+  auto session = Session::open(std::move(socket), free_number, next_session_id_++, *hello, lanes_);
+  if (!session) {
+    spdlog::warn("an application could not be accepted: {}", session.error().message());
+    return;
+  }
+  if (!watch((*session)->socket(), Source::kSession, free_number)) return;
+  spdlog::debug("session {}: {} (pid {})", (*session)->id(), (*session)->program(), (*session)->pid());
+  sessions_.emplace(free_number, std::move(*session));
+}
+
+void Service::Impl::serve(std::uint32_t number) {
+  const auto found = sessions_.find(number);
+  if (found == sessions_.end() || found->second->ending) return;
+  Session& session = *found->second;
+  alignas(8) std::array<std::byte, 1024> buffer;
+  for (int i = 0; i < kMessagesPerTurn && !session.ending; ++i) {
+    auto received = ipc::receive_message(session.socket(), buffer, MSG_DONTWAIT);
+    if (!received) {
+      if (received.error().system_errno == EAGAIN) return;
+      end_session(session, received.error().message());
+      return;
+    }
+    if (received->size_bytes == 0) {
+      end_session(session, "the program has ended");
+      return;
+    }
+    const auto handled = handle(session, std::span(buffer).first(received->size_bytes), std::move(received->fds));
+    if (!handled) {
+      ++broken_sessions_;
+      end_session(session, handled.error().message());
+    }
+  }
+}
+
+Result<> Service::Impl::handle(Session& session, std::span<const std::byte> message, std::vector<UniqueFd> fds) {
+  ipc::MessageHead head;
+  if (message.size() < sizeof(head)) return error(ErrorCode::kProtocol, "a message without head");
+  std::memcpy(&head, message.data(), sizeof(head));
+  switch (head.type) {
+    case ipc::MessageType::kRegister: {
+      ASSIGN_OR_RETURN(const auto body, decode<ipc::Register>(message));
+      return on_register(session, body, std::move(fds));
+    }
+    case ipc::MessageType::kClose: {
+      ASSIGN_OR_RETURN(const auto body, decode<ipc::Close>(message));
+      return on_close(session, body);
+    }
+    case ipc::MessageType::kUpload: {
+      ASSIGN_OR_RETURN(const auto body, decode<ipc::Upload>(message));
+      return on_upload(session, body);
+    }
+    case ipc::MessageType::kQuery: {
+      ASSIGN_OR_RETURN(const auto body, decode<ipc::Query>(message));
+      return on_query(session, body);
+    }
+    default: return error(ErrorCode::kProtocol, "an unknown message");
+  }
+}
+
+ManagedConnection* Service::Impl::find(Session& session, std::uint32_t slot, std::uint32_t tag) {
+  const auto found = session.connections.find(slot);
+  return found != session.connections.end() && found->second->move.tag == tag ? found->second.get() : nullptr;
+}
+
+Result<> Service::Impl::on_register(Session& session, const ipc::Register& message, std::vector<UniqueFd> fds) {
+  if (fds.size() != 1 || message.slot >= session.arena().geometry().slot_count ||
+      session.connections.contains(message.slot))
+    return error(ErrorCode::kProtocol, "a registration that contradicts the arena");
+  auto conn = std::make_unique<ManagedConnection>();
+  conn->session = &session;
+  conn->program_fd = message.program_fd;
+  conn->move.arena = &session.arena();
+  conn->move.session = session.number();
+  conn->move.slot = message.slot;
+  conn->move.tag = message.tag;
+  auto created = kernel::LinuxKernelConn::create(std::move(fds[0]), mover_->shared_for(0));
+  if (created) {
+    (*created)->set_shared(mover_->shared_for((*created)->netns_cookie()));
+    const auto other = mover_->by_cookie().find((*created)->cookie());
+    if (other != mover_->by_cookie().end()) {
+      // The same socket twice: two holders, of which one would not see the moves of the other.
+      conn->reason = "another descriptor of the same socket is registered";
+      other->second->stays = true;
+      mover_->upload(*other->second, conn->reason);
+    } else {
+      conn->linux_conn = created->get();
+      conn->move.kernel = std::move(*created);
+      conn->move.shared().kernel_cookie.store(conn->move.kernel->cookie(), std::memory_order_release);
+      mover_->add(*conn);
+    }
+  } else {
+    conn->reason = created.error().message();
+  }
+  conn->stays = conn->move.kernel == nullptr;
+  ManagedConnection& known = *session.connections.emplace(message.slot, std::move(conn)).first->second;
+  if (options_.policy == Policy::kManual || known.stays || stopping_) return {};
+  if (options_.policy == Policy::kAll && mover_->offload(known)) return {};
+  policy_due_ = std::min(policy_due_, monotonic_now() + std::chrono::milliseconds(50));
+  return {};
+}
+
+Result<> Service::Impl::on_close(Session& session, const ipc::Close& message) {
+  ManagedConnection* conn = find(session, message.slot, message.tag);
+  if (conn == nullptr) return error(ErrorCode::kProtocol, "a close of a connection that is not registered");
+  mover_->close(*conn);
+  return {};
+}
+
+Result<> Service::Impl::on_upload(Session& session, const ipc::Upload& message) {
+  ManagedConnection* conn = find(session, message.slot, message.tag);
+  if (conn == nullptr) return error(ErrorCode::kProtocol, "an upload of a connection that is not registered");
+  const auto end = std::find(message.reason.begin(), message.reason.end(), '\0');
+  const std::string why(message.reason.begin(), end);
+  if (message.stay != 0) conn->stays = true;
+  conn->reason = why;
+  mover_->upload(*conn, why);
+  return {};
+}
+
+Result<> Service::Impl::on_query(Session& session, const ipc::Query& message) {
+  ipc::QueryReply reply{.head = {.type = ipc::MessageType::kQueryReply, .size_bytes = sizeof(reply)},
+                        .request = message.request,
+                        .found = 0,
+                        .state = {}};
+  const ManagedConnection* conn = find(session, message.slot, message.tag);
+  if (conn != nullptr) {
+    if (const auto state = mover_->query(*conn); state) {
+      reply.found = 1;
+      reply.state = *state;
+    }
+  }
+  const auto sent = ipc::send_message(session.socket(), std::as_bytes(std::span(&reply, 1)), {});
+  if (!sent) return error(ErrorCode::kProtocol, "the application does not read its socket");
+  return {};
+}
+
+// The application is gone or has broken the protocol: its connections end as the kernel would end them.
+void Service::Impl::end_session(Session& session, const std::string& why) {
+  if (session.ending) return;
+  session.ending = true;
+  spdlog::info("session {} ({}, pid {}) ends: {}", session.id(), session.program(), session.pid(), why);
+  (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, session.socket(), nullptr);
+  // A program that goes on without us must see that its connections are the kernel's.
+  session.arena().header().service_state.store(ipc::ServiceState::kStopped, std::memory_order_seq_cst);
+  std::vector<ManagedConnection*> all;
+  for (auto& [slot, conn] : session.connections) all.push_back(conn.get());
+  if (all.empty()) finished_sessions_.push_back(session.number());
+  for (ManagedConnection* conn : all) mover_->close(*conn);
+}
+
+void Service::Impl::connection_closed(ManagedConnection& conn) {
+  Session& session = *conn.session;
+  const std::uint32_t slot = conn.move.slot;
+  ipc::OwnerGate gate = conn.move.gate();
+  session.connections.erase(slot);  // closes our descriptor of the socket
+  gate.set_owner(ipc::Owner::kFree);
+  if (session.ending && session.connections.empty()) finished_sessions_.push_back(session.number());
+}
+
+void Service::Impl::bury_sessions() {
+  for (const std::uint32_t number : finished_sessions_) {
+    const auto found = sessions_.find(number);
+    if (found == sessions_.end()) continue;
+    ::shutdown(found->second->socket(), SHUT_RDWR);
+    sessions_.erase(found);
+  }
+  finished_sessions_.clear();
+}
+
+}  // namespace twinstack::driver

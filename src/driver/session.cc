@@ -1,0 +1,58 @@
+#include "driver/session.h"
+
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <span>
+
+#include "base/assert.h"
+#include "ipc/channel.h"
+
+namespace twinstack::driver {
+
+Result<std::unique_ptr<Session>> Session::open(UniqueFd socket, std::uint32_t number, std::uint64_t id,
+                                               const ipc::Hello& hello, const std::vector<LaneRunner*>& lanes) {
+  ucred peer{};
+  socklen_t length = sizeof(peer);
+  if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0)
+    return system_error("getsockopt(SO_PEERCRED)");
+  ASSIGN_OR_RETURN(ipc::Arena arena,
+                   ipc::Arena::create({.lane_count = static_cast<std::uint32_t>(lanes.size())}, id));
+  std::unique_ptr<Session> self(new Session(std::move(socket), number, id, std::move(arena), lanes));
+  self->pid_ = peer.pid;
+  self->uid_ = peer.uid;
+  const auto end = std::find(hello.program.begin(), hello.program.end(), '\0');
+  self->program_.assign(hello.program.begin(), end);
+  TRY(self->welcome(lanes));
+  return self;
+}
+
+Session::Session(UniqueFd socket, std::uint32_t number, std::uint64_t id, ipc::Arena arena,
+                 const std::vector<LaneRunner*>& lanes)
+    : socket_(std::move(socket)), number_(number), id_(id), arena_(std::move(arena)), lanes_(lanes) {}
+
+Result<> Session::welcome(const std::vector<LaneRunner*>& lanes) {
+  const auto& geometry = arena_.geometry();
+  std::vector<int> fds{arena_.fd()};
+  for (const LaneRunner* lane : lanes) fds.push_back(lane->doorbell_fd());
+  std::vector<int> events;
+  for (std::uint32_t i = 0; i < geometry.ring_count; ++i) {
+    UniqueFd event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!event) return system_error("eventfd");
+    events.push_back(event.get());
+    ring_events_.push_back(std::move(event));
+  }
+  fds.insert(fds.end(), events.begin(), events.end());
+  for (LaneRunner* lane : lanes) lane->open_session(number_, arena_, events);
+  const ipc::Welcome message{
+      .head = {.type = ipc::MessageType::kWelcome, .size_bytes = sizeof(message)}, .session_id = id_, .geometry = geometry};
+  return ipc::send_message(socket_.get(), std::as_bytes(std::span(&message, 1)), fds);
+}
+
+Session::~Session() {
+  for (auto& [slot, conn] : connections) ASSERT(!conn->in_engine());
+  for (LaneRunner* lane : lanes_) lane->close_session(number_);
+}
+
+}  // namespace twinstack::driver
