@@ -2,6 +2,9 @@
  * kernel. One program and one pair of maps per interface. Runs in native and in generic mode; `frags` because frames
  * may lie in several buffers (GSO super-packets, jumbo frames): only the first one is looked at.
  *
+ * Frames that PacketInjector puts into the kernel come by here again in generic mode: it gives them the interface's own
+ * MAC as source too, which no frame from a link has, and they are passed on whatever the map says.
+ *
  * It passes on, and never drops, whatever it does not understand: VLAN tags, IPv4 options and fragments, IPv6 extension
  * headers, truncated packets, a steered flow on a queue without a socket. The late-packet filter on the kernel socket
  * catches what belongs to an offloaded connection all the same.
@@ -37,6 +40,12 @@ struct {
 #define IPV4_MORE_FRAGMENTS 0x2000
 #define IPV4_OFFSET 0x1fff
 
+static __always_inline int is_injected(const struct ethhdr *eth) {
+  const __u16 *destination = (const __u16 *)eth->h_dest;
+  const __u16 *source = (const __u16 *)eth->h_source;
+  return destination[0] == source[0] && destination[1] == source[1] && destination[2] == source[2];
+}
+
 /* Fills the addresses of `key` from an IPv4 header; the TCP header behind it, or NULL. */
 static __always_inline struct tcphdr *ipv4_flow(struct iphdr *ip, void *data_end, struct ts_flow *key) {
   if ((void *)(ip + 1) > data_end) return NULL;
@@ -71,6 +80,7 @@ int ts_steer_xdp(struct xdp_md *ctx) {
   struct tcphdr *tcp = NULL;
 
   if ((void *)(eth + 1) > data_end) return XDP_PASS;
+  if (is_injected(eth)) return XDP_PASS;
   if (eth->h_proto == bpf_htons(ETH_P_IP)) {
     tcp = ipv4_flow((struct iphdr *)(eth + 1), data_end, &key);
   } else if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {

@@ -100,6 +100,10 @@ TEST_P(FirstMove, BackAndForthUnderLoad) {
   std::printf("bytes %lu %lu, peer RST %lu RTO %lu retrans %lu\n", to_served_got_, to_peer_got_,
               net_counter(*pair_, Side::kA, "TcpEstabResets"), net_counter(*pair_, Side::kA, "TcpExtTCPTimeouts"),
               net_counter(*pair_, Side::kA, "TcpRetransSegs"));
+  for (const Side side : {Side::kA, Side::kB}) {
+    const auto counters = pair_->run(side, "nstat -az | grep -E 'Tcp|IpExt' | grep -v ' 0  '");
+    if (counters) std::printf("%s\n", counters->text.c_str());
+  }
   EXPECT_GT(to_served_got_, 1000000U);
   EXPECT_GT(to_peer_got_, 100000U);
 }

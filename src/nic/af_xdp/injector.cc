@@ -172,7 +172,9 @@ Result<> PacketInjector::run(InjectionCount& count) {
   if (frames == 0) return {};
   std::uint32_t longest = kEthernetBytes;
   for (std::uint32_t i = 0; i < frames; ++i) {
-    std::memcpy(program_->frames[i].bytes, mac_.data(), mac_.size());  // a stranger's MAC would be dropped
+    // Destination: a stranger's MAC would be dropped. Source: the mark that steer.bpf.c lets pass.
+    std::memcpy(program_->frames[i].bytes, mac_.data(), mac_.size());
+    std::memcpy(program_->frames[i].bytes + mac_.size(), mac_.data(), mac_.size());
     longest = std::max(longest, program_->frames[i].length_bytes);
   }
   program_->skeleton->bss->ts_frame_count = frames;

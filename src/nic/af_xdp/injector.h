@@ -1,7 +1,7 @@
 // PacketInjector: hands frames into the kernel's receive path of an interface, as if the device had received them:
 // packets that waited for us while a connection moved back. By BPF_PROG_TEST_RUN with live frames (Linux 5.18), so
-// nothing passes through an XDP program of a native driver again; generic XDP does see them (take the flow out of the
-// steering map first).
+// nothing passes through an XDP program of a native driver again; generic XDP does see them, and steer.bpf.c passes
+// them on by their mark (source MAC = destination MAC), also while their flow is steered.
 //
 // What goes in is made good first: the destination is the interface's own MAC, a partial checksum (local peer, GRO) is
 // completed, a TCP super-packet is cut into segments that fit the MTU. A frame with a wrong checksum is refused and
