@@ -1,0 +1,289 @@
+#include "sockets/options.h"
+
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "sockets/layer.h"
+#include "sockets/process.h"
+#include "sockets/real_calls.h"
+#include "sockets/tcp_info.h"
+#include "sockets/transfer.h"
+
+namespace twinstack::sockets {
+namespace {
+
+// What an option means while the engine owns the connection.
+enum class Treatment : std::uint8_t {
+  kKernelSocket,  // the kernel's socket keeps it through a move, and the engine has nothing to do with it
+  kBringBack,     // the kernel does it; the connection may be moved again afterwards
+  kStay,          // the engine does not do it, and never will for this connection
+};
+
+struct Rule {
+  int level;
+  int name;
+  Treatment set;
+  Treatment get;
+};
+
+using enum Treatment;
+
+// Everything that is not here is kBringBack. SO_KEEPALIVE is: the parked socket has it switched off.
+constexpr std::array kRules = {
+    // Used by the kernel alone, at close or in calls that wait.
+    Rule{SOL_SOCKET, SO_LINGER, kKernelSocket, kKernelSocket},
+    Rule{SOL_SOCKET, SO_RCVTIMEO, kKernelSocket, kKernelSocket},
+    Rule{SOL_SOCKET, SO_SNDTIMEO, kKernelSocket, kKernelSocket},
+    // Sizes of the kernel's buffers; a hint to TCP, and the engine has buffers of its own.
+    Rule{SOL_SOCKET, SO_SNDBUF, kKernelSocket, kKernelSocket},
+    Rule{SOL_SOCKET, SO_RCVBUF, kKernelSocket, kKernelSocket},
+    // Constants, and what a move keeps.
+    Rule{SOL_SOCKET, SO_TYPE, kKernelSocket, kKernelSocket},
+    Rule{SOL_SOCKET, SO_DOMAIN, kKernelSocket, kKernelSocket},
+    Rule{SOL_SOCKET, SO_PROTOCOL, kKernelSocket, kKernelSocket},
+    Rule{SOL_SOCKET, SO_ACCEPTCONN, kKernelSocket, kKernelSocket},
+    Rule{SOL_SOCKET, SO_COOKIE, kKernelSocket, kKernelSocket},
+    Rule{SOL_SOCKET, SO_PEERCRED, kKernelSocket, kKernelSocket},
+    Rule{SOL_SOCKET, SO_BINDTODEVICE, kBringBack, kKernelSocket},
+    Rule{SOL_SOCKET, SO_MARK, kBringBack, kKernelSocket},
+    Rule{SOL_SOCKET, SO_PRIORITY, kBringBack, kKernelSocket},
+    Rule{IPPROTO_TCP, TCP_NODELAY, kBringBack, kKernelSocket},
+    Rule{IPPROTO_TCP, TCP_CORK, kBringBack, kKernelSocket},
+    Rule{IPPROTO_TCP, TCP_KEEPIDLE, kBringBack, kKernelSocket},
+    Rule{IPPROTO_TCP, TCP_KEEPINTVL, kBringBack, kKernelSocket},
+    Rule{IPPROTO_TCP, TCP_KEEPCNT, kBringBack, kKernelSocket},
+    Rule{IPPROTO_TCP, TCP_USER_TIMEOUT, kBringBack, kKernelSocket},
+    Rule{IPPROTO_TCP, TCP_LINGER2, kKernelSocket, kKernelSocket},
+    Rule{IPPROTO_IP, IP_TOS, kBringBack, kKernelSocket},
+    Rule{IPPROTO_IP, IP_TTL, kBringBack, kKernelSocket},
+    Rule{IPPROTO_IPV6, IPV6_TCLASS, kBringBack, kKernelSocket},
+    Rule{IPPROTO_IPV6, IPV6_V6ONLY, kBringBack, kKernelSocket},
+    // Control messages, filters, record layers: only the kernel's socket has them.
+    Rule{SOL_SOCKET, SO_TIMESTAMP, kStay, kBringBack},
+    Rule{SOL_SOCKET, SO_TIMESTAMPNS, kStay, kBringBack},
+    Rule{SOL_SOCKET, SO_TIMESTAMPING, kStay, kBringBack},
+    Rule{SOL_SOCKET, SO_ZEROCOPY, kStay, kBringBack},
+    Rule{SOL_SOCKET, SO_OOBINLINE, kStay, kBringBack},
+    Rule{SOL_SOCKET, SO_RCVLOWAT, kStay, kBringBack},
+    Rule{SOL_SOCKET, SO_PEEK_OFF, kStay, kBringBack},
+    Rule{SOL_SOCKET, SO_ATTACH_FILTER, kStay, kBringBack},
+    Rule{SOL_SOCKET, SO_DETACH_FILTER, kStay, kBringBack},
+    Rule{SOL_SOCKET, SO_ATTACH_BPF, kStay, kBringBack},
+    Rule{SOL_SOCKET, SO_LOCK_FILTER, kStay, kBringBack},
+    Rule{IPPROTO_TCP, TCP_REPAIR, kStay, kStay},
+    Rule{IPPROTO_TCP, TCP_ULP, kStay, kBringBack},
+    Rule{IPPROTO_TCP, TCP_MD5SIG, kStay, kBringBack},
+    Rule{IPPROTO_TCP, TCP_MD5SIG_EXT, kStay, kBringBack},
+    Rule{IPPROTO_TCP, TCP_INQ, kStay, kBringBack},
+    Rule{IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE, kStay, kStay},
+    Rule{IPPROTO_IP, IP_OPTIONS, kStay, kBringBack},
+    Rule{IPPROTO_IP, IP_RECVERR, kStay, kBringBack},
+    Rule{IPPROTO_IPV6, IPV6_RECVERR, kStay, kBringBack},
+};
+
+Treatment treatment(int level, int name, bool sets) noexcept {
+  for (const Rule& rule : kRules)
+    if (rule.level == level && rule.name == name) return sets ? rule.set : rule.get;
+  // An unknown level (TLS, MPTCP, a filter): not ours to judge.
+  const bool is_known_level = level == SOL_SOCKET || level == IPPROTO_TCP || level == IPPROTO_IP || level == IPPROTO_IPV6;
+  return is_known_level ? kBringBack : kStay;
+}
+
+// The real call where the connection is, but not in the middle of a move.
+template <typename Call>
+Outcome run_in_place(Sonode& sonode, Call&& call) noexcept {
+  const GateScope gate(sonode);
+  if (gate.access() == Access::kClosed) return fail(Failure::kBadDescriptor);
+  return call();
+}
+
+template <typename Call>
+Outcome run(Sonode& sonode, Treatment how, const char* reason, Call&& call) noexcept {
+  if (how == kKernelSocket) return run_in_place(sonode, call);
+  if (how == kStay)
+    if (const Outcome kept = keep_in_kernel(sonode, reason); kept < 0) return kept;
+  return run_in_kernel(sonode, reason, call);
+}
+
+// Copies an answer of ours as getsockopt(2) does: at most *length bytes.
+Outcome answer(void* value, socklen_t* length, const void* truth, socklen_t size) noexcept {
+  if (value == nullptr || length == nullptr) return -EFAULT;
+  *length = std::min(*length, size);
+  std::memcpy(value, truth, *length);
+  return 0;
+}
+
+// SO_ERROR of the parked socket may hold what the move left there (kernel-facts A2); the engine has none to report: an
+// error of the connection sends it back to the kernel.
+Outcome get_error(Sonode& sonode, int fd, void* value, socklen_t* length) noexcept {
+  const GateScope gate(sonode);
+  int error = 0;
+  switch (gate.access()) {
+    case Access::kClosed: return fail(Failure::kBadDescriptor);
+    case Access::kAborted: error = to_errno(Failure::kAborted); break;
+    case Access::kEngine: break;
+    case Access::kKernel:
+    case Access::kPlain: return outcome_of(real().getsockopt(fd, SOL_SOCKET, SO_ERROR, value, length));
+  }
+  return answer(value, length, &error, sizeof(error));
+}
+
+// TCP_MAXSEG of the parked socket reads the clamp, being in repair (kernel-facts S5).
+Outcome get_max_segment(Sonode& sonode, int fd, void* value, socklen_t* length) noexcept {
+  if (sonode.owner() == ipc::Owner::kEngine && !sonode.session->is_inherited()) {
+    if (const auto state = sonode.session->query(sonode); state.has_value()) {
+      // As Linux: without the space that the options of every segment take.
+      const int options = (state->min.options & tcp::kOptTimestamps) != 0 ? 12 : 0;
+      const int mss = state->min.mss - options;
+      return answer(value, length, &mss, sizeof(mss));
+    }
+  }
+  return run_in_kernel(sonode, "TCP_MAXSEG", [=]() noexcept {
+    return outcome_of(real().getsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, value, length));
+  });
+}
+
+Outcome get_tcp_info(Sonode& sonode, int fd, void* value, socklen_t* length) noexcept {
+  if (sonode.owner() == ipc::Owner::kEngine && !sonode.session->is_inherited()) {
+    if (const auto state = sonode.session->query(sonode); state.has_value()) {
+      tcp_info info{};
+      socklen_t size = sizeof(info);
+      const Outcome result = run_in_place(
+          sonode, [&]() noexcept { return outcome_of(real().getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size)); });
+      if (result < 0) return result;
+      add_engine_state(*state, info);
+      return answer(value, length, &info, size);
+    }
+  }
+  return run_in_kernel(sonode, "TCP_INFO", [=]() noexcept {
+    return outcome_of(real().getsockopt(fd, IPPROTO_TCP, TCP_INFO, value, length));
+  });
+}
+
+// Bytes sent and not yet acknowledged, in whatever stack they wait.
+Outcome get_unacknowledged(Sonode& sonode, int fd, int* count) noexcept {
+  const GateScope gate(sonode);
+  const ipc::ConnSlot& slot = *sonode.slot;
+  switch (gate.access()) {
+    case Access::kClosed: return fail(Failure::kBadDescriptor);
+    case Access::kAborted: return fail(Failure::kAborted);
+    case Access::kKernel:
+    case Access::kPlain: return outcome_of(real().ioctl(fd, SIOCOUTQ, count));
+    case Access::kEngine: break;
+  }
+  const std::uint64_t acked = slot.tx_acked_bytes.load(std::memory_order_acquire);
+  *count = static_cast<int>(slot.tx_submitted_bytes.load(std::memory_order_acquire) - acked);
+  return 0;
+}
+
+Outcome get_unread(Sonode& sonode, int fd, int* count) noexcept {
+  const GateScope gate(sonode);
+  if (gate.access() == Access::kClosed) return fail(Failure::kBadDescriptor);
+  const std::uint64_t queued = queued_bytes(sonode);
+  int in_kernel = 0;
+  if (gate.access() == Access::kKernel || gate.access() == Access::kPlain)
+    if (const Outcome result = outcome_of(real().ioctl(fd, FIONREAD, &in_kernel)); result < 0) return result;
+  *count = in_kernel + static_cast<int>(queued);
+  return 0;
+}
+
+Outcome get_unsent(Sonode& sonode, int fd, int* count) noexcept {
+  if (sonode.owner() == ipc::Owner::kEngine && !sonode.session->is_inherited())
+    if (const auto state = sonode.session->query(sonode); state.has_value()) {
+      *count = static_cast<int>(state->unsent_bytes);
+      return 0;
+    }
+  return run_in_kernel(sonode, "SIOCOUTQNSD",
+                       [=]() noexcept { return outcome_of(real().ioctl(fd, SIOCOUTQNSD, count)); });
+}
+
+}  // namespace
+
+Outcome set_option(Sonode& sonode, int fd, int level, int name, const void* value, socklen_t length) noexcept {
+  const Outcome result = run(sonode, treatment(level, name, true), "setsockopt", [=]() noexcept {
+    return outcome_of(real().setsockopt(fd, level, name, value, length));
+  });
+  if (level == SOL_SOCKET && name == SO_RCVTIMEO)
+    sonode.receive_timeout_ns.store(Sonode::kTimeoutUnknown, std::memory_order_release);
+  if (level == SOL_SOCKET && name == SO_SNDTIMEO)
+    sonode.send_timeout_ns.store(Sonode::kTimeoutUnknown, std::memory_order_release);
+  return result;
+}
+
+Outcome get_option(Sonode& sonode, int fd, int level, int name, void* value, socklen_t* length) noexcept {
+  if (level == SOL_SOCKET && name == SO_ERROR) {
+    const Outcome result = get_error(sonode, fd, value, length);
+    // The question of a program whose connect() was under way.
+    if (sonode.state.load(std::memory_order_acquire) == SonodeState::kConnecting) confirm_connected(sonode, fd);
+    return result;
+  }
+  if (level == IPPROTO_TCP && name == TCP_MAXSEG) return get_max_segment(sonode, fd, value, length);
+  if (level == IPPROTO_TCP && name == TCP_INFO) return get_tcp_info(sonode, fd, value, length);
+  return run(sonode, treatment(level, name, false), "getsockopt", [=]() noexcept {
+    return outcome_of(real().getsockopt(fd, level, name, value, length));
+  });
+}
+
+Outcome control_io(Sonode& sonode, int fd, unsigned long request, void* argument) noexcept {
+  const auto call = [=]() noexcept { return outcome_of(real().ioctl(fd, request, argument)); };
+  switch (request) {
+    case FIONREAD: return argument == nullptr ? -EFAULT : get_unread(sonode, fd, static_cast<int*>(argument));
+    case SIOCOUTQ: return argument == nullptr ? -EFAULT : get_unacknowledged(sonode, fd, static_cast<int*>(argument));
+    case SIOCOUTQNSD: return argument == nullptr ? -EFAULT : get_unsent(sonode, fd, static_cast<int*>(argument));
+    case FIONBIO: {
+      const Outcome result = call();
+      sonode.nonblocking.store(Toggle::kUnknown, std::memory_order_release);
+      return result;
+    }
+    case FIOCLEX:
+    case FIONCLEX: return call();
+    // Signals on readiness, the urgent mark: the kernel's alone.
+    case FIOASYNC:
+    case FIOSETOWN:
+    case SIOCSPGRP:
+    case SIOCATMARK: return run(sonode, kStay, "ioctl", call);
+    default: return run(sonode, kBringBack, "ioctl", call);
+  }
+}
+
+Outcome control_file(Sonode& sonode, int fd, int command, void* argument) noexcept {
+  const auto call = [=]() noexcept { return outcome_of(real().fcntl(fd, command, argument)); };
+  switch (command) {
+    case F_SETFL: {
+      const bool wants_signals = (reinterpret_cast<std::uintptr_t>(argument) & O_ASYNC) != 0;
+      const Outcome result = wants_signals ? run(sonode, kStay, "O_ASYNC", call) : call();
+      sonode.nonblocking.store(Toggle::kUnknown, std::memory_order_release);
+      return result;
+    }
+    case F_DUPFD:
+    case F_DUPFD_CLOEXEC: {
+      const Outcome copy = call();
+      if (copy >= 0) on_duplicated(fd, static_cast<int>(copy));
+      return copy;
+    }
+    case F_SETOWN:
+    case F_SETOWN_EX:
+    case F_SETSIG: return run(sonode, kStay, "fcntl", call);
+    default: return call();
+  }
+}
+
+// The engine carries ESTABLISHED only; what it has not yet taken of the program's bytes goes to the kernel before the FIN.
+Outcome shut_down(Sonode& sonode, int fd, int how) noexcept {
+  return run_in_kernel(sonode, "shutdown", [=]() noexcept { return outcome_of(real().shutdown(fd, how)); });
+}
+
+Outcome get_name(Sonode& sonode, int fd, sockaddr* address, socklen_t* length, bool peer) noexcept {
+  return run_in_place(sonode, [=]() noexcept {
+    return outcome_of(peer ? real().getpeername(fd, address, length) : real().getsockname(fd, address, length));
+  });
+}
+
+}  // namespace twinstack::sockets

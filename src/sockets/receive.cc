@@ -1,0 +1,196 @@
+// Receiving: first the bytes that the engine has handed over, whoever owns the connection now, then the kernel's.
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+
+#include "sockets/blocking.h"
+#include "sockets/process.h"
+#include "sockets/real_calls.h"
+#include "sockets/session.h"
+#include "sockets/transfer.h"
+
+namespace twinstack::sockets {
+namespace {
+
+// A queue this long may have closed the window: the engine is told at once that there is room again.
+constexpr std::uint64_t kUrgentReturnBytes = 16384;
+// Of one chunk: read bytes that are given back before the rest is read.
+constexpr std::uint32_t kReturnAheadBytes = 8192;
+constexpr std::size_t kPartsPerCall = 64;
+
+// Flags that the layer understands; with any other the connection goes back to the kernel first.
+constexpr int kKnownFlags = MSG_DONTWAIT | MSG_PEEK | MSG_WAITALL | MSG_TRUNC | MSG_NOSIGNAL | MSG_CMSG_CLOEXEC;
+
+struct Reader {
+  Sonode& sonode;
+  int fd;
+  int flags;
+  IoCursor& out;
+
+  [[nodiscard]] bool peeks() const noexcept { return (flags & MSG_PEEK) != 0; }
+  [[nodiscard]] bool discards() const noexcept { return (flags & MSG_TRUNC) != 0; }
+
+  [[nodiscard]] Outcome from_queue() const noexcept;
+  [[nodiscard]] Outcome from_inherited() const noexcept TS_REQUIRES(sonode.rx_mutex);
+  [[nodiscard]] Outcome from_kernel() const noexcept;
+  [[nodiscard]] Outcome attempt() const noexcept;
+  void consume(std::uint32_t chunk, RxNode& node, std::uint32_t bytes, bool urgent) const noexcept
+      TS_REQUIRES(sonode.rx_mutex);
+  void put(const std::byte* from, std::size_t size) const noexcept {
+    if (discards())
+      out.skip(size);
+    else
+      out.copy_in(from, size);
+  }
+};
+
+void Reader::consume(std::uint32_t chunk, RxNode& node, std::uint32_t bytes, bool urgent) const noexcept {
+  node.offset += bytes;
+  node.length -= bytes;
+  node.unreturned += bytes;
+  if (node.length == 0) {
+    sonode.rx_head = node.next;
+    if (sonode.rx_tail == chunk) sonode.rx_tail = kNoChunk;
+    node.queued = false;
+  } else if (node.unreturned < kReturnAheadBytes) {
+    return;
+  }
+  const std::uint32_t give_back = node.unreturned;
+  node.unreturned = 0;
+  sonode.session->return_chunk(node.ring, chunk, give_back, node.hw_conn_id, sonode.slot_index, urgent);
+}
+
+Outcome Reader::from_inherited() const noexcept {
+  const std::uint64_t left = sonode.rx_queued_bytes.load(std::memory_order_relaxed);
+  const std::size_t size = std::min<std::size_t>(left, out.left());
+  put(sonode.inherited_bytes + sonode.inherited_offset, size);
+  if (peeks()) return static_cast<Outcome>(size);
+  sonode.inherited_offset += size;
+  sonode.rx_queued_bytes.store(left - size, std::memory_order_release);
+  if (left == size) {
+    std::free(sonode.inherited_bytes);
+    sonode.inherited_bytes = nullptr;
+  }
+  return static_cast<Outcome>(size);
+}
+
+// EAGAIN: nothing lies in chunks.
+Outcome Reader::from_queue() const noexcept {
+  const MutexLock lock(sonode.rx_mutex);
+  const std::uint64_t queued = sonode.rx_queued_bytes.load(std::memory_order_relaxed);
+  if (queued == 0) return fail(Failure::kWouldBlock);
+  if (sonode.inherited_bytes != nullptr) return from_inherited();
+  const bool urgent = queued >= kUrgentReturnBytes;
+  const ipc::Arena& arena = sonode.session->arena();
+  std::uint64_t taken = 0;
+  std::uint32_t chunk = sonode.rx_head;
+  while (chunk != kNoChunk && out.left() > 0) {
+    RxNode& node = sonode.session->rx_node(chunk);
+    const std::uint32_t next = node.next;
+    const auto here = static_cast<std::uint32_t>(std::min<std::size_t>(node.length, out.left()));
+    put(arena.chunk(chunk).data() + node.offset, here);
+    if (!peeks()) consume(chunk, node, here, urgent);
+    taken += here;
+    chunk = next;
+  }
+  if (!peeks()) {
+    sonode.rx_queued_bytes.store(queued - taken, std::memory_order_release);
+    auto& read = sonode.slot->rx_read_bytes;
+    read.store(read.load(std::memory_order_relaxed) + taken, std::memory_order_release);
+  }
+  return static_cast<Outcome>(taken);
+}
+
+// REQUIRES: inside the gate with the kernel as owner, or a connection that is not moved.
+Outcome Reader::from_kernel() const noexcept {
+  std::array<iovec, kPartsPerCall> room;
+  const std::span<iovec> parts = out.next(room, SSIZE_MAX);
+  const int real_flags = (flags & ~MSG_WAITALL) | MSG_DONTWAIT;
+  ssize_t result = -1;
+  if (parts.size() <= 1) {
+    void* base = parts.empty() ? nullptr : parts[0].iov_base;
+    result = real().recv(fd, base, parts.empty() ? 0 : parts[0].iov_len, real_flags);
+  } else {
+    msghdr message{};
+    message.msg_iov = parts.data();
+    message.msg_iovlen = parts.size();
+    result = real().recvmsg(fd, &message, real_flags);
+  }
+  if (result > 0) out.skip(static_cast<std::size_t>(result));
+  return outcome_of(result);
+}
+
+Outcome Reader::attempt() const noexcept {
+  if (sonode.rx_queued_bytes.load(std::memory_order_acquire) == 0) sonode.session->drain();
+  const Outcome queued = from_queue();
+  if (!would_block(queued)) return queued;
+  const GateScope gate(sonode);
+  switch (gate.access()) {
+    case Access::kEngine: return fail(Failure::kWouldBlock);
+    case Access::kAborted: return fail(Failure::kAborted);
+    case Access::kClosed: return fail(Failure::kBadDescriptor);
+    case Access::kPlain:
+    case Access::kKernel: break;
+  }
+  // What the engine received before the connection came back is older than anything in the kernel.
+  const auto all_read = [this] {
+    return sonode.session->is_inherited() ||
+           sonode.slot->rx_posted_bytes.load(std::memory_order_acquire) ==
+               sonode.slot->rx_read_bytes.load(std::memory_order_acquire);
+  };
+  if (!all_read()) {
+    sonode.session->drain();
+    const Outcome late = from_queue();
+    if (!would_block(late)) return late;
+    if (gate.access() == Access::kKernel && !all_read()) return late;
+  }
+  return from_kernel();
+}
+
+}  // namespace
+
+std::uint64_t queued_bytes(Sonode& sonode) noexcept {
+  sonode.session->drain();
+  return sonode.rx_queued_bytes.load(std::memory_order_acquire);
+}
+
+void drop_queued(Sonode& sonode) noexcept {
+  const MutexLock lock(sonode.rx_mutex);
+  std::free(sonode.inherited_bytes);
+  sonode.inherited_bytes = nullptr;
+  while (sonode.rx_head != kNoChunk) {
+    const std::uint32_t chunk = sonode.rx_head;
+    RxNode& node = sonode.session->rx_node(chunk);
+    sonode.rx_head = node.next;
+    node.queued = false;
+    sonode.session->return_chunk(node.ring, chunk, node.unreturned + node.length, node.hw_conn_id, sonode.slot_index,
+                                 true);
+  }
+  sonode.rx_tail = kNoChunk;
+  sonode.rx_queued_bytes.store(0, std::memory_order_release);
+}
+
+Outcome receive(Sonode& sonode, int fd, std::span<const iovec> parts, int flags) noexcept {
+  if (!IoCursor::is_valid(parts)) return fail(Failure::kInvalid);
+  if (sonode.state.load(std::memory_order_acquire) == SonodeState::kConnecting) confirm_connected(sonode, fd);
+  if ((flags & ~kKnownFlags) != 0)
+    if (const Outcome moved = keep_in_kernel(sonode, "recv flags"); moved < 0) return moved;
+  IoCursor out(parts);
+  const Reader reader{.sonode = sonode, .fd = fd, .flags = flags, .out = out};
+  const Outcome first = reader.attempt();
+  const bool wants_all = (flags & MSG_WAITALL) != 0 && !reader.peeks() && out.left() > 0;
+  const bool is_done = first == 0 || (first < 0 && !would_block(first)) || (first > 0 && !wants_all);
+  if (is_done || (flags & (MSG_DONTWAIT | MSG_ERRQUEUE)) != 0 || is_nonblocking(sonode, fd)) return first;
+  const Outcome rest = try_until(sonode, fd, POLLIN, timeout_ns(sonode, fd, true), [&]() noexcept {
+    for (;;) {
+      const Outcome more = reader.attempt();
+      if (more <= 0 || !wants_all || out.left() == 0) return more;
+    }
+  });
+  // MSG_WAITALL that got some: the error, the signal or the end is for the next call.
+  return out.done() > 0 ? static_cast<Outcome>(out.done()) : rest;
+}
+
+}  // namespace twinstack::sockets

@@ -1,0 +1,167 @@
+// Session: this process's dealings with the service: the unix socket, the arena, the rings, and the Sonode of every slot.
+// Made on demand at the first TCP connection, never destroyed (calls may be inside), marked lost when the service goes.
+// Unprivileged; prints nothing; after it is made it allocates nothing.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "base/unique_fd.h"
+#include "ipc/arena.h"
+#include "ipc/messages.h"
+#include "ipc/ring.h"
+#include "sockets/chunks.h"
+#include "sockets/mutex.h"
+#include "sockets/sonode.h"
+
+namespace twinstack::sockets {
+
+enum class SessionState : std::uint8_t {
+  kLive,
+  kLost,       // the service is gone: what it brought home works on, new connections look for another service
+  kInherited,  // this process is a forked child; the session is the parent's
+};
+
+// The application's ends of one pair of rings. Any thread, by the two locks.
+struct RingPort {
+  Mutex cq_mutex;
+  ipc::CompleteConsumer cq TS_GUARDED_BY(cq_mutex);
+  Mutex sq_mutex;
+  ipc::SubmitProducer sq TS_GUARDED_BY(sq_mutex);
+  // Chunks that could not be given back because the submission ring was full: nodes, linked by `next`.
+  std::uint32_t late_returns TS_GUARDED_BY(sq_mutex) = kNoChunk;
+  std::atomic<bool> has_late_returns = false;  // written under sq_mutex
+  ipc::RingHeader* header = nullptr;
+  UniqueFd event;
+  int doorbell = -1;  // of the ring's lane
+
+  // Free places of the submission ring at this moment, without the lock.
+  [[nodiscard]] std::uint32_t sq_room(std::uint32_t entries) const noexcept {
+    const std::uint32_t used = header->sq_tail.value.load(std::memory_order_relaxed) -
+                               header->sq_head.value.load(std::memory_order_acquire);
+    return used > entries ? 0 : entries - used;
+  }
+  // Looks without the lock; entries that another thread is working on still count as there.
+  [[nodiscard]] bool looks_empty() const noexcept {
+    return header->cq_tail.value.load(std::memory_order_acquire) ==
+           header->cq_head.value.load(std::memory_order_acquire);
+  }
+};
+
+class Session {
+ public:
+  // Connects to the service at `path`, says hello, maps the arena. nullptr: no service, or it refused.
+  [[nodiscard]] static Session* open(const char* path, std::uint32_t number) noexcept;
+
+  [[nodiscard]] std::uint32_t number() const noexcept { return number_; }
+  [[nodiscard]] SessionState state() const noexcept { return state_.load(std::memory_order_acquire); }
+  [[nodiscard]] bool is_inherited() const noexcept { return state() == SessionState::kInherited; }
+  [[nodiscard]] Sonode& sonode(std::uint32_t slot) noexcept { return sonodes_[slot]; }
+  [[nodiscard]] std::uint32_t slot_count() const noexcept { return geometry().slot_count; }
+  [[nodiscard]] const ipc::ArenaGeometry& geometry() const noexcept { return arena_.geometry(); }
+  [[nodiscard]] const ipc::Arena& arena() const noexcept { return arena_; }
+  [[nodiscard]] std::span<RingPort> rings() noexcept { return {rings_.get(), geometry().ring_count}; }
+  [[nodiscard]] TxChunks& tx_chunks() noexcept { return tx_chunks_; }
+  [[nodiscard]] int socket() const noexcept { return socket_.get(); }
+
+  // --- Connections (session.cc) ---
+  // Takes a free slot for the socket `fd`, one reference for the descriptors. nullptr: none is free. The service does
+  // not know of it yet.
+  [[nodiscard]] Sonode* take(SonodeState state) noexcept;
+  // Tells the service. False: it could not be told (the slot is still the caller's: discard() it).
+  [[nodiscard]] bool announce(Sonode& sonode, int fd) noexcept;
+  // The service never knew it (or never will): the slot is free at once when the last call has left.
+  void discard(Sonode& sonode) noexcept;
+  // Drops a reference; with the last one of a closing connection its slot waits for the service to free it.
+  void unref(Sonode& sonode) noexcept;
+  void send_close(const Sonode& sonode) noexcept;
+  // Asks the driver to bring it back; `stay`: for ever. No wait.
+  void send_upload(const Sonode& sonode, bool stay, const char* reason) noexcept;
+  // The engine's state of the connection; empty when the engine does not own it.
+  [[nodiscard]] std::optional<ipc::HwConnState> query(const Sonode& sonode) noexcept;
+
+  // --- The service's life (session.cc) ---
+  // Looks whether the service is still there; on the first sight of its end, tells every connection.
+  bool check_alive() noexcept;
+  // In the child of a fork, once. The session stays the parent's.
+  void mark_inherited() noexcept;
+  // In the child: what the rings held and hold is sorted to the (private) queues; the parent's rings are only read.
+  void look_into_inherited_rings() noexcept;
+
+  // --- Rings (rings.cc) ---
+  // Takes in everything that the engine has posted.
+  void drain() noexcept;
+  void drain(RingPort& ring) noexcept;
+  // Asks every ring to signal its eventfd when something is posted (Layer::begin_sleep). False: there is something.
+  [[nodiscard]] bool arm() noexcept;
+  // Gives `bytes` of an engine chunk back. `urgent`: the engine may wait for it.
+  void return_chunk(std::uint32_t ring, std::uint32_t chunk, std::uint32_t bytes, std::uint64_t hw_conn_id,
+                    std::uint32_t slot, bool urgent) noexcept;
+  // Pushes entries; returns how many fitted. Rings the doorbell when the lane sleeps.
+  std::uint32_t submit(RingPort& ring, std::span<const ipc::SubmitEntry> entries) noexcept;
+  // The engine does not take what was submitted: wake it, let it run.
+  void nudge(RingPort& ring) noexcept;
+
+  // --- Chunks ---
+  // Node of an engine chunk. REQUIRES: tx_chunk_count <= chunk < chunk_count.
+  [[nodiscard]] RxNode& rx_node(std::uint32_t chunk) noexcept { return rx_nodes_[chunk - geometry().tx_chunk_count]; }
+  // A chunk for data to send; looks everywhere before it says kNoChunk.
+  [[nodiscard]] std::uint32_t take_tx_chunk() noexcept;
+  // Wakes those who found none.
+  void on_tx_chunk_freed() noexcept {
+    if (starved_.load(std::memory_order_seq_cst) != 0) [[unlikely]]
+      wake_starved();
+  }
+  void mark_starved(Sonode& sonode) noexcept;
+  // Takes back the chunks whose bytes the peer has acknowledged (or the kernel has taken over).
+  void reclaim_tx(Sonode& sonode) noexcept TS_REQUIRES(sonode.tx_mutex);
+
+ private:
+  Session(UniqueFd socket, ipc::Arena arena, std::uint32_t number) noexcept;
+
+  [[nodiscard]] bool allocate() noexcept;
+  [[nodiscard]] bool adopt_descriptors(std::span<UniqueFd> fds) noexcept;
+  void make_rings() noexcept;
+  void hide_descriptors() const noexcept;
+  void collect_closed() noexcept TS_REQUIRES(slots_mutex_);
+  void release_slot(Sonode& sonode) noexcept;
+  void put_back(std::uint32_t slot) noexcept TS_REQUIRES(slots_mutex_);
+  void notify_all() noexcept;
+  void wake_starved() noexcept;
+  bool send_message(const void* message, std::size_t size, int fd, bool may_wait) const noexcept;
+
+  void take_in(RingPort& ring) noexcept TS_REQUIRES(ring.cq_mutex);
+  void handle(std::uint32_t ring, const ipc::CompleteEntry& entry) noexcept;
+  void on_received(std::uint32_t ring, const ipc::CompleteEntry& entry) noexcept;
+  bool append(Sonode& sonode, std::uint32_t ring, const ipc::CompleteEntry& entry) noexcept
+      TS_REQUIRES(sonode.rx_mutex);
+  void flush_late_returns(RingPort& ring) noexcept TS_REQUIRES(ring.sq_mutex);
+  void ring_doorbell(const RingPort& ring) const noexcept;
+
+  std::uint32_t number_;
+  std::atomic<SessionState> state_ = SessionState::kLive;
+  UniqueFd socket_;
+  ipc::Arena arena_;
+  std::unique_ptr<UniqueFd[]> doorbells_;
+  std::unique_ptr<RingPort[]> rings_;
+  std::unique_ptr<Sonode[]> sonodes_;
+  std::unique_ptr<RxNode[]> rx_nodes_;
+  TxChunks tx_chunks_;
+  std::atomic<std::uint32_t> starved_ = 0;
+
+  Mutex slots_mutex_;
+  std::unique_ptr<std::uint32_t[]> free_slots_ TS_GUARDED_BY(slots_mutex_);  // a stack
+  std::uint32_t free_count_ TS_GUARDED_BY(slots_mutex_) = 0;
+  // Slots whose connection was closed: the service frees them when it is done (a ring of slot_count places).
+  std::unique_ptr<std::uint32_t[]> closed_slots_ TS_GUARDED_BY(slots_mutex_);
+  std::uint32_t closed_first_ TS_GUARDED_BY(slots_mutex_) = 0;
+  std::uint32_t closed_count_ TS_GUARDED_BY(slots_mutex_) = 0;
+
+  Mutex query_mutex_;
+  std::uint32_t next_request_ TS_GUARDED_BY(query_mutex_) = 0;
+};
+
+}  // namespace twinstack::sockets
