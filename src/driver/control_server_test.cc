@@ -112,10 +112,10 @@ class ControlServerTest : public ::testing::Test {
   }
   UniqueFd client(uid_t uid = ::geteuid()) { return connect_as(control_path(socket_path()), uid); }
 
-  // Runs the server as a loop would, until `done()` or for five seconds at most.
+  // Runs the server as a loop would, until `done()` or for half a minute at most.
   template <typename Done>
   bool run_until(Done&& done, int client_fd = -1) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
     while (!done()) {
       if (std::chrono::steady_clock::now() > deadline) return false;
       std::array<pollfd, 2> fds = {{{.fd = server_->epoll_fd(), .events = POLLIN, .revents = 0},
@@ -274,7 +274,6 @@ TEST_F(ControlServerTest, ClientThatNeverReadsIsClosedAndHurtsNobody) {
   };
   EXPECT_TRUE(run_until(hung_up));
   EXPECT_EQ(ask(other.get(), R"({"cmd":"stats"})")["connections"], 2000);
-})")).size(), 4000U);
 }
 
 TEST_F(ControlServerTest, ClientsPerUserAreBoundedAndRootStillGetsIn) {

@@ -1,0 +1,252 @@
+#include "cli/command_line.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <utility>
+
+#include "cli/version.h"
+#include "ipc/messages.h"
+
+namespace twinstack::cli {
+namespace {
+
+using Command = Invocation::Command;
+
+constexpr const char* kDescription =
+    "Moves live TCP connections between the Linux kernel and a user-space engine on AF_XDP, and back.";
+
+constexpr const char* kExamples = R"(Examples:
+  twinstack doctor                                   what this machine lacks, and how to mend it
+  twinstack service --interface eth0                 serve applications on eth0
+  twinstack service -i veth0@blue --policy manual    in network namespace blue; connections move by command only
+  twinstack run -- redis-server --port 7000          start a program under the socket layer
+  twinstack ls 'sport = :7000'                       its connections, as ss would show them
+  twinstack offload 'program redis-server and dst 10.0.0.0/8'
+  twinstack upload all                               bring every connection back to the kernel
+  twinstack churn --interval-ms 100 --duration-s 10 --wait
+
+Every command takes --help.)";
+
+constexpr const char* kFilterHelp = R"(FILTER (as ss takes it; the words may be one argument or several):
+  all   sk:HEX   hw:HEX   pid N   program GLOB   stack kernel|engine   state STATE
+  src|dst ADDR[/PREFIX][:PORT]          10.0.0.0/8   [fd00::1]:80   fd00::/16   :443
+  sport|dport [= != < <= > >=] [:]PORT
+  not (!), and, or, parentheses; `and` may be left out. Quote what the shell would take: < > ! ( ) *
+
+Examples:
+  twinstack {0} sport 7000
+  twinstack {0} 'program redis* and not dst 10.0.0.0/8'
+  twinstack {0} sk:1f)";
+
+// A word that a filter cannot hold and that is no option of ours.
+std::optional<std::string> stray_option(const std::vector<std::string>& words) {
+  const auto found = std::ranges::find_if(words, [](const std::string& word) { return word.starts_with('-'); });
+  return found == words.end() ? std::nullopt : std::optional(*found);
+}
+
+// CLI11 2.1 cannot be told a usage line.
+class OwnUsage : public CLI::Formatter {
+ public:
+  explicit OwnUsage(std::string usage) : usage_(std::move(usage)) {}
+  std::string make_usage(const CLI::App* /*app*/, std::string /*name*/) const override { return usage_ + '\n'; }
+
+ private:
+  std::string usage_;
+};
+
+// Declares the commands to CLI11, which writes what it reads into `invocation_`.
+class Declaration {
+ public:
+  Declaration();
+  [[nodiscard]] std::expected<Invocation, Stop> parse(std::vector<std::string> head, std::vector<std::string> tail);
+
+ private:
+  CLI::App* add(Command command, const char* name, const char* description);
+  void add_json(CLI::App* app) { app->add_flag("-j,--json", invocation_.json, "print JSON"); }
+  void add_socket(CLI::App* app) {
+    app->add_option("--socket", invocation_.socket,
+                    "the service's socket (else $TWINSTACK_SOCKET, else the default path)")
+        ->type_name("PATH");
+  }
+  void add_filter_command(Command command, const char* name, const char* description, const char* usage);
+  void add_service();
+  void add_run();
+  void add_churn();
+  void add_doctor();
+  [[nodiscard]] std::expected<Invocation, Stop> finish(const std::vector<std::string>& tail);
+  [[nodiscard]] std::expected<Invocation, Stop> take_filter(std::vector<std::string> words, bool needed) const;
+
+  CLI::App app_{kDescription, "twinstack"};
+  Invocation invocation_;
+  CLI::App* chosen_ = nullptr;
+};
+
+std::unexpected<Stop> usage_error(const CLI::App* app, std::string_view what) {
+  const std::string name = app->get_parent() == nullptr ? "twinstack" : "twinstack " + app->get_name();
+  return std::unexpected(Stop{kUsage, fmt::format("twinstack: {}\nTry: {} --help\n", what, name)});
+}
+
+CLI::App* Declaration::add(Command command, const char* name, const char* description) {
+  CLI::App* app = app_.add_subcommand(name, description);
+  app->final_callback([this, app, command] {
+    chosen_ = app;
+    invocation_.command = command;
+  });
+  add_socket(app);
+  return app;
+}
+
+Declaration::Declaration() {
+  app_.set_version_flag("--version", std::string("twinstack ") + kVersion);
+  app_.footer(kExamples);
+  app_.require_subcommand(1);
+  add_socket(&app_);
+  add_service();
+  add_run();
+  add_filter_command(Command::kList, "ls", "Lists the connections that the service knows", "[FILTER...]");
+  add_filter_command(Command::kOffload, "offload", "Moves connections to the engine", "FILTER...");
+  add_filter_command(Command::kUpload, "upload", "Moves connections back to the kernel", "FILTER...");
+  add_json(add(Command::kStats, "stats", "Counters of the service, and how long moves paused connections"));
+  add_churn();
+  add_doctor();
+}
+
+void Declaration::add_filter_command(Command command, const char* name, const char* description, const char* usage) {
+  CLI::App* app = add(command, name, description);
+  add_json(app);
+  // Not a positional option: CLI11 would take the brackets off [fd00::1].
+  app->allow_extras();
+  app->formatter(std::make_shared<OwnUsage>(fmt::format("Usage: twinstack {} [OPTIONS] {}", name, usage)));
+  app->footer(fmt::format(fmt::runtime(kFilterHelp), name));
+}
+
+void Declaration::add_service() {
+  CLI::App* app = add(Command::kService, "service", "Runs the service: the driver and the engine's lanes (root)");
+  ServiceArguments& service = invocation_.service;
+  app->add_option("-i,--interface", service.interfaces, "interface to attach to; may be given several times")
+      ->type_name("IF[@NETNS]")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->take_all();
+  app->add_option("--policy", service.policy,
+                  "what moves to the engine: auto (default), all, or manual: by command only")
+      ->type_name("POLICY");
+  app->add_option("--xdp-mode", service.xdp_mode, "auto (default), native, generic or zerocopy")->type_name("MODE");
+  app->add_option("--max-connections", service.max_connections, "of the engine, per queue (default 16384)")
+      ->type_name("N");
+  app->add_option("--spin-us", service.spin_us, "how long an idle lane polls before it sleeps (default 0)")
+      ->type_name("N");
+  app->add_option("--cpu", service.cpu, "CPUs that the lanes are pinned to, in turn, as 2,4-6 (default: not pinned)")
+      ->type_name("LIST");
+  app->add_option("--log-level", service.log_level, "trace, debug, info (default), warn, error or off")
+      ->type_name("LEVEL");
+  app->add_option("--config", service.config, "TOML file with the same keys; the command line wins")->type_name("FILE");
+  app->footer(
+      R"(Prints "ready" when programs may connect. SIGTERM or SIGINT: every connection goes back to the kernel first.
+
+Examples:
+  twinstack service --interface eth0
+  twinstack service -i veth0@blue -i veth1@blue --policy manual --socket /tmp/ts.sock
+  twinstack service --config /etc/twinstack.toml --log-level debug)");
+}
+
+void Declaration::add_run() {
+  CLI::App* app = add(Command::kRun, "run", "Runs a program whose TCP connections the service may move");
+  app->formatter(std::make_shared<OwnUsage>("Usage: twinstack run [OPTIONS] -- PROGRAM [ARGS...]"));
+  app->prefix_command();
+  app->footer(R"(Without a service, and for static or setuid programs, the connections stay in the kernel.
+
+Examples:
+  twinstack run -- redis-server --port 7000
+  twinstack run --socket /tmp/ts.sock -- python3 server.py)");
+}
+
+void Declaration::add_churn() {
+  CLI::App* app = add(Command::kChurn, "churn", "Moves all connections back and forth for a while: a test (root)");
+  app->add_option("--interval-ms", invocation_.churn_interval_ms, "between two moves (default 100)")
+      ->type_name("N")
+      ->check(CLI::Range(1, 3'600'000));
+  app->add_option("--duration-s", invocation_.churn_duration_s, "of the whole (default 10); 0 ends a churn that runs")
+      ->type_name("S")
+      ->check(CLI::Range(0.0, 86'400.0));
+  app->add_flag("--wait", invocation_.churn_wait, "return when it is over; an interrupt ends it");
+}
+
+void Declaration::add_doctor() {
+  CLI::App* app = add(Command::kDoctor, "doctor", "Examines this machine: what is missing, and how to mend it");
+  add_json(app);
+  app->add_option("-i,--interface", invocation_.interfaces, "look at this one only; may be given several times")
+      ->type_name("IF[@NETNS]")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->take_all();
+  app->footer("Exit status: 0 when everything that is required is there, 1 when not.");
+}
+
+std::expected<Invocation, Stop> Declaration::take_filter(std::vector<std::string> words, bool needed) const {
+  Invocation invocation = invocation_;
+  invocation.filter = fmt::format("{}", fmt::join(words, " "));
+  if (needed && invocation.filter.empty())
+    return usage_error(chosen_, "which connections? Give a filter; `all` is one");
+  return invocation;
+}
+
+std::expected<Invocation, Stop> Declaration::finish(const std::vector<std::string>& tail) {
+  std::vector<std::string> words = chosen_->remaining();
+  const bool filtered = invocation_.command == Command::kList || invocation_.command == Command::kOffload ||
+                        invocation_.command == Command::kUpload;
+  const std::optional<std::string> stray = filtered ? stray_option(words) : std::nullopt;
+  if (stray.has_value()) return usage_error(chosen_, fmt::format("unknown option '{}'", *stray));
+  words.insert(words.end(), tail.begin(), tail.end());
+  if (filtered) return take_filter(std::move(words), invocation_.command != Command::kList);
+  invocation_.service.socket = invocation_.socket;
+  invocation_.program = std::move(words);
+  if (invocation_.command != Command::kRun && !invocation_.program.empty())
+    return usage_error(chosen_, fmt::format("'{}' is not expected here", invocation_.program.front()));
+  if (invocation_.command == Command::kRun) {
+    if (invocation_.program.empty()) return usage_error(chosen_, "which program? twinstack run -- PROGRAM [ARGS...]");
+    const std::string& first = invocation_.program.front();
+    if (tail.empty() && first.starts_with('-')) return usage_error(chosen_, fmt::format("unknown option '{}'", first));
+  }
+  return invocation_;
+}
+
+std::expected<Invocation, Stop> Declaration::parse(std::vector<std::string> head, std::vector<std::string> tail) {
+  std::ranges::reverse(head);  // CLI11 takes them from the back
+  try {
+    app_.parse(std::move(head));
+  } catch (const CLI::Success&) {  // --help, --version of whichever app has seen it
+    const CLI::App* app = &app_;
+    if (app_.count("--version") > 0) return std::unexpected(Stop{kSuccess, app_.version() + '\n'});
+    for (const CLI::App* sub : app_.get_subcommands()) app = sub;
+    return std::unexpected(Stop{kSuccess, app->help()});
+  } catch (const CLI::Error& error) {
+    const auto subcommands = app_.get_subcommands();
+    return usage_error(subcommands.empty() ? &app_ : subcommands.front(), error.what());
+  }
+  return finish(tail);
+}
+
+}  // namespace
+
+std::expected<Invocation, Stop> parse_command_line(std::vector<std::string> arguments) {
+  // What stands behind `--` is not ours to read: a program's options, a filter's words.
+  const auto mark = std::ranges::find(arguments, "--");
+  std::vector<std::string> tail;
+  if (mark != arguments.end()) tail.assign(mark + 1, arguments.end());
+  arguments.erase(mark, arguments.end());
+  return Declaration().parse(std::move(arguments), std::move(tail));
+}
+
+std::string socket_path(const Invocation& invocation) {
+  if (invocation.socket.has_value()) return *invocation.socket;
+  const char* variable = std::getenv(ipc::kSocketPathVariable);
+  return variable != nullptr && *variable != '\0' ? variable : ipc::kDefaultSocketPath;
+}
+
+}  // namespace twinstack::cli

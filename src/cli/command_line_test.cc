@@ -1,0 +1,147 @@
+#include "cli/command_line.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "ipc/messages.h"
+
+namespace twinstack::cli {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using Command = Invocation::Command;
+using Words = std::vector<std::string>;
+
+Invocation parsed(const Words& words) {
+  const auto invocation = parse_command_line(words);
+  if (invocation.has_value()) return *invocation;
+  ADD_FAILURE() << "refused: " << invocation.error().text;
+  return {};
+}
+
+Stop stopped(const Words& words) {
+  const auto invocation = parse_command_line(words);
+  if (!invocation.has_value()) return invocation.error();
+  ADD_FAILURE() << "accepted";
+  return {};
+}
+
+TEST(CommandLine, FilterWordsAreJoinedWhateverTheyAre) {
+  EXPECT_EQ(parsed({"ls", "sport", "=", ":80"}).filter, "sport = :80");
+  EXPECT_EQ(parsed({"ls", "(", "src", "[fd00::1]", "or", "!", "pid", "3", ")"}).filter, "( src [fd00::1] or ! pid 3 )");
+  EXPECT_EQ(parsed({"ls", "sport >= 1024 and dst 10.0.0.0/8"}).filter, "sport >= 1024 and dst 10.0.0.0/8");
+  // Words that are names of commands, too.
+  EXPECT_EQ(parsed({"offload", "program", "run"}).filter, "program run");
+  EXPECT_EQ(parsed({"upload", "--", "program", "-bash"}).filter, "program -bash");
+  EXPECT_EQ(parsed({"ls"}).filter, "");
+}
+
+TEST(CommandLine, OptionsStandBeforeBehindAndBetweenWords) {
+  for (const Words& words : {Words{"--socket", "/s", "offload", "-j", "sk:1", "all"},
+                             Words{"offload", "sk:1", "--socket", "/s", "all", "-j"},
+                             Words{"offload", "--json", "sk:1", "all", "--socket=/s"}}) {
+    const Invocation invocation = parsed(words);
+    EXPECT_EQ(invocation.command, Command::kOffload);
+    EXPECT_EQ(invocation.socket, "/s");
+    EXPECT_TRUE(invocation.json);
+    EXPECT_EQ(invocation.filter, "sk:1 all");
+  }
+}
+
+TEST(CommandLine, RunTakesEverythingBehindTheMarkAsItStands) {
+  const Invocation invocation =
+      parsed({"run", "--socket", "/s", "--", "redis-server", "--port", "7", "--", "-j", "[x]"});
+  EXPECT_EQ(invocation.command, Command::kRun);
+  EXPECT_EQ(invocation.socket, "/s");
+  EXPECT_FALSE(invocation.json);
+  EXPECT_THAT(invocation.program, ElementsAre("redis-server", "--port", "7", "--", "-j", "[x]"));
+}
+
+TEST(CommandLine, RunTakesTheProgramWithoutTheMarkToo) {
+  const Invocation invocation = parsed({"run", "iperf3", "-s", "--socket", "x", "run"});
+  EXPECT_THAT(invocation.program, ElementsAre("iperf3", "-s", "--socket", "x", "run"));
+  EXPECT_FALSE(invocation.socket.has_value());
+}
+
+TEST(CommandLine, ServiceOptions) {
+  const ServiceArguments service =
+      parsed({"service", "--interface", "a@n",    "-i",         "b",       "--socket",
+              "/s",      "--policy",    "manual", "--xdp-mode", "generic", "--max-connections",
+              "7",       "--spin-us",   "9",      "--cpu",      "1,2",     "--log-level",
+              "warn",    "--config",    "f"})
+          .service;
+  EXPECT_THAT(service.interfaces, ElementsAre("a@n", "b"));
+  EXPECT_EQ(service.socket, "/s");
+  EXPECT_EQ(service.policy, "manual");
+  EXPECT_EQ(service.xdp_mode, "generic");
+  EXPECT_EQ(service.max_connections, 7U);
+  EXPECT_EQ(service.spin_us, 9U);
+  EXPECT_EQ(service.cpu, "1,2");
+  EXPECT_EQ(service.log_level, "warn");
+  EXPECT_EQ(service.config, "f");
+  const ServiceArguments none = parsed({"service"}).service;
+  EXPECT_TRUE(none.interfaces.empty());
+  EXPECT_FALSE(none.socket || none.policy || none.xdp_mode || none.max_connections || none.spin_us || none.cpu ||
+               none.log_level || none.config);
+  EXPECT_EQ(parsed({"--socket", "/t", "service"}).service.socket, "/t");
+}
+
+TEST(CommandLine, ChurnStatsAndDoctor) {
+  const Invocation churn = parsed({"churn", "--interval-ms", "20", "--duration-s", "1.5", "--wait"});
+  EXPECT_EQ(churn.command, Command::kChurn);
+  EXPECT_EQ(churn.churn_interval_ms, 20U);
+  EXPECT_EQ(churn.churn_duration_s, 1.5);
+  EXPECT_TRUE(churn.churn_wait);
+  EXPECT_EQ(parsed({"stats", "-j"}).command, Command::kStats);
+  EXPECT_TRUE(parsed({"stats", "-j"}).json);
+  const Invocation doctor = parsed({"doctor", "-i", "a", "--interface", "b@c", "-j"});
+  EXPECT_EQ(doctor.command, Command::kDoctor);
+  EXPECT_THAT(doctor.interfaces, ElementsAre("a", "b@c"));
+}
+
+TEST(CommandLine, MistakesAreUsageErrorsThatSayWhereHelpIs) {
+  for (const Words& words : {Words{}, Words{"fly"}, Words{"offload"}, Words{"upload", "-j"}, Words{"ls", "--jsn"},
+                             Words{"ls", "-x", "all"}, Words{"run"}, Words{"run", "--"}, Words{"run", "--frobnicate"},
+                             Words{"stats", "all"}, Words{"stats", "--", "x"}, Words{"churn", "--interval-ms", "0"},
+                             Words{"churn", "--interval-ms", "x"}, Words{"churn", "--duration-s", "-1"},
+                             Words{"service", "--max-connections", "many"}, Words{"service", "--spin-us", "-1"},
+                             Words{"service", "eth0"}, Words{"ls", "--socket"}, Words{"service", "--interface"}}) {
+    const Stop stop = stopped(words);
+    EXPECT_EQ(stop.exit_code, kUsage) << ::testing::PrintToString(words);
+    EXPECT_THAT(stop.text, HasSubstr("--help")) << ::testing::PrintToString(words);
+  }
+  EXPECT_EQ(stopped({"ls", "--jsn"}).text, "twinstack: unknown option '--jsn'\nTry: twinstack ls --help\n");
+}
+
+TEST(CommandLine, HelpAndVersion) {
+  const Stop help = stopped({"--help"});
+  EXPECT_EQ(help.exit_code, kSuccess);
+  EXPECT_THAT(help.text, HasSubstr("Examples:"));
+  for (const char* command : {"service", "run", "ls", "offload", "upload", "stats", "churn", "doctor"}) {
+    EXPECT_THAT(help.text, HasSubstr(command));
+    const Stop own = stopped({command, "--help"});
+    EXPECT_EQ(own.exit_code, kSuccess);
+    EXPECT_THAT(own.text, HasSubstr("--socket"));
+  }
+  EXPECT_THAT(stopped({"ls", "--help"}).text, HasSubstr("twinstack ls sport 7000"));
+  EXPECT_THAT(stopped({"run", "--help"}).text, HasSubstr("Usage: twinstack run [OPTIONS] -- PROGRAM [ARGS...]"));
+  const Stop version = stopped({"--version"});
+  EXPECT_EQ(version.exit_code, kSuccess);
+  EXPECT_THAT(version.text, ::testing::MatchesRegex("twinstack [0-9.]+\n"));
+}
+
+TEST(CommandLine, SocketPathPrefersTheOptionThenTheEnvironment) {
+  ::setenv("TWINSTACK_SOCKET", "/from/environment", 1);
+  EXPECT_EQ(socket_path(parsed({"ls", "--socket", "/given"})), "/given");
+  EXPECT_EQ(socket_path(parsed({"ls"})), "/from/environment");
+  ::setenv("TWINSTACK_SOCKET", "", 1);
+  EXPECT_EQ(socket_path(parsed({"ls"})), ipc::kDefaultSocketPath);
+  ::unsetenv("TWINSTACK_SOCKET");
+  EXPECT_EQ(socket_path(parsed({"ls"})), ipc::kDefaultSocketPath);
+}
+
+}  // namespace
+}  // namespace twinstack::cli

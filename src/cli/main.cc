@@ -1,0 +1,42 @@
+// twinstack: the command. Reads the command line and hands it to one of the commands.
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "cli/commands.h"
+
+namespace {
+
+int dispatch(const twinstack::cli::Invocation& invocation) {
+  using Command = twinstack::cli::Invocation::Command;
+  switch (invocation.command) {
+    case Command::kService:
+      return twinstack::cli::run_service(invocation);
+    case Command::kRun:
+      return twinstack::cli::run_program(invocation);
+    case Command::kList:
+      return twinstack::cli::run_list(invocation);
+    case Command::kOffload:
+    case Command::kUpload:
+      return twinstack::cli::run_move(invocation);
+    case Command::kStats:
+      return twinstack::cli::run_stats(invocation);
+    case Command::kChurn:
+      return twinstack::cli::run_churn(invocation);
+    case Command::kDoctor:
+      return twinstack::cli::run_doctor(invocation);
+  }
+  return twinstack::cli::kUsage;
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  const auto invocation = twinstack::cli::parse_command_line(std::vector<std::string>(words + 1, words + count));
+  if (invocation.has_value()) return dispatch(*invocation);
+  const twinstack::cli::Stop& stop = invocation.error();
+  fmt::print(stop.exit_code == twinstack::cli::kSuccess ? stdout : stderr, "{}", stop.text);
+  return stop.exit_code;
+}

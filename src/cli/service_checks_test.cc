@@ -1,0 +1,103 @@
+#include "cli/service_checks.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <linux/capability.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "base/unique_fd.h"
+#include "driver/control_server.h"
+#include "ipc/channel.h"
+
+namespace twinstack::cli {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+TEST(KernelRelease, OldOnesAreRefusedWithTheirName) {
+  for (const char* fit : {"5.18.0", "5.18-rc1", "5.20", "6.1.0-18-amd64", "6.18.44-fc", "10.0", "strange", "", "5"})
+    EXPECT_TRUE(check_kernel_release(fit).has_value()) << fit;
+  for (const char* old : {"5.17.99", "5.10.0-8-amd64", "4.19.0", "2.6.32"}) {
+    const auto result = check_kernel_release(old);
+    ASSERT_FALSE(result.has_value()) << old;
+    EXPECT_THAT(result.error().message(), HasSubstr(std::string("this kernel is ") + old));
+  }
+}
+
+constexpr std::uint64_t bit(unsigned number) { return std::uint64_t{1} << number; }
+
+TEST(Capabilities, MissingOnesAreNamed) {
+  const std::uint64_t three = bit(CAP_NET_ADMIN) | bit(CAP_NET_RAW) | bit(CAP_BPF);
+  EXPECT_THAT(missing_capabilities(~std::uint64_t{0}, true), IsEmpty());
+  EXPECT_THAT(missing_capabilities(three, false), IsEmpty());
+  EXPECT_THAT(missing_capabilities(three, true), ElementsAre("CAP_SYS_ADMIN"));
+  EXPECT_THAT(missing_capabilities(0, false), ElementsAre("CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF"));
+  EXPECT_THAT(missing_capabilities(bit(CAP_SYS_ADMIN) | bit(CAP_NET_ADMIN), true), ElementsAre("CAP_NET_RAW"));
+}
+
+class StaleSockets : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = "/tmp/ts-cli-stale.XXXXXX";
+    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+    directory_ = pattern;
+  }
+  void TearDown() override { std::filesystem::remove_all(directory_); }
+
+  [[nodiscard]] std::string path() const { return directory_ + "/s"; }
+  [[nodiscard]] std::string control() const { return driver::control_path(path()); }
+  [[nodiscard]] std::string complaint() const {
+    const Result<> result = clear_stale_sockets(path());
+    return result.has_value() ? "no error" : result.error().message();
+  }
+
+  std::string directory_;
+};
+
+TEST_F(StaleSockets, NothingThereIsFine) {
+  EXPECT_EQ(complaint(), "no error");
+  EXPECT_FALSE(std::filesystem::exists(path()));
+}
+
+TEST_F(StaleSockets, LeavesOfADeadServiceAreRemoved) {
+  ASSERT_TRUE(ipc::listen_on(path(), SOCK_SEQPACKET).has_value());  // closed at once: the file stays
+  ASSERT_TRUE(ipc::listen_on(control(), SOCK_STREAM).has_value());
+  ASSERT_TRUE(std::filesystem::exists(path()));
+  EXPECT_EQ(complaint(), "no error");
+  EXPECT_FALSE(std::filesystem::exists(path()));
+  EXPECT_FALSE(std::filesystem::exists(control()));
+}
+
+TEST_F(StaleSockets, ARunningServiceIsNamedByItsPidAndLeftAlone) {
+  const auto applications = ipc::listen_on(path(), SOCK_SEQPACKET);
+  ASSERT_TRUE(applications.has_value());
+  EXPECT_THAT(complaint(), HasSubstr("a service runs at " + path() + " already (pid " + std::to_string(::getpid())));
+  const auto commands = ipc::listen_on(control(), SOCK_STREAM);
+  ASSERT_TRUE(commands.has_value());
+  EXPECT_THAT(complaint(), HasSubstr(control()));
+  EXPECT_TRUE(std::filesystem::exists(path()));
+}
+
+TEST_F(StaleSockets, WhatIsNotOursIsLeftAlone) {
+  std::ofstream(path()) << "precious";
+  EXPECT_THAT(complaint(), HasSubstr("it is no socket"));
+  EXPECT_TRUE(std::filesystem::exists(path()));
+  std::filesystem::remove(path());
+  const auto other = ipc::listen_on(path(), SOCK_STREAM);  // somebody else's kind of socket
+  ASSERT_TRUE(other.has_value());
+  EXPECT_THAT(complaint(), HasSubstr("socket of another program"));
+}
+
+TEST_F(StaleSockets, LongPathsAreRefused) {
+  EXPECT_EQ(clear_stale_sockets(std::string(120, 'x')).error().code, ErrorCode::kInvalid);
+}
+
+}  // namespace
+}  // namespace twinstack::cli
