@@ -80,6 +80,11 @@ class Lane {
   [[nodiscard]] const LaneCounters& counters() const noexcept { return counters_; }
   [[nodiscard]] nic::Link& link() noexcept { return link_; }
   [[nodiscard]] std::uint32_t active_connections() const noexcept { return in_use_; }
+  [[nodiscard]] std::uint32_t free_pieces() const noexcept { return pieces_.available(); }
+  // Chunks of the session that this lane could lend now; 0 when the session is not open.
+  [[nodiscard]] std::uint32_t free_chunks(std::uint32_t session) const noexcept {
+    return session < session_of_.size() && session_of_[session] != nullptr ? session_of_[session]->pool().available() : 0;
+  }
 
  private:
   class ConnHost;

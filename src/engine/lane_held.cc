@@ -16,6 +16,8 @@ namespace {
 constexpr std::uint32_t kMaxHeldBytes = 4U << 20;
 // Of one frame: 64 KiB in chunks of at least 2 KiB, and one for a begun chunk.
 constexpr std::size_t kMaxFramePieces = 64;
+// A frame begins where so much of it fits before the chunk ends: all its headers lie in its first piece (nic/link.h).
+constexpr std::size_t kHeaderRoom = 256;
 // Payload of the packets that out-of-order data is turned back into.
 constexpr std::size_t kOutOfOrderPiece = 1200;
 
@@ -45,7 +47,7 @@ void Lane::hold_bytes(PieceList& list, LaneSession& session, ByteView bytes, boo
       chunk = last.chunk;
       offset = last.offset + last.bytes();
     }
-    if (chunk == kNone || offset == session.chunk_bytes()) {
+    if (chunk == kNone || session.chunk_bytes() - offset < (start ? std::min(kHeaderRoom, bytes.size()) : 1)) {
       chunk = session.pool().take();
       offset = 0;
     }

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "base/clock.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "kernel/cwnd.h"
@@ -77,8 +78,12 @@ class LinuxKernelConn final : public KernelConn {
   [[nodiscard]] std::uint32_t mark() const noexcept { return mark_; }
   [[nodiscard]] std::uint32_t bound_interface() const noexcept { return bound_interface_; }
 
-  // A socket whose service died while it was parked: what follows is restore(). `min` is what the shared memory says.
-  void adopt_parked() noexcept { phase_ = Phase::kGap; }
+  // A socket whose service died while it was parked (its filter is still on): what follows is program_options() as the
+  // predecessor had them, and restore() with what the shared memory says. REQUIRES: fresh from create().
+  void adopt_parked() noexcept {
+    phase_ = Phase::kGap;
+    filter_on_ = true;
+  }
 
  private:
   explicit LinuxKernelConn(UniqueFd socket, const LinuxShared& shared) : socket_(std::move(socket)), shared_(shared) {}
@@ -105,6 +110,7 @@ class LinuxKernelConn final : public KernelConn {
   Result<> put_negotiated_options(const tcp::MinTcp& min);
 
   Result<RestoreReport> put_state(const tcp::MinTcp& min, const RestoreQueues& queues);
+  [[nodiscard]] std::uint32_t timestamp_to_go_on_with(const tcp::MinTcp& min) const;
   Result<> put_receive_queue(std::span<const std::byte> bytes);
   Result<> put_send_queue(std::span<const std::byte> bytes);
   Result<> put_window(const tcp::MinTcp& min);
@@ -133,6 +139,7 @@ class LinuxKernelConn final : public KernelConn {
   OutOfOrder out_of_order_;
   std::uint64_t received_bytes_ = 0;   // tcpi_bytes_received at the last check
   tcp::MinTcp frozen_;                 // of the last freeze()
+  Time frozen_at_{};                   // of the last freeze(), CLOCK_MONOTONIC; the epoch when there was none
   std::uint32_t shell_rcv_nxt_ = 0;    // what park() set
   std::uint32_t shell_write_seq_ = 0;  // what park() set
   Phase phase_ = Phase::kRunning;

@@ -10,7 +10,6 @@
 #include "kernel/mover.h"
 
 namespace twinstack::kernel::testing {
-extern int dbg_peer;
 namespace {
 
 struct StreamParam {
@@ -23,12 +22,11 @@ class MoveStreamTest : public MoveTest, public ::testing::WithParamInterface<Str
 
 // Thousands of round trips under traffic in both directions, with data in every queue.
 TEST_P(MoveStreamTest, StreamSurvivesThousandsOfRoundTrips) {
-  constexpr unsigned kMoves = 1500;
+  constexpr unsigned kMoves = 1000;
   Mover mover(*bench_);
   make(mover, GetParam().family, GetParam().passive);
   const int socket = ours();
   PatternEnd end(socket, 0, 1);
-  dbg_peer = theirs();
   Peer peer(std::move(connection_.theirs), ~std::uint64_t{0}, 24U << 10);
   const std::uint64_t resets_before = resets();
   for (unsigned i = 0; mover.moves < kMoves; ++i) {

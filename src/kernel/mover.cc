@@ -5,11 +5,8 @@
 #include <sys/socket.h>
 
 #include "wire/seq.h"
-#include <linux/tcp.h>
-
 
 namespace twinstack::kernel::testing {
-int dbg_peer = -1;
 
 Result<Snapshot> Mover::freeze() {
   const auto eligible = costs.time("check_eligible", [&] { return conn->check_eligible(limits); });
@@ -82,17 +79,6 @@ Result<> Mover::back(const Snapshot& frozen, const LateBytes& late, bool probe) 
   pending.insert(pending.begin(), rest.begin(), rest.end());
   inject_late();
   ++moves;
-  {
-    static std::uint32_t last_una = 0; static int same = 0;
-    if (min.snd_una == last_una && !unacked.empty()) ++same; else same = 0;
-    last_una = min.snd_una;
-    if (same >= 8 && same < 12) {
-      tcp_info info{}; socklen_t l = sizeof info; getsockopt(conn->fd(), 6, TCP_INFO, &info, &l);
-      int on = 1, q = 1; std::uint32_t prn = 0; socklen_t sl = 4;
-      setsockopt(dbg_peer, 6, 19, &on, 4); setsockopt(dbg_peer, 6, 20, &q, 4); getsockopt(dbg_peer, 6, 21, &prn, &sl); on = -1; setsockopt(dbg_peer, 6, 19, &on, 4);
-      fmt::print("STUCK move {} una {} nxt {} wseq {} peer_rcv_nxt-una {} unacked {} unsent {} | now cwnd {} unacked pkts {} notsent {} ca {} mss {} sndwnd {} frozen: cwnd {} snd_wnd {} mss {} late una {} nxt {}\n", moves, min.snd_una, min.snd_nxt-min.snd_una, min.write_seq-min.snd_una, int(prn - min.snd_una), unacked.size(), unsent.size(), info.tcpi_snd_cwnd, info.tcpi_unacked, info.tcpi_notsent_bytes, info.tcpi_ca_state, info.tcpi_snd_mss, info.tcpi_snd_wnd, frozen.min.cwnd_segments, frozen.min.snd_wnd, frozen.min.mss, late.snd_una - frozen.min.snd_una, late.snd_nxt - frozen.min.snd_nxt);
-    }
-  }
   return {};
 }
 

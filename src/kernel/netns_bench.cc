@@ -188,10 +188,15 @@ Result<std::unique_ptr<IngressHold>> IngressHold::attach(const NetnsPair& pair) 
   if (made->ring_ == nullptr) return system_error("map the hold ring");
   int rc = 0;
   TRY(pair.in(Side::kA, [&] {
-    DECLARE_LIBBPF_OPTS(bpf_tc_hook, hook, .attach_point = BPF_TC_INGRESS);
+    bpf_tc_hook hook{};
+    hook.sz = sizeof hook;
     hook.ifindex = static_cast<int>(::if_nametoindex(NetnsPair::interface(Side::kA).c_str()));
-    DECLARE_LIBBPF_OPTS(bpf_tc_opts, options, .handle = 1, .priority = 1);
+    hook.attach_point = BPF_TC_INGRESS;
+    bpf_tc_opts options{};
+    options.sz = sizeof options;
     options.prog_fd = bpf_program__fd(made->skeleton_->progs.twinstack_hold);
+    options.handle = 1;
+    options.priority = 1;
     rc = bpf_tc_hook_create(&hook);
     if (rc == 0) rc = bpf_tc_attach(&hook, &options);
   }));

@@ -10,9 +10,11 @@
 #include <cstring>
 
 #include "base/assert.h"
+#include "base/monotonic.h"
 #include "kernel/linux_kernel_conn.h"
 #include "kernel/repair.h"
 #include "kernel/sockopt.h"
+#include "wire/seq.h"
 
 namespace twinstack::kernel {
 namespace {
@@ -20,12 +22,6 @@ namespace {
 constexpr std::size_t kReceiveChunkBytes = 64U << 10;  // the kernel takes about 16 pages at a time
 constexpr std::size_t kMinReceiveChunkBytes = 1024;
 constexpr int kSendFlags = MSG_DONTWAIT | MSG_NOSIGNAL;
-
-// S6, the other way: with a millisecond clock the low bit must be 0, and the clock must not go back.
-std::uint32_t timestamp_word(const tcp::MinTcp& min) {
-  if ((min.options & tcp::kOptTsMicroseconds) != 0) return min.ts_val | 1U;
-  return (min.ts_val + 1U) & ~1U;
-}
 
 // Sends as much as the kernel takes; errno of the refusal, 0 when all was taken.
 int send_some(int fd, std::span<const std::byte>& left) {
@@ -35,6 +31,18 @@ int send_some(int fd, std::span<const std::byte>& left) {
     if (sent > 0) left = left.subspan(static_cast<std::size_t>(sent));
   }
   return 0;
+}
+
+// The same where the program has limited how much may wait unsent.
+int send_above_low_water(int fd, std::span<const std::byte>& left) {
+  constexpr int kNoLimit = 0x7fffffff;
+  const auto limit = get_option(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, "TCP_NOTSENT_LOWAT");
+  if (!limit.has_value()) return EAGAIN;
+  if (!set_option(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, kNoLimit, "TCP_NOTSENT_LOWAT").has_value()) return EAGAIN;
+  const int refused = send_some(fd, left);
+  // Cannot be refused: it was so before.
+  static_cast<void>(set_option(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, *limit, "TCP_NOTSENT_LOWAT"));
+  return refused;
 }
 
 // SO_SNDBUFFORCE and its like take half of what the option then reads (man 7 socket).
@@ -59,7 +67,7 @@ Result<RestoreReport> LinuxKernelConn::restore(const tcp::MinTcp& min, const Res
 Result<RestoreReport> LinuxKernelConn::put_state(const tcp::MinTcp& min, const RestoreQueues& queues) {
   const int raw = socket_.get();
   if ((min.options & tcp::kOptTimestamps) != 0) {
-    TRY(set_option(raw, IPPROTO_TCP, TCP_TIMESTAMP, timestamp_word(min), "TCP_TIMESTAMP"));
+    TRY(set_option(raw, IPPROTO_TCP, TCP_TIMESTAMP, timestamp_to_go_on_with(min), "TCP_TIMESTAMP"));
   }
   unread_restored_ = !queues.unread.empty();
   if (!queues.unread.empty()) TRY(put_receive_queue(queues.unread));
@@ -68,6 +76,21 @@ Result<RestoreReport> LinuxKernelConn::put_state(const tcp::MinTcp& min, const R
   const bool congestion = put_congestion(min);
   TRY(put_lost_options());
   return RestoreReport{.congestion_restored = congestion};
+}
+
+// S6. With a millisecond clock the low bit must be 0, and the clock must never go back, or the peer's PAWS drops all
+// that follows. The kernel may have sent after the snapshot (a loss probe, an ACK, before it was parked), so whatever
+// `min` says, the clock stands at least where it would if nothing had happened.
+std::uint32_t LinuxKernelConn::timestamp_to_go_on_with(const tcp::MinTcp& min) const {
+  const bool microseconds = (min.options & tcp::kOptTsMicroseconds) != 0;
+  Seq value(min.ts_val);
+  if (frozen_at_ != Time{}) {
+    const Duration away = monotonic_now() - frozen_at_;
+    const auto ticks = microseconds ? std::chrono::ceil<std::chrono::microseconds>(away).count()
+                                    : std::chrono::ceil<std::chrono::milliseconds>(away).count();
+    value = max(value, Seq(frozen_.ts_val) + static_cast<std::uint32_t>(ticks));
+  }
+  return microseconds ? value.raw() | 1U : (value.raw() + 1U) & ~1U;
 }
 
 // R8: partial amounts, and less when memory is short. The receive queue is selected already.
@@ -102,6 +125,7 @@ Result<> LinuxKernelConn::put_send_queue(std::span<const std::byte> bytes) {
     TRY(raise_send_buffer(bytes.size()));
     refused = send_some(raw, bytes);
   }
+  if (refused == EAGAIN) refused = send_above_low_water(raw, bytes);
   if (refused != 0) return system_error("put bytes into the send queue", refused);
   return {};
 }
@@ -155,7 +179,8 @@ Result<ReleaseReport> LinuxKernelConn::release(std::span<const std::byte> unsent
   return report;
 }
 
-// R7: what does not fit is the caller's to write before anything newer.
+// R7: what does not fit is the caller's to write before anything newer. It fits, but for memory that the machine lacks:
+// the buffer is raised, and TCP_NOTSENT_LOWAT lifted, for as long as it takes.
 ReleaseReport LinuxKernelConn::write_unsent(std::span<const std::byte> unsent) {
   const int raw = socket_.get();
   std::span<const std::byte> left = unsent;
@@ -163,6 +188,7 @@ ReleaseReport LinuxKernelConn::write_unsent(std::span<const std::byte> unsent) {
   if (refused == EAGAIN && !send_buffer_raised_ && raise_send_buffer(left.size()).has_value()) {
     refused = send_some(raw, left);
   }
+  if (refused == EAGAIN) refused = send_above_low_water(raw, left);
   return {.unsent_taken_bytes = unsent.size() - left.size(), .socket_error = refused == EAGAIN ? 0 : refused};
 }
 

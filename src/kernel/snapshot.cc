@@ -9,6 +9,7 @@
 #include <cerrno>
 
 #include "base/assert.h"
+#include "base/monotonic.h"
 #include "kernel/linux_kernel_conn.h"
 #include "kernel/peek.h"
 #include "kernel/repair.h"
@@ -19,8 +20,9 @@
 namespace twinstack::kernel {
 namespace {
 
-constexpr std::uint16_t kTimestampBytes = 12;  // of every segment, with padding (RFC 7323 appendix A)
-constexpr int kFlushAckStayInteractive = 2;    // TCP_QUICKACK: bit 0 alone decides what the mode is afterwards
+constexpr std::uint32_t kHeaderBytesV4 = 20 + 20;  // IP and TCP without options
+constexpr std::uint32_t kHeaderBytesV6 = 40 + 20;
+constexpr int kFlushAckStayInteractive = 2;  // TCP_QUICKACK: bit 0 alone decides what the mode is afterwards
 
 std::uint16_t negotiated(const tcp_info& info) {
   unsigned options = 0;
@@ -33,8 +35,6 @@ std::uint16_t negotiated(const tcp_info& info) {
 
 void take_info(const tcp_info& info, tcp::MinTcp& min) {
   min.options = negotiated(info);
-  min.mss =
-      static_cast<std::uint16_t>(info.tcpi_snd_mss + ((min.options & tcp::kOptTimestamps) != 0 ? kTimestampBytes : 0U));
   min.advmss = static_cast<std::uint16_t>(info.tcpi_advmss);
   min.snd_wscale = info.tcpi_snd_wscale;
   min.rcv_wscale = info.tcpi_rcv_wscale;
@@ -45,6 +45,14 @@ void take_info(const tcp_info& info, tcp::MinTcp& min) {
   min.cwnd_segments = info.tcpi_snd_cwnd;
   min.ssthresh_segments = info.tcpi_snd_ssthresh;
   min.reordering_segments = info.tcpi_reordering;
+}
+
+// By the path and what the peer takes. Not tcpi_snd_mss: after a restore that allows for timestamps even where none
+// were negotiated (the kernel itself sends the right size).
+void take_mss(const tcp_info& info, tcp::MinTcp& min) {
+  const std::uint32_t headers = min.flow.is_v4() ? kHeaderBytesV4 : kHeaderBytesV6;
+  const std::uint32_t path = info.tcpi_pmtu > headers ? info.tcpi_pmtu - headers : 0;
+  min.mss = static_cast<std::uint16_t>(std::max(std::min<std::uint32_t>(min.mss_clamp, path), info.tcpi_snd_mss));
 }
 
 // S6. The low bit says whether the clock counts microseconds; it is rounded up, so that our clock never goes back.
@@ -123,6 +131,7 @@ Result<Snapshot> LinuxKernelConn::freeze(const QueueRoom& room) {
     return snapshot;
   }
   frozen_ = snapshot->min;
+  frozen_at_ = monotonic_now();
   phase_ = Phase::kFrozen;
   checked_ = false;
   return snapshot;
@@ -144,6 +153,7 @@ Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
     template_.mss_clamp = static_cast<std::uint16_t>(clamp);
     min.mss_clamp = template_.mss_clamp;
   }
+  take_mss(info, min);
   ASSIGN_OR_RETURN(snapshot.unread, take_receive_queue(raw, room.receive, min));
   ASSIGN_OR_RETURN(const std::span<const std::byte> unsent_and_unacked, take_send_queue(raw, room.send, min));
   TRY(take_windows(raw, min));

@@ -30,7 +30,7 @@ Request make_request(const FlowKey& flow, bool is_v6_socket, std::uint32_t scope
   // A v4-mapped connection of a v6 socket is found by either family; the answer is the same socket.
   body.sdiag_family = is_v6_socket ? AF_INET6 : AF_INET;
   body.sdiag_protocol = IPPROTO_TCP;
-  body.idiag_ext = 0;  // MD5 keys come with any answer to a caller with CAP_NET_ADMIN
+  body.idiag_ext = 1U << (INET_DIAG_INFO - 1);  // MD5 keys come with it, to a caller with CAP_NET_ADMIN
   body.idiag_states = ~0U;
   body.id.idiag_sport = htons(flow.local_port);
   body.id.idiag_dport = htons(flow.remote_port);

@@ -16,8 +16,8 @@ namespace {
 // window (instead of SND.WL2, as Linux does). True when snd_wnd changed.
 bool update_send_window(ControlBlock& cb, const wire::Segment& segment) noexcept {
   const std::uint32_t window = std::uint32_t{segment.window} << cb.snd_wscale;
-  const bool newer = segment.ack > cb.snd_una || segment.seq > cb.snd_wl1 ||
-                     (segment.seq == cb.snd_wl1 && window > cb.snd_wnd);
+  const bool newer =
+      segment.ack > cb.snd_una || segment.seq > cb.snd_wl1 || (segment.seq == cb.snd_wl1 && window > cb.snd_wnd);
   if (!newer) return false;
   cb.snd_wl1 = segment.seq;
   if (window == cb.snd_wnd) return false;
@@ -79,8 +79,9 @@ void process_ack(ControlBlock& cb, const wire::Segment& segment, std::uint32_t p
   news.duplicate = (cb.options & kOptSack) != 0 ? repeats && news.sacked_bytes > 0 : bare;
 
   if ((cb.options & kOptEcn) != 0 && segment.has(wire::kEce)) recovery_on_ecn_echo(cb);
+  const bool could_grow = may_grow_cwnd(cb);  // not on the ACK that ends a recovery: it acknowledges a whole window
   recovery_on_ack(cb, news, host.counters());
-  if (news.acked_bytes > 0 && may_grow_cwnd(cb) && was_cwnd_limited(cb)) {
+  if (news.acked_bytes > 0 && could_grow && may_grow_cwnd(cb) && was_cwnd_limited(cb)) {
     congestion_ops(cb.congestion_kind).on_ack(cb, news.acked_bytes, now);
   }
   update_timers(cb, news.acked_bytes > 0, now);

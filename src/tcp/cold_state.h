@@ -1,5 +1,6 @@
 // ColdState: what a connection needs only while segments are lost or out of order. Owned by the ControlBlock, made by
-// cold_state() on first need, freed by release_cold_state() when nothing in it matters any more. Same thread as the block.
+// cold_state() on first need, freed by release_cold_state() when nothing in it matters any more. Same thread as the
+// block.
 #pragma once
 
 #include <array>
@@ -41,8 +42,8 @@ struct ColdState {
 
   // Send side.
   Scoreboard scoreboard;
-  Seq lost_below;                     // what lies under it and is not SACKed counts as lost
-  Seq high_rxt;                       // what is lost and lies under it was retransmitted (RFC 6675 2)
+  Seq lost_below;                       // what lies under it and is not SACKed counts as lost
+  Seq high_rxt;                         // what is lost and lies under it was retransmitted (RFC 6675 2)
   std::uint32_t reno_sacked_bytes = 0;  // without SACK: bytes that duplicate ACKs say have arrived
 };
 

@@ -29,7 +29,8 @@ Result<> check(const MinTcp& state) {
   const auto invalid = [](const char* why) { return error(ErrorCode::kInvalid, std::string("MinTcp: ") + why); };
   if (state.version != kMinTcpVersion || state.size_bytes != sizeof(MinTcp)) return invalid("another version");
   if (state.mss < kSmallestMss) return invalid("MSS too small");
-  if (state.snd_wscale > wire::kMaxWindowScale || state.rcv_wscale > wire::kMaxWindowScale) return invalid("window scale");
+  if (state.snd_wscale > wire::kMaxWindowScale || state.rcv_wscale > wire::kMaxWindowScale)
+    return invalid("window scale");
   if ((state.options & ~kAllOptions) != 0) return invalid("an option that is not known");
   const Seq una(state.snd_una);
   const Seq nxt(state.snd_nxt);

@@ -27,18 +27,18 @@ namespace twinstack::tcp {
 
 // What tcp_info tells and nothing here reads. Kept by the caller, since the control block is kept small.
 struct Counters {
-  std::uint64_t bytes_acked = 0;          // of ours, acknowledged
-  std::uint64_t bytes_received = 0;       // delivered in order
-  std::uint64_t bytes_sent = 0;           // retransmissions included
+  std::uint64_t bytes_acked = 0;     // of ours, acknowledged
+  std::uint64_t bytes_received = 0;  // delivered in order
+  std::uint64_t bytes_sent = 0;      // retransmissions included
   std::uint64_t bytes_retransmitted = 0;
   std::uint32_t segs_in = 0;
   std::uint32_t segs_out = 0;
   std::uint32_t data_segs_in = 0;
   std::uint32_t data_segs_out = 0;
   std::uint32_t segs_retransmitted = 0;
-  std::uint32_t timeouts = 0;             // retransmission timeouts
+  std::uint32_t timeouts = 0;  // retransmission timeouts
   std::uint32_t fast_recoveries = 0;
-  std::uint32_t out_of_order = 0;         // segments that were queued out of order
+  std::uint32_t out_of_order = 0;  // segments that were queued out of order
 };
 static_assert(sizeof(Counters) <= 64);
 
@@ -78,9 +78,9 @@ enum class Arrival : std::uint8_t {
   kDroppedBadAck,       // acknowledges what was never sent, or is too old: challenge ACK (RFC 5961 5.2)
   kDroppedNoMemory,     // valid, but nothing of its data could be kept; its ACK was processed
   // The kernel must see this packet: upload the connection, then inject it. State unchanged.
-  kToSoftwareReset,     // RST exactly at rcv_nxt (RFC 5961 3.2)
-  kToSoftwareFin,       // FIN within the window, in order or not
-  kToSoftwareUrgent,    // URG within the window
+  kToSoftwareReset,   // RST exactly at rcv_nxt (RFC 5961 3.2)
+  kToSoftwareFin,     // FIN within the window, in order or not
+  kToSoftwareUrgent,  // URG within the window
 };
 inline constexpr std::size_t kArrivals = 11;
 [[nodiscard]] constexpr bool to_software(Arrival arrival) noexcept { return arrival >= Arrival::kToSoftwareReset; }

@@ -116,7 +116,8 @@ TEST(Install, AnyBytesAreRefusedOrSafe) {
   for (int round = 0; round < 20'000; ++round) {
     MinTcp state = full_state();
     auto* bytes = reinterpret_cast<std::uint8_t*>(&state);
-    for (std::uint32_t i = 0; i <= rng.below(20); ++i) bytes[8 + rng.below(sizeof state - 8)] = static_cast<std::uint8_t>(rng.next());
+    for (std::uint32_t i = 0; i <= rng.below(20); ++i)
+      bytes[8 + rng.below(sizeof state - 8)] = static_cast<std::uint8_t>(rng.next());
     ControlBlock cb;
     if (!install(cb, state, at_ms(0)).has_value()) continue;
     Counters counters;
@@ -148,7 +149,8 @@ TEST(Robustness, RandomSegmentsNeverBreakTheInvariants) {
     Time now = at_ms(0);
     const std::string text(3000, 'x');
     for (int step = 0; step < 500; ++step) {
-      wire::Segment segment = from_peer(end.cb.rcv_nxt.raw() + rng.below(4000) - 1000, end.cb.snd_una.raw() + rng.below(3000) - 500);
+      wire::Segment segment =
+          from_peer(end.cb.rcv_nxt.raw() + rng.below(4000) - 1000, end.cb.snd_una.raw() + rng.below(3000) - 500);
       segment.flags = rng.below(4) == 0 ? static_cast<std::uint8_t>(rng.next()) : static_cast<std::uint8_t>(wire::kAck);
       segment.window = static_cast<std::uint16_t>(rng.below(3) == 0 ? rng.below(2000) : rng.next());
       segment.options.has_timestamps = rng.below(2) == 0;

@@ -46,19 +46,19 @@ enum StateBit : std::uint16_t {
   kEcnEcho = 1 << 9,          // set ECE until the peer says CWR (RFC 3168 6.1.3)
   kEcnSendCwr = 1 << 10,      // set CWR on the next new data (RFC 3168 6.1.2)
   kRetransmitArmed = 1 << 11,
-  kPersistArmed = 1 << 12,    // shares retransmit_deadline; never both
+  kPersistArmed = 1 << 12,  // shares retransmit_deadline; never both
   kAckArmed = 1 << 13,
   kKeepaliveArmed = 1 << 14,
 };
 
 // State of the congestion control beyond cwnd and ssthresh. Windows in segments, as the RFC's formulas are.
-struct CubicState {      // RFC 9438 4.1.2
-  float w_max;           // cwnd just before the last reduction
-  float k_seconds;       // time to grow back to w_max
-  float w_est;           // Reno-friendly estimate
-  float cwnd_prior;      // cwnd when the last reduction happened
-  float carry_bytes;     // growth not yet applied, under one byte of cwnd
-  Tick epoch_start;      // 0 = no epoch runs
+struct CubicState {   // RFC 9438 4.1.2
+  float w_max;        // cwnd just before the last reduction
+  float k_seconds;    // time to grow back to w_max
+  float w_est;        // Reno-friendly estimate
+  float cwnd_prior;   // cwnd when the last reduction happened
+  float carry_bytes;  // growth not yet applied, under one byte of cwnd
+  Tick epoch_start;   // 0 = no epoch runs
 };
 struct NewRenoState {
   std::uint32_t acked_bytes;  // in congestion avoidance, since cwnd last grew
@@ -99,18 +99,18 @@ struct ControlBlock {
   std::uint32_t rtt_start_us = 0;  // when it was sent, low 32 bits of the clock's microseconds
 
   // Timestamps (RFC 7323).
-  std::uint32_t ts_offset = 0;           // our TSval - the clock in its unit
-  std::uint32_t ts_recent = 0;           // meaningful with kTsRecentValid
-  std::uint32_t ts_recent_stamp_s = 0;   // when it was taken, seconds of the clock (2^30 ns)
+  std::uint32_t ts_offset = 0;          // our TSval - the clock in its unit
+  std::uint32_t ts_recent = 0;          // meaningful with kTsRecentValid
+  std::uint32_t ts_recent_stamp_s = 0;  // when it was taken, seconds of the clock (2^30 ns)
 
   // Deadlines (meaningful with their bit of `state`) and stamps.
   Tick retransmit_deadline = 0;  // retransmission or persist
   Tick ack_deadline = 0;
   Tick keepalive_deadline = 0;
-  Tick last_receive = 0;         // a segment in sequence
-  Tick last_send = 0;            // data
-  Tick stall_since = 0;          // since when the peer has acknowledged nothing although something waits for it
-  Tick last_challenge = 0;       // the last rate-limited ACK
+  Tick last_receive = 0;    // a segment in sequence
+  Tick last_send = 0;       // data
+  Tick stall_since = 0;     // since when the peer has acknowledged nothing although something waits for it
+  Tick last_challenge = 0;  // the last rate-limited ACK
 
   std::uint32_t user_timeout_ms = 0;  // 0 = none
   std::uint16_t mss = 0;              // payload of a full segment that carries no SACK block, bytes
@@ -125,13 +125,13 @@ struct ControlBlock {
   std::uint8_t rcv_wscale = 0;
   CongestionKind congestion_kind = CongestionKind::kCubic;
   RecoveryState recovery = RecoveryState::kOpen;
-  std::uint8_t dup_acks = 0;      // saturates
-  std::uint8_t retries = 0;       // retransmission timeouts in a row without progress
-  std::uint8_t backoff = 0;       // doublings of the RTO or persist interval
-  std::uint8_t probes_out = 0;    // unanswered zero-window or keepalive probes
-  std::uint8_t quick_acks = 0;    // segments that are still to be acknowledged at once
+  std::uint8_t dup_acks = 0;    // saturates
+  std::uint8_t retries = 0;     // retransmission timeouts in a row without progress
+  std::uint8_t backoff = 0;     // doublings of the RTO or persist interval
+  std::uint8_t probes_out = 0;  // unanswered zero-window or keepalive probes
+  std::uint8_t quick_acks = 0;  // segments that are still to be acknowledged at once
   std::uint8_t keepalive_probes = 0;
-  std::uint8_t reordering = 3;    // duplicate-ACK threshold, segments
+  std::uint8_t reordering = 3;  // duplicate-ACK threshold, segments
 
   CongestionState congestion{};
   ColdStatePtr cold;

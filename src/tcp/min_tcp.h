@@ -17,10 +17,10 @@ inline constexpr std::uint32_t kMinTcpVersion = 1;
 
 // Bits of MinTcp::options: what was negotiated in the handshake.
 enum MinTcpOption : std::uint16_t {
-  kOptTimestamps = 1 << 0,   // RFC 7323
-  kOptSack = 1 << 1,         // RFC 2018
-  kOptWindowScale = 1 << 2,  // RFC 7323
-  kOptEcn = 1 << 3,          // RFC 3168
+  kOptTimestamps = 1 << 0,      // RFC 7323
+  kOptSack = 1 << 1,            // RFC 2018
+  kOptWindowScale = 1 << 2,     // RFC 7323
+  kOptEcn = 1 << 3,             // RFC 3168
   kOptTsMicroseconds = 1 << 4,  // our TSval counts microseconds (Linux 6.7+, TCP_TIMESTAMP bit 0), else milliseconds
 };
 
@@ -35,8 +35,8 @@ struct MinTcp {
   std::uint32_t version = kMinTcpVersion;
   std::uint32_t size_bytes = 0;  // sizeof(MinTcp), set by whoever fills it; checked on the other side
 
-  FlowKey flow;                 // local and remote address and port
-  std::uint32_t scope_id = 0;   // IPv6 link-local: interface index, else 0
+  FlowKey flow;                // local and remote address and port
+  std::uint32_t scope_id = 0;  // IPv6 link-local: interface index, else 0
 
   // Send side. snd_una <= snd_nxt <= write_seq. The send queue that travels beside is [snd_una, write_seq):
   // [snd_una, snd_nxt) was sent, [snd_nxt, write_seq) was not.
@@ -53,7 +53,8 @@ struct MinTcp {
   std::uint32_t rcv_wnd = 0;  // bytes, scaled: what we offered at rcv_wup
   std::uint32_t rcv_wup = 0;  // rcv_nxt at the last window update sent
 
-  std::uint16_t mss = 0;        // what we may send in a segment, bytes, options of each segment not counted (as tcpi_snd_mss + options)
+  std::uint16_t mss =
+      0;  // what we may send in a segment, bytes, options of each segment not counted (as tcpi_snd_mss + options)
   std::uint16_t mss_clamp = 0;  // TCP_MAXSEG as read in repair mode: the peer's MSS as negotiated
   std::uint16_t advmss = 0;     // the MSS we announced
   std::uint16_t options = 0;    // MinTcpOption
@@ -84,10 +85,10 @@ struct MinTcp {
   std::uint32_t keepalive_idle_s = 0;
   std::uint32_t keepalive_interval_s = 0;
   std::uint32_t keepalive_probes = 0;
-  std::uint8_t ttl = 64;          // IP_TTL / IPV6_UNICAST_HOPS
-  std::uint8_t traffic_class = 0; // IP_TOS / IPV6_TCLASS
+  std::uint8_t ttl = 64;           // IP_TTL / IPV6_UNICAST_HOPS
+  std::uint8_t traffic_class = 0;  // IP_TOS / IPV6_TCLASS
   std::uint16_t reserved = 0;
-  std::uint32_t flow_label = 0;   // IPv6 flow label to send with, host order, 0 = none
+  std::uint32_t flow_label = 0;  // IPv6 flow label to send with, host order, 0 = none
 };
 
 static_assert(std::is_trivially_copyable_v<MinTcp>);

@@ -46,7 +46,7 @@ std::uint32_t insert_missing(Blocks& blocks, Seq seq, const Payload& payload) {
       i += blocks.size() - blocks_before;
     }
     if (last) break;
-    at = max(at, blocks[i].end());
+    at = blocks[i].end();
   }
   return kept;
 }
@@ -108,7 +108,8 @@ bool keep_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload) {
   const Seq end = seq + payload.size();
   const std::uint32_t kept = insert_missing(cold.out_of_order, seq, payload);
   if (kept == 0) {
-    const bool held = std::ranges::any_of(cold.out_of_order, [&](const auto& b) { return b.seq <= seq && end <= b.end(); });
+    const bool held =
+        std::ranges::any_of(cold.out_of_order, [&](const auto& b) { return b.seq <= seq && end <= b.end(); });
     if (!held) return false;
     note_duplicate(cb, seq, end);
   }

@@ -36,8 +36,8 @@ void owe_challenge_ack(ControlBlock& cb, Time now) noexcept {
   owe_ack_now(cb);
 }
 
-// RFC 9293 3.8.4, 3.8.6.1: SEG.SEQ = RCV.NXT-1 with no byte or one garbage byte. Keepalives, Linux's window probes and the
-// probe that a kernel sends when it leaves repair mode look like this; they want an ACK.
+// RFC 9293 3.8.4, 3.8.6.1: SEG.SEQ = RCV.NXT-1 with no byte or one garbage byte. Keepalives, Linux's window probes and
+// the probe that a kernel sends when it leaves repair mode look like this; they want an ACK.
 bool is_probe(const ControlBlock& cb, const Arrived& in) noexcept {
   return in.segment.seq == cb.rcv_nxt - 1 && in.payload.size() <= 1;
 }
@@ -193,8 +193,8 @@ std::uint8_t initial_quick_acks(const ControlBlock& cb) noexcept {
 
 std::string_view name(Arrival arrival) noexcept {
   static constexpr std::array<std::string_view, kArrivals> kNames = {
-      "accepted",        "dropped-paws",       "dropped-out-of-window", "dropped-reset",
-      "dropped-syn",     "dropped-no-ack",     "dropped-bad-ack",       "dropped-no-memory",
+      "accepted",          "dropped-paws",    "dropped-out-of-window", "dropped-reset",
+      "dropped-syn",       "dropped-no-ack",  "dropped-bad-ack",       "dropped-no-memory",
       "to-software-reset", "to-software-fin", "to-software-urgent"};
   const auto index = static_cast<std::size_t>(arrival);
   return index < kNames.size() ? kNames[index] : "unknown";

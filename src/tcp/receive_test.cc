@@ -23,7 +23,8 @@ MinTcp with(std::uint16_t options) {
 
 // An end that owes nothing any more and delays its ACKs.
 struct Receiver {
-  explicit Receiver(const MinTcp& state = idle_state(), std::uint32_t capacity = kWindow) : end(state, at_ms(0), capacity) {
+  explicit Receiver(const MinTcp& state = idle_state(), std::uint32_t capacity = kWindow)
+      : end(state, at_ms(0), capacity) {
     end.poll(at_ms(0));
     end.cb.quick_acks = 0;
   }
@@ -318,11 +319,12 @@ TEST(Receive, OutOfOrderDataThatFindsNoMemoryWaitsForTheReader) {
 }
 
 struct Stamped : Receiver {
-  Stamped() : Receiver([] {
-      MinTcp state = with(kOptTimestamps);
-      state.ts_recent = 1000;
-      return state;
-    }()) {}
+  Stamped()
+      : Receiver([] {
+          MinTcp state = with(kOptTimestamps);
+          state.ts_recent = 1000;
+          return state;
+        }()) {}
   Arrival stamped(std::uint32_t ts_val, std::uint32_t offset, std::uint32_t bytes, Time now = at_ms(1),
                   std::uint8_t flags = wire::kAck) {
     wire::Segment segment = from_peer(kPeerSeq + offset);

@@ -56,15 +56,16 @@ void update_lost(ControlBlock& cb) noexcept {
 void count_duplicate(ControlBlock& cb) {
   if (cb.dup_acks < 255) ++cb.dup_acks;
   if (uses_sack(cb)) return;
-  // Each says that one segment has left the network; never more than what is out but the first (Linux tcp_limit_reno_sacked).
+  // Each says that one segment has left the network; never more than what is out but the first (Linux
+  // tcp_limit_reno_sacked).
   ColdState& cold = cold_state(cb);
   const std::uint32_t most = outstanding(cb) > cb.mss ? outstanding(cb) - cb.mss : 0;
   cold.reno_sacked_bytes = std::min(cold.reno_sacked_bytes + cb.mss, most);
 }
 
 // Without SACK the state is kept until something above high_seq is acknowledged, so that duplicate ACKs of our own
-// retransmissions start no second recovery (RFC 6582 4.1; as Linux). After an ECN echo too, so that CWR has reached the peer
-// before another echo counts.
+// retransmissions start no second recovery (RFC 6582 4.1; as Linux). After an ECN echo too, so that CWR has reached the
+// peer before another echo counts.
 bool recovery_point_passed(const ControlBlock& cb) noexcept {
   if (cb.snd_una < cb.high_seq) return false;
   if (cb.recovery == RecoveryState::kReduced) return cb.snd_una > cb.high_seq;
@@ -113,7 +114,7 @@ void on_progress(ControlBlock& cb, std::uint32_t acked_bytes) noexcept {
 
 bool loss_seen(const ControlBlock& cb) noexcept {
   if (outstanding(cb) == 0) return false;
-  if (cb.dup_acks >= cb.reordering) return true;  // RFC 5681 3.2
+  if (cb.dup_acks >= cb.reordering) return true;                                        // RFC 5681 3.2
   return cb.cold && cb.cold->scoreboard.count > 0 && cb.cold->lost_below > cb.snd_una;  // RFC 6675 5
 }
 

@@ -12,7 +12,8 @@ using Ranges = std::vector<std::pair<std::uint32_t, std::uint32_t>>;  // in segm
 
 // `segments` full segments are in flight.
 struct Flight {
-  explicit Flight(std::uint16_t options = 0, std::uint32_t segments = 10, std::uint32_t queued = 100) : end(state(options), at_ms(0)) {
+  explicit Flight(std::uint16_t options = 0, std::uint32_t segments = 10, std::uint32_t queued = 100)
+      : end(state(options), at_ms(0)) {
     end.poll(at_ms(0));
     end.cb.cwnd = segments * kMss;
     end.write(queued * kMss, at_ms(0));
@@ -102,7 +103,8 @@ TEST(NewReno, StateIsKeptUntilSomethingAboveTheRecoveryPointIsAcknowledged) {
   if (f.end.cb.snd_una != f.end.cb.snd_nxt) {
     EXPECT_EQ(f.end.cb.recovery, RecoveryState::kRecovery);
     for (int i = 0; i < 5; ++i) {
-      for (const int segment : what(f.ack(point))) EXPECT_GE(segment, 0) << "nothing is retransmitted for echoes of our own";
+      for (const int segment : what(f.ack(point)))
+        EXPECT_GE(segment, 0) << "nothing is retransmitted for echoes of our own";
     }
   }
   f.ack(point + 1);
@@ -237,6 +239,17 @@ TEST(Ecn, EchoReducesOnceInAWindowAndIsAnsweredByCwr) {
   ack.ack = Seq(kOurSeq + 11 * kMss);
   f.end.receive(ack, "", at_ms(13));
   EXPECT_EQ(f.end.cb.recovery, RecoveryState::kOpen);
+}
+
+TEST(Ecn, ALossInTheSameWindowReducesNoFurther) {
+  Flight f(kOptEcn, 10);
+  wire::Segment echo = from_peer(kPeerSeq, kOurSeq + kMss);
+  echo.flags = wire::kAck | wire::kEce;
+  f.end.receive(echo, "", at_ms(10));
+  f.end.poll(at_ms(10));
+  for (int i = 0; i < 3; ++i) f.ack(1);
+  EXPECT_EQ(f.end.cb.recovery, RecoveryState::kRecovery);
+  EXPECT_EQ(f.end.cb.cwnd, 5U * kMss);
 }
 
 }  // namespace

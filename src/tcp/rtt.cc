@@ -27,7 +27,8 @@ void add_rtt_sample(ControlBlock& cb, std::uint32_t sample_us) noexcept {
 
 std::uint32_t rto_from_estimates_us(const ControlBlock& cb) noexcept {
   if (cb.srtt_us == 0) return kInitialRtoUs;
-  const std::uint64_t rto = std::uint64_t{cb.srtt_us} + std::max(4 * std::uint64_t{cb.rttvar_us}, std::uint64_t{kMinVarianceUs});
+  const std::uint64_t rto =
+      std::uint64_t{cb.srtt_us} + std::max(4 * std::uint64_t{cb.rttvar_us}, std::uint64_t{kMinVarianceUs});
   return static_cast<std::uint32_t>(std::min(rto, std::uint64_t{kMaxRtoUs}));
 }
 

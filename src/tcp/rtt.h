@@ -9,9 +9,9 @@
 
 namespace twinstack::tcp {
 
-inline constexpr std::uint32_t kInitialRtoUs = 1'000'000;   // RFC 6298 2.1
-inline constexpr std::uint32_t kMinVarianceUs = 200'000;    // Linux TCP_RTO_MIN
-inline constexpr std::uint32_t kMaxRtoUs = 120'000'000;     // Linux TCP_RTO_MAX
+inline constexpr std::uint32_t kInitialRtoUs = 1'000'000;  // RFC 6298 2.1
+inline constexpr std::uint32_t kMinVarianceUs = 200'000;   // Linux TCP_RTO_MIN
+inline constexpr std::uint32_t kMaxRtoUs = 120'000'000;    // Linux TCP_RTO_MAX
 
 // A new measurement (RFC 6298 2.2, 2.3). Ends the back-off (Karn: a valid sample has come).
 void add_rtt_sample(ControlBlock& cb, std::uint32_t sample_us) noexcept;

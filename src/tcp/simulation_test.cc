@@ -1,5 +1,5 @@
-// Two cores talk through a network that loses, duplicates, reorders and delays, from a seed; the streams are compared byte
-// by byte, invariants are checked at every segment, and once the faults stop everything must arrive.
+// Two cores talk through a network that loses, duplicates, reorders and delays, from a seed; the streams are compared
+// byte by byte, invariants are checked at every segment, and once the faults stop everything must arrive.
 #include <gtest/gtest.h>
 
 #include "tcp/test_support.h"
@@ -54,6 +54,7 @@ NetworkFaults faults_of(Rng& rng) {
   if (rng.below(4) != 0) faults.loss_ppm = rng.below(100'000);
   if (rng.below(2) == 0) faults.duplicate_ppm = rng.below(50'000);
   if (rng.below(2) == 0) faults.reorder_ppm = rng.below(200'000);
+  faults.coalesce = rng.below(2) == 0;
   faults.delay = std::chrono::microseconds(20 + rng.below(20'000));
   return faults;
 }
@@ -68,7 +69,8 @@ void act(Rng& rng, const Scenario& s, TestEnd& end, Time now) {
 bool done(const TestEnd& from, const TestEnd& to) { return to.received == from.written && is_drained(from.cb); }
 
 void run_seed(std::uint64_t seed) {
-  SCOPED_TRACE("seed " + std::to_string(seed) + ": tcp_test --gtest_filter=Simulation.* TWINSTACK_SEED=" + std::to_string(seed));
+  SCOPED_TRACE("seed " + std::to_string(seed) +
+               ": tcp_test --gtest_filter=Simulation.* TWINSTACK_SEED=" + std::to_string(seed));
   Rng rng(seed);
   const Scenario s = scenario_of(rng);
   const Time start = at_ms(rng.below(1000));
@@ -108,7 +110,7 @@ void run_seed(std::uint64_t seed) {
 }
 
 #ifdef NDEBUG
-constexpr std::uint64_t kSeeds = 3000;
+constexpr std::uint64_t kSeeds = 1500;
 #else
 constexpr std::uint64_t kSeeds = 150;  // debug and sanitized builds are twenty times slower
 #endif

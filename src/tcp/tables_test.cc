@@ -23,15 +23,18 @@ struct Model {
     for (std::uint32_t i = from; i < to; ++i) out += sacked[i] ? 1 : 0;
     return out;
   }
-  // IsLost() of RFC 6675 4, word for word.
-  bool lost(std::uint32_t at, std::uint32_t threshold, std::uint32_t mss) const {
+  // IsLost() of RFC 6675 4, word for word, for every byte.
+  std::vector<bool> lost(std::uint32_t threshold, std::uint32_t mss) const {
+    std::vector<bool> out(kSpan);
     std::uint32_t ranges = 0;
-    bool inside = false;
-    for (std::uint32_t i = at + 1; i < kSpan; ++i) {
-      if (sacked[i] && !inside) ++ranges;
-      inside = sacked[i];
+    std::uint32_t bytes = 0;
+    for (std::uint32_t i = kSpan; i-- > 0;) {
+      out[i] = ranges >= threshold || bytes > (threshold - 1) * mss;
+      if (!sacked[i]) continue;
+      ++bytes;
+      if (i + 1 == kSpan || !sacked[i + 1]) ++ranges;
     }
-    return ranges >= threshold || count(at, kSpan) > (threshold - 1) * mss;
+    return out;
   }
 };
 
@@ -42,7 +45,7 @@ void expect_same(const Scoreboard& board, const Model& model, std::uint32_t una)
 }
 
 TEST(Scoreboard, AgreesWithAModelOfSingleBytes) {
-  for (std::uint64_t seed = 1; seed <= 2000; ++seed) {
+  for (std::uint64_t seed = 1; seed <= 150; ++seed) {
     SCOPED_TRACE(seed);
     Rng rng(seed);
     Scoreboard board;
@@ -52,7 +55,8 @@ TEST(Scoreboard, AgreesWithAModelOfSingleBytes) {
       const std::uint32_t left = una + rng.below(kSpan - una);
       const std::uint32_t right = std::min(left + 1 + rng.below(40), kSpan);
       const std::uint32_t before = model.count(left, right);
-      const std::uint32_t added = add_sacked(board, {Seq(kBase + left), Seq(kBase + right)}, Seq(kBase + una), Seq(kBase + kSpan));
+      const std::uint32_t added =
+          add_sacked(board, {Seq(kBase + left), Seq(kBase + right)}, Seq(kBase + una), Seq(kBase + kSpan));
       ASSERT_EQ(added, right - left - before);
       std::fill(model.sacked.begin() + left, model.sacked.begin() + right, true);
       if (rng.below(6) == 0) {
@@ -63,9 +67,10 @@ TEST(Scoreboard, AgreesWithAModelOfSingleBytes) {
       if (HasFatalFailure()) return;
 
       const Seq edge = lost_edge(board, 3, 20, Seq(kBase + una));
+      const std::vector<bool> lost = model.lost(3, 20);
       for (std::uint32_t i = una; i < kSpan; ++i) {
         if (model.sacked[i]) continue;
-        ASSERT_EQ(Seq(kBase + i) < edge, model.lost(i, 3, 20)) << i;
+        ASSERT_EQ(Seq(kBase + i) < edge, lost[i]) << i;
       }
       const std::uint32_t from = una + rng.below(kSpan - una);
       const std::uint32_t to = from + rng.below(kSpan - from);
@@ -131,8 +136,9 @@ TEST(Reassembly, AnyOrderAnyOverlapGivesTheStreamOnce) {
     std::vector<bool> held(kLength);
     const std::uint32_t piece = 1 + rng.below(300);
     for (int step = 0; step < 20'000 && end.received < kLength; ++step) {
-      const auto near = static_cast<std::uint32_t>(end.received) + rng.below(40);
-      const std::uint32_t from = rng.below(2) == 0 ? rng.below(kLength) : std::min(near > 20 ? near - 20 : 0, kLength - 1);
+      const auto near = static_cast<std::uint32_t>(end.received) + rng.below(4);
+      const std::uint32_t from =
+          rng.below(2) == 0 ? rng.below(kLength) : std::min(near > 2 ? near - 2 : 0, kLength - 1);
       const std::uint32_t count = std::min(1 + rng.below(piece), kLength - from);
       const auto payload = bytes_at(from, count);
       if (end.receive(from_peer(kBase + from), payload, at_ms(1)) == Arrival::kAccepted) {

@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "tcp/window.h"
+#include "wire/build.h"
+#include "wire/packet.h"
 
 namespace twinstack::tcp::test {
 
@@ -120,13 +122,19 @@ void TestEnd::move(Time now) {
 }
 
 TestNetwork::TestNetwork(std::uint64_t seed, TestEnd& a, TestEnd& b, Time start)
-    : rng(seed), now(start), ends_{&a, &b}, highest_edge_{window_right_edge(a.cb), window_right_edge(b.cb)} {}
+    : rng(seed),
+      now(start),
+      ends_{&a, &b},
+      highest_edge_{window_right_edge(a.cb), window_right_edge(b.cb)},
+      highest_una_{a.cb.snd_una, b.cb.snd_una} {}
 
 // INVARIANTS that hold for every segment that leaves.
 void TestNetwork::check(const TestEnd& end, const SegmentPlan& plan) {
   const int which = &end == ends_[0] ? 0 : 1;
   const ControlBlock& cb = end.cb;
   ASSERT_TRUE(cb.snd_una <= cb.snd_nxt && cb.snd_nxt <= cb.write_seq);
+  ASSERT_TRUE(cb.snd_una >= highest_una_[which]) << "bytes that were freed are wanted again";
+  highest_una_[which] = cb.snd_una;
   ASSERT_LE(plan.payload_bytes, cb.mss);
   ASSERT_GE(cb.cwnd, cb.mss);
   const Seq edge = plan.segment.ack + (std::uint32_t{plan.segment.window} << cb.rcv_wscale);
@@ -138,8 +146,27 @@ void TestNetwork::check(const TestEnd& end, const SegmentPlan& plan) {
   ASSERT_TRUE(plan.segment.seq + plan.payload_bytes <= allowed + (1U << cb.snd_wscale)) << "beyond the peer's window";
 }
 
+// The segment survives the way through its bytes.
+void TestNetwork::check_wire(const wire::Segment& segment, const std::vector<std::byte>& payload) const {
+  const FlowKey flow{IpAddress::from_v4({10, 0, 0, 1}), IpAddress::from_v4({10, 0, 0, 2}), 80, 51000};
+  const auto payload_bytes = static_cast<std::uint32_t>(payload.size());
+  std::vector<std::byte> frame(wire::header_bytes(flow, segment) + payload.size());
+  const std::uint32_t head = wire::write_headers(frame, wire::PathHeader{}, flow, segment, payload_bytes);
+  ASSERT_LE(frame.size(), 1514U);
+  std::copy(payload.begin(), payload.end(), frame.begin() + head);
+  wire::fill_checksum(frame);
+  const ByteView part(frame);
+  wire::TcpPacket packet;
+  const auto verdict = wire::parse_frame(std::span(&part, 1), static_cast<std::uint32_t>(frame.size()),
+                                         wire::ChecksumMode::kVerify, packet);
+  ASSERT_EQ(verdict, wire::ParseVerdict::kOk);
+  ASSERT_EQ(packet.segment, segment);
+  ASSERT_EQ(packet.payload.size(), payload.size());
+}
+
 void TestNetwork::send(int to, const wire::Segment& segment, const std::vector<std::byte>& payload) {
   ++packets;
+  if (packets % 16 == 0) check_wire(segment, payload);
   if (rng.chance_ppm(faults.loss_ppm)) return;
   const int copies = rng.chance_ppm(faults.duplicate_ppm) ? 2 : 1;
   for (int i = 0; i < copies; ++i) {
@@ -166,6 +193,23 @@ void TestNetwork::arrive(Packet& packet) {
   if (to_software(verdict)) last_to_software = verdict;
 }
 
+// What follows in sequence at the same time becomes one super-packet, as GRO makes it.
+void TestNetwork::coalesce(Packet& packet) {
+  const wire::Segment& head = packet.segment;
+  while (!in_flight_.empty() && in_flight_.begin()->first <= now && packet.payload.size() < 60'000) {
+    const Packet& next = in_flight_.begin()->second;
+    const Seq end = head.seq + static_cast<std::uint32_t>(packet.payload.size());
+    const bool follows =
+        next.to == packet.to && !packet.payload.empty() && !next.payload.empty() && next.segment.seq == end;
+    const bool alike = next.segment.ack == head.ack && next.segment.window == head.window &&
+                       next.segment.options == head.options && next.segment.ecn == head.ecn &&
+                       (next.segment.flags | wire::kPsh) == (head.flags | wire::kPsh);
+    if (!follows || !alike) return;
+    packet.payload.insert(packet.payload.end(), next.payload.begin(), next.payload.end());
+    in_flight_.erase(in_flight_.begin());
+  }
+}
+
 bool TestNetwork::step(Time limit) {
   flush();
   Time next = in_flight_.empty() ? kNever : in_flight_.begin()->first;
@@ -177,6 +221,7 @@ bool TestNetwork::step(Time limit) {
   now = std::max(now, next);
   while (!in_flight_.empty() && in_flight_.begin()->first <= now) {
     auto node = in_flight_.extract(in_flight_.begin());
+    if (faults.coalesce) coalesce(node.mapped());
     arrive(node.mapped());
     if (rng.chance_ppm(faults.batch_end_ppm)) flush();
   }

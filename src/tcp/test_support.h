@@ -1,5 +1,5 @@
-// Test support: one end of a connection with its buffers (TestEnd), makers of states and segments, and two ends joined by
-// a virtual network that loses, duplicates, reorders and delays from a seed (TestNetwork). Virtual time, one thread.
+// Test support: one end of a connection with its buffers (TestEnd), makers of states and segments, and two ends joined
+// by a virtual network that loses, duplicates, reorders and delays from a seed (TestNetwork). Virtual time, one thread.
 #pragma once
 
 #include <deque>
@@ -59,14 +59,14 @@ class TestEnd : public Host {
   ControlBlock cb;
   Counters counters;
   std::uint32_t capacity = kWindow;
-  std::uint32_t deliver_limit = ~0U;   // takes at most so much at once
-  std::uint64_t written = 0;           // stream position of write_seq
-  std::uint64_t received = 0;          // stream position of rcv_nxt
+  std::uint32_t deliver_limit = ~0U;  // takes at most so much at once
+  std::uint64_t written = 0;          // stream position of write_seq
+  std::uint64_t received = 0;         // stream position of rcv_nxt
   std::uint64_t unread = 0;
-  std::uint64_t wrong_bytes = 0;       // received bytes that are not the peer's stream
-  std::uint8_t send_key = 1;           // streams of the two ends differ
+  std::uint64_t wrong_bytes = 0;  // received bytes that are not the peer's stream
+  std::uint8_t send_key = 1;      // streams of the two ends differ
   std::uint8_t receive_key = 2;
-  std::string text;                    // what was received, while `keep_text`
+  std::string text;  // what was received, while `keep_text`
   bool keep_text = true;
 };
 
@@ -77,7 +77,9 @@ struct NetworkFaults {
   std::uint32_t loss_ppm = 0;
   std::uint32_t duplicate_ppm = 0;
   std::uint32_t reorder_ppm = 0;  // delayed by up to `reorder_delay` more
-  std::uint32_t batch_end_ppm = 500'000;  // how often an end sends before it has taken all that arrived at the same time
+  std::uint32_t batch_end_ppm =
+      500'000;            // how often an end sends before it has taken all that arrived at the same time
+  bool coalesce = false;  // the receiver's GRO
   Duration delay = std::chrono::microseconds(500);
   Duration reorder_delay = std::chrono::milliseconds(2);
 };
@@ -106,12 +108,15 @@ class TestNetwork {
     std::vector<std::byte> payload;
   };
   void send(int to, const wire::Segment& segment, const std::vector<std::byte>& payload);
+  void coalesce(Packet& packet);
   void arrive(Packet& packet);
+  void check_wire(const wire::Segment& segment, const std::vector<std::byte>& payload) const;
   void check(const TestEnd& end, const SegmentPlan& plan);
 
   TestEnd* ends_[2];
   std::multimap<Time, Packet> in_flight_;
   Seq highest_edge_[2];
+  Seq highest_una_[2];
 };
 
 }  // namespace twinstack::tcp::test

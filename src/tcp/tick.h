@@ -13,7 +13,9 @@ using Tick = std::uint32_t;
 inline constexpr int kTickShift = 16;
 inline constexpr std::int64_t kTickNs = std::int64_t{1} << kTickShift;
 
-[[nodiscard]] constexpr std::int64_t wide_tick(Time now) noexcept { return now.time_since_epoch().count() >> kTickShift; }
+[[nodiscard]] constexpr std::int64_t wide_tick(Time now) noexcept {
+  return now.time_since_epoch().count() >> kTickShift;
+}
 
 [[nodiscard]] constexpr Tick to_tick(Time now) noexcept { return static_cast<Tick>(wide_tick(now)); }
 

@@ -21,7 +21,8 @@ Duration stalled_for(const ControlBlock& cb, Time now) noexcept { return ticks_b
 Duration within_user_timeout(const ControlBlock& cb, Duration interval, Time now) noexcept {
   if (cb.user_timeout_ms == 0) return interval;
   const Duration left = user_timeout(cb) - stalled_for(cb, now);
-  return std::clamp(interval, Duration(std::chrono::milliseconds(1)), std::max(left, Duration(std::chrono::milliseconds(1))));
+  return std::clamp(interval, Duration(std::chrono::milliseconds(1)),
+                    std::max(left, Duration(std::chrono::milliseconds(1))));
 }
 
 bool exhausted(const ControlBlock& cb, std::uint8_t tries, Time now) noexcept {

@@ -6,11 +6,13 @@ namespace twinstack::tcp {
 
 namespace {
 
-constexpr int kStampShift = 30;                          // stamps of ts_recent: 2^30 ns
+constexpr int kStampShift = 30;                           // stamps of ts_recent: 2^30 ns
 constexpr std::uint32_t kOutdatedAfter = 24 * 24 * 3600;  // 24 days (RFC 7323 5.5), in 2^30 ns near enough
 constexpr std::uint32_t kLongestRttUs = 120'000'000;
 
-std::uint32_t stamp(Time now) noexcept { return static_cast<std::uint32_t>(now.time_since_epoch().count() >> kStampShift); }
+std::uint32_t stamp(Time now) noexcept {
+  return static_cast<std::uint32_t>(now.time_since_epoch().count() >> kStampShift);
+}
 
 std::int64_t unit_ns(const ControlBlock& cb) noexcept {
   return (cb.options & kOptTsMicroseconds) != 0 ? 1'000 : 1'000'000;

@@ -66,8 +66,8 @@ void complete(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
   counters.bytes_retransmitted += plan.payload_bytes;
 }
 
-// Linux tcp_cwnd_validate: whether cwnd was what held data back is judged over one window; what was not used may not grow
-// (RFC 7661's aim).
+// Linux tcp_cwnd_validate: whether cwnd was what held data back is judged over one window; what was not used may not
+// grow (RFC 7661's aim).
 void note_cwnd_usage(ControlBlock& cb, bool limited) {
   const std::uint32_t flight = in_flight_bytes(cb);
   const bool new_window = cb.snd_una >= cb.cwnd_usage_seq;
@@ -178,7 +178,8 @@ bool plan_new_data(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
   return true;
 }
 
-// Zero-window and keepalive probes: a sequence number that the peer has passed, so that it must answer (RFC 9293 3.8.4).
+// Zero-window and keepalive probes: a sequence number that the peer has passed, so that it must answer (RFC
+// 9293 3.8.4).
 bool plan_probe(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
   if (!cb.has(kProbeNow)) return false;
   cb.clear(kProbeNow);

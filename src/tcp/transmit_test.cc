@@ -11,11 +11,12 @@ namespace {
 
 struct Sender {
   explicit Sender(const MinTcp& state = idle_state()) : end(state, at_ms(0)) { end.poll(at_ms(0)); }
-  explicit Sender(std::uint16_t flags) : Sender([&] {
-      MinTcp state = idle_state();
-      state.flags = flags;
-      return state;
-    }()) {}
+  explicit Sender(std::uint16_t flags)
+      : Sender([&] {
+          MinTcp state = idle_state();
+          state.flags = flags;
+          return state;
+        }()) {}
   std::vector<SegmentPlan> write(std::uint32_t bytes, Time now = at_ms(1)) {
     end.write(bytes, now);
     return end.poll(now);
@@ -224,6 +225,39 @@ TEST(Transmit, MssCanChange) {
   Sender s;
   set_mss(s.end.cb, 1000);
   EXPECT_EQ(sizes(s.write(1500)), (Sizes{1000, 500}));
+}
+
+TEST(Transmit, RetransmissionOfTheLastSegmentPushes) {
+  Sender s;
+  s.write(kMss + 10);
+  const Time at = s.end.fire(at_ms(1));
+  EXPECT_EQ(s.end.poll_one(at).segment.flags, wire::kAck);
+  s.ack(kMss, at);
+  const SegmentPlan last = s.end.poll_one(at);
+  EXPECT_TRUE(last.retransmission);
+  EXPECT_EQ(last.segment.flags, wire::kAck | wire::kPsh);
+}
+
+TEST(Transmit, OldAcksChangeNothing) {
+  Sender s;
+  s.write(1000);
+  s.ack(1000, at_ms(2));
+  s.ack(500, at_ms(3), 10);
+  EXPECT_EQ(s.end.cb.snd_una, Seq(kOurSeq + 1000));
+  EXPECT_EQ(s.end.cb.snd_wnd, 65535U);
+  EXPECT_EQ(s.end.counters.bytes_acked, 1000U);
+}
+
+TEST(Transmit, TheLargestWindowOfThePeerIsRemembered) {
+  MinTcp state = idle_state();
+  state.snd_wnd = state.max_window = 1000;
+  Sender s(state);
+  s.write(1);
+  s.ack(1, at_ms(2), 30000);
+  s.write(1, at_ms(3));
+  s.ack(2, at_ms(4), 20000);
+  EXPECT_EQ(s.end.cb.snd_wnd, 20000U);
+  EXPECT_EQ(s.end.cb.max_window, 30000U);
 }
 
 TEST(Transmit, CountersCount) {

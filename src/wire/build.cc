@@ -46,7 +46,8 @@ void write_ipv4(std::byte* out, const PathHeader& path, const FlowKey& flow, con
 
 void write_ipv6(std::byte* out, const PathHeader& path, const FlowKey& flow, const Segment& segment,
                 std::uint32_t tcp_bytes) noexcept {
-  const std::uint32_t first = 6U << 28 | std::uint32_t{traffic_class(path, segment)} << 20 | (path.flow_label & 0xfffffU);
+  const std::uint32_t first =
+      6U << 28 | std::uint32_t{traffic_class(path, segment)} << 20 | (path.flow_label & 0xfffffU);
   store_be(out, first);
   store_be(out + 4, static_cast<std::uint16_t>(tcp_bytes));
   out[6] = std::byte{kProtocolTcp};
@@ -71,9 +72,9 @@ std::uint32_t ip_bytes(const FlowKey& flow) noexcept { return flow.is_v4() ? kIp
 
 // Where the parts of a frame of ours lie: found from the frame, so that filling needs nothing else.
 struct Layout {
-  std::size_t addresses;       // offset of source and destination
-  std::size_t address_bytes;   // of both
-  std::size_t tcp;             // offset
+  std::size_t addresses;      // offset of source and destination
+  std::size_t address_bytes;  // of both
+  std::size_t tcp;            // offset
 };
 
 Layout layout_of(std::span<const std::byte> frame) noexcept {

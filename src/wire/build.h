@@ -30,10 +30,10 @@ inline constexpr std::uint32_t kMaxHeaderBytes = kEthernetBytes + kIpv6Bytes + k
 // What is the same for all segments of a connection until its route changes.
 struct PathHeader {
   MacAddress source_mac{};
-  MacAddress destination_mac{};      // of the next hop
-  std::uint8_t ttl = 64;             // hop limit
-  std::uint8_t traffic_class = 0;    // the two ECN bits are taken from the segment
-  std::uint32_t flow_label = 0;      // IPv6, host order, 20 bits
+  MacAddress destination_mac{};    // of the next hop
+  std::uint8_t ttl = 64;           // hop limit
+  std::uint8_t traffic_class = 0;  // the two ECN bits are taken from the segment
+  std::uint32_t flow_label = 0;    // IPv6, host order, 20 bits
 };
 
 // Length of all headers that write_headers() will write.

@@ -1,6 +1,6 @@
 // FlowKey: the addresses and ports of one connection, seen from this host. IPv4 addresses are kept IPv4-mapped
-// (::ffff:a.b.c.d, RFC 4291 2.5.5.2), so one key serves both families; a mapped address never appears in an IPv6 header.
-// Plain data: it lies in shared memory, in BPF maps (as `struct ts_flow`, src/bpf/shared.h) and in MinTcp.
+// (::ffff:a.b.c.d, RFC 4291 2.5.5.2), so one key serves both families; a mapped address never appears in an IPv6
+// header. Plain data: it lies in shared memory, in BPF maps (as `struct ts_flow`, src/bpf/shared.h) and in MinTcp.
 #pragma once
 
 #include <array>

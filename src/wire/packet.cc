@@ -168,7 +168,8 @@ Frame examine(std::span<const ByteView> parts, std::uint32_t length_bytes, Check
 
 std::string_view name(ParseVerdict verdict) noexcept {
   static constexpr std::array<std::string_view, kParseVerdicts> kNames = {
-      "ok", "truncated", "not-ip", "bad-ip-header", "ip-options", "fragment", "not-tcp", "bad-tcp-header", "bad-checksum"};
+      "ok",       "truncated", "not-ip",         "bad-ip-header", "ip-options",
+      "fragment", "not-tcp",   "bad-tcp-header", "bad-checksum"};
   const auto index = static_cast<std::size_t>(verdict);
   return index < kNames.size() ? kNames[index] : "unknown";
 }

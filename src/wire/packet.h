@@ -41,14 +41,15 @@ struct TcpPacket {
   MacAddress destination_mac{};
   std::uint16_t vlan_tci = 0;  // host order; meaningful when has_vlan
   bool has_vlan = false;
-  bool partial_checksum = false;  // accepted in the kAcceptPartial form: the field must be filled before the frame leaves this host
-  std::uint8_t ttl = 0;           // hop limit
-  std::uint8_t traffic_class = 0; // with the ECN bits
-  std::uint16_t ip_offset = 0;    // from the start of the frame, bytes
+  bool partial_checksum =
+      false;  // accepted in the kAcceptPartial form: the field must be filled before the frame leaves this host
+  std::uint8_t ttl = 0;            // hop limit
+  std::uint8_t traffic_class = 0;  // with the ECN bits
+  std::uint16_t ip_offset = 0;     // from the start of the frame, bytes
   std::uint16_t ip_header_bytes = 0;
-  std::uint16_t tcp_offset = 0;   // from the start of the frame, bytes
+  std::uint16_t tcp_offset = 0;  // from the start of the frame, bytes
   std::uint16_t tcp_header_bytes = 0;
-  std::uint32_t ip_bytes = 0;     // IP header, TCP header and payload, as the IP header says; padding not counted
+  std::uint32_t ip_bytes = 0;  // IP header, TCP header and payload, as the IP header says; padding not counted
 };
 
 // Reads the frame of `length_bytes` whose bytes lie in `parts`. `out` is valid only with kOk. Frames up to 64 KiB of IP

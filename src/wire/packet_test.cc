@@ -165,7 +165,8 @@ TEST(Parse, SuperPacketInManyParts) {
     at += length;
   }
   TcpPacket packet;
-  ASSERT_EQ(parse_frame(parts, static_cast<std::uint32_t>(frame.size()), ChecksumMode::kVerify, packet), ParseVerdict::kOk);
+  ASSERT_EQ(parse_frame(parts, static_cast<std::uint32_t>(frame.size()), ChecksumMode::kVerify, packet),
+            ParseVerdict::kOk);
   EXPECT_EQ(text_of(packet.payload), payload);
 }
 
@@ -223,7 +224,8 @@ Bytes altered_v4(const std::function<void(Bytes&)>& change) {
   change(frame);
   std::memset(frame.data() + 24, 0, 2);
   InternetSum sum;
-  sum.add(ByteView(frame).subspan(14, std::min<std::size_t>(static_cast<std::size_t>(frame[14]) % 16 * 4, frame.size() - 14)));
+  sum.add(ByteView(frame).subspan(
+      14, std::min<std::size_t>(static_cast<std::size_t>(frame[14]) % 16 * 4, frame.size() - 14)));
   const std::uint16_t checksum = sum.checksum();
   std::memcpy(frame.data() + 24, &checksum, sizeof checksum);
   return frame;
@@ -296,7 +298,8 @@ TEST(Parse, EveryTruncationIsRefused) {
     const Bytes frame = frame_of(flow, plain_segment(), "payload");
     for (std::size_t length = 0; length < frame.size(); ++length) {
       TcpPacket packet;
-      EXPECT_NE(parse(Bytes(frame.begin(), frame.begin() + static_cast<std::ptrdiff_t>(length)), packet), ParseVerdict::kOk);
+      EXPECT_NE(parse(Bytes(frame.begin(), frame.begin() + static_cast<std::ptrdiff_t>(length)), packet),
+                ParseVerdict::kOk);
     }
   }
 }

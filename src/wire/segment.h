@@ -54,8 +54,8 @@ struct Segment {
   Seq ack;
   std::uint16_t window = 0;  // as in the header, not scaled
   std::uint16_t urgent = 0;
-  std::uint8_t flags = 0;    // TcpFlag
-  Ecn ecn = Ecn::kNotEct;    // of the IP header that carries the segment
+  std::uint8_t flags = 0;  // TcpFlag
+  Ecn ecn = Ecn::kNotEct;  // of the IP header that carries the segment
   TcpOptions options;
 
   [[nodiscard]] constexpr bool has(std::uint8_t any_of) const noexcept { return (flags & any_of) != 0; }

@@ -88,7 +88,8 @@ TEST(ParseOptions, UnknownKindsAreSkippedAndEndEnds) {
 }
 
 TEST(ParseOptions, MalformedEndsTheListAndKeepsWhatWasRead) {
-  for (const auto& tail : {bytes_of({8, 10, 1}), bytes_of({8, 1}), bytes_of({8, 0}), bytes_of({2}), bytes_of({5, 255})}) {
+  for (const auto& tail :
+       {bytes_of({8, 10, 1}), bytes_of({8, 1}), bytes_of({8, 0}), bytes_of({2}), bytes_of({5, 255})}) {
     auto bytes = bytes_of({3, 3, 5});
     bytes.insert(bytes.end(), tail.begin(), tail.end());
     TcpOptions options;
@@ -102,7 +103,8 @@ TEST(ParseOptions, MalformedEndsTheListAndKeepsWhatWasRead) {
 
 TEST(ParseOptions, WrongLengthsOfKnownKindsAreIgnored) {
   TcpOptions options;
-  EXPECT_TRUE(parse_options(bytes_of({2, 3, 1, 3, 4, 1, 1, 4, 3, 1, 8, 9, 1, 1, 1, 1, 1, 1, 1, 5, 5, 1, 2, 3, 5, 2}), options));
+  EXPECT_TRUE(
+      parse_options(bytes_of({2, 3, 1, 3, 4, 1, 1, 4, 3, 1, 8, 9, 1, 1, 1, 1, 1, 1, 1, 5, 5, 1, 2, 3, 5, 2}), options));
   EXPECT_EQ(options, TcpOptions{});
 }
 

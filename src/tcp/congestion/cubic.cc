@@ -7,8 +7,8 @@ namespace twinstack::tcp {
 
 namespace {
 
-constexpr float kBeta = 0.7F;  // RFC 9438 4.6
-constexpr float kC = 0.4F;     // RFC 9438 5.1
+constexpr float kBeta = 0.7F;                                // RFC 9438 4.6
+constexpr float kC = 0.4F;                                   // RFC 9438 5.1
 constexpr float kRenoAlpha = 3 * (1 - kBeta) / (1 + kBeta);  // RFC 9438 4.3
 
 float segments(const ControlBlock& cb, std::uint32_t bytes) {

@@ -1,0 +1,38 @@
+#include "engine/hw_conn.h"
+
+#include <gtest/gtest.h>
+
+namespace twinstack::engine {
+namespace {
+
+TEST(HwConnId, TakesItsPartsApart) {
+  const HwConnId id(7, 0x123456, 0x89abcdef);
+  EXPECT_EQ(id.lane(), 7U);
+  EXPECT_EQ(id.index(), 0x123456U);
+  EXPECT_EQ(id.generation(), 0x89abcdefU);
+  EXPECT_EQ(HwConnId(id.raw()), id);
+}
+
+TEST(HwConnId, HoldsTheLargestOfEach) {
+  const HwConnId id(63, kMaxConnectionsPerLane - 1, 0xffffffffU);
+  EXPECT_EQ(id.lane(), 63U);
+  EXPECT_EQ(id.index(), kMaxConnectionsPerLane - 1);
+  EXPECT_EQ(id.generation(), 0xffffffffU);
+}
+
+TEST(HwConnId, ZeroIsNone) {
+  EXPECT_FALSE(HwConnId());
+  EXPECT_FALSE(HwConnId(0));
+  // The very first id of the first lane is one all the same: generations start at 1.
+  EXPECT_TRUE(HwConnId(0, 0, 1));
+}
+
+TEST(HwConnId, AnotherGenerationIsAnotherId) { EXPECT_FALSE(HwConnId(0, 5, 1) == HwConnId(0, 5, 2)); }
+
+TEST(HwConn, HotStateFitsInFourCacheLines) {
+  EXPECT_LE(sizeof(HwConn), 256U);
+  EXPECT_EQ(alignof(HwConn), 64U);
+}
+
+}  // namespace
+}  // namespace twinstack::engine
