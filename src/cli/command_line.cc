@@ -97,6 +97,7 @@ CLI::App* Declaration::add(Command command, const char* name, const char* descri
     chosen_ = app;
     invocation_.command = command;
   });
+  app->formatter(std::make_shared<OwnUsage>(fmt::format("Usage: twinstack {} [OPTIONS]", name)));
   add_socket(app);
   return app;
 }
@@ -104,6 +105,7 @@ CLI::App* Declaration::add(Command command, const char* name, const char* descri
 Declaration::Declaration() {
   app_.set_version_flag("--version", std::string("twinstack ") + kVersion);
   app_.footer(kExamples);
+  app_.formatter(std::make_shared<OwnUsage>("Usage: twinstack [OPTIONS] COMMAND [OPTIONS] [WORDS]"));
   app_.require_subcommand(1);
   add_socket(&app_);
   add_service();
@@ -224,7 +226,7 @@ std::expected<Invocation, Stop> Declaration::parse(std::vector<std::string> head
     const CLI::App* app = &app_;
     if (app_.count("--version") > 0) return std::unexpected(Stop{kSuccess, app_.version() + '\n'});
     for (const CLI::App* sub : app_.get_subcommands()) app = sub;
-    return std::unexpected(Stop{kSuccess, app->help()});
+    return std::unexpected(Stop{kSuccess, app->help() + '\n'});
   } catch (const CLI::Error& error) {
     const auto subcommands = app_.get_subcommands();
     return usage_error(subcommands.empty() ? &app_ : subcommands.front(), error.what());

@@ -125,6 +125,8 @@ TEST(CommandLine, HelpAndVersion) {
     const Stop own = stopped({command, "--help"});
     EXPECT_EQ(own.exit_code, kSuccess);
     EXPECT_THAT(own.text, HasSubstr("--socket"));
+    EXPECT_THAT(own.text, HasSubstr(std::string("Usage: twinstack ") + command + " [OPTIONS]"));
+    EXPECT_EQ(own.text.back(), '\n');
   }
   EXPECT_THAT(stopped({"ls", "--help"}).text, HasSubstr("twinstack ls sport 7000"));
   EXPECT_THAT(stopped({"run", "--help"}).text, HasSubstr("Usage: twinstack run [OPTIONS] -- PROGRAM [ARGS...]"));

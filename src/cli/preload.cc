@@ -92,7 +92,8 @@ Result<std::string> find_preload_library(const std::string& self, const std::str
   for (const fs::path& place : places) {
     const fs::path candidate = (place / kPreloadFile).lexically_normal();
     if (is_file(candidate)) return candidate.string();
-    tried += ' ' + candidate.parent_path().string();
+    const std::string folder_text = ' ' + candidate.parent_path().string();
+    if (!tried.ends_with(folder_text)) tried += folder_text;
   }
   return error(ErrorCode::kNotFound,
                fmt::format("{} is in none of:{} (set {} to its path)", kPreloadFile, tried, kPreloadVariable));

@@ -49,8 +49,8 @@ std::string pid_text(int connected_socket) {
   return known ? fmt::format(" (pid {})", peer.pid) : "";
 }
 
-// Connecting tells whether somebody still listens.
-Result<> clear_socket(const std::string& path, int type) {
+// Connecting tells whether somebody still listens. `shown`: the path that the user knows.
+Result<> clear_socket(const std::string& path, int type, const std::string& shown) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.empty() || path.size() >= sizeof address.sun_path)
@@ -65,9 +65,9 @@ Result<> clear_socket(const std::string& path, int type) {
   const UniqueFd socket(::socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!socket) return system_error("socket(AF_UNIX)");
   if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 || errno == EAGAIN)
-    return error(
-        ErrorCode::kNoResource,
-        fmt::format("a service runs at {} already{}: stop it, or take another --socket", path, pid_text(socket.get())));
+    return error(ErrorCode::kNoResource,
+                 fmt::format("a service runs at {} already{}: stop it, or take another --socket", shown,
+                             pid_text(socket.get())));
   if (errno == EPROTOTYPE)
     return error(ErrorCode::kNoResource,
                  fmt::format("{} is the socket of another program: take another --socket", path));
@@ -113,8 +113,8 @@ Result<> check_capabilities(bool other_netns) {
 
 Result<> clear_stale_sockets(const std::string& socket_path) {
   // The control socket first: looking at it does not disturb a service that runs.
-  TRY(clear_socket(driver::control_path(socket_path), SOCK_STREAM));
-  return clear_socket(socket_path, SOCK_SEQPACKET);
+  TRY(clear_socket(driver::control_path(socket_path), SOCK_STREAM, socket_path));
+  return clear_socket(socket_path, SOCK_SEQPACKET, socket_path);
 }
 
 }  // namespace twinstack::cli

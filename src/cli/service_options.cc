@@ -88,8 +88,9 @@ void ConfigReader::texts(std::string_view key, std::vector<std::string>& out) {
 }
 
 void ConfigReader::cpus(std::string_view key, std::optional<std::string>& out) {
+  if (table_.get(key) != nullptr && table_.get(key)->is_string()) return text(key, out);
   const toml::node* node = find(key);
-  if (node == nullptr || node->is_string()) return text(key, out);
+  if (node == nullptr) return;
   std::vector<std::int64_t> numbers;
   if (const auto one = node->value_exact<std::int64_t>()) {
     numbers.push_back(*one);

@@ -84,8 +84,23 @@ TEST(ServiceConfig, MistakesCarryFileAndLine) {
   EXPECT_THAT(complaint("a = = 1"), HasSubstr("t.toml:1: "));
 }
 
+ServiceArguments eth0() {
+  ServiceArguments arguments;
+  arguments.interfaces = {"eth0"};
+  return arguments;
+}
+
+// The complaint about one argument beside --interface eth0.
+template <typename Member, typename Value>
+std::string complaint_about(Member member, Value value) {
+  ServiceArguments arguments = eth0();
+  arguments.*member = value;
+  const auto settings = resolve(arguments, "/default");
+  return settings.has_value() ? "no error" : settings.error().message();
+}
+
 TEST(ServiceOptions, Defaults) {
-  const auto settings = resolve({.interfaces = {"eth0"}}, "/default");
+  const auto settings = resolve(eth0(), "/default");
   ASSERT_TRUE(settings.has_value());
   EXPECT_EQ(settings->options.socket_path, "/default");
   EXPECT_EQ(settings->options.policy, driver::Policy::kAuto);
@@ -96,19 +111,15 @@ TEST(ServiceOptions, Defaults) {
 }
 
 TEST(ServiceOptions, WrongWordsAreNamed) {
-  const auto complains = [](ServiceArguments arguments) {
-    if (arguments.interfaces.empty()) arguments.interfaces = {"eth0"};
-    const auto settings = resolve(arguments, "/default");
-    return settings.has_value() ? "no error" : settings.error().message();
-  };
+  using Given = ServiceArguments;
   EXPECT_THAT(resolve({}, "/default").error().message(), HasSubstr("--interface"));
-  EXPECT_THAT(complains({.interfaces = {"@blue"}}), HasSubstr("'@blue'"));
-  EXPECT_EQ(complains({.policy = "some"}), "unknown policy 'some': manual, auto or all");
-  EXPECT_THAT(complains({.xdp_mode = "fast"}), HasSubstr("'fast'"));
-  EXPECT_THAT(complains({.max_connections = 0}), HasSubstr("--max-connections"));
-  EXPECT_THAT(complains({.max_connections = 1048577}), HasSubstr("--max-connections"));
-  EXPECT_THAT(complains({.spin_us = 1000001}), HasSubstr("--spin-us"));
-  EXPECT_THAT(complains({.log_level = "loud"}), HasSubstr("'loud'"));
+  EXPECT_THAT(complaint_about(&Given::interfaces, std::vector<std::string>{"@blue"}), HasSubstr("'@blue'"));
+  EXPECT_EQ(complaint_about(&Given::policy, "some"), "unknown policy 'some': manual, auto or all");
+  EXPECT_THAT(complaint_about(&Given::xdp_mode, "fast"), HasSubstr("'fast'"));
+  EXPECT_THAT(complaint_about(&Given::max_connections, 0), HasSubstr("--max-connections"));
+  EXPECT_THAT(complaint_about(&Given::max_connections, 1048577), HasSubstr("--max-connections"));
+  EXPECT_THAT(complaint_about(&Given::spin_us, 1000001), HasSubstr("--spin-us"));
+  EXPECT_THAT(complaint_about(&Given::log_level, "loud"), HasSubstr("'loud'"));
 }
 
 TEST(ServiceOptions, CpuLists) {

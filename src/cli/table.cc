@@ -113,8 +113,10 @@ std::string stats_text(const driver::ServiceStats& stats) {
     out += fmt::format("  {:<16} {} queue{}, XDP {} ({})\n", one.name, one.queues, one.queues == 1 ? "" : "s", one.mode,
                        one.mode_reason);
   }
-  out += "counters\n";
-  for (const auto& [name, value] : stats.counters) out += fmt::format("  {:<40} {:>15}\n", name, value);
+  out += "counters (those that are not 0; -j has all)\n";
+  for (const auto& [name, value] : stats.counters) {
+    if (value != 0) out += fmt::format("  {:<40} {:>15}\n", name, value);
+  }
   return out;
 }
 

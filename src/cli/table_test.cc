@@ -96,13 +96,14 @@ TEST(StatsText, NamesWhatThereIs) {
   driver::ServiceStats stats;
   stats.connections = 2;
   stats.offload = {.count = 4, .p50_us = 5.25, .p99_us = 6.5, .max_us = 7.5};
-  stats.counters = {{"late_packets", 3}};
+  stats.counters = {{"late_packets", 3}, {"never_seen", 0}};
   stats.interfaces = {{.name = "eth0", .mode = "generic", .mode_reason = "asked for", .queues = 1}};
   const std::string text = stats_text(stats);
   EXPECT_NE(text.find("connections 2,"), std::string::npos);
   EXPECT_NE(text.find("4 moves   pause p50 5.2 us  p99 6.5 us  max 7.5 us"), std::string::npos) << text;
   EXPECT_NE(text.find("1 queue, XDP generic (asked for)"), std::string::npos);
   EXPECT_NE(text.find("late_packets"), std::string::npos);
+  EXPECT_EQ(text.find("never_seen"), std::string::npos);
 }
 
 }  // namespace

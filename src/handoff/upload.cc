@@ -102,8 +102,11 @@ Result<> restore(Upload& move) {
 Result<> release(Upload& move) {
   kernel::KernelConn& socket = *move.conn.kernel;
   const ByteView unsent = move.send_queue.subspan(move.unacked_bytes);
-  auto released = socket.release(unsent);
-  // Nothing has happened as long as the socket is held.
+  auto released = [&]() -> Result<kernel::ReleaseReport> {
+    TRY(move.before(UploadStep::kRelease));
+    return socket.release(unsent);
+  }();
+  // Nothing has happened as long as the socket is held: once more. There is no way back to the engine.
   if (!released && socket.phase() == kernel::Phase::kRestored) released = socket.release(unsent);
   if (!released) return error(ErrorCode::kBroken, "the kernel did not let it go on: " + released.error().message());
   move.report.socket_error = released->socket_error;
@@ -142,7 +145,6 @@ Result<MoveReport> upload(Connection& conn, MoveTools& tools) {
   TRY(extract(move));
   TRY(ensure_parked(move));
   TRY(restore(move));
-  TRY(move.before(UploadStep::kRelease));
   undo.commit();
   const Result<> released = release(move);
   commit(move);

@@ -32,8 +32,8 @@ Outcome EpollSet::wait(int epfd, epoll_event* events, int max_events, const Limi
   if (inherited_.load(std::memory_order_relaxed)) [[unlikely]]
     bring_home_inherited();
   // What Linux refuses, it refuses itself.
-  const bool is_sane = max_events > 0 && events != nullptr;
-  if (active_.load(std::memory_order_seq_cst) && is_sane) return wait_actively(epfd, events, max_events, limit);
+  if (max_events <= 0 || events == nullptr) return raw_wait(epfd, events, max_events, 0, limit);
+  if (active_.load(std::memory_order_seq_cst)) return wait_actively(epfd, events, max_events, limit);
   return wait_passively(epfd, events, max_events, limit);
 }
 

@@ -17,6 +17,9 @@ namespace twinstack::sockets {
 namespace {
 
 constexpr int kAnswerTimeoutMs = 2000;
+// A burst of new connections fills the socket faster than a busy service empties it; the program waits this long before a
+// connection stays unknown to the service.
+constexpr int kRegisterTimeoutMs = 100;
 
 template <typename Message>
 Message make_message(ipc::MessageType type) noexcept {
@@ -197,7 +200,7 @@ bool Session::announce(Sonode& sonode, int fd) noexcept {
   message.tag = sonode.tag.load(std::memory_order_relaxed);
   message.program_fd = fd;
   sonode.state.store(SonodeState::kKnown, std::memory_order_release);
-  if (send_message(&message, sizeof(message), fd, false)) return true;
+  if (send_message(&message, sizeof(message), fd, kRegisterTimeoutMs)) return true;
   sonode.state.store(SonodeState::kConnecting, std::memory_order_release);
   return false;
 }
@@ -286,7 +289,7 @@ void Session::send_close(const Sonode& sonode) noexcept {
   auto message = make_message<ipc::Close>(ipc::MessageType::kClose);
   message.slot = sonode.slot_index;
   message.tag = sonode.tag.load(std::memory_order_relaxed);
-  send_message(&message, sizeof(message), -1, true);
+  send_message(&message, sizeof(message), -1, kAnswerTimeoutMs);
 }
 
 void Session::send_upload(const Sonode& sonode, bool stay, const char* reason) noexcept {
@@ -295,7 +298,7 @@ void Session::send_upload(const Sonode& sonode, bool stay, const char* reason) n
   message.tag = sonode.tag.load(std::memory_order_relaxed);
   message.stay = stay ? 1 : 0;
   copy_text(message.reason, reason);
-  send_message(&message, sizeof(message), -1, true);
+  send_message(&message, sizeof(message), -1, kAnswerTimeoutMs);
 }
 
 std::optional<ipc::HwConnState> Session::query(const Sonode& sonode) noexcept {
@@ -304,7 +307,7 @@ std::optional<ipc::HwConnState> Session::query(const Sonode& sonode) noexcept {
   message.slot = sonode.slot_index;
   message.tag = sonode.tag.load(std::memory_order_relaxed);
   message.request = ++next_request_;
-  if (!send_message(&message, sizeof(message), -1, true)) return std::nullopt;
+  if (!send_message(&message, sizeof(message), -1, kAnswerTimeoutMs)) return std::nullopt;
   ipc::QueryReply reply{};
   do {
     if (!wait_for(socket_.get(), POLLIN, kAnswerTimeoutMs)) return std::nullopt;
@@ -315,8 +318,8 @@ std::optional<ipc::HwConnState> Session::query(const Sonode& sonode) noexcept {
   return reply.state;
 }
 
-// One message, with the program's socket when `fd` >= 0. False: the socket is full (and we may not wait), or broken.
-bool Session::send_message(const void* message, std::size_t size, int fd, bool may_wait) const noexcept {
+// One message, with the program's socket when `fd` >= 0. False: the socket stayed full for `patience_ms`, or is broken.
+bool Session::send_message(const void* message, std::size_t size, int fd, int patience_ms) const noexcept {
   const int saved_errno = errno;
   iovec part{.iov_base = const_cast<void*>(message), .iov_len = size};
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
@@ -336,7 +339,7 @@ bool Session::send_message(const void* message, std::size_t size, int fd, bool m
   for (;;) {
     sent = ::syscall(SYS_sendmsg, socket_.get(), &header, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent >= 0 || (errno != EINTR && errno != EAGAIN)) break;
-    if (errno == EAGAIN && (!may_wait || !wait_for(socket_.get(), POLLOUT, kAnswerTimeoutMs))) break;
+    if (errno == EAGAIN && !wait_for(socket_.get(), POLLOUT, patience_ms)) break;
   }
   errno = saved_errno;
   return sent >= 0;

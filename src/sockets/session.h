@@ -131,7 +131,7 @@ class Session {
   void put_back(std::uint32_t slot) noexcept TS_REQUIRES(slots_mutex_);
   void notify_all() noexcept;
   void wake_starved() noexcept;
-  bool send_message(const void* message, std::size_t size, int fd, bool may_wait) const noexcept;
+  bool send_message(const void* message, std::size_t size, int fd, int patience_ms) const noexcept;
 
   void take_in(RingPort& ring) noexcept TS_REQUIRES(ring.cq_mutex);
   void handle(std::uint32_t ring, const ipc::CompleteEntry& entry) noexcept;

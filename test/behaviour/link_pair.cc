@@ -42,6 +42,11 @@ std::uint64_t mix(std::uint64_t z) {
   return z ^ (z >> 31);
 }
 
+// Eight bytes of the stream, those around `offset`.
+std::uint64_t stream_word(std::uint64_t seed, std::uint64_t offset) {
+  return mix(seed * 0x9e3779b97f4a7c15U + offset / 8);
+}
+
 Result<> make_nonblocking(int fd) {
   if (::fcntl(fd, F_SETFL, O_NONBLOCK) != 0) return system_error("fcntl");
   return {};
@@ -67,18 +72,21 @@ Result<SocketPair> connect_pair(const NetnsPair& pair, bool v6, Opening opening)
   return SocketPair{.peer = std::move(accepted), .served = std::move(connecting)};
 }
 
-std::byte stream_byte(std::uint64_t seed, std::uint64_t offset) {
-  const std::uint64_t word = mix(seed * 0x9e3779b97f4a7c15U + offset / 8);
-  return static_cast<std::byte>(word >> (offset % 8 * 8));
-}
-
 void fill_stream(std::uint64_t seed, std::uint64_t offset, std::span<std::byte> out) {
-  for (std::size_t i = 0; i < out.size(); ++i) out[i] = stream_byte(seed, offset + i);
+  std::uint64_t word = 0;
+  for (std::size_t i = 0; i < out.size(); ++i, ++offset, word >>= 8) {
+    if (i == 0 || offset % 8 == 0) word = stream_word(seed, offset) >> (offset % 8 * 8);
+    out[i] = static_cast<std::byte>(word);
+  }
 }
 
 std::int64_t check_stream(std::uint64_t seed, std::uint64_t offset, std::span<const std::byte> bytes) {
-  for (std::size_t i = 0; i < bytes.size(); ++i) {
-    if (bytes[i] != stream_byte(seed, offset + i)) return static_cast<std::int64_t>(offset + i);
+  std::uint64_t word = 0;
+  for (const std::byte& byte : bytes) {
+    if (&byte == bytes.data() || offset % 8 == 0) word = stream_word(seed, offset) >> (offset % 8 * 8);
+    if (byte != static_cast<std::byte>(word)) return static_cast<std::int64_t>(offset);
+    ++offset;
+    word >>= 8;
   }
   return -1;
 }

@@ -22,8 +22,7 @@ enum class Opening { kPassive, kActive };  // who calls connect(): the peer, or 
 // Both sockets are non-blocking.
 [[nodiscard]] Result<SocketPair> connect_pair(const NetnsPair& pair, bool v6, Opening opening = Opening::kPassive);
 
-// Byte `offset` of the stream `seed`.
-[[nodiscard]] std::byte stream_byte(std::uint64_t seed, std::uint64_t offset);
+// The bytes of the stream `seed` from `offset` on.
 void fill_stream(std::uint64_t seed, std::uint64_t offset, std::span<std::byte> out);
 // The first position at which `bytes` are not the stream's, or -1.
 [[nodiscard]] std::int64_t check_stream(std::uint64_t seed, std::uint64_t offset, std::span<const std::byte> bytes);

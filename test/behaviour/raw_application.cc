@@ -130,9 +130,8 @@ Result<> RawConnection::request_upload(const std::string& reason, bool stay) {
 }
 
 Result<> RawConnection::close() {
-  const ipc::Close message{.head = {.type = ipc::MessageType::kClose, .size_bytes = sizeof(message)},
-                           .slot = slot_,
-                           .tag = tag_};
+  const ipc::Close message{
+      .head = {.type = ipc::MessageType::kClose, .size_bytes = sizeof(message)}, .slot = slot_, .tag = tag_};
   const auto posted = application_.post(message);
   socket_.reset();
   return posted;

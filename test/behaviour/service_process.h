@@ -1,5 +1,5 @@
-// ServiceProcess: a real service in a child process, for tests on a real link: interface ts-b0 of side B of a NetnsPair.
-// Ends with the object by SIGTERM (and SIGKILL when that takes longer than the deadline).
+// ServiceProcess: a real service in a child process, for tests on a real link: interface ts-b0 of side B of a
+// NetnsPair. Ends with the object by SIGTERM (and SIGKILL when that takes longer than the deadline).
 #pragma once
 
 #include <sys/types.h>

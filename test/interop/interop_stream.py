@@ -7,6 +7,9 @@ import sys
 import testbed
 from bed.load import Moves, StreamPair
 
+# What a slow reader gets is bounded by bytes: with a duration, megabytes of buffers would have to be drained afterwards.
+SLOW = ["-c", "4", "--bytes-up", "1500000", "--bytes-down", "1500000"]
+
 # name, server's options, client's options besides the duration
 MATRIX = [
     ("level", ["--loop", "level"], ["-c", "8"]),
@@ -19,8 +22,8 @@ MATRIX = [
     ("small-writes", ["--write-max", "50"], ["-c", "8", "--write-max", "50", "--pause-permille", "100"]),
     ("large-writes", ["--write-min", "200000", "--write-max", "1000000"],
      ["-c", "2", "--write-min", "200000", "--write-max", "1000000"]),
-    ("slow-server-reader", ["--slow-reader-us", "2000", "--read-max", "4096"], ["-c", "4"]),
-    ("slow-client-reader", ["--loop", "edge"], ["-c", "4", "--slow-reader-us", "2000", "--read-max", "4096"]),
+    ("slow-server-reader", ["--slow-reader-us", "2000", "--read-max", "16384"], SLOW),
+    ("slow-client-reader", ["--loop", "edge"], [*SLOW, "--slow-reader-us", "2000", "--read-max", "16384"]),
     ("request-response-small", ["--loop", "edge"], ["-c", "16", "--request", "64", "--response", "64"]),
     ("request-response-large", [], ["-c", "4", "--request", "200", "--response", "300000"]),
     ("rated", ["--rate", "200000"], ["-c", "32", "--rate", "200000"]),
@@ -29,7 +32,8 @@ MATRIX = [
 
 def run_case(bed, service, args, family, server_args, client_args):
     watch = testbed.PeerWatch(bed)
-    pair = StreamPair(bed, service, family, server_args, [*client_args, "-d", args.duration])
+    by_time = [] if "--bytes-up" in client_args else ["-d", args.duration]
+    pair = StreamPair(bed, service, family, server_args, [*client_args, *by_time])
     with Moves(service, args.interval_ms, args.duration + 30) as moves:
         pair.start_client()
         ours, theirs = pair.check(args.duration + 40)

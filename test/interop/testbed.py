@@ -27,7 +27,7 @@ from bed.counters import (PEER_COUNTERS, TcpCounters, core_busy_us, cpu_us, cpu_
                           median, percentile)
 from bed.netns import BedError, why_unavailable  # noqa: E402,F401
 from bed.processes import ProcessError, capture_output, last_json  # noqa: E402,F401
-from bed.report import Cases, Failed, Progress, expect, microseconds, size, table  # noqa: E402,F401
+from bed.report import Cases, Failed, Progress, difference, expect, microseconds, size, table  # noqa: E402,F401
 from bed.service import ROOT, MoveStats, NoService, Service, build_dir, program  # noqa: E402,F401
 
 SKIPPED = 77  # exit code of a script that could not run here

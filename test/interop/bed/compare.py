@@ -7,6 +7,7 @@ whole core, since what softirqs take is charged to no process or to the one that
 """
 
 import os
+import time
 from dataclasses import dataclass
 
 from bed import counters, service as service_module
@@ -45,7 +46,7 @@ class Setup:
     connections: int = 64
     size_bytes: int = 64
     seconds: float = 3.0
-    warmup_s: float = 1.0
+    warmup_s: float = 1.5
     family: int = 4
     server_core: int = 0
     client_core: int = 1
@@ -63,6 +64,19 @@ def _sample(setup, server, service):
             counters.core_busy_us(setup.server_core))
 
 
+def _offload_all(service, setup):
+    """During the warm-up: the server may not have accepted all of them yet, and a busy moment refuses a move."""
+    deadline = time.monotonic() + setup.warmup_s
+    refused = []
+    on_engine = 0
+    while on_engine < setup.connections and time.monotonic() < deadline:
+        refused = service.move("offload").get("refused", [])
+        on_engine = service.count_on("engine")
+    expect(on_engine == setup.connections,
+           f"{on_engine} of {setup.connections} connections are in the engine after {setup.warmup_s:g} s; "
+           f"refused: {refused[0]['reason'] if refused else 'none'}")
+
+
 def measure(bed, stack, setup):
     """One round: starts service and server, loads, samples the clocks around the measured time, stops both."""
     service = (bed.start_service(cpus=setup.server_core, extra_args=setup.service_args)
@@ -76,9 +90,7 @@ def measure(bed, stack, setup):
          "-s", setup.size_bytes, "-d", setup.seconds, "-w", setup.warmup_s], name="rr_client", cpus=setup.client_core)
     client.wait_ready(r"^connected")
     if service.active:
-        service.move("offload")
-        on_engine = service.count_on("engine")
-        expect(on_engine == setup.connections, f"{on_engine} of {setup.connections} connections are in the engine")
+        _offload_all(service, setup)
     client.wait_ready(r"^measuring", timeout_s=setup.warmup_s + 10)
     before = _sample(setup, server, service)
     client.wait_ready(r"^measured", timeout_s=setup.seconds + 10)

@@ -6,7 +6,7 @@ import math
 
 from bed import service as service_module
 from bed.netns import BedError
-from bed.report import expect
+from bed.report import Failed, expect
 
 
 def start_server(bed, service, argv, cpus=None, user=None, name=None):
@@ -61,9 +61,16 @@ class StreamPair:
         self._bed = bed
         self._family = family
         self._client_args = [str(arg) for arg in client_args]
-        self.server, self.port = start_server(bed, service, [self._program, "server", "-b", "::", *server_args],
-                                              user=user)
+        # The server ends by itself: it may still read what the client has long got rid of.
+        self.server, self.port = start_server(
+            bed, service, [self._program, "server", "-b", "::", "--exit-after", str(self._connections()), *server_args],
+            user=user)
         self.client = None
+
+    def _connections(self):
+        def option(name):
+            return int(self._client_args[self._client_args.index(name) + 1]) if name in self._client_args else 1
+        return max(option("--total"), option("-c"))
 
     def start_client(self):
         self.client = self._bed.cli.spawn(
@@ -75,7 +82,8 @@ class StreamPair:
         """Waits for the end; returns the client's and the server's reports. Raises Failed if a byte was wrong."""
         code = self.client.finish(timeout_s)
         expect(code is not None, f"the client had not ended after {timeout_s} s")
-        self.server.stop(timeout_s=40)
+        if self.server.finish(timeout_s) is None:
+            raise Failed(f"the server had not ended {timeout_s} s after the client: {self.client.tail()}")
         ours, theirs = self.client.out.last_json(), self.server.out.last_json()
         expect(ours is not None and theirs is not None,
                f"no report: client: {self.client.tail()}; server: {self.server.tail()}")

@@ -69,6 +69,21 @@ def microseconds(nanoseconds):
     return f"{nanoseconds / 1000:.1f}"
 
 
+def difference(got, wanted):
+    """Where two byte strings differ, in words; empty when they are the same."""
+    if got == wanted:
+        return ""
+    common = min(len(got), len(wanted))
+    at = next((i for i in range(0, common, 4096) if got[i:i + 4096] != wanted[i:i + 4096]), None)
+    if at is not None:
+        at = next((i for i in range(at, common) if got[i] != wanted[i]), None)
+    if at is None:
+        return f"{len(got)} of {len(wanted)} bytes came, all right so far"
+    found = wanted.find(got[at:at + 64]) if len(got) - at >= 64 else -1
+    place = f"; what came there belongs to {found}" if found >= 0 else ""
+    return f"WRONG BYTES from {at} on ({len(got)} of {len(wanted)} came{place})"
+
+
 class Failed(AssertionError):
     """A check of a case did not hold."""
 

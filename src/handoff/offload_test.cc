@@ -1,0 +1,295 @@
+// offload(): what it does, and that a failure at any step leaves the connection running in the kernel as if nothing had
+// been tried: same owner, no slot, no chunk, no map entry, no packet lost, data flows on.
+#include "handoff/offload.h"
+
+#include <gtest/gtest.h>
+
+#include "handoff/test_host.h"
+
+namespace twinstack::handoff {
+namespace {
+
+using namespace test;
+using engine::CommandOp;
+using engine::HwConnId;
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+
+constexpr OffloadStep kSteps[] = {OffloadStep::kReserve, OffloadStep::kOwn,    OffloadStep::kCheck,
+                                  OffloadStep::kFilter,  OffloadStep::kSteer,  OffloadStep::kFreeze,
+                                  OffloadStep::kInstall, OffloadStep::kCommit};
+
+class OffloadTest : public testing::Test {
+ protected:
+  // Traffic in the kernel: unread bytes, bytes on their way in both directions, unsent bytes.
+  void make_traffic() {
+    hosts.program_writes(3000);
+    hosts.peer_writes(4000);
+    hosts.run(milliseconds(3));
+    hosts.peer_writes(5000);
+    hosts.run(microseconds(250), false);
+    hosts.program_writes(80'000);  // more than the congestion window
+    hosts.peer_writes(1000);
+    ASSERT_GT(hosts.kernel->unread_bytes(), 0U);
+    ASSERT_GT(hosts.kernel->send_queue_bytes(), 0U);
+  }
+  // Packets come in between all steps, through whatever stands in their way by then; `fail` ends the move.
+  void packets_between_steps(const std::function<Result<>(OffloadStep)>& fail = {}) {
+    hosts.tools.before_offload_step = [this, fail](OffloadStep step) -> Result<> {
+      hosts.now += microseconds(60);
+      hosts.peer_writes(700);
+      hosts.settle();
+      return fail ? fail(step) : Result<>{};
+    };
+  }
+  Result<MoveReport> move() {
+    auto report = offload(hosts.conn, hosts.tools);
+    hosts.tools.before_offload_step = {};
+    return report;
+  }
+  // As if nothing had been tried; and the next attempt works.
+  void expect_undone() {
+    hosts.forward_strays();
+    hosts.expect_in_kernel();
+    hosts.run(milliseconds(5));
+    hosts.program_writes(5000);
+    hosts.peer_writes(5000);
+    hosts.expect_stream_is_whole();
+    hosts.expect_no_packet_lost();
+    ASSERT_TRUE(move().has_value());
+    hosts.program_writes(5000);
+    hosts.peer_writes(5000);
+    hosts.expect_stream_is_whole();
+    hosts.expect_in_engine();
+  }
+
+  TwoHosts hosts;
+};
+
+TEST_F(OffloadTest, MovesAConnectionWithItsQueuesInTheMiddleOfTraffic) {
+  make_traffic();
+  packets_between_steps();
+  const auto report = move();
+  ASSERT_TRUE(report.has_value()) << report.error().message();
+  EXPECT_GT(report->unread_bytes, 0U);
+  EXPECT_GT(report->unacked_bytes, 0U);
+  EXPECT_GT(report->unsent_bytes, 0U);
+  hosts.expect_in_engine();
+  EXPECT_EQ(hosts.kernel->phase(), kernel::Phase::kFrozen);
+  hosts.settle();
+  EXPECT_EQ(hosts.mine.owner_events, 1U);
+  hosts.program_writes(10'000);
+  hosts.peer_writes(10'000);
+  hosts.expect_stream_is_whole();
+  hosts.expect_no_packet_lost();
+}
+
+// B5 to B8: both sides learn each other's identifiers, and each resolves the others.
+TEST_F(OffloadTest, TheIdentifiersAreExchanged) {
+  ASSERT_TRUE(move().has_value());
+  const HwConnId id = hosts.conn.hw;
+  EXPECT_EQ(hosts.conn.shared().hw_conn_id.load(), id.raw()) << "B5";
+  const engine::HwConnRecord& record = hosts.lane->port.record(id);
+  EXPECT_EQ(record.slot, hosts.conn.slot) << "B6";
+  EXPECT_EQ(record.tag, hosts.conn.tag);
+  EXPECT_EQ(record.kernel_cookie, hosts.kernel->cookie());
+  EXPECT_EQ(record.flow, hosts.flow);
+  const engine::Reply reply = hosts.lane->call({.op = CommandOp::kQuery, .id = id});
+  ASSERT_EQ(reply.status, engine::Status::kOk) << "B7";
+  EXPECT_EQ(reply.state.hw_conn_id, id.raw());
+  EXPECT_EQ(hosts.lane->conn(id).session, hosts.conn.session) << "B8";
+}
+
+TEST_F(OffloadTest, TheProgramReadsTheKernelsBytesBeforeTheEngines) {
+  hosts.peer_writes(4000);
+  hosts.run(milliseconds(1), false);
+  ASSERT_EQ(hosts.kernel->unread_bytes(), 4000U);
+  ASSERT_TRUE(move().has_value());
+  hosts.peer_writes(4000);
+  hosts.run(milliseconds(2), false);
+  hosts.program_reads(6000);
+  EXPECT_EQ(hosts.mine.received, 6000U);
+  hosts.expect_stream_is_whole();
+}
+
+// ---- A failure injected before each step.
+
+class OffloadFailsAt : public OffloadTest, public testing::WithParamInterface<OffloadStep> {};
+
+TEST_P(OffloadFailsAt, TheConnectionGoesOnInTheKernel) {
+  make_traffic();
+  packets_between_steps([](OffloadStep step) -> Result<> {
+    if (step == GetParam()) return error(ErrorCode::kSystem, "injected");
+    return {};
+  });
+  const auto report = move();
+  ASSERT_FALSE(report.has_value());
+  EXPECT_EQ(report.error().what, "injected");
+  expect_undone();
+}
+
+INSTANTIATE_TEST_SUITE_P(EachStep, OffloadFailsAt, testing::ValuesIn(kSteps),
+                         [](const auto& tested) { return std::string("offload_") + to_string(tested.param); });
+
+// ---- Failures of what the hand-off calls.
+
+TEST_F(OffloadTest, FailsAtReserveWhenTheTableIsFull) {
+  std::vector<HwConnId> others;
+  for (std::uint32_t i = 0; i < 64; ++i)
+    others.push_back(engine::test::reserve(*hosts.lane, hosts.program, hosts.mine, engine::test::flow_number(100 + i), 0).id);
+  make_traffic();
+  packets_between_steps();
+  const auto report = move();
+  ASSERT_FALSE(report.has_value());
+  EXPECT_EQ(report.error().code, ErrorCode::kNoResource);
+  for (const HwConnId id : others) hosts.lane->call({.op = CommandOp::kRelease, .id = id});
+  expect_undone();
+}
+
+TEST_F(OffloadTest, FailsAtOwnWhenACallOfTheProgramNeverEnds) {
+  make_traffic();
+  packets_between_steps();
+  ipc::Owner owner{};
+  ASSERT_TRUE(hosts.conn.gate().enter(owner));
+  const auto report = move();
+  ASSERT_FALSE(report.has_value());
+  EXPECT_EQ(report.error().code, ErrorCode::kTimeout);
+  EXPECT_EQ(hosts.owner(), ipc::Owner::kKernel);
+  hosts.conn.gate().leave();
+  expect_undone();
+}
+
+TEST_F(OffloadTest, FailsAtCheckWhenItIsNotEligible) {
+  make_traffic();
+  packets_between_steps();
+  hosts.kernel->fail.check = 1;
+  const auto report = move();
+  ASSERT_FALSE(report.has_value());
+  EXPECT_EQ(report.error().code, ErrorCode::kNotEligible);
+  expect_undone();
+}
+
+TEST_F(OffloadTest, FailsAtFilterWhenTheKernelRefusesIt) {
+  make_traffic();
+  packets_between_steps();
+  hosts.kernel->fail.attach = 1;
+  ASSERT_FALSE(move().has_value());
+  expect_undone();
+}
+
+TEST_F(OffloadTest, FailsAtSteerWhenTheMapIsFull) {
+  make_traffic();
+  packets_between_steps();
+  hosts.path->fail_steer = 1;
+  const auto report = move();
+  ASSERT_FALSE(report.has_value());
+  EXPECT_EQ(report.error().code, ErrorCode::kNoResource);
+  expect_undone();
+}
+
+TEST_F(OffloadTest, FailsAtFreezeWhenSomethingCameUp) {
+  make_traffic();
+  packets_between_steps();
+  hosts.kernel->fail.freeze = 1;
+  const auto report = move();
+  ASSERT_FALSE(report.has_value());
+  EXPECT_EQ(report.error().code, ErrorCode::kNotEligible);
+  expect_undone();
+}
+
+TEST_F(OffloadTest, FailsAtInstallWhenTheEngineDoesNotDoIt) {
+  make_traffic();
+  packets_between_steps();
+  hosts.kernel->drop_option = 0x8000;
+  ASSERT_FALSE(move().has_value());
+  hosts.kernel->drop_option = 0;
+  expect_undone();
+}
+
+TEST_F(OffloadTest, FailsAtInstallWithoutANextHop) {
+  make_traffic();
+  packets_between_steps();
+  hosts.conn.hop_index = 17;
+  ASSERT_FALSE(move().has_value());
+  hosts.conn.hop_index = 0;
+  expect_undone();
+}
+
+// Enough chunks for the reservation, too few for the queues.
+TEST(OffloadChunks, FailsAtInstallWhenTheChunksAreUsedUp) {
+  ipc::ArenaConfig config = TwoHosts::default_arena();
+  config.rx_chunk_count = 6;
+  config.chunk_bytes = 2048;
+  TwoHosts hosts(config);
+  hosts.program_writes(40'000);
+  const auto report = offload(hosts.conn, hosts.tools);
+  ASSERT_FALSE(report.has_value());
+  EXPECT_EQ(report.error().code, ErrorCode::kNoResource);
+  hosts.expect_in_kernel();
+  hosts.expect_stream_is_whole();
+  hosts.expect_no_packet_lost();
+}
+
+TEST(OffloadChunks, FailsAtInstallWhenTheQueuesExceedOneCommand) {
+  ipc::ArenaConfig config = TwoHosts::default_arena();
+  config.chunk_bytes = 2048;
+  TwoHosts hosts(config);
+  hosts.program_writes(250'000);
+  const auto report = offload(hosts.conn, hosts.tools);
+  ASSERT_FALSE(report.has_value());
+  EXPECT_EQ(report.error().code, ErrorCode::kNoResource);
+  hosts.expect_in_kernel();
+  hosts.expect_stream_is_whole();
+}
+
+// The packets of a failed move cannot be injected at once: they are not lost, the driver forwards them.
+TEST_F(OffloadTest, UndoWhoseInjectionFailsLosesNoPacket) {
+  make_traffic();
+  packets_between_steps();
+  hosts.kernel->drop_option = 0x8000;
+  hosts.path->fail_inject = 10;
+  ASSERT_FALSE(move().has_value());
+  hosts.path->fail_inject = 0;
+  hosts.kernel->drop_option = 0;
+  expect_undone();
+}
+
+// ---- Parking.
+
+TEST_F(OffloadTest, ParkGivesBytesThatTheKernelTookLateToTheEngine) {
+  make_traffic();
+  ASSERT_TRUE(move().has_value());
+  // A packet was past the filter: the kernel acknowledged bytes that the engine never saw. The peer has dropped them.
+  hosts.run(milliseconds(3));
+  hosts.program_reads();
+  ASSERT_EQ(hosts.mine.received, hosts.theirs.written);
+  const auto late = engine::test::stream_bytes(hosts.mine.receive_key, hosts.theirs.written, 50'000);
+  hosts.kernel->taken_after_snapshot = late;
+  // The test's kernel froze at an older rcv_nxt: bytes that the engine has are cut off by their sequence numbers.
+  const auto already = static_cast<std::uint32_t>(
+      hosts.lane->conn(hosts.conn.hw).tcb.rcv_nxt - hosts.kernel->tcb().rcv_nxt);
+  Bytes all = engine::test::stream_bytes(hosts.mine.receive_key, hosts.mine.received - already, already);
+  all.insert(all.end(), late.begin(), late.end());
+  hosts.kernel->taken_after_snapshot = all;
+  ASSERT_TRUE(park(hosts.conn, hosts.tools).has_value());
+  EXPECT_EQ(hosts.kernel->phase(), kernel::Phase::kParked);
+  hosts.settle();
+  hosts.program_reads();
+  EXPECT_EQ(hosts.mine.received, hosts.theirs.written + 50'000);
+  EXPECT_EQ(hosts.program.wrong_bytes, 0U);
+  hosts.settle();
+  EXPECT_EQ(hosts.lane->lane.free_chunks(hosts.program.session()), 256U);
+}
+
+TEST_F(OffloadTest, AParkThatFailsLeavesTheConnectionInTheEngine) {
+  make_traffic();
+  ASSERT_TRUE(move().has_value());
+  hosts.kernel->fail.park = 1;
+  EXPECT_FALSE(park(hosts.conn, hosts.tools).has_value());
+  hosts.expect_in_engine();
+  hosts.expect_stream_is_whole();
+  EXPECT_TRUE(park(hosts.conn, hosts.tools).has_value());
+}
+
+}  // namespace
+}  // namespace twinstack::handoff

@@ -1,0 +1,331 @@
+// upload(): the connection returns with all its queues; a failure before the kernel runs it leaves it running in the
+// engine; thousands of moves under traffic lose nothing.
+#include "handoff/upload.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+
+#include "handoff/offload.h"
+#include "handoff/test_host.h"
+
+namespace twinstack::handoff {
+namespace {
+
+using namespace test;
+using engine::CommandOp;
+using engine::HwConnId;
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+
+class UploadTest : public testing::Test {
+ protected:
+  // In the engine and parked, with unread bytes, bytes on their way both ways, unsent bytes.
+  void SetUp() override {
+    ASSERT_TRUE(offload(hosts.conn, hosts.tools).has_value());
+    hosts.run(milliseconds(1));
+    ASSERT_TRUE(park(hosts.conn, hosts.tools).has_value());
+    make_traffic();
+  }
+  void make_traffic() {
+    hosts.program_writes(3000);
+    hosts.peer_writes(4000);
+    hosts.run(milliseconds(3));
+    hosts.peer_writes(5000);
+    hosts.run(microseconds(250), false);
+    hosts.program_writes(60'000);
+    hosts.peer_writes(1000);
+    hosts.settle();
+  }
+  void packets_between_steps(const std::function<Result<>(UploadStep)>& fail = {}) {
+    hosts.tools.before_upload_step = [this, fail](UploadStep step) -> Result<> {
+      hosts.now += microseconds(60);
+      hosts.peer_writes(700);
+      hosts.settle();
+      return fail ? fail(step) : Result<>{};
+    };
+  }
+  Result<MoveReport> move() {
+    auto report = upload(hosts.conn, hosts.tools);
+    hosts.tools.before_upload_step = {};
+    return report;
+  }
+  void expect_moved(const Result<MoveReport>& report) {
+    ASSERT_TRUE(report.has_value()) << report.error().message();
+    hosts.forward_strays();
+    hosts.expect_in_kernel();
+    hosts.program_writes(5000);
+    hosts.peer_writes(5000);
+    hosts.expect_stream_is_whole();
+    hosts.expect_no_packet_lost();
+    hosts.expect_in_kernel();
+  }
+  // It runs in the engine as if nothing had been tried; and the next attempt works.
+  void expect_undone() {
+    hosts.expect_in_engine();
+    hosts.run(milliseconds(5));
+    hosts.program_writes(5000);
+    hosts.peer_writes(5000);
+    hosts.expect_stream_is_whole();
+    hosts.expect_in_engine();
+    hosts.expect_no_packet_lost();
+    expect_moved(move());
+  }
+
+  TwoHosts hosts;
+};
+
+TEST_F(UploadTest, ReturnsWithItsQueuesInTheMiddleOfTraffic) {
+  packets_between_steps();
+  const auto report = move();
+  ASSERT_TRUE(report.has_value());
+  EXPECT_GT(report->unread_bytes, 0U);
+  EXPECT_GT(report->unacked_bytes, 0U);
+  EXPECT_GT(report->unsent_bytes, 0U);
+  EXPECT_GT(report->held_frames, 0U);
+  EXPECT_EQ(hosts.conn.shared().tx_acked_bytes.load(), hosts.conn.shared().tx_submitted_bytes.load())
+      << "given to the kernel: the chunks are the program's again";
+  hosts.settle();
+  EXPECT_EQ(hosts.mine.owner_events, 2U);
+  expect_moved(report);
+}
+
+TEST_F(UploadTest, TheIdIsDeadAfterwards) {
+  const HwConnId id = hosts.conn.hw;
+  ASSERT_TRUE(move().has_value());
+  EXPECT_EQ(hosts.lane->call({.op = CommandOp::kQuery, .id = id}).status, engine::Status::kStaleId);
+  EXPECT_EQ(hosts.conn.shared().hw_conn_id.load(), 0U);
+}
+
+TEST_F(UploadTest, BeforeItWasParkedItParksFirst) {
+  TwoHosts fresh;
+  ASSERT_TRUE(offload(fresh.conn, fresh.tools).has_value());
+  fresh.program_writes(5000);
+  fresh.peer_writes(5000);
+  fresh.run(milliseconds(1));
+  ASSERT_EQ(fresh.kernel->phase(), kernel::Phase::kFrozen);
+  ASSERT_TRUE(upload(fresh.conn, fresh.tools).has_value());
+  fresh.expect_in_kernel();
+  fresh.expect_stream_is_whole();
+}
+
+// ---- A failure injected before each step that can be undone.
+
+class UploadFailsAt : public UploadTest, public testing::WithParamInterface<UploadStep> {};
+
+TEST_P(UploadFailsAt, TheConnectionGoesOnInTheEngine) {
+  packets_between_steps([](UploadStep step) -> Result<> {
+    if (step == GetParam()) return error(ErrorCode::kSystem, "injected");
+    return {};
+  });
+  const auto report = move();
+  ASSERT_FALSE(report.has_value());
+  EXPECT_EQ(report.error().what, "injected");
+  expect_undone();
+}
+
+INSTANTIATE_TEST_SUITE_P(EachStep, UploadFailsAt,
+                         testing::Values(UploadStep::kOwn, UploadStep::kHold, UploadStep::kExtract, UploadStep::kPark,
+                                         UploadStep::kRestore),
+                         [](const auto& tested) { return std::string("upload_") + to_string(tested.param); });
+
+// From here on there is no way back: the release is tried again, the commit cannot fail.
+TEST_F(UploadTest, AFailureInjectedAtReleaseGoesOnInTheKernel) {
+  packets_between_steps([](UploadStep step) -> Result<> {
+    if (step == UploadStep::kRelease || step == UploadStep::kCommit) return error(ErrorCode::kSystem, "too late");
+    return {};
+  });
+  expect_moved(move());
+}
+
+// ---- Failures of what the hand-off calls.
+
+TEST_F(UploadTest, FailsAtOwnWhenACallOfTheProgramNeverEnds) {
+  packets_between_steps();
+  ipc::Owner owner{};
+  ASSERT_TRUE(hosts.conn.gate().enter(owner));
+  const auto report = move();
+  ASSERT_FALSE(report.has_value());
+  EXPECT_EQ(report.error().code, ErrorCode::kTimeout);
+  hosts.conn.gate().leave();
+  expect_undone();
+}
+
+TEST_F(UploadTest, FailsAtParkAndStaysFrozen) {
+  TwoHosts fresh;
+  ASSERT_TRUE(offload(fresh.conn, fresh.tools).has_value());
+  fresh.kernel->fail.park = 1;
+  ASSERT_FALSE(upload(fresh.conn, fresh.tools).has_value());
+  fresh.expect_in_engine();
+  fresh.program_writes(5000);
+  fresh.peer_writes(5000);
+  fresh.expect_stream_is_whole();
+  ASSERT_TRUE(upload(fresh.conn, fresh.tools).has_value());
+  fresh.expect_in_kernel();
+  fresh.expect_stream_is_whole();
+}
+
+TEST_F(UploadTest, FailsAtParkInTheGapAndIsRestoredFromThere) {
+  TwoHosts fresh;
+  ASSERT_TRUE(offload(fresh.conn, fresh.tools).has_value());
+  fresh.kernel->fail.park = 1;
+  fresh.kernel->fail.park_leaves = kernel::Phase::kGap;
+  ASSERT_FALSE(upload(fresh.conn, fresh.tools).has_value());
+  fresh.expect_in_engine();
+  fresh.program_writes(5000);
+  fresh.peer_writes(5000);
+  fresh.expect_stream_is_whole();
+  ASSERT_TRUE(upload(fresh.conn, fresh.tools).has_value());
+  fresh.expect_in_kernel();
+  fresh.expect_stream_is_whole();
+}
+
+TEST_F(UploadTest, ARestoreThatFailsOnceIsTriedAgain) {
+  packets_between_steps();
+  hosts.kernel->fail.restore = 1;
+  expect_moved(move());
+}
+
+TEST_F(UploadTest, FailsAtRestoreTwice) {
+  packets_between_steps();
+  hosts.kernel->fail.restore = 2;
+  ASSERT_FALSE(move().has_value());
+  EXPECT_EQ(hosts.kernel->phase(), kernel::Phase::kGap);
+  expect_undone();
+}
+
+TEST_F(UploadTest, FailsAtRestoreManyTimes) {
+  for (int i = 0; i < 20; ++i) {
+    packets_between_steps();
+    hosts.kernel->fail.restore = 2;
+    ASSERT_FALSE(move().has_value());
+    hosts.run(milliseconds(1));
+    hosts.program_writes(1000);
+  }
+  expect_undone();
+}
+
+TEST_F(UploadTest, FailsAtExtractWhenTheSendQueueExceedsTheRoom) {
+  packets_between_steps();
+  const auto whole = hosts.tools.send_room;
+  hosts.tools.send_room = whole.first(1000);
+  const auto report = move();
+  ASSERT_FALSE(report.has_value());
+  EXPECT_EQ(report.error().code, ErrorCode::kNoResource);
+  hosts.tools.send_room = whole;
+  expect_undone();
+}
+
+TEST_F(UploadTest, AReleaseThatFailsOnceIsTriedAgain) {
+  packets_between_steps();
+  hosts.kernel->fail.release = 1;
+  expect_moved(move());
+}
+
+// The stream cannot be kept: said so, and nothing is left in the engine; the driver resets the connection.
+void expect_let_go(TwoHosts& hosts, const Result<MoveReport>& report) {
+  ASSERT_FALSE(report.has_value());
+  EXPECT_EQ(report.error().code, ErrorCode::kBroken);
+  EXPECT_FALSE(hosts.conn.hw);
+  EXPECT_EQ(hosts.conn.shared().hw_conn_id.load(), 0U);
+  EXPECT_EQ(hosts.owner(), ipc::Owner::kKernel);
+  EXPECT_EQ(hosts.path->entries(), 0U);
+  EXPECT_EQ(hosts.lane->lane.active_connections(), 0U);
+  EXPECT_EQ(hosts.lane->lane.free_pieces(), 4096U);
+}
+
+TEST_F(UploadTest, AReleaseThatNeverWorksIsBroken) {
+  packets_between_steps();
+  hosts.kernel->fail.release = 100;
+  expect_let_go(hosts, move());
+}
+
+TEST_F(UploadTest, AReleaseThatTakesOnlyPartOfTheUnsentBytesIsBroken) {
+  packets_between_steps();
+  hosts.kernel->fail.release_takes = 100;
+  expect_let_go(hosts, move());
+}
+
+TEST_F(UploadTest, AnErrorOfTheSocketIsReportedForTheProgram) {
+  hosts.kernel->fail.release_socket_error = ECONNRESET;
+  hosts.kernel->fail.release_takes = 0;
+  const auto report = move();
+  ASSERT_TRUE(report.has_value());
+  EXPECT_EQ(report->socket_error, ECONNRESET);
+  EXPECT_FALSE(hosts.conn.hw);
+  EXPECT_EQ(hosts.owner(), ipc::Owner::kKernel);
+}
+
+TEST_F(UploadTest, PacketsThatCannotBeInjectedAreNotLostAndTheEntryGoes) {
+  packets_between_steps();
+  hosts.path->fail_inject = 100;
+  const auto report = move();
+  hosts.path->fail_inject = 0;
+  ASSERT_TRUE(report.has_value());
+  EXPECT_EQ(hosts.path->entries(), 0U);
+  expect_moved(report);
+}
+
+// ---- Peer events end up with the kernel.
+
+TEST_F(UploadTest, AFinOfThePeerIsSeenByTheKernelAfterAllData) {
+  hosts.run(milliseconds(5));
+  const auto& tcb = hosts.lane->conn(hosts.conn.hw).tcb;
+  engine::test::RawPeer raw(*hosts.lane_end, engine::test::reversed(hosts.flow), tcb.rcv_nxt.raw(), tcb.snd_nxt.raw());
+  raw.ts_val = tcb.ts_recent;
+  raw.send_frame(raw.frame({}, wire::kAck | wire::kFin));
+  hosts.settle();
+  const auto events = hosts.lane->events();
+  ASSERT_EQ(events.size(), 1U);
+  EXPECT_EQ(events[0].cause, engine::Cause::kPeerFin);
+  EXPECT_EQ(hosts.kernel->finished, 0);
+  ASSERT_TRUE(move().has_value());
+  EXPECT_EQ(hosts.kernel->finished, 1);
+  EXPECT_EQ(hosts.path->injected, 1U);
+}
+
+// ---- B19, B14, B15, B22: thousands of moves under traffic in both directions.
+
+TEST(Moves, ThousandsOfMovesUnderTrafficKeepTheStream) {
+  TwoHosts hosts;
+  Rng rng(42);
+  std::uint64_t moves = 0;
+  std::uint32_t held = 0;
+  const auto between = [&] {
+    hosts.now += microseconds(rng.below(40));
+    if (rng.below(3) == 0) hosts.peer_writes(1 + rng.below(4000));
+    hosts.settle();
+    return Result<>{};
+  };
+  hosts.tools.before_offload_step = [&](OffloadStep) { return between(); };
+  hosts.tools.before_upload_step = [&](UploadStep) { return between(); };
+  for (int i = 0; i < 2000; ++i) {
+    hosts.program_writes(1 + rng.below(6000));
+    hosts.peer_writes(1 + rng.below(6000));
+    hosts.run(microseconds(50 * rng.below(6)), rng.below(4) != 0);
+    const auto out = offload(hosts.conn, hosts.tools);
+    ASSERT_TRUE(out.has_value()) << out.error().message();
+    ++moves;
+    hosts.program_writes(1 + rng.below(6000));
+    hosts.run(microseconds(50 * rng.below(6)), rng.below(4) != 0);
+    if (rng.below(2) == 0) {
+      ASSERT_TRUE(park(hosts.conn, hosts.tools).has_value());
+    }
+    const auto back = upload(hosts.conn, hosts.tools);
+    ASSERT_TRUE(back.has_value()) << back.error().message();
+    held += back->held_frames;
+    ++moves;
+  }
+  hosts.tools.before_offload_step = {};
+  hosts.tools.before_upload_step = {};
+  EXPECT_EQ(moves, 4000U);
+  EXPECT_GT(held, 100U);
+  hosts.expect_stream_is_whole();
+  hosts.expect_no_packet_lost();
+  hosts.expect_in_kernel();
+  EXPECT_EQ(hosts.kernel->counters.segs_retransmitted, 0U);
+  EXPECT_EQ(hosts.kernel->counters.timeouts, 0U);
+}
+
+}  // namespace
+}  // namespace twinstack::handoff

@@ -1,0 +1,270 @@
+// B16 to B18 and B20: no room, returns from either side, and every way in which a connection can end.
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+
+#include "behaviour/behaviour_fixture.h"
+#include "driver/view_json.h"
+
+namespace twinstack::testing {
+namespace {
+
+using driver::Json;
+using ipc::Owner;
+
+class SmallEngine : public Behaviour {
+ protected:
+  [[nodiscard]] driver::ServiceOptions options() const override {
+    driver::ServiceOptions options;
+    options.max_connections = 2;
+    return options;
+  }
+};
+
+TEST_F(SmallEngine, B16_NoSlotLeavesItInSoftwareUnharmed) {
+  std::vector<std::unique_ptr<Talk>> talks;
+  for (int i = 0; i < 4; ++i) talks.push_back(open());
+  to_engine(*talks[0]);
+  to_engine(*talks[1]);
+  for (std::size_t i = 2; i < 4; ++i) {
+    ASSERT_GT(talks[i]->peer_sends(3000), 0U);
+    const Json reply = service_->ask("offload", sk(*talks[i]));
+    EXPECT_EQ(reply["moved"], 0) << reply.dump();
+    ASSERT_EQ(reply["refused"].size(), 1U);
+    EXPECT_FALSE(reply["refused"][0]["reason"].get<std::string>().empty());
+    EXPECT_EQ(line(*talks[i])["reason"], reply["refused"][0]["reason"]);
+    EXPECT_EQ(line(*talks[i])["stack"], "kernel");
+    EXPECT_EQ(talks[i]->served->slot().hw_conn_id.load(), 0U);
+  }
+  for (const auto& talk : talks) talk->exchange(20000);
+  // A slot that is free again serves the next one.
+  to_kernel(*talks[0]);
+  to_engine(*talks[2]);
+  for (const auto& talk : talks) talk->exchange(20000);
+  expect_no_reset();
+}
+
+TEST_F(Behaviour, B17_EitherSideCanStartAReturn) {
+  for (const bool v6 : {false, true}) {
+    const auto talk = open(v6);
+    to_engine(*talk);
+    // The driver, by command.
+    to_kernel(*talk);
+    EXPECT_EQ(line(*talk)["reason"], "by command");
+    talk->exchange(10000);
+    // The application.
+    to_engine(*talk);
+    ASSERT_TRUE(talk->served->request_upload("setsockopt", false).has_value());
+    talk->expect_owner(Owner::kKernel);
+    EXPECT_EQ(line(*talk)["reason"], "setsockopt");
+    EXPECT_EQ(line(*talk)["stays"], false);
+    talk->exchange(10000);
+    // The engine: what it does not carry goes back.
+    to_engine(*talk);
+    talk->exchange(10000);
+    ASSERT_EQ(::shutdown(talk->peer.get(), SHUT_WR), 0);
+    talk->expect_owner(Owner::kKernel);
+    EXPECT_TRUE(eventually([&] { return line(*talk)["state"] == "CLOSE-WAIT"; })) << line(*talk).dump();
+    EXPECT_EQ(line(*talk)["stays"], true);
+    // Half closed: the other direction goes on, in the kernel.
+    talk->served_sends(30000);
+    EXPECT_TRUE(eventually([&] { return talk->to_peer_read == talk->to_peer_sent; }, [&] { talk->peer_reads(); }));
+  }
+  // To stay is for good.
+  const auto talk = open();
+  to_engine(*talk);
+  ASSERT_TRUE(talk->served->request_upload("shutdown", true).has_value());
+  talk->expect_owner(Owner::kKernel);
+  EXPECT_EQ(service_->ask("offload", sk(*talk))["refused"].size(), 1U);
+  expect_no_reset();
+}
+
+TEST_F(Behaviour, B17_TheKernelCannotRefuseAReturn) {
+  const auto talk = open();
+  // With full queues on both sides, in the middle of traffic, and with the port's namespace short of buffers.
+  for (int round = 0; round < 5 && !HasFailure(); ++round) {
+    to_engine(*talk, true);
+    for (int i = 0; i < 50; ++i) {
+      talk->peer_sends(65536);
+      talk->served_sends(16384);
+    }
+    to_kernel(*talk);
+    talk->settle();
+  }
+  EXPECT_EQ(service_->counter("upload_failed"), 0U);
+  EXPECT_EQ(service_->counter("uploads"), 5U);
+  expect_no_reset();
+}
+
+struct Ending {
+  const char* name;
+  bool in_engine;
+  bool v6;
+};
+
+class Endings : public Behaviour, public ::testing::WithParamInterface<Ending> {
+ protected:
+  std::unique_ptr<Talk> begin() {
+    auto talk = open(GetParam().v6);
+    talk->exchange(3000);
+    if (GetParam().in_engine) to_engine(*talk);
+    talk->exchange(3000);
+    return talk;
+  }
+
+  // What the program's reads find at the end of the stream, in order, nothing left out.
+  std::vector<std::string> reads_until_end(Talk& talk) {
+    std::vector<std::string> seen;
+    std::array<std::byte, 4096> bytes;
+    EXPECT_TRUE(eventually([&] { return seen.size() >= 2; },
+                           [&] {
+                             application_->drain();
+                             const auto got = talk.served->receive(bytes);
+                             if (!got)
+                               seen.push_back(got.error().system_errno == ECONNRESET ? "reset" : got.error().message());
+                             else if (*got)
+                               seen.push_back(**got == 0 ? "end" : "bytes");
+                           }));
+    return seen;
+  }
+
+  void expect_freed(Talk& talk) {
+    EXPECT_TRUE(eventually([&] { return talk.served->owner() == Owner::kFree; }));
+    EXPECT_EQ(talk.served->slot().hw_conn_id.load(), 0U);
+    expect_nothing_left();
+  }
+};
+
+TEST_P(Endings, B18_PeerCloses) {
+  const auto talk = begin();
+  talk->peer_sends(2000);
+  ASSERT_EQ(::shutdown(talk->peer.get(), SHUT_WR), 0);
+  talk->settle();
+  EXPECT_EQ(reads_until_end(*talk), (std::vector<std::string>{"end", "end"}));
+  EXPECT_EQ(talk->served->owner(), Owner::kKernel);
+  EXPECT_EQ(talk->served->slot().hw_conn_id.load(), 0U);
+  EXPECT_EQ(steered_flows(), 0U);
+  ASSERT_TRUE(talk->served->close().has_value());
+  expect_freed(*talk);
+  Seen seen = Seen::kNothing;
+  EXPECT_TRUE(eventually([&] { return (seen = look(talk->peer.get())) != Seen::kNothing; }));
+  EXPECT_EQ(seen, Seen::kEnd);
+  expect_no_reset();
+}
+
+TEST_P(Endings, B18_PeerResets) {
+  const auto talk = begin();
+  const linger now{.l_onoff = 1, .l_linger = 0};
+  ASSERT_EQ(::setsockopt(talk->peer.get(), SOL_SOCKET, SO_LINGER, &now, sizeof(now)), 0);
+  talk->peer.reset();
+  EXPECT_EQ(reads_until_end(*talk), (std::vector<std::string>{"reset", "end"}));  // the program is told once
+  EXPECT_EQ(talk->served->owner(), Owner::kKernel);
+  EXPECT_EQ(talk->served->slot().hw_conn_id.load(), 0U);
+  ASSERT_TRUE(talk->served->close().has_value());
+  expect_freed(*talk);
+  EXPECT_EQ(counter(Side::kB, "TcpOutRsts"), 0U);
+}
+
+TEST_P(Endings, B18_ProgramCloses) {
+  const auto talk = begin();
+  const std::size_t last = talk->served_sends(5000);  // is delivered before the FIN
+  ASSERT_GT(last, 0U);
+  ASSERT_TRUE(talk->served->close().has_value());
+  EXPECT_TRUE(eventually([&] { return talk->to_peer_read == talk->to_peer_sent; }, [&] { talk->peer_reads(); }));
+  Seen seen = Seen::kNothing;
+  EXPECT_TRUE(eventually([&] { return (seen = look(talk->peer.get())) != Seen::kNothing; }));
+  EXPECT_EQ(seen, Seen::kEnd);
+  expect_freed(*talk);
+  expect_no_reset();
+}
+
+TEST_P(Endings, B18_ProgramClosesWithUnreadData) {
+  const auto talk = begin();
+  ASSERT_EQ(talk->peer_sends(2000), 2000U);
+  EXPECT_TRUE(eventually([&] { return line(*talk)["recv_q"] == 2000; }));
+  ASSERT_TRUE(talk->served->close().has_value());
+  Seen seen = Seen::kNothing;
+  EXPECT_TRUE(eventually([&] { return (seen = look(talk->peer.get())) != Seen::kNothing; }));
+  EXPECT_EQ(seen, Seen::kReset) << "RFC 2525 2.17: unread data was thrown away, the peer must know";
+  expect_freed(*talk);
+  EXPECT_EQ(counter(Side::kB, "TcpOutRsts"), 1U);
+}
+
+INSTANTIATE_TEST_SUITE_P(Stacks, Endings,
+                         ::testing::Values(Ending{"Kernel", false, false}, Ending{"EngineIPv4", true, false},
+                                           Ending{"EngineIPv6", true, true}),
+                         [](const auto& ending) { return ending.param.name; });
+
+// A program that has two connections, one with bytes that it has not read, waits to be killed.
+class DyingProgram {
+ public:
+  DyingProgram(const std::string& path, UniqueFd one, UniqueFd two) {
+    std::array<int, 2> ready{};
+    EXPECT_EQ(::pipe(ready.data()), 0);
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      auto application = RawApplication::connect(path, "dying");
+      if (!application) ::_exit(1);
+      const auto first = (*application)->adopt(std::move(one));
+      const auto second = (*application)->adopt(std::move(two));
+      const bool good = first.has_value() && second.has_value() && ::write(ready[1], "r", 1) == 1;
+      while (good) ::pause();
+      ::_exit(1);
+    }
+    ::close(ready[1]);
+    char byte = 0;
+    EXPECT_EQ(::read(ready[0], &byte, 1), 1);
+    ::close(ready[0]);
+  }
+  DyingProgram(const DyingProgram&) = delete;
+  DyingProgram& operator=(const DyingProgram&) = delete;
+  ~DyingProgram() { kill(); }
+
+  void kill() {
+    if (pid_ <= 0) return;
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+    pid_ = -1;
+  }
+
+ private:
+  pid_t pid_ = -1;
+};
+
+TEST_F(Behaviour, B20_ADeadProgramsConnectionsEndAsTheKernelWouldEndThem) {
+  for (const bool in_engine : {false, true}) {
+    auto idle = connect_pair(*pair_, false);
+    auto unread = connect_pair(*pair_, true);
+    ASSERT_TRUE(idle.has_value() && unread.has_value());
+    DyingProgram program(service_->socket_path(), std::move(idle->served), std::move(unread->served));
+    idle->served.reset();
+    unread->served.reset();
+    EXPECT_TRUE(eventually([&] { return service_->ask("ls", "program dying")["connections"].size() == 2; }));
+    if (in_engine) {
+      EXPECT_TRUE(eventually([&] {
+        service_->ask("offload", "program dying");
+        return service_->ask("stats")["engine_connections"] == 2;
+      }));
+    }
+    ASSERT_EQ(::send(unread->peer.get(), "unread", 6, 0), 6);
+    EXPECT_TRUE(eventually([&] {
+      const auto all = service_->ask("ls", "program dying")["connections"];
+      return all[0]["recv_q"] == 6 || all[1]["recv_q"] == 6;
+    }));
+    program.kill();
+    Seen seen = Seen::kNothing;
+    EXPECT_TRUE(eventually([&] { return (seen = look(idle->peer.get())) != Seen::kNothing; }));
+    EXPECT_EQ(seen, Seen::kEnd) << "in engine: " << in_engine;
+    seen = Seen::kNothing;
+    EXPECT_TRUE(eventually([&] { return (seen = look(unread->peer.get())) != Seen::kNothing; }));
+    EXPECT_EQ(seen, Seen::kReset) << "in engine: " << in_engine;
+    expect_nothing_left();
+    EXPECT_TRUE(eventually([&] { return service_->ask("stats")["sessions"] == 1; }));  // ours alone
+  }
+}
+
+}  // namespace
+}  // namespace twinstack::testing

@@ -1,0 +1,123 @@
+// B19, B21, B22: many moves of one connection, many connections at once, and the congestion state on a round trip.
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+
+#include "behaviour/behaviour_fixture.h"
+#include "driver/view_json.h"
+
+namespace twinstack::testing {
+namespace {
+
+using ipc::Owner;
+
+TEST_F(Behaviour, B19_ThousandsOfMovesUnderTraffic) {
+  constexpr std::uint64_t kRoundTrips = 1050;
+  const auto talk = open();
+  const std::string filter = sk(*talk);
+  for (std::uint64_t round = 0; round < kRoundTrips && !HasFailure(); ++round) {
+    const auto move = [&](const char* order, Owner owner) {
+      EXPECT_TRUE(eventually(
+          [&] {
+            if (talk->served->owner() != owner) service_->ask(order, filter);
+            return talk->served->owner() == owner;
+          },
+          [&] { talk->step(2000); }, std::chrono::seconds(10)));
+      for (int i = 0; i < 3; ++i) talk->step(2000);
+    };
+    move("offload", Owner::kEngine);
+    EXPECT_NE(talk->served->slot().hw_conn_id.load(), 0U);
+    move("upload", Owner::kKernel);
+    EXPECT_EQ(talk->served->slot().hw_conn_id.load(), 0U);
+  }
+  talk->settle();
+  const auto seen = line(*talk);
+  EXPECT_EQ(seen["offloads"], kRoundTrips);
+  EXPECT_EQ(seen["uploads"], kRoundTrips);
+  EXPECT_EQ(seen["hw"], "0");
+  EXPECT_EQ(steered_flows(), 0U);
+  EXPECT_EQ(service_->counter("broken_streams"), 0U);
+  EXPECT_GT(talk->to_served_read, kRoundTrips * 2000);
+  EXPECT_GT(talk->to_peer_read, kRoundTrips * 2000);
+  const ipc::ConnSlot& slot = talk->served->slot();
+  EXPECT_EQ(slot.rx_posted_bytes.load(), slot.rx_read_bytes.load());
+  EXPECT_EQ(slot.tx_submitted_bytes.load(), slot.tx_acked_bytes.load());
+  expect_no_reset();
+}
+
+TEST_F(Behaviour, B21_HundredsMoveAtOnce) {
+  constexpr std::size_t kCount = 300;
+  std::vector<std::unique_ptr<Talk>> talks;
+  for (std::size_t i = 0; i < kCount; ++i) talks.push_back(open(i % 2 == 1));
+  for (const auto& talk : talks) talk->step(1500);
+  const auto all_are = [&](Owner owner) {
+    return std::all_of(talks.begin(), talks.end(), [&](const auto& talk) { return talk->served->owner() == owner; });
+  };
+  const auto step = [&] {
+    for (const auto& talk : talks) talk->step(500);
+  };
+  for (int round = 0; round < 2; ++round) {
+    auto reply = service_->ask("offload", "all");
+    EXPECT_EQ(reply["matched"], kCount);
+    // One order, but for connections with something in the way just then.
+    EXPECT_GT(reply["moved"], kCount - 30) << reply.dump();
+    EXPECT_TRUE(eventually(
+        [&] {
+          if (!all_are(Owner::kEngine)) service_->ask("offload", "all");
+          return all_are(Owner::kEngine);
+        },
+        step));
+    EXPECT_EQ(service_->ask("stats")["engine_connections"], kCount);
+    step();
+    reply = service_->ask("upload", "all");
+    EXPECT_EQ(reply["moved"], kCount) << reply.dump();
+    EXPECT_TRUE(eventually([&] { return all_are(Owner::kKernel); }, step));
+    EXPECT_EQ(service_->ask("stats")["engine_connections"], 0);
+  }
+  for (const auto& talk : talks) talk->settle();
+  for (const auto& talk : talks) {
+    EXPECT_GT(talk->to_served_read, 1500U);
+    EXPECT_EQ(talk->served->slot().hw_conn_id.load(), 0U);
+  }
+  EXPECT_EQ(steered_flows(), 0U);
+  expect_no_reset();
+}
+
+// ssthresh is infinite until a loss: the peer's ACKs are lost for a while, so that there is something to carry.
+TEST_F(Behaviour, B22_CongestionStateSurvivesARoundTrip) {
+  const auto talk = open();
+  talk->exchange(300000);
+  shell(Side::kA, "ip route add blackhole 10.77.0.2/32");
+  talk->served_sends(60000);
+  EXPECT_TRUE(eventually([&] { return info_of(talk->served->fd()).tcpi_snd_ssthresh < 10000; }));
+  shell(Side::kA, "ip route del blackhole 10.77.0.2/32");
+  talk->settle();
+  for (int i = 0; i < 30; ++i) talk->exchange(30000);
+  // Nothing is under way: the numbers stand still.
+  EXPECT_TRUE(eventually([&] { return info_of(talk->served->fd()).tcpi_unacked == 0; }));
+  const tcp_info before = info_of(talk->served->fd());
+  ASSERT_LT(before.tcpi_snd_ssthresh, 10000U);
+  to_engine(*talk);
+  const tcp::MinTcp in_engine = hardware(*talk).min;
+  EXPECT_EQ(in_engine.cwnd_segments, before.tcpi_snd_cwnd);
+  EXPECT_EQ(in_engine.ssthresh_segments, before.tcpi_snd_ssthresh);
+  EXPECT_EQ(in_engine.srtt_us, before.tcpi_rtt);
+  EXPECT_EQ(in_engine.rttvar_us, before.tcpi_rttvar);
+  for (int i = 0; i < 20; ++i) talk->exchange(30000);
+  ipc::HwConnState last = hardware(*talk);
+  EXPECT_TRUE(eventually([&] { return last.min.snd_una == last.min.write_seq; }, [&] { last = hardware(*talk); }));
+  EXPECT_GT(last.min.cwnd_segments, 1U);
+  to_kernel(*talk);
+  const tcp_info after = info_of(talk->served->fd());
+  EXPECT_EQ(after.tcpi_snd_cwnd, last.min.cwnd_segments);
+  EXPECT_EQ(after.tcpi_snd_ssthresh, last.min.ssthresh_segments);
+  EXPECT_EQ(service_->counter("congestion_not_restored"), 0U);
+  // Linux takes no RTT from us (kernel-facts R10): the estimate is that of the first samples after the return.
+  talk->exchange(30000);
+  EXPECT_GT(info_of(talk->served->fd()).tcpi_rtt, 0U);
+  EXPECT_LT(info_of(talk->served->fd()).tcpi_rtt, 200000U);
+}
+
+}  // namespace
+}  // namespace twinstack::testing
