@@ -78,7 +78,7 @@ def run(bed, service, args, family, moves_wanted, seconds, progress):
         "D-SACKs from us (it repeated)": watch.counters["TcpExtTCPDSACKRecv"],
         "retransmissions on the wire, from us": watch.analysis.retransmitted_by_source.get(
             bed.srv.address(family), 0) if args.capture else "-",
-        "failures": ", ".join(f"{name} {count}" for name, count in stats.failures().items()) or "none",
+        **{name.replace("_", " "): stats.counter(name) for name in stats.FAILURES},
     }, stats
 
 

@@ -207,7 +207,7 @@ def moves_table(demo, stats, watch):
     rows = [
         ("moves to the engine", stats.moves("offload")),
         ("moves to the kernel", stats.moves("upload")),
-        ("refused or failed", ", ".join(f"{k} {v}" for k, v in stats.failures().items()) or "none"),
+        *(("  " + name.replace("_", " "), count) for name, count in stats.failures().items()),
         ("bytes compared by digest", testbed.size(compared)),
         *(("  " + name, count) for name, count in sorted(items.items())),
         ("strangers that failed (0 = no byte was wrong)", len(demo.tally.failures)),

@@ -1,6 +1,6 @@
-// PiMutex: a mutex with priority inheritance, annotated for clang's thread-safety analysis. Used where a real-time thread
-// (the driver) and an ordinary one (a lane) meet: the holder runs on at the waiter's priority, and unlock hands the mutex
-// to the waiter, so a busy loop that locks and unlocks cannot starve it.
+// PiMutex: a mutex with priority inheritance, annotated for clang's thread-safety analysis. Used where a real-time
+// thread (the driver) and an ordinary one (a lane) meet: the holder runs on at the waiter's priority, and unlock hands
+// the mutex to the waiter, so a busy loop that locks and unlocks cannot starve it.
 #pragma once
 
 #include <pthread.h>

@@ -1,9 +1,8 @@
 /* For tests: a stand-in for the steering map's `hold` at the ingress of an interface (tc). While `hold_on`, frames go
  * into the ring instead of the kernel's receive path; the test gives them to the kernel later, in order. */
+#include <bpf/bpf_helpers.h>
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
-
-#include <bpf/bpf_helpers.h>
 
 #include "bpf/shared.h"
 
@@ -19,8 +18,8 @@ struct {
 __u32 hold_on = 0;
 __u64 hold_lost = 0;
 
-static __always_inline int keep(struct __sk_buff *skb, __u32 length, __u32 room) {
-  __u32 *record = bpf_ringbuf_reserve(&held, room + sizeof(*record), 0);
+static __always_inline int keep(struct __sk_buff* skb, __u32 length, __u32 room) {
+  __u32* record = bpf_ringbuf_reserve(&held, room + sizeof(*record), 0);
   if (!record) {
     __sync_fetch_and_add(&hold_lost, 1);
     return TC_ACT_SHOT;
@@ -35,7 +34,7 @@ static __always_inline int keep(struct __sk_buff *skb, __u32 length, __u32 room)
 }
 
 SEC("tc")
-int twinstack_hold(struct __sk_buff *skb) {
+int twinstack_hold(struct __sk_buff* skb) {
   __u32 length = skb->len;
   __u8 source[6];
   if (!hold_on) return TC_ACT_OK;

@@ -3,9 +3,8 @@
  * that one system call can carry many different frames, each run takes the next frame of a map that user space has
  * filled. With an empty list the input passes as it is.
  */
-#include <linux/bpf.h>
-
 #include <bpf/bpf_helpers.h>
+#include <linux/bpf.h>
 
 #include "bpf/shared.h"
 
@@ -24,12 +23,12 @@ __u32 ts_frame_count = 0;
 __u32 ts_next_frame = 0;
 
 SEC("xdp")
-int ts_pass_xdp(struct xdp_md *ctx) {
+int ts_pass_xdp(struct xdp_md* ctx) {
   if (ts_frame_count == 0) return XDP_PASS;
   __u32 index = ts_next_frame;
   if (index >= ts_frame_count) return XDP_DROP;
   ts_next_frame = index + 1;
-  struct ts_inject_frame *frame = bpf_map_lookup_elem(&ts_frames, &index);
+  struct ts_inject_frame* frame = bpf_map_lookup_elem(&ts_frames, &index);
   if (!frame) return XDP_DROP;
   __u32 bytes = frame->length_bytes;
   if (bytes < 14 || bytes > TS_INJECT_BYTES) return XDP_DROP;

@@ -28,7 +28,7 @@ std::string environment(const char* name) {
 
 void warn_if_it_stays_in_the_kernel(const std::string& program, const std::string& file, const std::string& socket) {
   const std::string_view why = explanation(reception_of(file));
-  if (!why.empty()) complain(fmt::format("warning: the connections of {} stay in the kernel: {}", program, why));
+  if (!why.empty()) return complain(fmt::format("warning: the connections of {} stay in the kernel: {}", program, why));
   const auto service = driver::ControlClient::connect(socket);
   if (!service.has_value())
     complain(fmt::format("warning: the connections stay in the kernel: {}", service.error().message()));

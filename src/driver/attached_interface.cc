@@ -130,8 +130,11 @@ void AttachedInterface::process_routes(
         hops_[known->second].next = event.next_hop;
         tell_lanes(known->second, event.next_hop);
         return;
-      case kernel::RouteEvent::Kind::kUnresolved: return;  // the last known address serves until the kernel knows more
-      case kernel::RouteEvent::Kind::kLost: gone.emplace_back(known->second, event.why); return;
+      case kernel::RouteEvent::Kind::kUnresolved:
+        return;  // the last known address serves until the kernel knows more
+      case kernel::RouteEvent::Kind::kLost:
+        gone.emplace_back(known->second, event.why);
+        return;
     }
   });
   if (!processed) spdlog::error("{}: {}", name_, processed.error().message());

@@ -37,7 +37,12 @@ constexpr uid_t kBob = 61002;
 
 class FakeTarget : public ControlTarget {
  public:
-  std::vector<ConnectionView> connections() override { return views; }
+  std::vector<ConnectionView> connections() override {
+    const auto start = std::chrono::steady_clock::now();
+    while (std::chrono::steady_clock::now() < start + work) continue;
+    listings.emplace_back(start, std::chrono::steady_clock::now());
+    return views;
+  }
   MoveOutcome offload(const ConnectionFilter& filter) override { return count("offload", filter); }
   MoveOutcome upload(const ConnectionFilter& filter) override { return count("upload", filter); }
   void churn(milliseconds interval, milliseconds duration) override {
@@ -58,6 +63,8 @@ class FakeTarget : public ControlTarget {
 
   std::vector<ConnectionView> views;
   std::vector<std::string> calls;
+  milliseconds work{0};  // that each listing costs the thread
+  std::vector<std::pair<std::chrono::steady_clock::time_point, std::chrono::steady_clock::time_point>> listings;
 
  private:
   MoveOutcome count(const std::string& name, const ConnectionFilter& filter) {
@@ -306,6 +313,22 @@ TEST_F(ControlServerTest, WaitingRepliesOfOthersAreBounded) {
   EXPECT_EQ(cookies(ask(alice.get(), R"({"cmd":"ls","filter":"sk:7"})")), (Strings{"7"}));
   const UniqueFd root = client();
   EXPECT_EQ(cookies(ask(root.get(), R"({"cmd":"ls"})")).size(), 100U);
+}
+
+TEST_F(ControlServerTest, OthersGetAFifthOfTheThreadAndRootGoesFirst) {
+  if (!is_root()) GTEST_SKIP() << "needs root: connects as another user";
+  target_.add(1, kAlice);
+  target_.work = milliseconds(5);
+  start();
+  const UniqueFd alice = client(kAlice);
+  const UniqueFd root = client();
+  put(alice.get(), "{\"cmd\":\"ls\"}\n{\"cmd\":\"ls\"}\n");
+  ASSERT_TRUE(run_until([&] { return target_.listings.size() == 1; }));
+  put(root.get(), "{\"cmd\":\"upload\",\"filter\":\"all\"}\n");
+  ASSERT_TRUE(run_until([&] { return target_.listings.size() == 2; }));
+  EXPECT_EQ(target_.calls, (Strings{"upload 1"}));  // came while alice had to rest
+  const auto& [first, second] = std::pair(target_.listings[0], target_.listings[1]);
+  EXPECT_GE(second.first - first.second, 4 * (first.second - first.first));
 }
 
 TEST_F(ControlServerTest, SleepsWhenThereIsNothingToDo) {

@@ -79,8 +79,8 @@ using ConnectionFilter = std::function<bool(const ConnectionView&)>;
 // What became of an order for many connections.
 struct MoveOutcome {
   std::uint64_t matched = 0;
-  std::uint64_t moved = 0;    // done, or under way (a drain, a grace period)
-  std::uint64_t already = 0;  // were there before
+  std::uint64_t moved = 0;                                     // done, or under way (a drain, a grace period)
+  std::uint64_t already = 0;                                   // were there before
   std::vector<std::pair<std::uint64_t, std::string>> refused;  // cookie, reason
 };
 

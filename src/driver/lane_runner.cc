@@ -68,7 +68,8 @@ void LaneRunner::start() {
   CPU_ZERO(&set);
   CPU_SET(*options_.cpu, &set);
   const int refused = ::pthread_setaffinity_np(thread_.native_handle(), sizeof(set), &set);
-  if (refused != 0) spdlog::warn("lane {} cannot be pinned to CPU {}: errno {}", options_.index, *options_.cpu, refused);
+  if (refused != 0)
+    spdlog::warn("lane {} cannot be pinned to CPU {}: errno {}", options_.index, *options_.cpu, refused);
 }
 
 void LaneRunner::stop() {

@@ -110,7 +110,7 @@ Result<> Mover::find_way(ManagedConnection& conn) {
 
 Result<> Mover::offload(ManagedConnection& conn) {
   auto done = try_offload(conn);
-  if (!done) conn.reason = done.error().message();
+  if (!done && !conn.stays) conn.reason = done.error().message();
   return done;
 }
 
@@ -315,8 +315,8 @@ void Mover::deliver_late(const kernel::LatePacket& packet) {
 void Mover::late_to_engine(ManagedConnection& conn, const std::vector<std::byte>& frame) {
   const std::uint32_t chunk_bytes = conn.session->arena().geometry().chunk_bytes;
   const auto count = static_cast<std::uint32_t>((frame.size() + chunk_bytes - 1) / chunk_bytes);
-  const engine::Reply got = conn.move.port->call(
-      {.op = engine::CommandOp::kGetChunks, .session = conn.move.session, .chunk_count = count});
+  const engine::Reply got =
+      conn.move.port->call({.op = engine::CommandOp::kGetChunks, .session = conn.move.session, .chunk_count = count});
   if (got.status != engine::Status::kOk) return;  // dropped, as a packet on the wire
   for (std::size_t done = 0, i = 0; done < frame.size(); done += chunk_bytes, ++i)
     std::memcpy(conn.session->arena().chunk(got.chunks[i]).data(), frame.data() + done,

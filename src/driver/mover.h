@@ -24,14 +24,14 @@ namespace twinstack::driver {
 struct MoverCounters {
   std::uint64_t offloads = 0;
   std::uint64_t uploads = 0;
-  std::uint64_t offload_refused = 0;     // not eligible
-  std::uint64_t offload_failed = 0;      // tried and undone
-  std::uint64_t upload_failed = 0;       // tried and undone; tried again
-  std::uint64_t drain_deadlines = 0;     // returned with unacknowledged data
-  std::uint64_t held_frames = 0;         // packets that waited during an upload
-  std::uint64_t late_packets = 0;        // packets that the late filter caught
-  std::uint64_t stray_frames = 0;        // packets that came to the engine after their connection had left
-  std::uint64_t broken = 0;              // streams that could not be kept: reset
+  std::uint64_t offload_refused = 0;  // not eligible
+  std::uint64_t offload_failed = 0;   // tried and undone
+  std::uint64_t upload_failed = 0;    // tried and undone; tried again
+  std::uint64_t drain_deadlines = 0;  // returned with unacknowledged data
+  std::uint64_t held_frames = 0;      // packets that waited during an upload
+  std::uint64_t late_packets = 0;     // packets that the late filter caught
+  std::uint64_t stray_frames = 0;     // packets that came to the engine after their connection had left
+  std::uint64_t broken = 0;           // streams that could not be kept: reset
   std::uint64_t congestion_not_restored = 0;
 };
 

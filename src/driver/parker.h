@@ -1,5 +1,5 @@
-// Parker: waits out RCU grace periods for the driver in a thread of its own (milliseconds each, membarrier), one for many
-// connections. The driver adds tickets; when a grace period that began after the ticket has passed, the event
+// Parker: waits out RCU grace periods for the driver in a thread of its own (milliseconds each, membarrier), one for
+// many connections. The driver adds tickets; when a grace period that began after the ticket has passed, the event
 // descriptor polls readable and completed() covers the ticket.
 #pragma once
 

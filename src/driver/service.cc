@@ -24,9 +24,7 @@ namespace {
 
 constexpr Duration kStopDeadline = std::chrono::seconds(5);
 
-std::uint64_t pack(std::uint32_t source, std::uint32_t number) {
-  return std::uint64_t{source} << 32 | number;
-}
+std::uint64_t pack(std::uint32_t source, std::uint32_t number) { return std::uint64_t{source} << 32 | number; }
 
 // Moves are short; with ordinary scheduling a busy machine would stretch their pauses. Without the privilege we go on.
 void raise_priority() {
@@ -78,14 +76,15 @@ Result<> Service::Impl::set_up() {
   if (!epoll_) return system_error("epoll_create1");
   TRY(open_sockets());
   for (const InterfaceOption& option : options_.interfaces) {
-    ASSIGN_OR_RETURN(auto interface, AttachedInterface::attach(option, options_,
-                                                               static_cast<std::uint32_t>(lanes_.size()), event_.get()));
+    ASSIGN_OR_RETURN(auto interface, AttachedInterface::attach(
+                                         option, options_, static_cast<std::uint32_t>(lanes_.size()), event_.get()));
     spdlog::info("{}: {} queue(s), XDP {} ({})", interface->name(), interface->lanes().size(),
                  nic::name(interface->xdp().mode()), interface->xdp().mode_reason());
     for (auto& lane : interface->lanes()) lanes_.push_back(lane.get());
     interfaces_.push_back(std::move(interface));
   }
-  if (lanes_.size() > ipc::kMaxLanes / 2) return error(ErrorCode::kInvalid, "more than 32 queues in all: attach fewer interfaces");
+  if (lanes_.size() > ipc::kMaxLanes / 2)
+    return error(ErrorCode::kInvalid, "more than 32 queues in all: attach fewer interfaces");
   ASSIGN_OR_RETURN(mover_, Mover::create(event_.get(), [this](ManagedConnection& conn) { connection_closed(conn); }));
   std::vector<AttachedInterface*> all;
   for (auto& interface : interfaces_) all.push_back(interface.get());
@@ -151,13 +150,27 @@ Result<> Service::Impl::loop() {
 
 void Service::Impl::dispatch(Source source, std::uint32_t number) {
   switch (source) {
-    case Source::kListen: accept_applications(); return;
-    case Source::kGreeting: greet(number); return;
-    case Source::kSession: serve(number); return;
-    case Source::kLate: mover_->on_late_packets(); return;
-    case Source::kRoutes: mover_->on_route_events(); return;
-    case Source::kControl: control_->process(); return;
-    case Source::kSignal: begin_stop(); return;
+    case Source::kListen:
+      accept_applications();
+      return;
+    case Source::kGreeting:
+      greet(number);
+      return;
+    case Source::kSession:
+      serve(number);
+      return;
+    case Source::kLate:
+      mover_->on_late_packets();
+      return;
+    case Source::kRoutes:
+      mover_->on_route_events();
+      return;
+    case Source::kControl:
+      control_->process();
+      return;
+    case Source::kSignal:
+      begin_stop();
+      return;
     case Source::kEvent: {
       std::uint64_t count = 0;
       [[maybe_unused]] const ssize_t got = ::read(event_.get(), &count, sizeof(count));

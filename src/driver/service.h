@@ -27,12 +27,12 @@ enum class Policy : std::uint8_t {
 
 struct ServiceOptions {
   std::vector<InterfaceOption> interfaces;
-  std::string socket_path;         // of applications; the control socket is socket_path + ".control"
+  std::string socket_path;  // of applications; the control socket is socket_path + ".control"
   Policy policy = Policy::kAuto;
   nic::XdpMode xdp_mode = nic::XdpMode::kAuto;
   std::uint32_t max_connections = 16384;  // per lane
-  std::uint32_t spin_us = 0;       // how long an idle lane polls before it sleeps
-  std::vector<unsigned> cpus;      // that lanes are pinned to, in turn; empty: not pinned
+  std::uint32_t spin_us = 0;              // how long an idle lane polls before it sleeps
+  std::vector<unsigned> cpus;             // that lanes are pinned to, in turn; empty: not pinned
 };
 
 class Service {

@@ -21,7 +21,7 @@ constexpr std::uint64_t kAutoBytes = 16384;
 constexpr std::uint32_t kAutoSegments = 16;
 
 const char* state_name(std::uint8_t state) {
-  constexpr const char* kNames[] = {"UNKNOWN",  "ESTAB",   "SYN-SENT",   "SYN-RECV", "FIN-WAIT-1", "FIN-WAIT-2",
+  constexpr const char* kNames[] = {"UNKNOWN",   "ESTAB",  "SYN-SENT",   "SYN-RECV", "FIN-WAIT-1", "FIN-WAIT-2",
                                     "TIME-WAIT", "CLOSED", "CLOSE-WAIT", "LAST-ACK", "LISTEN",     "CLOSING"};
   return state < std::size(kNames) ? kNames[state] : kNames[0];
 }
@@ -34,11 +34,15 @@ bool read_tcp_info(int fd, tcp_info& info) {
 
 const char* stack_name(ipc::Owner owner) {
   switch (owner) {
-    case ipc::Owner::kEngine: return "engine";
-    case ipc::Owner::kToEngine: return "to-engine";
-    case ipc::Owner::kToKernel: return "to-kernel";
+    case ipc::Owner::kEngine:
+      return "engine";
+    case ipc::Owner::kToEngine:
+      return "to-engine";
+    case ipc::Owner::kToKernel:
+      return "to-kernel";
     case ipc::Owner::kKernel:
-    case ipc::Owner::kFree: break;
+    case ipc::Owner::kFree:
+      break;
   }
   return "kernel";
 }
@@ -184,8 +188,8 @@ void Service::Impl::apply_policy(Time now) {
       if (options_.policy == Policy::kAuto) {
         tcp_info info;
         if (!read_tcp_info(conn.move.kernel->fd(), info)) continue;
-        const bool carries = info.tcpi_bytes_acked + info.tcpi_bytes_received >= kAutoBytes ||
-                             info.tcpi_segs_in >= kAutoSegments;
+        const bool carries =
+            info.tcpi_bytes_acked + info.tcpi_bytes_received >= kAutoBytes || info.tcpi_segs_in >= kAutoSegments;
         if (!carries) continue;
       }
       if (!mover_->offload(conn)) conn.not_before = now + kRefusalBackoff;

@@ -24,7 +24,8 @@ Result<Message> decode(std::span<const std::byte> bytes) {
   Message message;
   if (bytes.size() != sizeof(message)) return error(ErrorCode::kProtocol, "a message of the wrong size");
   std::memcpy(&message, bytes.data(), sizeof(message));
-  if (message.head.size_bytes != sizeof(message)) return error(ErrorCode::kProtocol, "a message that lies about its size");
+  if (message.head.size_bytes != sizeof(message))
+    return error(ErrorCode::kProtocol, "a message that lies about its size");
   return message;
 }
 
@@ -122,7 +123,8 @@ Result<> Service::Impl::handle(Session& session, std::span<const std::byte> mess
       ASSIGN_OR_RETURN(const auto body, decode<ipc::Query>(message));
       return on_query(session, body);
     }
-    default: return error(ErrorCode::kProtocol, "an unknown message");
+    default:
+      return error(ErrorCode::kProtocol, "an unknown message");
   }
 }
 

@@ -17,8 +17,7 @@ Result<std::unique_ptr<Session>> Session::open(UniqueFd socket, std::uint32_t nu
   socklen_t length = sizeof(peer);
   if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0)
     return system_error("getsockopt(SO_PEERCRED)");
-  ASSIGN_OR_RETURN(ipc::Arena arena,
-                   ipc::Arena::create({.lane_count = static_cast<std::uint32_t>(lanes.size())}, id));
+  ASSIGN_OR_RETURN(ipc::Arena arena, ipc::Arena::create({.lane_count = static_cast<std::uint32_t>(lanes.size())}, id));
   std::unique_ptr<Session> self(new Session(std::move(socket), number, id, std::move(arena), lanes));
   self->pid_ = peer.pid;
   self->uid_ = peer.uid;
@@ -45,8 +44,9 @@ Result<> Session::welcome(const std::vector<LaneRunner*>& lanes) {
   }
   fds.insert(fds.end(), events.begin(), events.end());
   for (LaneRunner* lane : lanes) lane->open_session(number_, arena_, events);
-  const ipc::Welcome message{
-      .head = {.type = ipc::MessageType::kWelcome, .size_bytes = sizeof(message)}, .session_id = id_, .geometry = geometry};
+  const ipc::Welcome message{.head = {.type = ipc::MessageType::kWelcome, .size_bytes = sizeof(message)},
+                             .session_id = id_,
+                             .geometry = geometry};
   return ipc::send_message(socket_.get(), std::as_bytes(std::span(&message, 1)), fds);
 }
 

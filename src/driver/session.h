@@ -36,10 +36,10 @@ struct ManagedConnection {
   AttachedInterface* interface = nullptr;         // while in the engine; sticks to it afterwards
   Stack stack = Stack::kKernel;
   int program_fd = -1;
-  std::string reason;      // why it is not in the engine
-  bool stays = false;      // never to be offloaded (again)
-  bool closing = false;    // the program has closed it: finish it as the kernel would
-  bool parked = false;     // the kernel socket is parked (while in the engine)
+  std::string reason;          // why it is not in the engine
+  bool stays = false;          // never to be offloaded (again)
+  bool closing = false;        // the program has closed it: finish it as the kernel would
+  bool parked = false;         // the kernel socket is parked (while in the engine)
   bool upload_wanted = false;  // as soon as it is parked and drained
   std::uint64_t grace_ticket = 0;
   Time drain_deadline = kNever;
@@ -49,7 +49,7 @@ struct ManagedConnection {
 
   std::uint64_t offloads = 0;
   std::uint64_t uploads = 0;
-  std::uint64_t engine_bytes_sent = 0;      // of past stays in the engine
+  std::uint64_t engine_bytes_sent = 0;  // of past stays in the engine
   std::uint64_t engine_bytes_received = 0;
 
   [[nodiscard]] bool in_engine() const noexcept { return stack != Stack::kKernel; }

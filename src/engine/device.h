@@ -19,18 +19,20 @@ namespace twinstack::engine {
 inline constexpr std::uint32_t kMaxCommandChunks = 96;
 
 enum class CommandOp : std::uint32_t {
-  kReserve = 1,    // slot for `flow`, owned by session/slot/tag, with `chunk_count` chunks. Reply: id, chunks. State: held
+  kReserve =
+      1,  // slot for `flow`, owned by session/slot/tag, with `chunk_count` chunks. Reply: id, chunks. State: held
   kGetChunks = 2,  // `chunk_count` more chunks of `session`. Reply: chunks
   kPutChunks = 3,  // gives `chunks` back
   kInstall = 4,    // `min` and the queues: `unread_bytes`, then (in a chunk of its own) `send_bytes`, laid out in
                    // `chunks`. Nothing is seen of it by program or peer before kActivate
   kInject = 5,     // a frame of `frame_bytes`, laid out in `chunks`: as if received. The chunks pass to the engine
-  kActivate = 6,   // unread bytes are posted, held frames are processed, an ACK is sent, the engine serves the connection
-  kDrain = 7,      // `flag` 1: send nothing new, Event kDrained when all is acknowledged; 0: go on
-  kHold = 8,       // stop: packets wait in the held list
-  kExtract = 9,    // of a held connection. Reply: min; head of the send queue and of the held list
-  kSweep = 10,     // receive once more: late frames for held connections join their held lists. Reply: both lists of `id`.
-                   // Those pieces stay as they are; what comes later is appended behind them
+  kActivate =
+      6,         // unread bytes are posted, held frames are processed, an ACK is sent, the engine serves the connection
+  kDrain = 7,    // `flag` 1: send nothing new, Event kDrained when all is acknowledged; 0: go on
+  kHold = 8,     // stop: packets wait in the held list
+  kExtract = 9,  // of a held connection. Reply: min; head of the send queue and of the held list
+  kSweep = 10,  // receive once more: late frames for held connections join their held lists. Reply: both lists of `id`.
+                // Those pieces stay as they are; what comes later is appended behind them
   kDropHeld = 11,  // the first `late_pieces` and `held_pieces` of the lists of `id` were taken over (Reply of kSweep)
   kRelease = 12,   // frees the slot and all that it owns; its id is never used again. Frames still held become strays
   kQuery = 13,     // Reply: state
@@ -70,10 +72,10 @@ struct Command {
 
 enum class Status : std::uint32_t {
   kOk = 0,
-  kNoSlot,      // the slot table is full
-  kNoChunk,     // the session's chunks are used up
-  kStaleId,     // no such connection
-  kBadState,    // not in a state for this command
+  kNoSlot,    // the slot table is full
+  kNoChunk,   // the session's chunks are used up
+  kStaleId,   // no such connection
+  kBadState,  // not in a state for this command
   kBadArgument,
   kUnsupported,  // MinTcp carries something that the engine does not do
 };

@@ -1,5 +1,5 @@
-// FlowTable: FlowKey -> slot index of the lane, O(1): open addressing with linear probing, at most half full, keyed hash
-// so that a peer cannot choose collisions. The keys themselves lie in the HwConnRecords. One thread at a time.
+// FlowTable: FlowKey -> slot index of the lane, O(1): open addressing with linear probing, at most half full, keyed
+// hash so that a peer cannot choose collisions. The keys themselves lie in the HwConnRecords. One thread at a time.
 #pragma once
 
 #include <cstdint>

@@ -13,8 +13,8 @@ namespace {
 
 FlowKey flow(std::uint32_t number) {
   return {.local = IpAddress::from_v4({10, 0, 0, 1}),
-          .remote = IpAddress::from_v4({10, 2, static_cast<std::uint8_t>(number >> 24),
-                                        static_cast<std::uint8_t>(number >> 16)}),
+          .remote = IpAddress::from_v4(
+              {10, 2, static_cast<std::uint8_t>(number >> 24), static_cast<std::uint8_t>(number >> 16)}),
           .local_port = 80,
           .remote_port = static_cast<std::uint16_t>(number)};
 }

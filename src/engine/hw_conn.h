@@ -86,14 +86,14 @@ struct alignas(64) HwConn {
   ConnState state = ConnState::kFree;
   std::uint8_t flags = 0;
   std::uint16_t session = 0;
-  PieceList send_queue;              // from snd_una on
-  std::uint32_t send_head_skip = 0;  // bytes of the first piece that are acknowledged already
+  PieceList send_queue;                // from snd_una on
+  std::uint32_t send_head_skip = 0;    // bytes of the first piece that are acknowledged already
   std::uint32_t cursor_piece = kNone;  // hint: the piece that holds `cursor_seq`
   std::uint32_t cursor_seq = 0;        // sequence number of the first byte of cursor_piece
-  std::uint32_t rx_chunk = kNone;    // chunk being filled with received bytes
-  std::uint32_t rx_fill = 0;         // bytes of it in use
-  std::uint32_t rx_posted = 0;       // of rx_fill: posted to the application
-  std::uint32_t timer_next = kNone;  // timer wheel links
+  std::uint32_t rx_chunk = kNone;      // chunk being filled with received bytes
+  std::uint32_t rx_fill = 0;           // bytes of it in use
+  std::uint32_t rx_posted = 0;         // of rx_fill: posted to the application
+  std::uint32_t timer_next = kNone;    // timer wheel links
   std::uint32_t timer_prev = kNone;
   std::uint32_t timer_slot = kNone;
   std::uint32_t timer_tick = 0;
@@ -109,16 +109,16 @@ struct alignas(64) HwConnRecord {
   std::uint32_t hop = 0;            // index into the lane's next hops
   std::uint64_t kernel_cookie = 0;  // reference to the kernel's state
   tcp::Counters counters{};
-  tcp::MinTcp min{};  // as installed: what the core does not keep and the kernel wants back
-  std::uint32_t unread_bytes = 0;      // posted, not yet returned by the program
-  std::uint32_t rcv_buf_bytes = 0;     // limit of unread_bytes
-  std::uint32_t snd_buf_bytes = 0;     // limit of the send queue
-  std::uint32_t queued_bytes = 0;      // bytes in send_queue (from snd_una)
+  tcp::MinTcp min{};                      // as installed: what the core does not keep and the kernel wants back
+  std::uint32_t unread_bytes = 0;         // posted, not yet returned by the program
+  std::uint32_t rcv_buf_bytes = 0;        // limit of unread_bytes
+  std::uint32_t snd_buf_bytes = 0;        // limit of the send queue
+  std::uint32_t queued_bytes = 0;         // bytes in send_queue (from snd_una)
   std::uint32_t engine_queued_bytes = 0;  // of these, at the front: came with the connection, not from the rings
   PieceList unread{};                     // came with the connection, posted when it is activated
   PieceList held{};                       // frames that wait
   PieceList late{};                       // ... from the filter on the kernel socket: older than `held`
-  std::uint32_t held_bytes = 0;        // of both lists
+  std::uint32_t held_bytes = 0;           // of both lists
   std::uint8_t ttl = 64;
   std::uint8_t traffic_class = 0;
   std::uint16_t reserved = 0;

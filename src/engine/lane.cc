@@ -149,30 +149,48 @@ void Lane::raise_to_software(std::uint32_t index, Cause cause) {
 
 const char* to_string(Status status) noexcept {
   switch (status) {
-    case Status::kOk: return "ok";
-    case Status::kNoSlot: return "the engine's connection table is full";
-    case Status::kNoChunk: return "the session's chunks are used up";
-    case Status::kStaleId: return "no such hardware connection";
-    case Status::kBadState: return "the hardware connection is in another state";
-    case Status::kBadArgument: return "bad argument";
-    case Status::kUnsupported: return "the engine does not do what the connection negotiated";
+    case Status::kOk:
+      return "ok";
+    case Status::kNoSlot:
+      return "the engine's connection table is full";
+    case Status::kNoChunk:
+      return "the session's chunks are used up";
+    case Status::kStaleId:
+      return "no such hardware connection";
+    case Status::kBadState:
+      return "the hardware connection is in another state";
+    case Status::kBadArgument:
+      return "bad argument";
+    case Status::kUnsupported:
+      return "the engine does not do what the connection negotiated";
   }
   return "unknown status";
 }
 
 const char* to_string(Cause cause) noexcept {
   switch (cause) {
-    case Cause::kNothing: return "none";
-    case Cause::kPeerFin: return "peer-fin";
-    case Cause::kPeerReset: return "peer-reset";
-    case Cause::kPeerSyn: return "peer-syn";
-    case Cause::kUrgent: return "urgent-data";
-    case Cause::kTimeout: return "timeout";
-    case Cause::kBadRingId: return "ring: bad connection id";
-    case Cause::kBadRingChunk: return "ring: bad chunk, offset or length";
-    case Cause::kBadRingOp: return "ring: unknown operation";
-    case Cause::kBadRingIndex: return "ring: impossible index";
-    case Cause::kRingOverrun: return "ring: too many bytes queued";
+    case Cause::kNothing:
+      return "none";
+    case Cause::kPeerFin:
+      return "peer-fin";
+    case Cause::kPeerReset:
+      return "peer-reset";
+    case Cause::kPeerSyn:
+      return "peer-syn";
+    case Cause::kUrgent:
+      return "urgent-data";
+    case Cause::kTimeout:
+      return "timeout";
+    case Cause::kBadRingId:
+      return "ring: bad connection id";
+    case Cause::kBadRingChunk:
+      return "ring: bad chunk, offset or length";
+    case Cause::kBadRingOp:
+      return "ring: unknown operation";
+    case Cause::kBadRingIndex:
+      return "ring: impossible index";
+    case Cause::kRingOverrun:
+      return "ring: too many bytes queued";
   }
   return "unknown cause";
 }

@@ -36,11 +36,11 @@ class Waker {
 struct LaneCounters {
   std::array<std::uint64_t, wire::kParseVerdicts> frames{};  // by ParseVerdict
   std::array<std::uint64_t, tcp::kArrivals> segments{};      // by Arrival
-  std::uint64_t unknown_flow = 0;      // packets of no connection: handed to the kernel (take_stray)
-  std::uint64_t stray_dropped = 0;     // ... but too many of them
-  std::uint64_t held_frames = 0;       // packets that waited for a move
-  std::uint64_t held_dropped = 0;      // ... for which there was no memory
-  std::uint64_t completion_full = 0;   // segments dropped because the application does not read its ring
+  std::uint64_t unknown_flow = 0;     // packets of no connection: handed to the kernel (take_stray)
+  std::uint64_t stray_dropped = 0;    // ... but too many of them
+  std::uint64_t held_frames = 0;      // packets that waited for a move
+  std::uint64_t held_dropped = 0;     // ... for which there was no memory
+  std::uint64_t completion_full = 0;  // segments dropped because the application does not read its ring
   std::uint64_t submissions = 0;
   std::uint64_t polls = 0;
   std::uint64_t segments_out = 0;
@@ -83,7 +83,8 @@ class Lane {
   [[nodiscard]] std::uint32_t free_pieces() const noexcept { return pieces_.available(); }
   // Chunks of the session that this lane could lend now; 0 when the session is not open.
   [[nodiscard]] std::uint32_t free_chunks(std::uint32_t session) const noexcept {
-    return session < session_of_.size() && session_of_[session] != nullptr ? session_of_[session]->pool().available() : 0;
+    return session < session_of_.size() && session_of_[session] != nullptr ? session_of_[session]->pool().available()
+                                                                           : 0;
   }
 
  private:
@@ -114,6 +115,11 @@ class Lane {
   // lane_receive.cc: frames.
   bool receive_frames(Time now);
   void process_frame(std::span<const ByteView> parts, std::uint32_t length, wire::ChecksumMode mode, Time now);
+  std::uint32_t find_connection(std::span<const ByteView> parts, std::uint32_t length, wire::ChecksumMode mode,
+                                wire::TcpPacket& packet);
+  void process_packet(std::uint32_t index, const wire::TcpPacket& packet, std::span<const ByteView> parts,
+                      std::uint32_t length, Time now);
+  void prefetch(std::uint32_t index) const noexcept;
   void process_segment(std::uint32_t index, const wire::TcpPacket& packet, std::span<const ByteView> parts,
                        std::uint32_t length, Time now);
   void replay_held(std::uint32_t index, Time now);
@@ -170,9 +176,7 @@ class Lane {
 
   // Resolves an id of this lane; kNone when it is stale or foreign.
   [[nodiscard]] std::uint32_t resolve(HwConnId id) const noexcept;
-  [[nodiscard]] HwConnId id_of(std::uint32_t index) const noexcept {
-    return {index_, index, conns_[index].generation};
-  }
+  [[nodiscard]] HwConnId id_of(std::uint32_t index) const noexcept { return {index_, index, conns_[index].generation}; }
   [[nodiscard]] LaneSession* session(std::uint32_t index) noexcept;
   void push_event(const Event& event);
   void fire_timer(std::uint32_t index, Time now);
@@ -200,6 +204,11 @@ class Lane {
   ipc::RingConsumer<Command> commands_;
   ipc::RingProducer<Reply> replies_;
   ipc::RingProducer<Event> events_;
+  struct Arrived {
+    wire::TcpPacket packet;
+    std::uint32_t index = kNone;
+  };
+  std::array<Arrived, 16> arrived_;  // the frames that are being processed
   LaneCounters counters_;
   bool signal_ = false;    // the driver should look at events and strays
   bool sleeping_ = false;  // the rings were asked for wake-ups

@@ -22,35 +22,56 @@ constexpr std::uint32_t kMaxNextHops = 65536;
 
 Reply Lane::carry_out(const Command& command, Time now) {
   switch (command.op) {
-    case CommandOp::kReserve: return reserve(command);
-    case CommandOp::kGetChunks: return get_chunks(command);
-    case CommandOp::kPutChunks: return put_chunks(command);
-    case CommandOp::kSweep: return sweep(command, now);
-    case CommandOp::kNotify: return notify(command);
-    case CommandOp::kSetHop: set_hop(command); return Reply{};
-    default: break;
+    case CommandOp::kReserve:
+      return reserve(command);
+    case CommandOp::kGetChunks:
+      return get_chunks(command);
+    case CommandOp::kPutChunks:
+      return put_chunks(command);
+    case CommandOp::kSweep:
+      return sweep(command, now);
+    case CommandOp::kNotify:
+      return notify(command);
+    case CommandOp::kSetHop:
+      set_hop(command);
+      return Reply{};
+    default:
+      break;
   }
   const std::uint32_t index = resolve(command.id);
   if (index == kNone) return refuse(Status::kStaleId);
   switch (command.op) {
-    case CommandOp::kInstall: return install(command, now);
-    case CommandOp::kInject: return inject(command, now);
-    case CommandOp::kActivate: return activate(command, now);
-    case CommandOp::kDrain: return drain(command, now);
-    case CommandOp::kHold: return hold(command, now);
-    case CommandOp::kExtract: return extract(command, now);
-    case CommandOp::kDropHeld: drop_held(index, command.late_pieces, command.held_pieces); return Reply{};
-    case CommandOp::kRelease: return release(command);
-    case CommandOp::kQuery: return query(command, now);
-    case CommandOp::kSetHopOf: return set_hop_of(command);
-    default: return refuse(Status::kBadArgument);
+    case CommandOp::kInstall:
+      return install(command, now);
+    case CommandOp::kInject:
+      return inject(command, now);
+    case CommandOp::kActivate:
+      return activate(command, now);
+    case CommandOp::kDrain:
+      return drain(command, now);
+    case CommandOp::kHold:
+      return hold(command, now);
+    case CommandOp::kExtract:
+      return extract(command, now);
+    case CommandOp::kDropHeld:
+      drop_held(index, command.late_pieces, command.held_pieces);
+      return Reply{};
+    case CommandOp::kRelease:
+      return release(command);
+    case CommandOp::kQuery:
+      return query(command, now);
+    case CommandOp::kSetHopOf:
+      return set_hop_of(command);
+    default:
+      return refuse(Status::kBadArgument);
   }
 }
 
 Reply Lane::reserve(const Command& command) {
   LaneSession* owner = session(command.session);
   if (owner == nullptr || owner->broken || owner->ring(command.ring) == nullptr ||
-      command.chunk_count > kMaxCommandChunks || command.slot >= owner->arena().geometry().slot_count || flows_.find(command.flow) != kNone)
+      command.chunk_count > kMaxCommandChunks || command.slot >= owner->arena().geometry().slot_count ||
+      flows_.find(command.flow) != kNone)
     return refuse(Status::kBadArgument);
   if (free_slots_.empty()) return refuse(Status::kNoSlot);
   if (owner->pool().available() < command.chunk_count) return refuse(Status::kNoChunk);
@@ -136,8 +157,8 @@ Reply Lane::install(const Command& command, Time now) {
   LaneSession& owner = *session(conn.session);
   if (conn.state != ConnState::kHeld || (conn.flags & kInstalled) != 0) return refuse(Status::kBadState);
   const std::uint32_t chunk_bytes = owner.chunk_bytes();
-  const std::uint32_t needed = (command.unread_bytes + chunk_bytes - 1) / chunk_bytes +
-                               (command.send_bytes + chunk_bytes - 1) / chunk_bytes;
+  const std::uint32_t needed =
+      (command.unread_bytes + chunk_bytes - 1) / chunk_bytes + (command.send_bytes + chunk_bytes - 1) / chunk_bytes;
   if (needed != command.chunk_count || command.hop_index >= hops_.size() ||
       command.min.write_seq - command.min.snd_una != command.send_bytes)
     return refuse(Status::kBadArgument);
@@ -158,7 +179,8 @@ Reply Lane::install(const Command& command, Time now) {
   record.flow_label = command.min.flow_label;
   // The window that we offer must be one that the kernel can take back: half of its buffer, as Linux itself offers
   // (tcp_adv_win_scale 1), or what it has offered already.
-  const std::uint32_t offered = command.min.rcv_wnd - std::min(command.min.rcv_wnd, command.min.rcv_nxt - command.min.rcv_wup);
+  const std::uint32_t offered =
+      command.min.rcv_wnd - std::min(command.min.rcv_wnd, command.min.rcv_nxt - command.min.rcv_wup);
   record.rcv_buf_bytes = std::max(command.min.rcv_buf_bytes / 2, offered + command.unread_bytes);
   record.snd_buf_bytes = kInitialSendBuffer;
   bound_mss(index);

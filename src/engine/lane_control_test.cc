@@ -94,9 +94,9 @@ TEST_F(LaneControl, StaleAndForeignIdsReachNobody) {
                           HwConnId(1, living.index(), living.generation()),
                           HwConnId(0, living.index() + 1, 1),
                           HwConnId(0, 0xffffff, 1)};
-  for (const CommandOp op : {CommandOp::kInstall, CommandOp::kInject, CommandOp::kActivate, CommandOp::kDrain,
-                             CommandOp::kHold, CommandOp::kExtract, CommandOp::kDropHeld, CommandOp::kRelease,
-                             CommandOp::kQuery, CommandOp::kSetHopOf}) {
+  for (const CommandOp op :
+       {CommandOp::kInstall, CommandOp::kInject, CommandOp::kActivate, CommandOp::kDrain, CommandOp::kHold,
+        CommandOp::kExtract, CommandOp::kDropHeld, CommandOp::kRelease, CommandOp::kQuery, CommandOp::kSetHopOf}) {
     for (const HwConnId none : bad) EXPECT_EQ(status({.op = op, .id = none, .flag = 1}), Status::kStaleId);
   }
   EXPECT_EQ(status({.op = static_cast<CommandOp>(99), .id = living}), Status::kBadArgument);
@@ -107,8 +107,8 @@ TEST_F(LaneControl, CommandsNeedTheirState) {
   const Reply reserved = box.call(reserve_command());
   ASSERT_EQ(reserved.status, Status::kOk);
   const HwConnId held = reserved.id;
-  for (const CommandOp op : {CommandOp::kActivate, CommandOp::kDrain, CommandOp::kHold, CommandOp::kExtract,
-                             CommandOp::kQuery})
+  for (const CommandOp op :
+       {CommandOp::kActivate, CommandOp::kDrain, CommandOp::kHold, CommandOp::kExtract, CommandOp::kQuery})
     EXPECT_EQ(status({.op = op, .id = held}), Status::kBadState);
   ASSERT_EQ(status({.op = CommandOp::kPutChunks, .session = kSession, .chunk_count = 2, .chunks = reserved.chunks}),
             Status::kOk);
@@ -193,8 +193,8 @@ TEST_F(LaneControl, AReleaseGivesBackChunksPiecesSlotAndFlow) {
   for (int round = 0; round < 200; ++round) {
     start();
     peer.send(peer_bytes(100));
-    peer.send_frame(peer.frame(std::vector<std::byte>(1000), wire::kAck,
-                               [](wire::Segment& segment) { segment.seq += 5000; }));
+    peer.send_frame(
+        peer.frame(std::vector<std::byte>(1000), wire::kAck, [](wire::Segment& segment) { segment.seq += 5000; }));
     program.write(conn, 3000, 700);
     poll();
     Moved moved = extract(box, program, conn);
@@ -322,11 +322,10 @@ TEST_F(LaneHeld, WhatArrivesAfterTheSweepIsNotDroppedWithIt) {
   const auto later = peer.frame(peer_bytes(100));
   peer.send_frame(later);
   poll();
-  ASSERT_EQ(status({.op = CommandOp::kDropHeld,
-                    .id = id(),
-                    .late_pieces = first.late_pieces,
-                    .held_pieces = first.held_pieces}),
-            Status::kOk);
+  ASSERT_EQ(
+      status(
+          {.op = CommandOp::kDropHeld, .id = id(), .late_pieces = first.late_pieces, .held_pieces = first.held_pieces}),
+      Status::kOk);
   EXPECT_EQ(held_frames(box, program, sweep()), std::vector<std::vector<std::byte>>{later});
 }
 
@@ -425,8 +424,9 @@ TEST_F(LaneHeld, OutOfOrderDataBecomesPackets) {
   for (const auto& frame : moved.frames) {
     wire::TcpPacket packet;
     const ByteView part(frame);
-    ASSERT_EQ(wire::parse_frame({&part, 1}, static_cast<std::uint32_t>(frame.size()), wire::ChecksumMode::kVerify, packet),
-              wire::ParseVerdict::kOk);
+    ASSERT_EQ(
+        wire::parse_frame({&part, 1}, static_cast<std::uint32_t>(frame.size()), wire::ChecksumMode::kVerify, packet),
+        wire::ParseVerdict::kOk);
     EXPECT_EQ(packet.flow, flow_number(7)) << "as the peer would have sent it";
     EXPECT_TRUE(packet.segment.options.has_timestamps);
     const std::uint32_t at = packet.segment.seq.raw() - kPeer;

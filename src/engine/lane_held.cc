@@ -69,8 +69,7 @@ void Lane::hold_frame(std::uint32_t index, PieceList& list, std::span<const Byte
   LaneSession& owner = *session(conns_[index].session);
   // All or nothing: a frame without its end would be a wrong packet. The room is counted first.
   const std::uint32_t needed = length / owner.chunk_bytes() + 2;
-  if (record.held_bytes + length > kMaxHeldBytes || owner.pool().available() < needed ||
-      pieces_.available() < needed) {
+  if (record.held_bytes + length > kMaxHeldBytes || owner.pool().available() < needed || pieces_.available() < needed) {
     ++counters_.held_dropped;
     return;
   }
@@ -141,8 +140,8 @@ void Lane::report_held(std::uint32_t index, Reply& reply) {
   reply.held_pieces = count_pieces(record.held);
 }
 
-// What lies above rcv_nxt was reported by SACK, and Linux takes no out-of-order queue back: it becomes packets again, as
-// the peer could have sent them, that the kernel receives after the return.
+// What lies above rcv_nxt was reported by SACK, and Linux takes no out-of-order queue back: it becomes packets again,
+// as the peer could have sent them, that the kernel receives after the return.
 void Lane::hold_out_of_order(std::uint32_t index) {
   HwConn& conn = conns_[index];
   if (!tcp::has_out_of_order_data(conn.tcb)) return;

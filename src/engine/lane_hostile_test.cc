@@ -16,7 +16,8 @@ class LaneHostile : public LaneFixture {
  protected:
   LaneHostile() {
     box.lane.open_session(kBadSession, evil.arena());
-    EXPECT_EQ(install(box, evil, mine, {.min = idle_state(flow_number(9), 1, 1), .send_queue = {}, .unread = {}, .frames = {}}),
+    EXPECT_EQ(install(box, evil, mine,
+                      {.min = idle_state(flow_number(9), 1, 1), .send_queue = {}, .unread = {}, .frames = {}}),
               Status::kOk);
     start();
     got();
@@ -351,20 +352,25 @@ TEST_F(LaneHostile, RandomRubbish) {
     Program wild(small_arena(), 20);
     box.lane.open_session(20, wild.arena());
     ProgramConn& its = wild.open(5);
-    ASSERT_EQ(install(box, wild, its, {.min = idle_state(flow_number(12), 1, 1), .send_queue = {}, .unread = {}, .frames = {}}),
+    ASSERT_EQ(install(box, wild, its,
+                      {.min = idle_state(flow_number(12), 1, 1), .send_queue = {}, .unread = {}, .frames = {}}),
               Status::kOk);
     RawPeer other(*far, reversed(flow_number(12)), 1, 1);
     for (int i = 0; i < 40; ++i) {
       const auto pick = [&](std::initializer_list<std::uint32_t> values) {
-        return rng.below(3) == 0 ? static_cast<std::uint32_t>(rng.next()) : *(values.begin() + rng.below(static_cast<std::uint32_t>(values.size())));
+        return rng.below(3) == 0 ? static_cast<std::uint32_t>(rng.next())
+                                 : *(values.begin() + rng.below(static_cast<std::uint32_t>(values.size())));
       };
-      ipc::SubmitEntry entry = Program::send_entry(rng.below(4) == 0 ? rng.next() : its.hw, pick({0, 127, 128, 383, 384}),
-                                                   pick({0, 1, 4095, 4096}), pick({0, 1, 100, 4096, 4097}));
+      ipc::SubmitEntry entry =
+          Program::send_entry(rng.below(4) == 0 ? rng.next() : its.hw, pick({0, 127, 128, 383, 384}),
+                              pick({0, 1, 4095, 4096}), pick({0, 1, 100, 4096, 4097}));
       entry.op = static_cast<ipc::SubmitOp>(1 + rng.below(rng.below(10) == 0 ? 250 : 2));
       entry.flags = static_cast<std::uint8_t>(rng.next());
       if (wild.room(0) > 0) wild.submit(0, entry);
-      if (rng.below(20) == 0) wild.arena().ring(rng.below(2)).cq_head.value.store(static_cast<std::uint32_t>(rng.next()));
-      if (rng.below(100) == 0) wild.arena().ring(rng.below(2)).sq_tail.value.store(static_cast<std::uint32_t>(rng.next()));
+      if (rng.below(20) == 0)
+        wild.arena().ring(rng.below(2)).cq_head.value.store(static_cast<std::uint32_t>(rng.next()));
+      if (rng.below(100) == 0)
+        wild.arena().ring(rng.below(2)).sq_tail.value.store(static_cast<std::uint32_t>(rng.next()));
       if (rng.below(3) == 0) other.send(std::vector<std::byte>(rng.below(1000)));
       box.lane.poll(now);
       if (rng.below(10) == 0) {

@@ -32,8 +32,8 @@ bool Lane::drain_submissions(Time now) {
   return worked;
 }
 
-bool Lane::drain_ring(std::uint32_t session_index, LaneSession& session, LaneRing& ring, Time now,
-                      std::uint32_t limit, std::uint32_t piece_limit) {
+bool Lane::drain_ring(std::uint32_t session_index, LaneSession& session, LaneRing& ring, Time now, std::uint32_t limit,
+                      std::uint32_t piece_limit) {
   using Pop = ipc::SubmitConsumer::Pop;
   std::uint32_t taken = 0;
   for (; taken < limit && !session.broken; ++taken) {
@@ -53,9 +53,12 @@ bool Lane::drain_ring(std::uint32_t session_index, LaneSession& session, LaneRin
 Cause Lane::submit(std::uint32_t session_index, LaneSession& session, const ipc::SubmitEntry& entry, Time now) {
   ++counters_.submissions;
   switch (entry.op) {
-    case ipc::SubmitOp::kSend: return submit_send(session_index, session, entry, now);
-    case ipc::SubmitOp::kReturn: return submit_return(session_index, session, entry, now);
-    case ipc::SubmitOp::kKick: return Cause::kNothing;
+    case ipc::SubmitOp::kSend:
+      return submit_send(session_index, session, entry, now);
+    case ipc::SubmitOp::kReturn:
+      return submit_return(session_index, session, entry, now);
+    case ipc::SubmitOp::kKick:
+      return Cause::kNothing;
   }
   return Cause::kBadRingOp;
 }
@@ -75,8 +78,8 @@ Cause Lane::submit_send(std::uint32_t session_index, LaneSession& session, const
   if (last != nullptr && last->chunk == entry.chunk && last->offset + last->bytes() == entry.offset) {
     last->length += entry.length;
   } else {
-    const bool queued = pieces_.append(
-        conn.send_queue, Piece{.chunk = entry.chunk, .offset = entry.offset, .length = entry.length});
+    const bool queued =
+        pieces_.append(conn.send_queue, Piece{.chunk = entry.chunk, .offset = entry.offset, .length = entry.length});
     ASSERT(queued);  // drain_ring() has made sure
     ++session.pieces_in_flight;
   }

@@ -22,12 +22,12 @@ LaneSession::LaneSession(std::uint32_t number, const ipc::Arena& arena, std::uin
         .submit = {header.sq_tail, header.sq_head, header.sq_need_wakeup, arena.sq(i), geometry.sq_entries},
         .complete = {header.cq_tail, header.cq_head, header.cq_need_wakeup, arena.cq(i), geometry.cq_entries}});
   }
+  ring_of_.resize(geometry.ring_count, nullptr);
+  for (LaneRing& ring : rings_) ring_of_[ring.index] = &ring;
 }
 
 LaneRing* LaneSession::ring(std::uint32_t index) noexcept {
-  const std::uint32_t lane_count = arena_->geometry().lane_count;
-  const std::uint32_t at = index / lane_count;
-  return at < rings_.size() && rings_[at].index == index ? &rings_[at] : nullptr;
+  return index < ring_of_.size() ? ring_of_[index] : nullptr;
 }
 
 }  // namespace twinstack::engine

@@ -1,5 +1,5 @@
-// LaneSession: one application as one lane sees it: the arena, the rings that this lane serves, the chunks that this lane
-// lends. One thread at a time (the lane's).
+// LaneSession: one application as one lane sees it: the arena, the rings that this lane serves, the chunks that this
+// lane lends. One thread at a time (the lane's).
 #pragma once
 
 #include <cstdint>
@@ -25,6 +25,8 @@ class LaneSession {
  public:
   // REQUIRES: `arena` outlives the session.
   LaneSession(std::uint32_t number, const ipc::Arena& arena, std::uint32_t lane);
+  LaneSession(const LaneSession&) = delete;
+  LaneSession& operator=(const LaneSession&) = delete;
 
   [[nodiscard]] const ipc::Arena& arena() const noexcept { return *arena_; }
   [[nodiscard]] ChunkPool& pool() noexcept { return pool_; }
@@ -40,7 +42,8 @@ class LaneSession {
  private:
   const ipc::Arena* arena_;
   ChunkPool pool_;
-  std::vector<LaneRing> rings_;
+  std::vector<LaneRing> rings_;     // never grows after construction
+  std::vector<LaneRing*> ring_of_;  // by index in the arena; nullptr: another lane's
 };
 
 }  // namespace twinstack::engine

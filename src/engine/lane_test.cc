@@ -290,7 +290,8 @@ TEST_F(LaneTest, DrainWaitsForWhatIsOnItsWayAndSendsNothingNew) {
   EXPECT_EQ(got_bytes().size(), 1000U);
 }
 
-// The peer does not answer: the driver's deadline passes and it takes the connection as it is, unacknowledged bytes too.
+// The peer does not answer: the driver's deadline passes and it takes the connection as it is, unacknowledged bytes
+// too.
 TEST_F(LaneTest, ADrainThatDoesNotEndGivesTheUnacknowledgedBytesOut) {
   start();
   program.write(conn, 1000);

@@ -91,10 +91,12 @@ TEST(LaneWorld, EchoOverManyConnectionsOfBothFamilies) {
           if (const auto got = pair.at_b.read(conn); got > 0) pair.at_b.write(conn, static_cast<std::uint32_t>(got));
       });
   EXPECT_TRUE(done);
-  world.run(seconds(1), [] { return false; }, [&] {
-    pair.at_a.pump();
-    pair.at_b.pump();
-  });
+  world.run(
+      seconds(1), [] { return false; },
+      [&] {
+        pair.at_a.pump();
+        pair.at_b.pump();
+      });
   expect_all_memory_is_back(world, pair);
   for (const auto& [slot, conn] : pair.at_a.conns)
     EXPECT_EQ(world.a->record(HwConnId(conn.hw)).counters.segs_retransmitted, 0U);
@@ -135,21 +137,19 @@ TEST_P(LaneFaults, LargeTransfersBothWaysArriveWhole) {
 
 INSTANTIATE_TEST_SUITE_P(
     Wires, LaneFaults,
-    testing::Combine(
-        testing::Values(
-            Faults{"clean", {}}, Faults{"loss", {.drop_ppm = 20'000}},
-            Faults{"duplication", {.duplicate_ppm = 100'000}},
-            Faults{"reordering", {.reorder_ppm = 50'000, .reorder_by = milliseconds(1)}},
-            Faults{"corruption", {.corrupt_ppm = 20'000}},
-            Faults{"everything",
-                   {.drop_ppm = 10'000,
-                    .duplicate_ppm = 10'000,
-                    .corrupt_ppm = 10'000,
-                    .delay_ppm = 10'000,
-                    .delay_max = milliseconds(3),
-                    .reorder_ppm = 10'000,
-                    .reorder_by = milliseconds(2)}}),
-        testing::Range(1, 4)),
+    testing::Combine(testing::Values(Faults{"clean", {}}, Faults{"loss", {.drop_ppm = 20'000}},
+                                     Faults{"duplication", {.duplicate_ppm = 100'000}},
+                                     Faults{"reordering", {.reorder_ppm = 50'000, .reorder_by = milliseconds(1)}},
+                                     Faults{"corruption", {.corrupt_ppm = 20'000}},
+                                     Faults{"everything",
+                                            {.drop_ppm = 10'000,
+                                             .duplicate_ppm = 10'000,
+                                             .corrupt_ppm = 10'000,
+                                             .delay_ppm = 10'000,
+                                             .delay_max = milliseconds(3),
+                                             .reorder_ppm = 10'000,
+                                             .reorder_by = milliseconds(2)}}),
+                     testing::Range(1, 4)),
     [](const auto& tested) {
       return std::string(std::get<0>(tested.param).name) + "_" + std::to_string(std::get<1>(tested.param));
     });

@@ -1,6 +1,6 @@
 // LaneRegion: the memory of one lane, laid out in bytes that somebody else provides (a memfd of the driver's that
-// outlives the engine; plain memory in tests): connection tables, pieces, control queue. The driver uses the control queue's
-// other end and reads the tables of connections that are held.
+// outlives the engine; plain memory in tests): connection tables, pieces, control queue. The driver uses the control
+// queue's other end and reads the tables of connections that are held.
 #pragma once
 
 #include <cstddef>

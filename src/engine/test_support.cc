@@ -71,10 +71,7 @@ FlowKey flow_number(std::uint32_t number, bool v6) {
 }
 
 FlowKey reversed(const FlowKey& flow) {
-  return {.local = flow.remote,
-          .remote = flow.local,
-          .local_port = flow.remote_port,
-          .remote_port = flow.local_port};
+  return {.local = flow.remote, .remote = flow.local, .local_port = flow.remote_port, .remote_port = flow.local_port};
 }
 
 tcp::MinTcp idle_state(const FlowKey& flow, std::uint32_t our_seq, std::uint32_t peer_seq) {
@@ -296,8 +293,8 @@ Status inject(LaneBox& box, const Program& program, HwConnId id, std::span<const
 
 Status install(LaneBox& box, Program& program, ProgramConn& conn, const Moved& moved, std::uint32_t hop) {
   const std::uint32_t chunk_bytes = program.arena().geometry().chunk_bytes;
-  const std::uint32_t needed = chunks_for(moved.unread.size(), chunk_bytes) +
-                               chunks_for(moved.send_queue.size(), chunk_bytes);
+  const std::uint32_t needed =
+      chunks_for(moved.unread.size(), chunk_bytes) + chunks_for(moved.send_queue.size(), chunk_bytes);
   const Reply reserved = reserve(box, program, conn, moved.min.flow, needed);
   if (reserved.status != Status::kOk) return reserved.status;
   Command command{.op = CommandOp::kInstall, .id = reserved.id, .hop_index = hop};
@@ -343,18 +340,17 @@ Moved extract(LaneBox& box, Program& program, ProgramConn& conn) {
   std::uint32_t skip = reply.send_head_skip;
   const auto pieces = box.port.pieces();
   for (std::uint32_t at = reply.send_head; at != kNone; at = pieces[at].next) {
-    const auto bytes = program.arena().chunk(pieces[at].chunk).subspan(pieces[at].offset + skip,
-                                                                      pieces[at].bytes() - skip);
+    const auto bytes =
+        program.arena().chunk(pieces[at].chunk).subspan(pieces[at].offset + skip, pieces[at].bytes() - skip);
     moved.send_queue.insert(moved.send_queue.end(), bytes.begin(), bytes.end());
     skip = 0;
   }
   const Reply swept = box.call({.op = CommandOp::kSweep, .id = id});
   moved.frames = held_frames(box, program, swept);
-  ASSERT(box.call({.op = CommandOp::kDropHeld,
-                   .id = id,
-                   .late_pieces = swept.late_pieces,
-                   .held_pieces = swept.held_pieces})
-             .status == Status::kOk);
+  ASSERT(
+      box.call(
+             {.op = CommandOp::kDropHeld, .id = id, .late_pieces = swept.late_pieces, .held_pieces = swept.held_pieces})
+          .status == Status::kOk);
   ASSERT(box.call({.op = CommandOp::kRelease, .id = id}).status == Status::kOk);
   conn.hw = 0;
   return moved;
@@ -405,8 +401,7 @@ std::vector<std::byte> RawPeer::frame(std::span<const std::byte> payload, std::u
   segment.options.ts_ecr = ts_ecr;
   if (change) change(segment);
   std::vector<std::byte> frame(wire::header_bytes(flow_, segment) + payload.size());
-  const std::uint32_t head =
-      wire::write_headers(frame, {}, flow_, segment, static_cast<std::uint32_t>(payload.size()));
+  const std::uint32_t head = wire::write_headers(frame, {}, flow_, segment, static_cast<std::uint32_t>(payload.size()));
   std::copy(payload.begin(), payload.end(), frame.begin() + head);
   wire::fill_checksum(frame);
   return frame;
@@ -471,8 +466,8 @@ void World::connect(Program& at_a, Program& at_b, std::uint32_t number, bool v6)
   ProgramConn& conn_b = at_b.open(slot, number % 2);
   conn_b.send_key = conn_a.receive_key;
   conn_b.receive_key = conn_a.send_key;
-  ASSERT(install(*a, at_a, conn_a, {.min = idle_state(flow, seq_a, seq_b), .send_queue = {}, .unread = {}, .frames = {}}) ==
-         Status::kOk);
+  ASSERT(install(*a, at_a, conn_a,
+                 {.min = idle_state(flow, seq_a, seq_b), .send_queue = {}, .unread = {}, .frames = {}}) == Status::kOk);
   ASSERT(install(*b, at_b, conn_b,
                  {.min = idle_state(reversed(flow), seq_b, seq_a), .send_queue = {}, .unread = {}, .frames = {}}) ==
          Status::kOk);

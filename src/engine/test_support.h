@@ -54,9 +54,9 @@ struct ProgramConn {
     std::uint32_t chunk;
     std::uint32_t bytes;
   };
-  std::deque<Sent> in_flight;        // tx chunks, oldest first
-  std::uint64_t reclaimed = 0;       // of tx_acked_bytes
-  std::uint32_t tx_chunk = kNone;    // being filled
+  std::deque<Sent> in_flight;      // tx chunks, oldest first
+  std::uint64_t reclaimed = 0;     // of tx_acked_bytes
+  std::uint32_t tx_chunk = kNone;  // being filled
   std::uint32_t tx_fill = 0;
   std::deque<ipc::CompleteEntry> unread;
   std::uint64_t unread_bytes = 0;
@@ -70,7 +70,8 @@ class Program {
   // A connection of the program; its owner is the engine.
   ProgramConn& open(std::uint32_t slot, std::uint32_t ring = 0);
 
-  // Writes as much of `bytes` as the send buffer and the chunks take; returns how much. Pieces of at most `piece` bytes.
+  // Writes as much of `bytes` as the send buffer and the chunks take; returns how much. Pieces of at most `piece`
+  // bytes.
   std::uint32_t write(ProgramConn& conn, std::uint32_t bytes, std::uint32_t piece = UINT32_MAX);
   // Reads up to `bytes`, checks them against the stream, gives the chunks back.
   std::uint64_t read(ProgramConn& conn, std::uint64_t bytes = UINT64_MAX);
@@ -90,8 +91,8 @@ class Program {
   [[nodiscard]] ipc::CompleteConsumer& completions(std::uint32_t ring) { return complete_[ring]; }
   [[nodiscard]] ipc::SubmitProducer& submissions(std::uint32_t ring) { return submit_[ring]; }
 
-  std::uint64_t wrong_bytes = 0;      // that were not the stream's
-  std::uint64_t bad_completions = 0;  // of no connection, or out of bounds
+  std::uint64_t wrong_bytes = 0;               // that were not the stream's
+  std::uint64_t bad_completions = 0;           // of no connection, or out of bounds
   std::map<std::uint32_t, ProgramConn> conns;  // by slot
 
  private:
@@ -145,8 +146,7 @@ struct Moved {
 };
 
 // The driver's part, for tests of the lane alone.
-Reply reserve(LaneBox& box, const Program& program, const ProgramConn& conn, const FlowKey& flow,
-              std::uint32_t chunks);
+Reply reserve(LaneBox& box, const Program& program, const ProgramConn& conn, const FlowKey& flow, std::uint32_t chunks);
 // Reserves, installs, injects the frames, activates. Sets conn.hw. Returns the first status that is not kOk.
 Status install(LaneBox& box, Program& program, ProgramConn& conn, const Moved& moved, std::uint32_t hop = 0);
 // Holds, extracts, takes the held frames over, releases.
@@ -177,8 +177,8 @@ class RawPeer {
                                              const std::function<void(wire::Segment&)>& change = {}) const;
   void send_frame(std::span<const std::byte> frame);
 
-  Seq seq;   // of our next byte
-  Seq ack;   // their next byte
+  Seq seq;                     // of our next byte
+  Seq ack;                     // their next byte
   std::uint16_t window = 512;  // scaled by 7
   std::uint32_t ts_val = 1000;
   std::uint32_t ts_ecr = 0;

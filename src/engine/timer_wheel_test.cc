@@ -100,8 +100,8 @@ TEST(TimerWheel, AFiringMayScheduleAgainAndCancelItsNeighbours) {
 
 // Far ones wait in the last level and are sorted in again; farther than entries can tell they fire early, never late.
 TEST(TimerWheel, FarDeadlinesFireInTimeHoweverLongTheSleeps) {
-  for (const Duration far : {Duration(seconds(60)), Duration(hours(2)), Duration(hours(5)), Duration(hours(48)),
-                             Duration(hours(24 * 11))}) {
+  for (const Duration far :
+       {Duration(seconds(60)), Duration(hours(2)), Duration(hours(5)), Duration(hours(48)), Duration(hours(24 * 11))}) {
     Wheel w(1);
     w.wheel.schedule(0, kBegin + far);
     EXPECT_LE(w.wheel.next(), kBegin + far);

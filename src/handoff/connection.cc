@@ -4,27 +4,42 @@ namespace twinstack::handoff {
 
 const char* to_string(OffloadStep step) noexcept {
   switch (step) {
-    case OffloadStep::kReserve: return "reserve";
-    case OffloadStep::kOwn: return "own";
-    case OffloadStep::kCheck: return "check";
-    case OffloadStep::kFilter: return "filter";
-    case OffloadStep::kSteer: return "steer";
-    case OffloadStep::kFreeze: return "freeze";
-    case OffloadStep::kInstall: return "install";
-    case OffloadStep::kCommit: return "commit";
+    case OffloadStep::kReserve:
+      return "reserve";
+    case OffloadStep::kOwn:
+      return "own";
+    case OffloadStep::kCheck:
+      return "check";
+    case OffloadStep::kFilter:
+      return "filter";
+    case OffloadStep::kSteer:
+      return "steer";
+    case OffloadStep::kFreeze:
+      return "freeze";
+    case OffloadStep::kInstall:
+      return "install";
+    case OffloadStep::kCommit:
+      return "commit";
   }
   return "unknown";
 }
 
 const char* to_string(UploadStep step) noexcept {
   switch (step) {
-    case UploadStep::kOwn: return "own";
-    case UploadStep::kHold: return "hold";
-    case UploadStep::kExtract: return "extract";
-    case UploadStep::kPark: return "park";
-    case UploadStep::kRestore: return "restore";
-    case UploadStep::kRelease: return "release";
-    case UploadStep::kCommit: return "commit";
+    case UploadStep::kOwn:
+      return "own";
+    case UploadStep::kHold:
+      return "hold";
+    case UploadStep::kExtract:
+      return "extract";
+    case UploadStep::kPark:
+      return "park";
+    case UploadStep::kRestore:
+      return "restore";
+    case UploadStep::kRelease:
+      return "release";
+    case UploadStep::kCommit:
+      return "commit";
   }
   return "unknown";
 }

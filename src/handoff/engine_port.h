@@ -1,5 +1,5 @@
-// EnginePort: the driver's end of one lane's control queue (engine/device.h). Commands are answered in order; call() waits
-// for the answer, which is microseconds away. The driver's thread only.
+// EnginePort: the driver's end of one lane's control queue (engine/device.h). Commands are answered in order; call()
+// waits for the answer, which is microseconds away. The driver's thread only.
 #pragma once
 
 #include <cstdint>

@@ -41,8 +41,7 @@ struct FrameList {
 Result<std::uint32_t> inject_held(Connection& conn, int rounds) {
   std::uint32_t injected = 0;
   for (int round = 0; round < rounds; ++round) {
-    ASSIGN_OR_RETURN(const engine::Reply swept,
-                     conn.port->request({.op = engine::CommandOp::kSweep, .id = conn.hw}));
+    ASSIGN_OR_RETURN(const engine::Reply swept, conn.port->request({.op = engine::CommandOp::kSweep, .id = conn.hw}));
     FrameList list;
     list.add(conn, swept.late_head, swept.late_pieces);
     list.add(conn, swept.held_head, swept.held_pieces);

@@ -40,15 +40,14 @@ std::uint32_t chunks_for(std::size_t bytes, std::uint32_t chunk_bytes) {
 Result<> reserve(Offload& move) {
   TRY(move.before(OffloadStep::kReserve));
   Connection& conn = move.conn;
-  ASSIGN_OR_RETURN(const engine::Reply reply,
-                   conn.port->request({.op = CommandOp::kReserve,
-                                       .session = conn.session,
-                                       .slot = conn.slot,
-                                       .tag = conn.tag,
-                                       .ring = conn.ring,
-                                       .kernel_cookie = conn.kernel->cookie(),
-                                       .flow = conn.kernel->flow(),
-                                       .chunk_count = kReservedChunks}));
+  ASSIGN_OR_RETURN(const engine::Reply reply, conn.port->request({.op = CommandOp::kReserve,
+                                                                  .session = conn.session,
+                                                                  .slot = conn.slot,
+                                                                  .tag = conn.tag,
+                                                                  .ring = conn.ring,
+                                                                  .kernel_cookie = conn.kernel->cookie(),
+                                                                  .flow = conn.kernel->flow(),
+                                                                  .chunk_count = kReservedChunks}));
   conn.hw = reply.id;
   move.command.chunk_count = reply.chunk_count;
   move.command.chunks = reply.chunks;
@@ -122,10 +121,9 @@ Result<> fit_chunks(Offload& move, std::uint32_t needed) {
   if (needed > engine::kMaxCommandChunks)
     return error(ErrorCode::kNoResource, "the connection's queues exceed what one move can carry");
   if (needed > command.chunk_count) {
-    ASSIGN_OR_RETURN(const engine::Reply more,
-                     move.conn.port->request({.op = CommandOp::kGetChunks,
-                                              .session = move.conn.session,
-                                              .chunk_count = needed - command.chunk_count}));
+    ASSIGN_OR_RETURN(const engine::Reply more, move.conn.port->request({.op = CommandOp::kGetChunks,
+                                                                        .session = move.conn.session,
+                                                                        .chunk_count = needed - command.chunk_count}));
     std::copy_n(more.chunks.begin(), more.chunk_count, command.chunks.begin() + command.chunk_count);
     command.chunk_count = needed;
   } else if (needed < command.chunk_count) {
@@ -222,10 +220,8 @@ namespace {
 // Gives bytes that the kernel acknowledged after the snapshot to the engine, as the segment that brought them.
 Result<> hand_over_late_bytes(Connection& conn, const kernel::LateBytes& late) {
   const FlowKey& flow = conn.kernel->flow();
-  const FlowKey from_peer{.local = flow.remote,
-                          .remote = flow.local,
-                          .local_port = flow.remote_port,
-                          .remote_port = flow.local_port};
+  const FlowKey from_peer{
+      .local = flow.remote, .remote = flow.local, .local_port = flow.remote_port, .remote_port = flow.local_port};
   ASSIGN_OR_RETURN(const engine::Reply state, conn.port->request({.op = CommandOp::kQuery, .id = conn.hw}));
   wire::Segment segment;
   segment.seq = Seq(late.first_seq);
@@ -244,10 +240,9 @@ Result<> hand_over_late_bytes(Connection& conn, const kernel::LateBytes& late) {
   wire::fill_checksum(frame);
   Command command{.op = CommandOp::kInject, .session = conn.session, .id = conn.hw};
   const std::uint32_t chunk_bytes = conn.arena->geometry().chunk_bytes;
-  ASSIGN_OR_RETURN(const engine::Reply got,
-                   conn.port->request({.op = CommandOp::kGetChunks,
-                                       .session = conn.session,
-                                       .chunk_count = chunks_for(frame.size(), chunk_bytes)}));
+  ASSIGN_OR_RETURN(const engine::Reply got, conn.port->request({.op = CommandOp::kGetChunks,
+                                                                .session = conn.session,
+                                                                .chunk_count = chunks_for(frame.size(), chunk_bytes)}));
   command.frame_bytes = static_cast<std::uint32_t>(frame.size());
   command.chunk_count = got.chunk_count;
   command.chunks = got.chunks;

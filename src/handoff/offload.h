@@ -1,5 +1,6 @@
-// offload(): moves a connection from the kernel to the engine, in ordered steps each of which can be undone. From any step
-// before the commit a failure leaves the connection running in the kernel as if nothing had been tried, with the reason.
+// offload(): moves a connection from the kernel to the engine, in ordered steps each of which can be undone. From any
+// step before the commit a failure leaves the connection running in the kernel as if nothing had been tried, with the
+// reason.
 #pragma once
 
 #include "base/result.h"
@@ -12,8 +13,8 @@ namespace twinstack::handoff {
 // program did not end in time.
 [[nodiscard]] Result<MoveReport> offload(Connection& conn, MoveTools& tools);
 
-// After offload() and kernel::wait_grace_period(): parks the kernel socket, off the critical path. Bytes that the kernel
-// took in after the snapshot are given to the engine. kBroken: the stream cannot be kept, reset the connection.
+// After offload() and kernel::wait_grace_period(): parks the kernel socket, off the critical path. Bytes that the
+// kernel took in after the snapshot are given to the engine. kBroken: the stream cannot be kept, reset the connection.
 [[nodiscard]] Result<> park(Connection& conn, MoveTools& tools);
 
 }  // namespace twinstack::handoff

@@ -15,8 +15,8 @@ using engine::HwConnId;
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
-constexpr OffloadStep kSteps[] = {OffloadStep::kReserve, OffloadStep::kOwn,    OffloadStep::kCheck,
-                                  OffloadStep::kFilter,  OffloadStep::kSteer,  OffloadStep::kFreeze,
+constexpr OffloadStep kSteps[] = {OffloadStep::kReserve, OffloadStep::kOwn,   OffloadStep::kCheck,
+                                  OffloadStep::kFilter,  OffloadStep::kSteer, OffloadStep::kFreeze,
                                   OffloadStep::kInstall, OffloadStep::kCommit};
 
 class OffloadTest : public testing::Test {
@@ -136,7 +136,8 @@ INSTANTIATE_TEST_SUITE_P(EachStep, OffloadFailsAt, testing::ValuesIn(kSteps),
 TEST_F(OffloadTest, FailsAtReserveWhenTheTableIsFull) {
   std::vector<HwConnId> others;
   for (std::uint32_t i = 0; i < 64; ++i)
-    others.push_back(engine::test::reserve(*hosts.lane, hosts.program, hosts.mine, engine::test::flow_number(100 + i), 0).id);
+    others.push_back(
+        engine::test::reserve(*hosts.lane, hosts.program, hosts.mine, engine::test::flow_number(100 + i), 0).id);
   make_traffic();
   packets_between_steps();
   const auto report = move();
@@ -266,8 +267,8 @@ TEST_F(OffloadTest, ParkGivesBytesThatTheKernelTookLateToTheEngine) {
   const auto late = engine::test::stream_bytes(hosts.mine.receive_key, hosts.theirs.written, 50'000);
   hosts.kernel->taken_after_snapshot = late;
   // The test's kernel froze at an older rcv_nxt: bytes that the engine has are cut off by their sequence numbers.
-  const auto already = static_cast<std::uint32_t>(
-      hosts.lane->conn(hosts.conn.hw).tcb.rcv_nxt - hosts.kernel->tcb().rcv_nxt);
+  const auto already =
+      static_cast<std::uint32_t>(hosts.lane->conn(hosts.conn.hw).tcb.rcv_nxt - hosts.kernel->tcb().rcv_nxt);
   Bytes all = engine::test::stream_bytes(hosts.mine.receive_key, hosts.mine.received - already, already);
   all.insert(all.end(), late.begin(), late.end());
   hosts.kernel->taken_after_snapshot = all;

@@ -64,7 +64,8 @@ class FakeKernel::Host final : public tcp::Host {
  public:
   explicit Host(FakeKernel& kernel) : tcp::Host(kernel.counters), kernel_(kernel) {}
   std::uint32_t deliver(const Payload& payload) override {
-    payload.for_each([this](ByteView piece) { kernel_.unread_.insert(kernel_.unread_.end(), piece.begin(), piece.end()); });
+    payload.for_each(
+        [this](ByteView piece) { kernel_.unread_.insert(kernel_.unread_.end(), piece.begin(), piece.end()); });
     return payload.size();
   }
   std::uint32_t receive_space() override {
@@ -134,9 +135,8 @@ Result<kernel::LateBytes> FakeKernel::park(std::span<std::byte> room) {
   }
   phase_ = Phase::kParked;
   std::copy(taken_after_snapshot.begin(), taken_after_snapshot.end(), room.begin());
-  kernel::LateBytes late_bytes{.first_seq = tcb_.rcv_nxt.raw(),
-                               .bytes = room.first(taken_after_snapshot.size()),
-                               .snd_una = tcb_.snd_una.raw()};
+  kernel::LateBytes late_bytes{
+      .first_seq = tcb_.rcv_nxt.raw(), .bytes = room.first(taken_after_snapshot.size()), .snd_una = tcb_.snd_una.raw()};
   taken_after_snapshot.clear();
   unread_.clear();
   sent_.clear();
@@ -290,8 +290,8 @@ TwoHosts::TwoHosts(const ipc::ArenaConfig& arena)
   engine::test::set_hop(*peer);
   lane->lane.open_session(program.session(), program.arena());
   peer->lane.open_session(kPeerSession, peer_program.arena());
-  auto own = std::make_unique<FakeKernel>(engine::test::idle_state(flow, kOurSeq, kPeerSeq),
-                                          [this](const Bytes& frame) { to_wire(frame); }, now);
+  auto own = std::make_unique<FakeKernel>(
+      engine::test::idle_state(flow, kOurSeq, kPeerSeq), [this](const Bytes& frame) { to_wire(frame); }, now);
   kernel = own.get();
   conn.arena = &program.arena();
   conn.session = program.session();

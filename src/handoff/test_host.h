@@ -1,5 +1,5 @@
-// Test support of the hand-off: a host with both stacks in memory. The kernel's TCP is played by our own core behind the
-// KernelConn interface, the steering map and the injector by a PacketPath that routes between them, and the peer is
+// Test support of the hand-off: a host with both stacks in memory. The kernel's TCP is played by our own core behind
+// the KernelConn interface, the steering map and the injector by a PacketPath that routes between them, and the peer is
 // another lane at the far end of a wire. Virtual time, one thread. Not part of the library.
 #pragma once
 
@@ -63,12 +63,12 @@ class FakeKernel final : public kernel::KernelConn {
     int release_socket_error = 0;
   } fail;
 
-  std::vector<Bytes> late;         // what the filter caught
-  Bytes taken_after_snapshot;      // bytes that "a packet past the filter" brought: park() finds them
-  std::uint64_t frames = 0;        // processed
-  std::uint64_t lost_frames = 0;   // that came when nobody could process them
-  int finished = 0;                // FIN or RST seen
-  std::uint32_t drop_option = 0;   // options bits that freeze() adds, to have the install refused
+  std::vector<Bytes> late;        // what the filter caught
+  Bytes taken_after_snapshot;     // bytes that "a packet past the filter" brought: park() finds them
+  std::uint64_t frames = 0;       // processed
+  std::uint64_t lost_frames = 0;  // that came when nobody could process them
+  int finished = 0;               // FIN or RST seen
+  std::uint32_t drop_option = 0;  // options bits that freeze() adds, to have the install refused
   tcp::Counters counters;
 
  private:

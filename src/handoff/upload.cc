@@ -152,11 +152,8 @@ Result<MoveReport> upload(Connection& conn, MoveTools& tools) {
   hand_packets_over(move);
   (void)conn.port->call({.op = CommandOp::kRelease, .id = conn.hw});
   conn.hw = engine::HwConnId();
-  (void)conn.port->call({.op = CommandOp::kNotify,
-                         .session = conn.session,
-                         .slot = conn.slot,
-                         .tag = conn.tag,
-                         .ring = conn.ring});
+  (void)conn.port->call(
+      {.op = CommandOp::kNotify, .session = conn.session, .slot = conn.slot, .tag = conn.tag, .ring = conn.ring});
   if (!released) return std::unexpected(released.error());
   return move.report;
 }

@@ -41,7 +41,9 @@ class Arena {
   ~Arena();
 
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
-  [[nodiscard]] const ArenaGeometry& geometry() const noexcept { return geometry_; }  // our own copy, not the shared one
+  [[nodiscard]] const ArenaGeometry& geometry() const noexcept {
+    return geometry_;
+  }  // our own copy, not the shared one
 
   [[nodiscard]] ArenaHeader& header() const noexcept;
   // REQUIRES: index < slot_count / ring_count / chunk_count; offset + length <= chunk_bytes.

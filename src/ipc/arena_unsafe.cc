@@ -1,10 +1,10 @@
 // The casts of shared memory stand here and nowhere else. Every access is within the mapping by our own geometry.
+#include <fcntl.h>
 #include <linux/memfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include <fcntl.h>
 
 #include <bit>
 #include <new>
@@ -66,7 +66,8 @@ Result<Arena> Arena::create(const ArenaConfig& config, std::uint64_t session_id)
   if (!fd) return system_error("memfd_create");
   if (::ftruncate(fd.get(), static_cast<off_t>(g.total_bytes)) != 0) return system_error("ftruncate(arena)");
   // Without the seals an application could shrink the file and have the service killed by SIGBUS.
-  if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) return system_error("F_ADD_SEALS(arena)");
+  if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+    return system_error("F_ADD_SEALS(arena)");
   void* base = ::mmap(nullptr, g.total_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
   if (base == MAP_FAILED) return system_error("mmap(arena)");
   auto* header = new (base) ArenaHeader;
@@ -76,7 +77,7 @@ Result<Arena> Arena::create(const ArenaConfig& config, std::uint64_t session_id)
 }
 
 Result<Arena> Arena::map(UniqueFd fd, const ArenaGeometry& geometry) {
-  struct stat status {};
+  struct stat status{};
   if (::fstat(fd.get(), &status) != 0) return system_error("fstat(arena)");
   if (!is_valid_geometry(geometry, static_cast<std::uint64_t>(status.st_size)))
     return error(ErrorCode::kProtocol, "the service sent an arena of another layout");

@@ -4,10 +4,12 @@
 //   ArenaHeader | ConnSlot[slot_count] | ring_count x (RingHeader, SQ entries, CQ entries) | chunk_count x chunk_bytes
 //
 // Trust: the application can write every byte of the arena. The service keeps its own copy of the geometry and checks
-// every index, offset and length that it reads here; nothing in the arena may make it touch memory outside, wait or abort.
+// every index, offset and length that it reads here; nothing in the arena may make it touch memory outside, wait or
+// abort.
 //
 // Chunks [0, tx_chunk_count) are the application's, for data that it sends; the rest are the engine's, for data that it
-// received. The rings carry pieces of chunks; the byte counters of ConnSlot only ever grow over the life of a connection.
+// received. The rings carry pieces of chunks; the byte counters of ConnSlot only ever grow over the life of a
+// connection.
 #pragma once
 
 #include <atomic>
@@ -29,7 +31,7 @@ struct ArenaGeometry {
   std::uint64_t ring_stride_bytes = 0;
   std::uint64_t chunks_offset = 0;  // page aligned
   std::uint32_t slot_count = 0;
-  std::uint32_t ring_count = 0;      // ring i is served by lane (i % lane_count)
+  std::uint32_t ring_count = 0;  // ring i is served by lane (i % lane_count)
   std::uint32_t lane_count = 0;
   std::uint32_t sq_entries = 0;      // power of two
   std::uint32_t cq_entries = 0;      // power of two
@@ -49,7 +51,6 @@ struct alignas(64) ArenaHeader {
   std::uint64_t session_id = 0;
   ArenaGeometry geometry;
   std::atomic<ServiceState> service_state = ServiceState::kRunning;
-
 };
 
 // Who sends for a connection. One owner at any instant (architecture, section 3).
@@ -77,8 +78,8 @@ struct alignas(64) ConnSlot {
 
   // Line 1: written by the engine (by the driver while neither side owns).
   std::atomic<std::uint64_t> rx_posted_bytes;  // handed to the application through the completion ring
-  std::atomic<std::uint64_t> tx_acked_bytes;   // of tx_submitted_bytes: acknowledged by the peer, or given to the kernel
-  std::atomic<std::uint32_t> tx_limit_bytes;   // how far tx_submitted may run ahead of tx_acked: the send buffer
+  std::atomic<std::uint64_t> tx_acked_bytes;  // of tx_submitted_bytes: acknowledged by the peer, or given to the kernel
+  std::atomic<std::uint32_t> tx_limit_bytes;  // how far tx_submitted may run ahead of tx_acked: the send buffer
   std::uint32_t reserved1;
   std::uint64_t reserved2[5];
 
@@ -93,7 +94,8 @@ static_assert(sizeof(ConnSlot) == 192);
 
 // Submission ring: application -> engine.
 enum class SubmitOp : std::uint8_t {
-  kSend = 1,    // `length` bytes at `offset` of application chunk `chunk`; the chunk stays the engine's until acknowledged
+  kSend =
+      1,  // `length` bytes at `offset` of application chunk `chunk`; the chunk stays the engine's until acknowledged
   kReturn = 2,  // `length` bytes of engine chunk `chunk` were read by the program; hw_conn_id may be stale or 0
   kKick = 3,    // nothing but a wake-up
 };

@@ -14,7 +14,11 @@ class RingProducer {
  public:
   RingProducer() noexcept = default;
   RingProducer(RingIndex& tail, RingIndex& head, RingIndex& need_wakeup, Entry* entries, std::uint32_t count) noexcept
-      : tail_(&tail.value), head_(&head.value), need_wakeup_(&need_wakeup.value), entries_(entries), mask_(count - 1),
+      : tail_(&tail.value),
+        head_(&head.value),
+        need_wakeup_(&need_wakeup.value),
+        entries_(entries),
+        mask_(count - 1),
         next_(tail_->load(std::memory_order_relaxed)) {}
 
   // Free entries now. A head that the other side corrupted counts as a full ring.
@@ -30,7 +34,8 @@ class RingProducer {
   // After publish(): whether the sleeping consumer asked for a wake-up; clears the request.
   [[nodiscard]] bool take_wakeup() noexcept {
     std::atomic_thread_fence(std::memory_order_seq_cst);
-    return need_wakeup_->load(std::memory_order_relaxed) != 0 && need_wakeup_->exchange(0, std::memory_order_acq_rel) != 0;
+    return need_wakeup_->load(std::memory_order_relaxed) != 0 &&
+           need_wakeup_->exchange(0, std::memory_order_acq_rel) != 0;
   }
 
  private:
@@ -48,8 +53,13 @@ class RingConsumer {
   enum class Pop : std::uint8_t { kEntry, kEmpty, kCorrupt };
 
   RingConsumer() noexcept = default;
-  RingConsumer(RingIndex& tail, RingIndex& head, RingIndex& need_wakeup, const Entry* entries, std::uint32_t count) noexcept
-      : tail_(&tail.value), head_(&head.value), need_wakeup_(&need_wakeup.value), entries_(entries), mask_(count - 1),
+  RingConsumer(RingIndex& tail, RingIndex& head, RingIndex& need_wakeup, const Entry* entries,
+               std::uint32_t count) noexcept
+      : tail_(&tail.value),
+        head_(&head.value),
+        need_wakeup_(&need_wakeup.value),
+        entries_(entries),
+        mask_(count - 1),
         next_(head_->load(std::memory_order_relaxed)) {}
 
   // Copies the next entry out. kCorrupt: the producer's tail is impossible.

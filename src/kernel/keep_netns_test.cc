@@ -45,7 +45,8 @@ UniqueFd epoll_on(int fd, std::uint32_t events) {
 std::uint32_t epoll_events(const UniqueFd& set, int timeout_ms) {
   epoll_event event{};
   if (::epoll_wait(set.get(), &event, 1, timeout_ms) != 1) return 0;
-  EXPECT_EQ(event.data.u64, 77U);
+  const std::uint64_t tag = event.data.u64;  // epoll_event is packed
+  EXPECT_EQ(tag, 77U);
   return event.events;
 }
 
@@ -237,7 +238,10 @@ TEST_P(CongestionTest, WindowAndThresholdSurviveAndGrowOn) {
     EXPECT_TRUE(peer.finish(end.written()));
     EXPECT_EQ(peer.wrong(), 0U);
   }
-  EXPECT_GT(info_of(ours()).tcpi_snd_cwnd, 8U);  // above the 5 it was given last
+  // bbr sets it by the rate that it measures, up or down; the others must have grown above the 5 they were given last.
+  if (name != "bbr") {
+    EXPECT_GT(info_of(ours()).tcpi_snd_cwnd, 8U);
+  }
   std::array<char, 17> now{};
   socklen_t length = now.size() - 1;
   ASSERT_EQ(::getsockopt(ours(), IPPROTO_TCP, TCP_CONGESTION, now.data(), &length), 0);

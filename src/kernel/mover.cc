@@ -43,9 +43,11 @@ void Mover::inject_late() {
 
 Result<> Mover::round_trip(bool probe) {
   auto frozen = freeze();
-  if (!frozen.has_value() && frozen.error().code == ErrorCode::kNotEligible) {
+  // kNoResource: more has arrived since the check than the room beyond the limit holds.
+  const ErrorCode refused = frozen.has_value() ? ErrorCode::kSystem : frozen.error().code;
+  if (refused == ErrorCode::kNotEligible || refused == ErrorCode::kNoResource) {
     if (++refusals > kMaxRefusals) return std::unexpected(frozen.error());
-    ++reasons[std::string(reason_name(conn->reason()))];
+    ++reasons[refused == ErrorCode::kNoResource ? "no-room" : std::string(reason_name(conn->reason()))];
     TRY(conn->detach_late_filter());
     inject_late();
     pollfd wait{.fd = conn->fd(), .events = POLLIN, .revents = 0};  // until something has changed

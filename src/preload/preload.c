@@ -1,8 +1,9 @@
-/* The libc names that a program calls, each handed to the socket layer: this file is the list of what is interposed, and
- * does nothing else. Calls that glibc makes inside itself (stdio, the resolver) do not come through here; they use no
- * connection that can move, because fdopen() and dprintf() bring theirs back to the kernel for good first.
+/* The libc names that a program calls, each handed to the socket layer: this file is the list of what is interposed,
+ * and does nothing else. Calls that glibc makes inside itself (stdio, the resolver) do not come through here; they use
+ * no connection that can move, because fdopen() and dprintf() bring theirs back to the kernel for good first.
  *
- * C, so that glibc's declarations (noexcept in C++, attributes) need no imitation. No FORTIFY here: these are the targets. */
+ * C, so that glibc's declarations (noexcept in C++, attributes) need no imitation. No FORTIFY here: these are the
+ * targets. */
 #define _GNU_SOURCE
 #undef _FORTIFY_SOURCE
 

@@ -45,8 +45,7 @@ std::int64_t to_ns(const timespec* time) noexcept {
 std::int64_t to_ns(int timeout_ms) noexcept { return timeout_ms < 0 ? -1 : timeout_ms * kMillisecond; }
 
 Outcome receive_message(Sonode& sonode, int fd, msghdr& message, int flags) noexcept {
-  const Outcome result =
-      receive(sonode, fd, parts_of(message.msg_iov, message.msg_iovlen), flags);
+  const Outcome result = receive(sonode, fd, parts_of(message.msg_iov, message.msg_iovlen), flags);
   if (result < 0) return result;
   // TCP has no source address and, as we know the connection, no control data.
   message.msg_namelen = 0;
@@ -193,9 +192,8 @@ ssize_t ts_recvmsg(int fd, msghdr* message, int flags) {
   if (!sonode) return real().recvmsg(fd, message, flags);
   if ((flags & MSG_ERRQUEUE) != 0) {
     // Never blocks, and has nothing to do with the stream.
-    return finish<ssize_t>(run_in_kernel(*sonode, "MSG_ERRQUEUE", [=]() noexcept {
-      return outcome_of(real().recvmsg(fd, message, flags));
-    }));
+    return finish<ssize_t>(run_in_kernel(*sonode, "MSG_ERRQUEUE",
+                                         [=]() noexcept { return outcome_of(real().recvmsg(fd, message, flags)); }));
   }
   return finish<ssize_t>(receive_message(*sonode, fd, *message, flags));
 }
@@ -261,9 +259,8 @@ int ts_sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
 ssize_t ts_sendfile(int out, int in, off_t* offset, size_t size) {
   const SonodeRef sonode = g_layer.find(out);
   if (!sonode) return real().sendfile(out, in, offset, size);
-  return finish<ssize_t>(run_moving_call(*sonode, out, "sendfile", [=]() noexcept {
-    return outcome_of(real().sendfile(out, in, offset, size));
-  }));
+  return finish<ssize_t>(run_moving_call(
+      *sonode, out, "sendfile", [=]() noexcept { return outcome_of(real().sendfile(out, in, offset, size)); }));
 }
 
 ssize_t ts_splice(int in, off_t* in_offset, int out, off_t* out_offset, size_t size, unsigned flags) {

@@ -27,9 +27,12 @@ Outcome try_until(Sonode& sonode, int fd, short events, std::int64_t timeout_ns,
     const bool ask_kernel = sonode.owner() != ipc::Owner::kEngine || sonode.plain.load(std::memory_order_relaxed);
     pollfd entry{.fd = ask_kernel ? fd : -1, .events = events, .revents = 0};
     switch (wait.sleep({&entry, 1}, nullptr)) {
-      case Woken::kLookAgain: break;
-      case Woken::kTimeout: return attempt();
-      case Woken::kFailed: return fail(Failure::kNoMemory);
+      case Woken::kLookAgain:
+        break;
+      case Woken::kTimeout:
+        return attempt();
+      case Woken::kFailed:
+        return fail(Failure::kNoMemory);
       case Woken::kInterrupted:
         // signal(7): a call with a time limit is never restarted.
         if (timeout_ns >= 0 || !handlers_restart()) return fail(Failure::kInterrupted);

@@ -1,4 +1,5 @@
 // Data calls, options and descriptors: the same in the kernel, in the engine, and with the owner changing all the time.
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
@@ -7,8 +8,6 @@
 
 #include <csignal>
 #include <vector>
-
-#include <linux/sockios.h>
 
 #include "sockets/test_bed.h"
 
@@ -236,14 +235,16 @@ TEST_P(Calls, SendTimeLimitHolds) {
   EXPECT_EQ(errno, EAGAIN);
 }
 
-volatile std::sig_atomic_t g_signals = 0;
+std::atomic<int> g_signals = 0;
+
+void count_signal(int) { g_signals.fetch_add(1, std::memory_order_relaxed); }
 
 TEST_P(Calls, SignalsInterruptUnlessTheyRestart) {
   Pair pair;
   place(pair.ours);
-  struct sigaction action {};
-  action.sa_handler = [](int) { g_signals = g_signals + 1; };
-  struct sigaction old {};
+  struct sigaction action{};
+  action.sa_handler = count_signal;
+  struct sigaction old{};
   ASSERT_EQ(::sigaction(SIGUSR1, &action, &old), 0);
   const pthread_t self = ::pthread_self();
   std::atomic<bool> over = false;
@@ -293,17 +294,16 @@ TEST_P(Calls, SigpipeIsRaised) {
   place(pair.ours);
   pair.close_peer();
   ASSERT_TRUE(eventually([&] { return ts_send(pair.ours, "x", 1, MSG_NOSIGNAL) < 0; }));
-  static volatile std::sig_atomic_t raised = 0;
-  raised = 0;
-  struct sigaction action {};
-  action.sa_handler = [](int) { raised = raised + 1; };
-  struct sigaction old {};
+  g_signals = 0;
+  struct sigaction action{};
+  action.sa_handler = count_signal;
+  struct sigaction old{};
   ::sigaction(SIGPIPE, &action, &old);
   EXPECT_EQ(ts_send(pair.ours, "x", 1, MSG_NOSIGNAL), -1);
-  EXPECT_EQ(raised, 0);
+  EXPECT_EQ(g_signals, 0);
   EXPECT_EQ(ts_write(pair.ours, "x", 1), -1);
   EXPECT_EQ(errno, EPIPE);
-  EXPECT_EQ(raised, 1);
+  EXPECT_EQ(g_signals, 1);
   ::sigaction(SIGPIPE, &old, nullptr);
 }
 
@@ -408,9 +408,8 @@ TEST_P(Calls, QueuesAreCounted) {
   ASSERT_EQ(ts_ioctl(pair.ours, FIONREAD, reinterpret_cast<uintptr_t>(&count)), 0);
   EXPECT_EQ(count, 0);
   pair.say(std::string(10'000, 'q'));
-  EXPECT_TRUE(eventually([&] {
-    return ts_ioctl(pair.ours, FIONREAD, reinterpret_cast<uintptr_t>(&count)) == 0 && count == 10'000;
-  }));
+  EXPECT_TRUE(eventually(
+      [&] { return ts_ioctl(pair.ours, FIONREAD, reinterpret_cast<uintptr_t>(&count)) == 0 && count == 10'000; }));
   ASSERT_EQ(ts_send(pair.ours, "abc", 3, 0), 3);
   EXPECT_EQ(pair.hear(3), "abc");
   EXPECT_TRUE(eventually(

@@ -1,6 +1,6 @@
-// TxChunks: the application's chunks of one session (data on its way out), and RxNodes: what the layer remembers of each
-// of the engine's chunks while the program has not read it. Both are arrays indexed by chunk, made with the session:
-// nothing is allocated on the data path.
+// TxChunks: the application's chunks of one session (data on its way out), and RxNodes: what the layer remembers of
+// each of the engine's chunks while the program has not read it. Both are arrays indexed by chunk, made with the
+// session: nothing is allocated on the data path.
 #pragma once
 
 #include <atomic>
@@ -42,13 +42,15 @@ class TxChunks {
 
 // A run of received bytes in one engine chunk, in the receive queue of a connection.
 struct RxNode {
-  std::uint64_t hw_conn_id = 0;    // of the life in which it was received, for the return
-  std::uint32_t next = kNoChunk;   // in the queue
-  std::uint32_t offset = 0;        // of the first unread byte
-  std::uint32_t length = 0;        // unread bytes
-  std::uint32_t unreturned = 0;    // read, not yet given back to the engine
-  std::uint32_t ring = 0;          // where it came from and goes back to
-  bool queued = false;
+  std::uint64_t hw_conn_id = 0;   // of the life in which it was received, for the return
+  std::uint32_t next = kNoChunk;  // in the queue
+  std::uint32_t offset = 0;       // of the first unread byte
+  std::uint32_t length = 0;       // unread bytes
+  std::uint32_t unreturned = 0;   // read, not yet given back to the engine
+  std::uint32_t ring = 0;         // where it came from and goes back to
+  // In a queue. Released when the node is given up, acquired when it is taken: the chunk goes through the engine
+  // between.
+  std::atomic<bool> queued = false;
   // Under the ring's sq_mutex: a return that found the submission ring full.
   std::uint32_t late_next = kNoChunk;
   std::uint32_t late_bytes = 0;

@@ -178,8 +178,7 @@ bool EpollSet::activate(int epfd, Session* session) noexcept {
     epoll_event event{};
     event.events = EPOLLIN;
     event.data.u64 = cookie(kWakeCookie, 0);
-    if (!own_fd_ || !wake_event_ ||
-        real().epoll_ctl(own_fd_.get(), EPOLL_CTL_ADD, wake_event_.get(), &event) != 0)
+    if (!own_fd_ || !wake_event_ || real().epoll_ctl(own_fd_.get(), EPOLL_CTL_ADD, wake_event_.get(), &event) != 0)
       return false;
     hide(own_fd_.get());
     hide(wake_event_.get());
@@ -243,10 +242,14 @@ Outcome EpollSet::control(int epfd, int operation, int fd, epoll_event* event) n
   if (!sonode || sonode->session->is_inherited() || (event == nullptr && operation != EPOLL_CTL_DEL))
     return control_other(epfd, operation, fd, event);
   switch (operation) {
-    case EPOLL_CTL_ADD: return add(epfd, fd, *sonode, *event);
-    case EPOLL_CTL_MOD: return modify(epfd, fd, *sonode, *event);
-    case EPOLL_CTL_DEL: return erase(epfd, fd);
-    default: return outcome_of(real().epoll_ctl(epfd, operation, fd, event));
+    case EPOLL_CTL_ADD:
+      return add(epfd, fd, *sonode, *event);
+    case EPOLL_CTL_MOD:
+      return modify(epfd, fd, *sonode, *event);
+    case EPOLL_CTL_DEL:
+      return erase(epfd, fd);
+    default:
+      return outcome_of(real().epoll_ctl(epfd, operation, fd, event));
   }
 }
 

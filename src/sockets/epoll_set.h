@@ -1,7 +1,7 @@
 // EpollSet: one epoll set of the program. The kernel's set stays the one wait primitive: descriptors that are no moved
-// connections are registered exactly as the program asks; a connection with a Sonode is registered under a cookie of ours,
-// so that the kernel's word can be weighed against the owner record; the rings' eventfds and a wake-up eventfd are
-// registered beside them. What the engine makes ready stands in a list of candidates that epoll_wait looks through.
+// connections are registered exactly as the program asks; a connection with a Sonode is registered under a cookie of
+// ours, so that the kernel's word can be weighed against the owner record; the rings' eventfds and a wake-up eventfd
+// are registered beside them. What the engine makes ready stands in a list of candidates that epoll_wait looks through.
 //
 // INVARIANT: an item whose connection may be ready by the engine is in the candidate list, or its watch is about to put
 // it there. An item whose kernel event was dropped is muted, and is registered anew when the kernel owns it again.
@@ -39,9 +39,9 @@ struct EpollItem final : Watch {
   std::uint32_t events = 0;  // as the program asked
   std::uint64_t data = 0;    // the program's
   bool live = false;
-  bool armed = false;   // false: EPOLLONESHOT has fired
-  bool muted = false;   // registered with the kernel without interest
-  bool queued = false;  // in the candidate list
+  bool armed = false;       // false: EPOLLONESHOT has fired
+  bool muted = false;       // registered with the kernel without interest
+  bool queued = false;      // in the candidate list
   std::uint32_t stamp = 0;  // of the epoll_wait that reported it last, and where
   std::uint32_t reported_at = 0;
   EpollItem* next_ready = nullptr;
@@ -156,7 +156,7 @@ class EpollSet {
   Mutex mutex_;
   std::array<std::unique_ptr<EpollItem[]>, kBlocks> blocks_ TS_GUARDED_BY(mutex_);
   std::uint32_t items_made_ TS_GUARDED_BY(mutex_) = 0;
-  EpollItem* free_items_ TS_GUARDED_BY(mutex_) = nullptr;  // linked by next_ready
+  EpollItem* free_items_ TS_GUARDED_BY(mutex_) = nullptr;         // linked by next_ready
   std::unique_ptr<std::uint32_t[]> by_fd_ TS_GUARDED_BY(mutex_);  // descriptor -> item index + 1
   std::uint32_t by_fd_size_ TS_GUARDED_BY(mutex_) = 0;
   EpollItem* ready_head_ TS_GUARDED_BY(mutex_) = nullptr;

@@ -153,9 +153,13 @@ void FakeService::run() {
   std::array<epoll_event, 64> events;
   while (!ending_) {
     const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), -1);
-    for (int i = 0; i < count; ++i) on_event(events[static_cast<std::size_t>(i)].data.u64, events[static_cast<std::size_t>(i)].events);
+    for (int i = 0; i < count; ++i)
+      on_event(events[static_cast<std::size_t>(i)].data.u64, events[static_cast<std::size_t>(i)].events);
     for (const auto& session : sessions_)
-      if (!session->over) drain_submissions(*session);
+      if (!session->over && session->arena != nullptr) {
+        drain_submissions(*session);
+        post_late(*session);
+      }
     serve_wishes();
     std::erase_if(sessions_, [](const auto& session) { return session->over; });
   }
@@ -220,10 +224,10 @@ void FakeService::welcome(Session& session) {
   for (std::uint32_t i = 0; i < g.lane_count; ++i) fds.push_back(session.doorbell.get());
   for (std::uint32_t i = 0; i < g.ring_count; ++i) {
     auto& h = session.arena->ring(i);
-    session.rings.push_back(Ring{
-        .submit = {h.sq_tail, h.sq_head, h.sq_need_wakeup, session.arena->sq(i), g.sq_entries},
-        .complete = {h.cq_tail, h.cq_head, h.cq_need_wakeup, session.arena->cq(i), g.cq_entries},
-        .event = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))});
+    session.rings.push_back(
+        Ring{.submit = {h.sq_tail, h.sq_head, h.sq_need_wakeup, session.arena->sq(i), g.sq_entries},
+             .complete = {h.cq_tail, h.cq_head, h.cq_need_wakeup, session.arena->cq(i), g.cq_entries},
+             .event = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))});
     fds.push_back(session.rings.back().event.get());
     static_cast<void>(session.rings.back().submit.prepare_sleep());
   }
@@ -248,7 +252,8 @@ void FakeService::on_message(Session& session) {
     return at != session.connections.end() && at->second->tag == tag ? at->second.get() : nullptr;
   };
   switch (head.type) {
-    case ipc::MessageType::kHello: return welcome(session);
+    case ipc::MessageType::kHello:
+      return welcome(session);
     case ipc::MessageType::kRegister:
       if (received->fds.size() == 1) register_connection(session, bytes.data(), received->fds[0].release());
       return;
@@ -268,8 +273,10 @@ void FakeService::on_message(Session& session) {
       }
       return;
     }
-    case ipc::MessageType::kQuery: return answer_query(session, bytes.data());
-    default: violated("a message of unknown type");
+    case ipc::MessageType::kQuery:
+      return answer_query(session, bytes.data());
+    default:
+      violated("a message of unknown type");
   }
 }
 

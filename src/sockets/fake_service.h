@@ -1,7 +1,8 @@
-// FakeService: test only. Plays the driver and the engine for the socket layer's tests, without privileges: it listens on a
-// unix socket, takes connections over, flips their owner as often as it is told, and relays the bytes of a connection that
-// "the engine" owns between the rings and the real kernel socket. So the stream goes on over every flip and can be checked
-// at the peer. It checks what it reads in the rings as strictly as the engine and counts what breaks the rules.
+// FakeService: test only. Plays the driver and the engine for the socket layer's tests, without privileges: it listens
+// on a unix socket, takes connections over, flips their owner as often as it is told, and relays the bytes of a
+// connection that "the engine" owns between the rings and the real kernel socket. So the stream goes on over every flip
+// and can be checked at the peer. It checks what it reads in the rings as strictly as the engine and counts what breaks
+// the rules.
 //
 // One thread of its own; the public functions may be called from any other.
 #pragma once
@@ -22,13 +23,19 @@
 namespace twinstack::sockets {
 
 struct FakeServiceOptions {
-  std::string path;                   // of the unix socket
+  std::string path;                    // of the unix socket
   std::uint32_t flip_interval_us = 0;  // 0: moves only when told
   std::uint32_t max_move_us = 50;      // a move takes up to this long
   std::uint32_t send_buffer_bytes = 128 * 1024;
   std::uint32_t receive_buffer_bytes = 256 * 1024;
-  ipc::ArenaConfig arena{.slot_count = 256, .rings_per_lane = 2, .lane_count = 1, .sq_entries = 1024,
-                         .cq_entries = 2048, .tx_chunk_count = 256, .rx_chunk_count = 512, .chunk_bytes = 4096};
+  ipc::ArenaConfig arena{.slot_count = 256,
+                         .rings_per_lane = 2,
+                         .lane_count = 1,
+                         .sq_entries = 1024,
+                         .cq_entries = 2048,
+                         .tx_chunk_count = 256,
+                         .rx_chunk_count = 512,
+                         .chunk_bytes = 4096};
   std::uint64_t seed = 1;
 };
 
@@ -95,6 +102,8 @@ class FakeService {
   void settle_sent(Connection& connection, std::uint64_t bytes);
   void watch(Connection& connection);
   [[nodiscard]] bool post(Session& session, std::uint32_t ring, const ipc::CompleteEntry& entry);
+  void post_surely(Session& session, std::uint32_t ring, const ipc::CompleteEntry& entry);
+  void post_late(Session& session);
   void notify(Connection& connection);
   void violated(const char* what);
   void close_connection(Connection& connection);

@@ -2,8 +2,8 @@
 //
 //   fake_service SOCKET FLIP_INTERVAL_US
 //
-// Prints "ready", runs until SIGINT or SIGTERM or end of its input, then prints its counters as one JSON line. Exit code 1
-// when a program broke the rules of the rings.
+// Prints "ready", runs until SIGINT or SIGTERM or end of its input, then prints its counters as one JSON line. Exit
+// code 1 when a program broke the rules of the rings.
 #include <poll.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -37,9 +37,10 @@ int main(int argc, char** argv) {
   ::poll(&fd, 1, -1);
   service.stop();
   const auto& c = service.counters();
-  std::printf("{\"to_engine\": %lu, \"to_kernel\": %lu, \"registered\": %lu, \"closed\": %lu, \"uploads\": %lu, "
-              "\"stays\": %lu, \"engine_bytes_in\": %lu, \"engine_bytes_out\": %lu, \"wakeups\": %lu, \"violations\": %lu}\n",
-              c.to_engine.load(), c.to_kernel.load(), c.registered.load(), c.closed.load(), c.uploads.load(),
-              c.stays.load(), c.engine_bytes_in.load(), c.engine_bytes_out.load(), c.wakeups.load(), c.violations.load());
+  std::printf(
+      "{\"to_engine\": %lu, \"to_kernel\": %lu, \"registered\": %lu, \"closed\": %lu, \"uploads\": %lu, "
+      "\"stays\": %lu, \"engine_bytes_in\": %lu, \"engine_bytes_out\": %lu, \"wakeups\": %lu, \"violations\": %lu}\n",
+      c.to_engine.load(), c.to_kernel.load(), c.registered.load(), c.closed.load(), c.uploads.load(), c.stays.load(),
+      c.engine_bytes_in.load(), c.engine_bytes_out.load(), c.wakeups.load(), c.violations.load());
   return c.violations.load() == 0 ? 0 : 1;
 }

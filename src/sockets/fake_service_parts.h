@@ -59,7 +59,8 @@ struct FakeService::Session {
     std::uint32_t posted_bytes = 0;
     bool held = false;
   };
-  std::vector<Chunk> chunks;  // of the engine
+  std::vector<Chunk> chunks;                                      // of the engine
+  std::deque<std::pair<std::uint32_t, ipc::CompleteEntry>> late;  // ring, entry: found the ring full
   bool over = false;
 
   [[nodiscard]] Chunk& chunk(std::uint32_t index) { return chunks[index - arena->geometry().tx_chunk_count]; }

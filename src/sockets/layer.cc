@@ -92,7 +92,9 @@ void debug_line(const char* text) noexcept {
   if (!g_layer.debug) return;
   std::array<char, 256> line{};
   const int size = std::snprintf(line.data(), line.size(), "twinstack[%d]: %s\n", static_cast<int>(kernel_pid()), text);
-  if (size > 0) ::syscall(SYS_write, STDERR_FILENO, line.data(), std::min<std::size_t>(static_cast<std::size_t>(size), line.size() - 1));
+  if (size > 0)
+    ::syscall(SYS_write, STDERR_FILENO, line.data(),
+              std::min<std::size_t>(static_cast<std::size_t>(size), line.size() - 1));
 }
 
 void start_layer() noexcept {

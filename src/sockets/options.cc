@@ -92,7 +92,8 @@ Treatment treatment(int level, int name, bool sets) noexcept {
   for (const Rule& rule : kRules)
     if (rule.level == level && rule.name == name) return sets ? rule.set : rule.get;
   // An unknown level (TLS, MPTCP, a filter): not ours to judge.
-  const bool is_known_level = level == SOL_SOCKET || level == IPPROTO_TCP || level == IPPROTO_IP || level == IPPROTO_IPV6;
+  const bool is_known_level =
+      level == SOL_SOCKET || level == IPPROTO_TCP || level == IPPROTO_IP || level == IPPROTO_IPV6;
   return is_known_level ? kBringBack : kStay;
 }
 
@@ -126,11 +127,16 @@ Outcome get_error(Sonode& sonode, int fd, void* value, socklen_t* length) noexce
   const GateScope gate(sonode);
   int error = 0;
   switch (gate.access()) {
-    case Access::kClosed: return fail(Failure::kBadDescriptor);
-    case Access::kAborted: error = to_errno(Failure::kAborted); break;
-    case Access::kEngine: break;
+    case Access::kClosed:
+      return fail(Failure::kBadDescriptor);
+    case Access::kAborted:
+      error = to_errno(Failure::kAborted);
+      break;
+    case Access::kEngine:
+      break;
     case Access::kKernel:
-    case Access::kPlain: return outcome_of(real().getsockopt(fd, SOL_SOCKET, SO_ERROR, value, length));
+    case Access::kPlain:
+      return outcome_of(real().getsockopt(fd, SOL_SOCKET, SO_ERROR, value, length));
   }
   return answer(value, length, &error, sizeof(error));
 }
@@ -172,11 +178,15 @@ Outcome get_unacknowledged(Sonode& sonode, int fd, int* count) noexcept {
   const GateScope gate(sonode);
   const ipc::ConnSlot& slot = *sonode.slot;
   switch (gate.access()) {
-    case Access::kClosed: return fail(Failure::kBadDescriptor);
-    case Access::kAborted: return fail(Failure::kAborted);
+    case Access::kClosed:
+      return fail(Failure::kBadDescriptor);
+    case Access::kAborted:
+      return fail(Failure::kAborted);
     case Access::kKernel:
-    case Access::kPlain: return outcome_of(real().ioctl(fd, SIOCOUTQ, count));
-    case Access::kEngine: break;
+    case Access::kPlain:
+      return outcome_of(real().ioctl(fd, SIOCOUTQ, count));
+    case Access::kEngine:
+      break;
   }
   const std::uint64_t acked = slot.tx_acked_bytes.load(std::memory_order_acquire);
   *count = static_cast<int>(slot.tx_submitted_bytes.load(std::memory_order_acquire) - acked);
@@ -207,9 +217,8 @@ Outcome get_unsent(Sonode& sonode, int fd, int* count) noexcept {
 }  // namespace
 
 Outcome set_option(Sonode& sonode, int fd, int level, int name, const void* value, socklen_t length) noexcept {
-  const Outcome result = run(sonode, treatment(level, name, true), "setsockopt", [=]() noexcept {
-    return outcome_of(real().setsockopt(fd, level, name, value, length));
-  });
+  const Outcome result = run(sonode, treatment(level, name, true), "setsockopt",
+                             [=]() noexcept { return outcome_of(real().setsockopt(fd, level, name, value, length)); });
   if (level == SOL_SOCKET && name == SO_RCVTIMEO)
     sonode.receive_timeout_ns.store(Sonode::kTimeoutUnknown, std::memory_order_release);
   if (level == SOL_SOCKET && name == SO_SNDTIMEO)
@@ -226,30 +235,35 @@ Outcome get_option(Sonode& sonode, int fd, int level, int name, void* value, soc
   }
   if (level == IPPROTO_TCP && name == TCP_MAXSEG) return get_max_segment(sonode, fd, value, length);
   if (level == IPPROTO_TCP && name == TCP_INFO) return get_tcp_info(sonode, fd, value, length);
-  return run(sonode, treatment(level, name, false), "getsockopt", [=]() noexcept {
-    return outcome_of(real().getsockopt(fd, level, name, value, length));
-  });
+  return run(sonode, treatment(level, name, false), "getsockopt",
+             [=]() noexcept { return outcome_of(real().getsockopt(fd, level, name, value, length)); });
 }
 
 Outcome control_io(Sonode& sonode, int fd, unsigned long request, void* argument) noexcept {
   const auto call = [=]() noexcept { return outcome_of(real().ioctl(fd, request, argument)); };
   switch (request) {
-    case FIONREAD: return argument == nullptr ? -EFAULT : get_unread(sonode, fd, static_cast<int*>(argument));
-    case SIOCOUTQ: return argument == nullptr ? -EFAULT : get_unacknowledged(sonode, fd, static_cast<int*>(argument));
-    case SIOCOUTQNSD: return argument == nullptr ? -EFAULT : get_unsent(sonode, fd, static_cast<int*>(argument));
+    case FIONREAD:
+      return argument == nullptr ? -EFAULT : get_unread(sonode, fd, static_cast<int*>(argument));
+    case SIOCOUTQ:
+      return argument == nullptr ? -EFAULT : get_unacknowledged(sonode, fd, static_cast<int*>(argument));
+    case SIOCOUTQNSD:
+      return argument == nullptr ? -EFAULT : get_unsent(sonode, fd, static_cast<int*>(argument));
     case FIONBIO: {
       const Outcome result = call();
       sonode.nonblocking.store(Toggle::kUnknown, std::memory_order_release);
       return result;
     }
     case FIOCLEX:
-    case FIONCLEX: return call();
+    case FIONCLEX:
+      return call();
     // Signals on readiness, the urgent mark: the kernel's alone.
     case FIOASYNC:
     case FIOSETOWN:
     case SIOCSPGRP:
-    case SIOCATMARK: return run(sonode, kStay, "ioctl", call);
-    default: return run(sonode, kBringBack, "ioctl", call);
+    case SIOCATMARK:
+      return run(sonode, kStay, "ioctl", call);
+    default:
+      return run(sonode, kBringBack, "ioctl", call);
   }
 }
 
@@ -270,12 +284,15 @@ Outcome control_file(Sonode& sonode, int fd, int command, void* argument) noexce
     }
     case F_SETOWN:
     case F_SETOWN_EX:
-    case F_SETSIG: return run(sonode, kStay, "fcntl", call);
-    default: return call();
+    case F_SETSIG:
+      return run(sonode, kStay, "fcntl", call);
+    default:
+      return call();
   }
 }
 
-// The engine carries ESTABLISHED only; what it has not yet taken of the program's bytes goes to the kernel before the FIN.
+// The engine carries ESTABLISHED only; what it has not yet taken of the program's bytes goes to the kernel before the
+// FIN.
 Outcome shut_down(Sonode& sonode, int fd, int how) noexcept {
   return run_in_kernel(sonode, "shutdown", [=]() noexcept { return outcome_of(real().shutdown(fd, how)); });
 }

@@ -41,8 +41,9 @@ bool gives_tcp(int listener) noexcept {
   if (known.kind == FdKind::kTcpListener) return true;
   if (known.kind != FdKind::kUnknown) return false;
   const bool tcp = is_tcp(listener);
-  g_layer.table.replace(listener, kNothing,
-                        {.kind = tcp ? FdKind::kTcpListener : FdKind::kOtherListener, .session = 0, .slot = 0, .tag = 0});
+  g_layer.table.replace(
+      listener, kNothing,
+      {.kind = tcp ? FdKind::kTcpListener : FdKind::kOtherListener, .session = 0, .slot = 0, .tag = 0});
   return tcp;
 }
 
@@ -123,8 +124,7 @@ void copy_inherited_bytes(Sonode& sonode) noexcept {
 void on_accepted(int listener, int fd, bool nonblocking) noexcept {
   if (!g_layer.enabled.load(std::memory_order_relaxed) || !gives_tcp(listener)) return;
   Sonode* sonode = introduce(fd, true);
-  if (sonode != nullptr)
-    sonode->nonblocking.store(nonblocking ? Toggle::kYes : Toggle::kNo, std::memory_order_release);
+  if (sonode != nullptr) sonode->nonblocking.store(nonblocking ? Toggle::kYes : Toggle::kNo, std::memory_order_release);
 }
 
 void on_connected(int fd, const sockaddr* address, bool in_progress) noexcept {

@@ -1,5 +1,5 @@
-// What happens to descriptors and to the process: accept, connect, close, dup, fork, and descriptors that leave for other
-// processes. Any thread.
+// What happens to descriptors and to the process: accept, connect, close, dup, fork, and descriptors that leave for
+// other processes. Any thread.
 #pragma once
 
 #include <sys/socket.h>
@@ -51,10 +51,14 @@ Outcome run_in_kernel(Sonode& sonode, const char* reason, Call&& call) noexcept 
       const GateScope gate(sonode);
       switch (gate.access()) {
         case Access::kKernel:
-        case Access::kPlain: return call();
-        case Access::kAborted: return fail(Failure::kAborted);
-        case Access::kClosed: return fail(Failure::kBadDescriptor);
-        case Access::kEngine: break;
+        case Access::kPlain:
+          return call();
+        case Access::kAborted:
+          return fail(Failure::kAborted);
+        case Access::kClosed:
+          return fail(Failure::kBadDescriptor);
+        case Access::kEngine:
+          break;
       }
     }
     if (const Outcome back = bring_back(sonode, false, reason); back < 0) return back;

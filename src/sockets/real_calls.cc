@@ -63,8 +63,7 @@ int raw_connect(int fd, const sockaddr* address, socklen_t length) {
 int raw_ppoll(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask) {
   timespec copy{};  // the system call writes the time that is left
   if (timeout != nullptr) copy = *timeout;
-  return static_cast<int>(
-      raw(SYS_ppoll, fds, count, timeout != nullptr ? &copy : nullptr, mask, kKernelSigsetBytes));
+  return static_cast<int>(raw(SYS_ppoll, fds, count, timeout != nullptr ? &copy : nullptr, mask, kKernelSigsetBytes));
 }
 int raw_poll(pollfd* fds, nfds_t count, int timeout_ms) {
   const timespec timeout{.tv_sec = timeout_ms / 1000, .tv_nsec = timeout_ms % 1000 * 1'000'000L};
@@ -142,11 +141,13 @@ void bind(Function*& entry, const char* name) noexcept {
 
 }  // namespace
 
-#define TS_REAL_CALLS(X)                                                                                          \
-  X(read) X(readv) X(recv) X(recvfrom) X(recvmsg) X(recvmmsg) X(write) X(writev) X(send) X(sendto) X(sendmsg)     \
-  X(sendmmsg) X(sendfile) X(splice) X(close) X(close_range) X(shutdown) X(accept) X(accept4) X(connect) X(poll)   \
-  X(ppoll) X(select) X(pselect) X(epoll_create1) X(epoll_ctl) X(epoll_wait) X(epoll_pwait) X(fcntl) X(ioctl)      \
-  X(setsockopt) X(getsockopt) X(getsockname) X(getpeername) X(dup) X(dup2) X(dup3)
+#define TS_REAL_CALLS(X)                                                                                             \
+  X(read)                                                                                                            \
+  X(readv)                                                                                                           \
+  X(recv) X(recvfrom) X(recvmsg) X(recvmmsg) X(write) X(writev) X(send) X(sendto) X(sendmsg) X(sendmmsg) X(sendfile) \
+      X(splice) X(close) X(close_range) X(shutdown) X(accept) X(accept4) X(connect) X(poll) X(ppoll) X(select)       \
+          X(pselect) X(epoll_create1) X(epoll_ctl) X(epoll_wait) X(epoll_pwait) X(fcntl) X(ioctl) X(setsockopt)      \
+              X(getsockopt) X(getsockname) X(getpeername) X(dup) X(dup2) X(dup3)
 
 #define TS_RAW_ENTRY(name) .name = raw_##name,
 constinit RealCalls g_real = {TS_REAL_CALLS(TS_RAW_ENTRY)};

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <utility>
 
 #include "sockets/blocking.h"
 #include "sockets/process.h"
@@ -50,16 +51,17 @@ void Reader::consume(std::uint32_t chunk, RxNode& node, std::uint32_t bytes, boo
   node.offset += bytes;
   node.length -= bytes;
   node.unreturned += bytes;
-  if (node.length == 0) {
+  const bool is_empty = node.length == 0;
+  if (!is_empty && node.unreturned < kReturnAheadBytes) return;
+  const std::uint32_t give_back = std::exchange(node.unreturned, 0U);
+  const std::uint32_t ring = node.ring;
+  const std::uint64_t hw_conn_id = node.hw_conn_id;
+  if (is_empty) {
     sonode.rx_head = node.next;
     if (sonode.rx_tail == chunk) sonode.rx_tail = kNoChunk;
-    node.queued = false;
-  } else if (node.unreturned < kReturnAheadBytes) {
-    return;
+    node.queued.store(false, std::memory_order_release);
   }
-  const std::uint32_t give_back = node.unreturned;
-  node.unreturned = 0;
-  sonode.session->return_chunk(node.ring, chunk, give_back, node.hw_conn_id, sonode.slot_index, urgent);
+  sonode.session->return_chunk(ring, chunk, give_back, hw_conn_id, sonode.slot_index, urgent);
 }
 
 Outcome Reader::from_inherited() const noexcept {
@@ -128,17 +130,20 @@ Outcome Reader::attempt() const noexcept {
   if (!would_block(queued)) return queued;
   const GateScope gate(sonode);
   switch (gate.access()) {
-    case Access::kEngine: return fail(Failure::kWouldBlock);
-    case Access::kAborted: return fail(Failure::kAborted);
-    case Access::kClosed: return fail(Failure::kBadDescriptor);
+    case Access::kEngine:
+      return fail(Failure::kWouldBlock);
+    case Access::kAborted:
+      return fail(Failure::kAborted);
+    case Access::kClosed:
+      return fail(Failure::kBadDescriptor);
     case Access::kPlain:
-    case Access::kKernel: break;
+    case Access::kKernel:
+      break;
   }
   // What the engine received before the connection came back is older than anything in the kernel.
   const auto all_read = [this] {
-    return sonode.session->is_inherited() ||
-           sonode.slot->rx_posted_bytes.load(std::memory_order_acquire) ==
-               sonode.slot->rx_read_bytes.load(std::memory_order_acquire);
+    return sonode.session->is_inherited() || sonode.slot->rx_posted_bytes.load(std::memory_order_acquire) ==
+                                                 sonode.slot->rx_read_bytes.load(std::memory_order_acquire);
   };
   if (!all_read()) {
     sonode.session->drain();
@@ -163,10 +168,12 @@ void drop_queued(Sonode& sonode) noexcept {
   while (sonode.rx_head != kNoChunk) {
     const std::uint32_t chunk = sonode.rx_head;
     RxNode& node = sonode.session->rx_node(chunk);
+    const std::uint32_t bytes = node.unreturned + node.length;
+    const std::uint32_t ring = node.ring;
+    const std::uint64_t hw_conn_id = node.hw_conn_id;
     sonode.rx_head = node.next;
-    node.queued = false;
-    sonode.session->return_chunk(node.ring, chunk, node.unreturned + node.length, node.hw_conn_id, sonode.slot_index,
-                                 true);
+    node.queued.store(false, std::memory_order_release);
+    sonode.session->return_chunk(ring, chunk, bytes, hw_conn_id, sonode.slot_index, true);
   }
   sonode.rx_tail = kNoChunk;
   sonode.rx_queued_bytes.store(0, std::memory_order_release);

@@ -87,7 +87,7 @@ void Session::on_received(std::uint32_t ring, const ipc::CompleteEntry& entry) n
 
 bool Session::append(Sonode& connection, std::uint32_t ring, const ipc::CompleteEntry& entry) noexcept {
   RxNode& node = rx_node(entry.chunk);
-  if (node.queued) {
+  if (node.queued.load(std::memory_order_acquire)) {
     if (connection.rx_tail != entry.chunk || node.offset + node.length != entry.offset) return false;
     node.length += entry.length;
   } else {
@@ -97,7 +97,7 @@ bool Session::append(Sonode& connection, std::uint32_t ring, const ipc::Complete
     node.length = entry.length;
     node.unreturned = 0;
     node.ring = ring;
-    node.queued = true;
+    node.queued.store(true, std::memory_order_relaxed);
     if (connection.rx_tail == kNoChunk)
       connection.rx_head = entry.chunk;
     else
@@ -147,8 +147,8 @@ bool Session::arm() noexcept {
   return idle;
 }
 
-void Session::return_chunk(std::uint32_t ring_index, std::uint32_t chunk, std::uint32_t bytes,
-                           std::uint64_t hw_conn_id, std::uint32_t slot, bool urgent) noexcept {
+void Session::return_chunk(std::uint32_t ring_index, std::uint32_t chunk, std::uint32_t bytes, std::uint64_t hw_conn_id,
+                           std::uint32_t slot, bool urgent) noexcept {
   RingPort& ring = rings_[ring_index];
   bool wake = false;
   {

@@ -92,8 +92,8 @@ bool Writer::open_chunk() const noexcept {
 ipc::SubmitEntry Writer::fill(std::size_t limit) const noexcept {
   Session& session = *sonode.session;
   const std::uint32_t chunk = sonode.tx_tail;
-  const auto bytes = static_cast<std::uint32_t>(
-      std::min<std::size_t>(limit, session.geometry().chunk_bytes - sonode.tx_tail_fill));
+  const auto bytes =
+      static_cast<std::uint32_t>(std::min<std::size_t>(limit, session.geometry().chunk_bytes - sonode.tx_tail_fill));
   in.copy_out(session.arena().chunk(chunk).data() + sonode.tx_tail_fill, bytes);
   const ipc::SubmitEntry entry{.op = ipc::SubmitOp::kSend,
                                .flags = 0,
@@ -152,11 +152,15 @@ void Writer::push(RingPort& ring, std::span<const ipc::SubmitEntry> entries) con
 Outcome Writer::pass() const noexcept {
   const GateScope gate(sonode);
   switch (gate.access()) {
-    case Access::kEngine: return to_engine();
-    case Access::kAborted: return fail(Failure::kAborted);
-    case Access::kClosed: return fail(Failure::kBadDescriptor);
+    case Access::kEngine:
+      return to_engine();
+    case Access::kAborted:
+      return fail(Failure::kAborted);
+    case Access::kClosed:
+      return fail(Failure::kBadDescriptor);
     case Access::kPlain:
-    case Access::kKernel: break;
+    case Access::kKernel:
+      break;
   }
   return to_kernel();
 }
@@ -166,8 +170,8 @@ Outcome Writer::attempt() const noexcept {
   for (;;) {
     const Outcome outcome = pass();
     if (outcome == kTryAgain) {
-      sonode.session->nudge(sonode.session->rings()[sonode.slot->ring.load(std::memory_order_relaxed) %
-                                                    sonode.session->rings().size()]);
+      sonode.session->nudge(
+          sonode.session->rings()[sonode.slot->ring.load(std::memory_order_relaxed) % sonode.session->rings().size()]);
       continue;
     }
     if (outcome < 0 || in.left() == 0) return outcome;

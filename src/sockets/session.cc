@@ -17,8 +17,8 @@ namespace twinstack::sockets {
 namespace {
 
 constexpr int kAnswerTimeoutMs = 2000;
-// A burst of new connections fills the socket faster than a busy service empties it; the program waits this long before a
-// connection stays unknown to the service.
+// A burst of new connections fills the socket faster than a busy service empties it; the program waits this long before
+// a connection stays unknown to the service.
 constexpr int kRegisterTimeoutMs = 100;
 
 template <typename Message>
@@ -125,8 +125,7 @@ bool Session::adopt_descriptors(std::span<UniqueFd> fds) noexcept {
   const ipc::ArenaGeometry& g = geometry();
   if (fds.size() != g.lane_count + g.ring_count) return false;
   for (std::uint32_t i = 0; i < g.lane_count; ++i) doorbells_[i].reset(move_away(fds[i].release()));
-  for (std::uint32_t i = 0; i < g.ring_count; ++i)
-    rings_[i].event.reset(move_away(fds[g.lane_count + i].release()));
+  for (std::uint32_t i = 0; i < g.ring_count; ++i) rings_[i].event.reset(move_away(fds[g.lane_count + i].release()));
   make_rings();
   return true;
 }

@@ -1,6 +1,6 @@
-// Session: this process's dealings with the service: the unix socket, the arena, the rings, and the Sonode of every slot.
-// Made on demand at the first TCP connection, never destroyed (calls may be inside), marked lost when the service goes.
-// Unprivileged; prints nothing; after it is made it allocates nothing.
+// Session: this process's dealings with the service: the unix socket, the arena, the rings, and the Sonode of every
+// slot. Made on demand at the first TCP connection, never destroyed (calls may be inside), marked lost when the service
+// goes. Unprivileged; prints nothing; after it is made it allocates nothing.
 #pragma once
 
 #include <atomic>
@@ -40,8 +40,8 @@ struct RingPort {
 
   // Free places of the submission ring at this moment, without the lock.
   [[nodiscard]] std::uint32_t sq_room(std::uint32_t entries) const noexcept {
-    const std::uint32_t used = header->sq_tail.value.load(std::memory_order_relaxed) -
-                               header->sq_head.value.load(std::memory_order_acquire);
+    const std::uint32_t used =
+        header->sq_tail.value.load(std::memory_order_relaxed) - header->sq_head.value.load(std::memory_order_acquire);
     return used > entries ? 0 : entries - used;
   }
   // Looks without the lock; entries that another thread is working on still count as there.

@@ -58,7 +58,9 @@ bool has_engine_room(Sonode& sonode) noexcept {
 }
 
 std::uint32_t engine_readiness(Sonode& sonode, std::uint32_t interest) noexcept {
-  if (sonode.aborted.load(std::memory_order_acquire)) return (POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLRDHUP | POLLERR | POLLHUP) & (interest | POLLERR | POLLHUP);
+  if (sonode.aborted.load(std::memory_order_acquire))
+    return (POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLRDHUP | POLLERR | POLLHUP) &
+           (interest | POLLERR | POLLHUP);
   std::uint32_t ready = 0;
   if (sonode.rx_queued_bytes.load(std::memory_order_acquire) > 0) ready |= POLLIN | POLLRDNORM;
   if ((interest & (POLLOUT | POLLWRNORM)) != 0 && sonode.owner() == ipc::Owner::kEngine && has_engine_room(sonode))

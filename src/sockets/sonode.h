@@ -20,8 +20,8 @@ namespace twinstack::sockets {
 class Session;
 struct Sonode;
 
-// Someone who waits for a connection: an item of an epoll set, or a thread in poll() or in a blocking call. In a list of
-// the Sonode, under its rx_mutex.
+// Someone who waits for a connection: an item of an epoll set, or a thread in poll() or in a blocking call. In a list
+// of the Sonode, under its rx_mutex.
 class Watch {
  public:
   virtual ~Watch() = default;
@@ -68,17 +68,17 @@ struct alignas(64) Sonode {
   std::uint32_t rx_tail TS_GUARDED_BY(rx_mutex) = kNoChunk;
   Watch* watches TS_GUARDED_BY(rx_mutex) = nullptr;
   std::atomic<std::uint64_t> rx_queued_bytes = 0;  // in the queue; written under rx_mutex
-  std::atomic<bool> inherited_ready = false;  // in the child of a fork: take_inherited() is done
+  std::atomic<bool> inherited_ready = false;       // in the child of a fork: take_inherited() is done
   // In the child of a fork: bytes that the engine had received before, copied out of the shared chunks.
   std::byte* inherited_bytes TS_GUARDED_BY(rx_mutex) = nullptr;
   std::uint64_t inherited_offset TS_GUARDED_BY(rx_mutex) = 0;
 
   alignas(64) Mutex tx_mutex;
-  std::uint32_t tx_head TS_GUARDED_BY(tx_mutex) = kNoChunk;  // oldest chunk with unacknowledged bytes
-  std::uint32_t tx_tail TS_GUARDED_BY(tx_mutex) = kNoChunk;  // the one that is being filled
-  std::uint32_t tx_tail_fill TS_GUARDED_BY(tx_mutex) = 0;    // bytes of it in use
+  std::uint32_t tx_head TS_GUARDED_BY(tx_mutex) = kNoChunk;    // oldest chunk with unacknowledged bytes
+  std::uint32_t tx_tail TS_GUARDED_BY(tx_mutex) = kNoChunk;    // the one that is being filled
+  std::uint32_t tx_tail_fill TS_GUARDED_BY(tx_mutex) = 0;      // bytes of it in use
   std::uint64_t tx_settled_bytes TS_GUARDED_BY(tx_mutex) = 0;  // of tx_acked_bytes: taken off the nodes
-  std::atomic<bool> tx_starved = false;  // found no chunk; wake it when one is free again
+  std::atomic<bool> tx_starved = false;                        // found no chunk; wake it when one is free again
 
   [[nodiscard]] ipc::OwnerGate gate() const noexcept { return ipc::OwnerGate(*slot); }
   [[nodiscard]] ipc::Owner owner() const noexcept { return gate().owner(); }
@@ -105,8 +105,8 @@ struct alignas(64) Sonode {
 // REQUIRES: the engine owns the connection (else the answer means nothing).
 [[nodiscard]] bool has_engine_room(Sonode& sonode) noexcept;
 
-// Those of the poll() bits `interest` (and POLLERR, POLLHUP) that hold by what lies in chunks and by the engine, whoever
-// owns it. What the kernel says of a connection that it owns comes on top. Takes no lock.
+// Those of the poll() bits `interest` (and POLLERR, POLLHUP) that hold by what lies in chunks and by the engine,
+// whoever owns it. What the kernel says of a connection that it owns comes on top. Takes no lock.
 [[nodiscard]] std::uint32_t engine_readiness(Sonode& sonode, std::uint32_t interest) noexcept;
 
 // A reference that a call holds; the Sonode is not used again while it lives.

@@ -1,6 +1,6 @@
-// SonodeTable: descriptor -> what the layer knows of it, in constant time and without a lock. Two levels, the second made
-// on demand, never freed. An unknown descriptor costs two loads. (The other direction, slot -> Sonode, is an array of the
-// session.)
+// SonodeTable: descriptor -> what the layer knows of it, in constant time and without a lock. Two levels, the second
+// made on demand, never freed. An unknown descriptor costs two loads. (The other direction, slot -> Sonode, is an array
+// of the session.)
 #pragma once
 
 #include <array>

@@ -17,7 +17,8 @@ std::uint32_t add(std::uint32_t a, std::uint64_t b) noexcept { return a + static
 void add_engine_state(const ipc::HwConnState& state, tcp_info& info) noexcept {
   const tcp::MinTcp& min = state.min;
   const std::uint32_t mss =
-      std::uint32_t{min.mss} - ((min.options & tcp::kOptTimestamps) != 0 && min.mss > kTimestampBytes ? kTimestampBytes : 0);
+      std::uint32_t{min.mss} -
+      ((min.options & tcp::kOptTimestamps) != 0 && min.mss > kTimestampBytes ? kTimestampBytes : 0);
   const std::uint32_t in_flight = min.snd_nxt - min.snd_una;
   info.tcpi_state = kEstablished;
   info.tcpi_ca_state = static_cast<std::uint8_t>(state.ca_state);

@@ -1,5 +1,5 @@
-// The bed of the socket layer's tests: a fake service for the whole program, TCP pairs over loopback of which one end is
-// used through ts_*() and the other by plain system calls. Test only.
+// The bed of the socket layer's tests: a fake service for the whole program, TCP pairs over loopback of which one end
+// is used through ts_*() and the other by plain system calls. Test only.
 #pragma once
 
 #include <arpa/inet.h>
@@ -160,7 +160,7 @@ inline std::ostream& operator<<(std::ostream& out, Where where) {
 class Everywhere : public ::testing::TestWithParam<Where> {
  protected:
   void SetUp() override {
-    service_ = &Bed::service(GetParam() == Where::kFlipping ? 200 : 0);
+    service_ = &Bed::service(GetParam() == Where::kFlipping ? 1000 : 0);
     violations_ = service_->counters().violations.load();
   }
   void TearDown() override { EXPECT_EQ(service_->counters().violations.load(), violations_); }

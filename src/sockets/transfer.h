@@ -1,5 +1,6 @@
-// The data calls of one connection: receive and send, whoever owns it. Blocking, time limits, MSG_* flags and EINTR hold
-// as on the kernel's socket; no thread sleeps in that socket. Any thread; the caller holds a reference to the Sonode.
+// The data calls of one connection: receive and send, whoever owns it. Blocking, time limits, MSG_* flags and EINTR
+// hold as on the kernel's socket; no thread sleeps in that socket. Any thread; the caller holds a reference to the
+// Sonode.
 #pragma once
 
 #include <sys/uio.h>

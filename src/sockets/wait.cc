@@ -34,7 +34,8 @@ void clear_event(int fd) noexcept {
   ::syscall(SYS_read, fd, &count, sizeof(count));
 }
 
-// The descriptors that a leader sleeps on beside its own: every ring's eventfd, and the unix socket for the service's end.
+// The descriptors that a leader sleeps on beside its own: every ring's eventfd, and the unix socket for the service's
+// end.
 std::size_t count_service_fds() noexcept {
   std::size_t count = 0;
   g_layer.for_each_session([&count](Session& session) {
@@ -200,6 +201,10 @@ void Wait::drain_signaled(std::span<const pollfd> service) const noexcept {
 bool handlers_restart() noexcept {
   for (int signal = 1; signal <= kLastSignal; ++signal) {
     if (signal == 32 || signal == 33) continue;  // glibc's own: cancellation, setuid of all threads
+    // Handlers of crashes do not return to a waiting call.
+    if (signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE || signal == SIGILL || signal == SIGABRT ||
+        signal == SIGTRAP || signal == SIGSYS)
+      continue;
     KernelSigaction action{};
     if (::syscall(SYS_rt_sigaction, signal, nullptr, &action, sizeof(std::uint64_t)) != 0) continue;
     const bool is_handled = action.handler != nullptr && action.handler != reinterpret_cast<void*>(SIG_IGN);

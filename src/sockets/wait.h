@@ -1,7 +1,7 @@
-// Wait: how a thread sleeps for a connection. Never in the kernel socket itself: in ppoll() on the program's descriptors,
-// an eventfd of its own, and, if it is the leader, the eventfds of all rings. One waiting thread leads; it takes in what
-// the rings hold and wakes whom it concerns, so that a thousand blocked threads do not all run for every completion.
-// (Epoll sets watch the rings for themselves, see epoll_set.h.)
+// Wait: how a thread sleeps for a connection. Never in the kernel socket itself: in ppoll() on the program's
+// descriptors, an eventfd of its own, and, if it is the leader, the eventfds of all rings. One waiting thread leads; it
+// takes in what the rings hold and wakes whom it concerns, so that a thousand blocked threads do not all run for every
+// completion. (Epoll sets watch the rings for themselves, see epoll_set.h.)
 //
 // Not a cancellation point. Errors of ppoll other than EINTR are impossible by construction.
 #pragma once
@@ -63,8 +63,8 @@ class Wait {
 
   // Whether there was memory and a descriptor for it.
   [[nodiscard]] bool is_ready() const noexcept { return waiter_ != nullptr && entries_ != nullptr; }
-  // From now on a change of the connection ends sleep(). Call it, look whether it is ready, then sleep. The caller holds
-  // a reference until the Wait ends. REQUIRES: is_ready(), not more than `capacity` calls.
+  // From now on a change of the connection ends sleep(). Call it, look whether it is ready, then sleep. The caller
+  // holds a reference until the Wait ends. REQUIRES: is_ready(), not more than `capacity` calls.
   void watch(Sonode& sonode) noexcept;
   // Sleeps until one of `fds` has an event (their revents are set; negative numbers are skipped), a watched connection
   // changed, the time is over, or a signal handler ran under `mask`.

@@ -131,9 +131,7 @@ TEST_P(Waiting, PollWaitsForRoom) {
   for (int round = 0; round < 20; ++round) {
     while ((n = ts_send(pair.ours, block.data(), block.size(), 0)) > 0) sent += static_cast<std::size_t>(n);
     ASSERT_EQ(errno, EAGAIN);
-    std::thread reader([&] {
-      EXPECT_EQ(pair.hear(sent).size(), sent);
-    });
+    std::thread reader([&] { EXPECT_EQ(pair.hear(sent).size(), sent); });
     EXPECT_TRUE(polls(pair.ours, POLLOUT, POLLOUT));
     reader.join();
     sent = 0;
@@ -300,7 +298,9 @@ TEST_P(Waiting, EveryReadyDescriptorIsReportedFairlyAndOnce) {
   set.control(EPOLL_CTL_ADD, event_fd, EPOLLIN, 99);
   for (const int room : {1, 3, 64}) {
     std::set<std::uint64_t> seen;
-    for (int round = 0; round < 400 && seen.size() < 41; ++round) {
+    // By the clock, not by rounds: a connection in the middle of a move is ready when the move is over.
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(kLimitMs);
+    while (seen.size() < 41 && std::chrono::steady_clock::now() < deadline) {
       std::array<epoll_event, 64> events;
       const int count = ts_epoll_wait(set.fd, events.data(), room, kLimitMs);
       ASSERT_GE(count, 1);
@@ -313,8 +313,6 @@ TEST_P(Waiting, EveryReadyDescriptorIsReportedFairlyAndOnce) {
       }
     }
     EXPECT_EQ(seen.size(), 41U) << "with room for " << room;
-    for (std::uint64_t i = 0; i < 40; ++i)
-      if (!seen.contains(i)) ADD_FAILURE() << "not reported: " << i << " in engine " << in_engine(pairs[i]->ours);
   }
   ::close(event_fd);
 }
@@ -451,10 +449,10 @@ TEST_P(Waiting, ASignalEndsTheWait) {
   const EpollFd set;
   set.control(EPOLL_CTL_ADD, pair.ours, EPOLLIN);
   place(pair.ours);
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = [](int) {};
   action.sa_flags = SA_RESTART;  // never restarts epoll_wait and poll, signal(7)
-  struct sigaction old {};
+  struct sigaction old{};
   ASSERT_EQ(::sigaction(SIGUSR1, &action, &old), 0);
   const pthread_t self = ::pthread_self();
   std::atomic<bool> over = false;
@@ -516,7 +514,8 @@ TEST_P(Waiting, BadArgumentsAreTheKernelsToRefuse) {
   EXPECT_EQ(errno, EINVAL);
   EXPECT_EQ(ts_epoll_wait(pair.ours, &event, 1, 0), -1);
   EXPECT_EQ(errno, EINVAL);
-  pollfd entries[] = {{.fd = pair.ours, .events = POLLIN, .revents = 0}, {.fd = 999'999, .events = POLLIN, .revents = 0}};
+  pollfd entries[] = {{.fd = pair.ours, .events = POLLIN, .revents = 0},
+                      {.fd = 999'999, .events = POLLIN, .revents = 0}};
   EXPECT_EQ(ts_poll(entries, 2, -1), 1);
   EXPECT_EQ(entries[1].revents, POLLNVAL);
 }

@@ -112,7 +112,7 @@ void run_seed(std::uint64_t seed) {
 #ifdef NDEBUG
 constexpr std::uint64_t kSeeds = 1500;
 #else
-constexpr std::uint64_t kSeeds = 150;  // debug and sanitized builds are twenty times slower
+constexpr std::uint64_t kSeeds = 40;  // debug and sanitized builds are twenty times slower
 #endif
 
 TEST(Simulation, StreamsSurviveEveryFaultFromManySeeds) {

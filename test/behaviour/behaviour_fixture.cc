@@ -9,7 +9,6 @@
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
-#include <set>
 
 #include "driver/view_json.h"
 
@@ -113,7 +112,7 @@ void Talk::exchange(std::size_t bytes) {
 
 void Talk::settle() {
   const auto step = [&] {
-    while (served_reads() + peer_reads() > 0 && !::testing::Test::HasFailure()) {
+    while (!is_settled() && served_reads() + peer_reads() > 0) {
     }
   };
   EXPECT_TRUE(eventually([&] { return is_settled(); }, step))
@@ -218,9 +217,8 @@ void Behaviour::expect_nothing_left() {
   EXPECT_EQ(steered_flows(), 0U);
 }
 
-std::size_t Behaviour::steered_flows() const {
-  // The maps that the service holds; a line "map_id: N" in the description of their descriptors.
-  std::set<int> ids;
+std::set<int> Behaviour::held_maps() const {
+  std::set<int> ids;  // a line "map_id: N" in the description of the descriptors
   const std::string fdinfo = "/proc/" + std::to_string(service_->pid()) + "/fdinfo";
   for (const auto& entry : std::filesystem::directory_iterator(fdinfo)) {
     std::ifstream file(entry.path());
@@ -228,7 +226,11 @@ std::size_t Behaviour::steered_flows() const {
     while (file >> word)
       if (int id = 0; word == "map_id:" && file >> id) ids.insert(id);
   }
-  for (const int id : ids) {
+  return ids;
+}
+
+std::size_t Behaviour::steered_flows() const {
+  for (const int id : held_maps()) {
     const std::string map = "id " + std::to_string(id);
     if (shell(Side::kB, "bpftool map show -j " + map).find("\"ts_flows\"") == std::string::npos) continue;
     const Json entries = Json::parse(shell(Side::kB, "bpftool map dump -j " + map), nullptr, false);

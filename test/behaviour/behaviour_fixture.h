@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -91,6 +92,8 @@ class Behaviour : public ::testing::Test {
   void expect_no_reset() const;
   // The service knows no connection any more, the engine serves none and steers none.
   void expect_nothing_left();
+  // Ids of the BPF maps that the service holds.
+  [[nodiscard]] std::set<int> held_maps() const;
   // Flows in the steering map of this service.
   [[nodiscard]] std::size_t steered_flows() const;
   std::string shell(Side side, const std::string& command) const;

@@ -24,7 +24,7 @@ TEST_F(Behaviour, B11_SendsGoByHardwareIdPastTheKernel) {
   const std::uint64_t segments = counter(Side::kB, "TcpOutSegs");
   talk->exchange(300000);
   EXPECT_EQ(counter(Side::kB, "TcpOutSegs"), segments) << "the kernel of the served side has sent";
-  EXPECT_EQ(info_of(talk->served->fd()).tcpi_segs_out, before.tcpi_segs_out);
+  EXPECT_LE(info_of(talk->served->fd()).tcpi_segs_out, before.tcpi_segs_out);  // less once it is parked
   EXPECT_GE(hardware(*talk).bytes_acked + 65536, 300000U);
   to_kernel(*talk);
   talk->exchange(300000);
@@ -164,7 +164,9 @@ TEST_F(Behaviour, B14_PacketsDuringTheMoveAreHeldAndProcessedOnce) {
       }
     });
     const auto step = [&] {
-      talk->served_reads();
+      // Unread bytes beyond the limit of a move would be a reason to refuse it.
+      for (int i = 0; i < 64 && talk->served_reads() > 0; ++i) {
+      }
       talk->served_sends(100);
       talk->peer_reads();
     };
@@ -176,7 +178,8 @@ TEST_F(Behaviour, B14_PacketsDuringTheMoveAreHeldAndProcessedOnce) {
             if (talk->served->owner() != wanted) service_->ask(to_engine ? "offload" : "upload", sk(*talk));
             return talk->served->owner() == wanted;
           },
-          step));
+          step))
+          << "round " << round << ": " << line(*talk).dump();
       for (int i = 0; i < 20; ++i) step();
     }
     stop = true;

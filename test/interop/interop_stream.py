@@ -7,7 +7,7 @@ import sys
 import testbed
 from bed.load import Moves, StreamPair
 
-# What a slow reader gets is bounded by bytes: with a duration, megabytes of buffers would have to be drained afterwards.
+# What a slow reader gets is bounded by bytes: after a duration, megabytes of buffers would have to be drained.
 SLOW = ["-c", "4", "--bytes-up", "1500000", "--bytes-down", "1500000"]
 
 # name, server's options, client's options besides the duration

@@ -1,0 +1,202 @@
+// One connection, typed operations from both sides: the program queues and reads, the peer sends segments that may be
+// anything, time passes, the connection drains and moves. The invariants of the control block hold after each.
+#include <array>
+#include <vector>
+
+#include "base/assert.h"
+#include "input.h"
+#include "tcp/connection.h"
+
+namespace twinstack {
+namespace {
+
+constexpr std::uint32_t kBuffer = 100'000;
+constexpr std::uint32_t kMaxQueued = 1U << 20;
+
+class Buffers final : public tcp::Host {
+ public:
+  explicit Buffers(tcp::Counters& counters) : tcp::Host(counters) {}
+  std::uint32_t deliver(const Payload& payload) override {
+    const std::uint32_t taken = std::min(payload.size(), limit);
+    unread += taken;
+    return taken;
+  }
+  std::uint32_t receive_space() override { return kBuffer - std::min(kBuffer, unread); }
+
+  std::uint32_t unread = 0;
+  std::uint32_t limit = kBuffer;
+};
+
+class Fuzzed {
+ public:
+  explicit Fuzzed(fuzz::Input& input) : input_(input) {
+    tcp::MinTcp state;
+    state.size_bytes = sizeof(state);
+    state.snd_una = input_.take<std::uint32_t>();
+    state.snd_nxt = state.snd_una + input_.below(256) * 100;
+    state.write_seq = state.snd_nxt + input_.below(256) * 100;
+    state.snd_wnd = state.max_window = input_.below(256) * 300;
+    state.rcv_nxt = state.rcv_wup = input_.take<std::uint32_t>();
+    state.rcv_wnd = input_.below(256) * 300;
+    state.mss = static_cast<std::uint16_t>(88 + input_.below(256) * 8);
+    state.options = static_cast<std::uint16_t>(input_.below(32));
+    state.snd_wscale = static_cast<std::uint8_t>(input_.below(15));
+    state.rcv_wscale = static_cast<std::uint8_t>(input_.below(15));
+    state.flags = static_cast<std::uint16_t>(input_.below(8));
+    state.cwnd_segments = input_.below(64);
+    state.ssthresh_segments = input_.below(64);
+    state.keepalive_idle_s = input_.below(10);
+    state.keepalive_interval_s = 1;
+    state.keepalive_probes = 3;
+    state.user_timeout_ms = input_.below(2) * 5000;
+    start_ = state;
+  }
+
+  void run() {
+    if (!tcp::install(cb_, start_, now_).has_value()) return;
+    for (int i = 0; i < 400 && !input_.empty(); ++i) {
+      step();
+      check();
+    }
+  }
+
+ private:
+  void step() {
+    switch (input_.below(10)) {
+      case 0:
+      case 1:
+      case 2:
+        segment();
+        break;
+      case 3:
+        transmit();
+        break;
+      case 4:
+        queue();
+        break;
+      case 5:
+        read();
+        break;
+      case 6:
+        time_passes();
+        break;
+      case 7:
+        tcp::set_draining(cb_, input_.below(2) != 0, now_);
+        break;
+      case 8:
+        move();
+        break;
+      default:
+        settings();
+        break;
+    }
+  }
+
+  // Near what would be right, so that it gets past the first checks.
+  void segment() {
+    wire::Segment in;
+    in.seq = cb_.rcv_nxt + static_cast<std::uint32_t>(input_.take<std::int16_t>());
+    in.ack = cb_.snd_una + static_cast<std::uint32_t>(input_.take<std::int16_t>());
+    if (input_.below(4) == 0) in.ack = cb_.snd_nxt;
+    if (input_.below(4) == 0) in.seq = cb_.rcv_nxt;
+    in.window = input_.take<std::uint16_t>();
+    in.urgent = input_.take<std::uint8_t>();
+    in.flags = static_cast<std::uint8_t>(wire::kAck ^ (input_.below(4) == 0 ? input_.take<std::uint8_t>() : 0U));
+    in.ecn = static_cast<wire::Ecn>(input_.below(4));
+    in.options.has_timestamps = (start_.options & tcp::kOptTimestamps) != 0 && input_.below(8) != 0;
+    in.options.ts_val = ts_ += input_.below(3);
+    in.options.ts_ecr = input_.take<std::uint8_t>();
+    in.options.sack_count = static_cast<std::uint8_t>(input_.below(wire::kMaxSackBlocks + 1));
+    for (std::size_t i = 0; i < in.options.sack_count; ++i) {
+      in.options.sack[i].left = cb_.snd_una + static_cast<std::uint32_t>(input_.take<std::int16_t>());
+      in.options.sack[i].right = in.options.sack[i].left + static_cast<std::uint32_t>(input_.take<std::int16_t>());
+    }
+    const std::uint32_t length = input_.below(4) == 0 ? input_.take<std::uint16_t>() : input_.below(200) * 8;
+    const std::vector<std::byte> bytes(length);
+    const ByteView part(bytes);
+    Buffers host(counters_);
+    host.unread = unread_;
+    host.limit = input_.below(5) == 0 ? input_.below(2000) : kBuffer;
+    (void)tcp::on_segment(cb_, in, Payload({&part, 1}, 0, length), host, now_);
+    unread_ = host.unread;
+  }
+
+  void transmit() {
+    Buffers host(counters_);
+    host.unread = unread_;
+    tcp::SegmentPlan plan;
+    const std::uint32_t most = 1 + input_.below(40);
+    for (std::uint32_t i = 0; i < most && tcp::poll_transmit(cb_, host, now_, plan); ++i) {
+      if (plan.payload_bytes == 0) continue;
+      ASSERT(plan.segment.seq >= cb_.snd_una && plan.segment.seq + plan.payload_bytes <= cb_.write_seq);
+      ASSERT(plan.payload_bytes <= cb_.mss);
+    }
+  }
+
+  void queue() {
+    const std::uint32_t bytes = input_.take<std::uint16_t>();
+    if (bytes == 0 || bytes_between(cb_.snd_una, cb_.write_seq) + bytes > kMaxQueued) return;
+    tcp::on_queued(cb_, bytes, now_);
+  }
+
+  void read() {
+    unread_ -= std::min<std::uint32_t>(unread_, input_.take<std::uint16_t>());
+    Buffers host(counters_);
+    host.unread = unread_;
+    tcp::on_read(cb_, host, now_);
+    unread_ = host.unread;
+  }
+
+  void time_passes() {
+    now_ += std::chrono::microseconds(input_.below(4) == 0 ? input_.take<std::uint32_t>() / 64
+                                                           : input_.take<std::uint16_t>());
+    Buffers host(counters_);
+    host.unread = unread_;
+    (void)tcp::on_timer(cb_, host, now_);
+    ASSERT(tcp::next_deadline(cb_, now_) > now_ - std::chrono::milliseconds(1));
+  }
+
+  void move() {
+    tcp::MinTcp state = start_;
+    tcp::extract(cb_, now_, state);
+    ASSERT(tcp::install(cb_, state, now_).has_value());
+    start_ = state;
+  }
+
+  void settings() {
+    tcp::set_flags(cb_, static_cast<std::uint16_t>(input_.below(8)), now_);
+    tcp::set_mss(cb_, static_cast<std::uint16_t>(88 + input_.below(256) * 8));
+    if (input_.below(2) == 0) tcp::acknowledge_now(cb_);
+  }
+
+  void check() {
+    ASSERT(cb_.snd_una <= cb_.snd_nxt && cb_.snd_nxt <= cb_.write_seq);
+    ASSERT(cb_.rcv_wup <= cb_.rcv_nxt);
+    ASSERT(cb_.cwnd > 0 && cb_.ssthresh > 0 && cb_.mss > 0);
+    ASSERT(tcp::in_flight_bytes(cb_) <= bytes_between(cb_.snd_una, cb_.snd_nxt) * std::uint64_t{2});
+    // The right edge that we offered never moves left (RFC 9293 3.8.6.2).
+    const Seq edge = cb_.rcv_wup + cb_.rcv_wnd;
+    ASSERT(!has_edge_ || edge >= edge_);
+    edge_ = edge;
+    has_edge_ = true;
+  }
+
+  fuzz::Input& input_;
+  tcp::MinTcp start_;
+  tcp::ControlBlock cb_;
+  tcp::Counters counters_;
+  Time now_ = Time(std::chrono::hours(1));
+  std::uint32_t unread_ = 0;
+  std::uint32_t ts_ = 1;
+  Seq edge_;
+  bool has_edge_ = false;
+};
+
+}  // namespace
+}  // namespace twinstack
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  twinstack::fuzz::Input input(data, size);
+  twinstack::Fuzzed(input).run();
+  return 0;
+}

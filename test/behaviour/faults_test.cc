@@ -1,0 +1,244 @@
+// Faults: the service stops under traffic or cannot start; programs that break the protocol or the rings. What must
+// stay: the connections, and everybody else's session.
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+
+#include "behaviour/behaviour_fixture.h"
+#include "driver/view_json.h"
+
+namespace twinstack::testing {
+namespace {
+
+using ipc::Owner;
+
+bool has_ended(pid_t pid) {
+  siginfo_t info{};
+  return ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid;
+}
+
+TEST_F(Behaviour, StopUnderTrafficBringsAllHomeAndLeavesNothing) {
+  std::vector<std::unique_ptr<Talk>> talks;
+  for (int i = 0; i < 50; ++i) talks.push_back(open(i % 2 == 1));
+  const auto step = [&] {
+    for (const auto& talk : talks) talk->step(1000);
+  };
+  EXPECT_TRUE(eventually(
+      [&] {
+        service_->ask("offload", "all");
+        return service_->ask("stats")["engine_connections"] == 50;
+      },
+      step));
+  const auto maps = held_maps();
+  ASSERT_FALSE(maps.empty());
+  step();
+  ASSERT_EQ(::kill(service_->pid(), SIGTERM), 0);
+  EXPECT_TRUE(eventually([&] { return has_ended(service_->pid()); }, step));
+  EXPECT_EQ(service_->stop(), 0);
+  for (const auto& talk : talks) {
+    EXPECT_EQ(talk->served->owner(), Owner::kKernel);
+    EXPECT_EQ(talk->served->slot().hw_conn_id.load(), 0U);
+  }
+  EXPECT_EQ(application_->arena().header().service_state.load(), ipc::ServiceState::kStopped);
+  for (int i = 0; i < 5; ++i) step();
+  for (const auto& talk : talks) talk->settle();
+  for (const auto& talk : talks) talk->exchange(5000);
+  expect_no_reset();
+  const std::string link = shell(Side::kB, "ip -j -d link show dev " + NetnsPair::interface(Side::kB));
+  EXPECT_EQ(link.find("\"xdp\""), std::string::npos) << link;
+  // The kernel frees maps and programs a grace period after their last descriptor.
+  for (const int id : maps) {
+    EXPECT_TRUE(eventually([&] {
+      return shell(Side::kB, "bpftool map show id " + std::to_string(id)).find("Error") != std::string::npos;
+    })) << "map "
+        << id;
+  }
+}
+
+// What Service::create() says; "" when it came up. In a child: it changes signals and starts threads.
+std::string start_error(const driver::ServiceOptions& options) {
+  std::array<int, 2> says{};
+  EXPECT_EQ(::pipe(says.data()), 0);
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    const auto service = driver::Service::create(options);
+    const std::string text = service ? "" : service.error().message();
+    [[maybe_unused]] const ssize_t written = ::write(says[1], text.data(), text.size());
+    ::_exit(0);
+  }
+  ::close(says[1]);
+  std::string text;
+  std::array<char, 512> part{};
+  for (ssize_t got = 0; (got = ::read(says[0], part.data(), part.size())) > 0;)
+    text.append(part.data(), static_cast<std::size_t>(got));
+  ::close(says[0]);
+  ::waitpid(pid, nullptr, 0);
+  return text;
+}
+
+TEST_F(Behaviour, AServiceThatCannotStartSaysWhy) {
+  driver::ServiceOptions options;
+  options.interfaces = {{.name = NetnsPair::interface(Side::kB), .netns = pair_->name(Side::kB)}};
+  options.socket_path = service_->socket_path();
+  const auto talk = open();
+  to_engine(*talk);
+  const std::string twice = start_error(options);
+  EXPECT_NE(twice.find(service_->socket_path()), std::string::npos) << twice;
+  options.socket_path += ".other";
+  const std::string taken = start_error(options);  // another service has that interface
+  EXPECT_NE(taken.find(NetnsPair::interface(Side::kB)), std::string::npos) << taken;
+  options.interfaces[0].name = "ts-none9";
+  const std::string missing = start_error(options);
+  EXPECT_NE(missing.find("ts-none9"), std::string::npos) << missing;
+  options.interfaces[0].netns = "ts-no-such-netns";
+  const std::string nowhere = start_error(options);
+  EXPECT_NE(nowhere.find("ts-no-such-netns"), std::string::npos) << nowhere;
+  // The one that runs is unharmed.
+  talk->exchange(20000);
+  to_kernel(*talk);
+  talk->exchange(20000);
+}
+
+// A hostile program beside an honest one, both with a connection in the engine.
+class Hostile : public Behaviour {
+ protected:
+  void SetUp() override {
+    Behaviour::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
+    auto connected = RawApplication::connect(service_->socket_path(), "hostile");
+    ASSERT_TRUE(connected.has_value());
+    hostile_ = std::move(*connected);
+    honest_ = open();
+    theirs_ = open(false, Opening::kPassive, hostile_.get());
+    to_engine(*honest_);
+    to_engine(*theirs_);
+    honest_->exchange(3000);
+    theirs_->exchange(3000);
+  }
+
+  // The session is over; the hostile program's connection lives on in the kernel, its peer is served there; the honest
+  // one has noticed nothing.
+  void expect_only_the_hostile_ended() {
+    EXPECT_TRUE(eventually([&] { return hostile_->is_ended(); })) << "the session goes on";
+    EXPECT_TRUE(eventually([&] { return theirs_->served->owner() == Owner::kFree; }));
+    EXPECT_EQ(service_->counter("broken_sessions"), 1U);
+    EXPECT_EQ(service_->ask("stats")["sessions"], 1);
+    EXPECT_EQ(service_->ask("stats")["engine_connections"], 1);
+    EXPECT_EQ(steered_flows(), 1U);
+    for (const auto& [from, to] : {std::pair(theirs_->peer.get(), theirs_->served->fd()),
+                                   std::pair(theirs_->served->fd(), theirs_->peer.get())}) {
+      ASSERT_EQ(::send(from, "alive", 5, MSG_NOSIGNAL), 5);
+      EXPECT_TRUE(eventually([&] { return look(to) == Seen::kBytes; }));
+    }
+    EXPECT_EQ(line(*honest_)["stack"], "engine");
+    honest_->exchange(30000);
+    to_kernel(*honest_);
+    honest_->exchange(30000);
+    expect_no_reset();
+  }
+
+  template <typename Message>
+  static Message message(ipc::MessageType type) {
+    Message made{};
+    made.head = {.type = type, .size_bytes = sizeof(made)};
+    return made;
+  }
+
+  std::unique_ptr<RawApplication> hostile_;
+  std::unique_ptr<Talk> honest_;
+  std::unique_ptr<Talk> theirs_;
+};
+
+TEST_F(Hostile, MessageOfAWrongSize) {
+  auto close = message<ipc::Close>(ipc::MessageType::kClose);
+  close.head.size_bytes = 4096;
+  ASSERT_TRUE(hostile_->post(close).has_value());
+  expect_only_the_hostile_ended();
+}
+
+TEST_F(Hostile, MessageCutShort) {
+  ASSERT_TRUE(hostile_->post(std::uint32_t{3}).has_value());
+  expect_only_the_hostile_ended();
+}
+
+TEST_F(Hostile, MessageOfAnUnknownType) {
+  ASSERT_TRUE(hostile_->post(message<ipc::Close>(static_cast<ipc::MessageType>(999))).has_value());
+  expect_only_the_hostile_ended();
+}
+
+TEST_F(Hostile, MessageWithAWrongTag) {
+  auto upload = message<ipc::Upload>(ipc::MessageType::kUpload);
+  upload.slot = theirs_->served->slot_index();
+  upload.tag = theirs_->served->tag() + 1;
+  ASSERT_TRUE(hostile_->post(upload).has_value());
+  expect_only_the_hostile_ended();
+}
+
+// Slots are numbered per session: the honest one's slot 1 is none of the hostile one's.
+TEST_F(Hostile, MessageForAnothersSlot) {
+  const auto second = open();
+  to_engine(*second);
+  auto close = message<ipc::Close>(ipc::MessageType::kClose);
+  close.slot = second->served->slot_index();
+  close.tag = second->served->tag();
+  ASSERT_NE(close.slot, theirs_->served->slot_index());
+  ASSERT_TRUE(hostile_->post(close).has_value());
+  EXPECT_TRUE(eventually([&] { return hostile_->is_ended(); }));
+  EXPECT_EQ(line(*second)["stack"], "engine");
+  second->exchange(5000);
+  to_kernel(*second);
+  expect_only_the_hostile_ended();
+}
+
+TEST_F(Hostile, RegistrationWithoutADescriptor) {
+  auto registration = message<ipc::Register>(ipc::MessageType::kRegister);
+  registration.slot = 100;
+  ASSERT_TRUE(hostile_->post(registration).has_value());
+  expect_only_the_hostile_ended();
+}
+
+TEST_F(Hostile, RegistrationOfASlotThatDoesNotExist) {
+  auto registration = message<ipc::Register>(ipc::MessageType::kRegister);
+  registration.slot = 0xffffffff;
+  const int fd = theirs_->served->fd();
+  ASSERT_TRUE(hostile_->post(registration, {&fd, 1}).has_value());
+  expect_only_the_hostile_ended();
+}
+
+struct BadEntry {
+  const char* name;
+  void (*spoil)(ipc::SubmitEntry& entry, const ipc::ArenaGeometry& geometry);
+};
+
+class HostileRing : public Hostile, public ::testing::WithParamInterface<BadEntry> {};
+
+TEST_P(HostileRing, EntryEndsTheSession) {
+  const ipc::ConnSlot& slot = theirs_->served->slot();
+  ipc::SubmitEntry entry{};
+  entry.op = ipc::SubmitOp::kSend;
+  entry.slot = theirs_->served->slot_index();
+  entry.hw_conn_id = slot.hw_conn_id.load();
+  entry.length = 100;
+  GetParam().spoil(entry, hostile_->arena().geometry());
+  hostile_->submit(slot.ring.load(), entry);
+  expect_only_the_hostile_ended();
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Entries, HostileRing,
+    ::testing::Values(
+        BadEntry{"Op", [](auto& entry, const auto&) { entry.op = static_cast<ipc::SubmitOp>(77); }},
+        BadEntry{"IdOfNobody", [](auto& entry, const auto&) { entry.hw_conn_id += 1; }},
+        BadEntry{"IdOfAnotherLane", [](auto& entry, const auto&) { entry.hw_conn_id |= std::uint64_t{0xff} << 56; }},
+        BadEntry{"ChunkOfTheEngine", [](auto& entry, const auto& geometry) { entry.chunk = geometry.tx_chunk_count; }},
+        BadEntry{"ChunkBeyondAll", [](auto& entry, const auto& geometry) { entry.chunk = geometry.chunk_count + 5; }},
+        BadEntry{"Offset", [](auto& entry, const auto& geometry) { entry.offset = geometry.chunk_bytes; }},
+        BadEntry{"OffsetThatWraps", [](auto& entry, const auto&) { entry.offset = 0xffffffff; }},
+        BadEntry{"Length", [](auto& entry, const auto& geometry) { entry.length = geometry.chunk_bytes + 1; }}),
+    [](const auto& entry) { return entry.param.name; });
+
+}  // namespace
+}  // namespace twinstack::testing
