@@ -3,10 +3,11 @@
  * that Linux asks for; between the two calls the connection is held, so they hardly ever run.
  *
  * Carries the few kernel types that it touches (CO-RE): no vmlinux.h. */
+#include <linux/bpf.h>
+
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include <linux/bpf.h>
 
 #include "bpf/shared.h"
 

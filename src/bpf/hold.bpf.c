@@ -1,8 +1,9 @@
 /* For tests: a stand-in for the steering map's `hold` at the ingress of an interface (tc). While `hold_on`, frames go
  * into the ring instead of the kernel's receive path; the test gives them to the kernel later, in order. */
-#include <bpf/bpf_helpers.h>
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
+
+#include <bpf/bpf_helpers.h>
 
 #include "bpf/shared.h"
 

@@ -4,12 +4,13 @@
  *
  * A record has a head and up to 64 KB behind it, and bpf_ringbuf_reserve() takes constant sizes only (dynptr needs
  * Linux 5.19), so records come in four size classes; the head says what is used. */
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
 
 #include "bpf/shared.h"
 

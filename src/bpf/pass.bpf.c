@@ -3,8 +3,9 @@
  * that one system call can carry many different frames, each run takes the next frame of a map that user space has
  * filled. With an empty list the input passes as it is.
  */
-#include <bpf/bpf_helpers.h>
 #include <linux/bpf.h>
+
+#include <bpf/bpf_helpers.h>
 
 #include "bpf/shared.h"
 

@@ -9,14 +9,15 @@
  * headers, truncated packets, a steered flow on a queue without a socket. The late-packet filter on the kernel socket
  * catches what belongs to an offloaded connection all the same.
  */
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/tcp.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
 
 #include "bpf/shared.h"
 

@@ -210,7 +210,7 @@ TEST_F(LaneControl, AReleaseGivesBackChunksPiecesSlotAndFlow) {
     peer.seq = Seq(kPeer);
     peer.ack = Seq(kOur);
   }
-  EXPECT_EQ(program.wrong_bytes, 0U);
+  EXPECT_EQ(program.wrong_pieces, 0U);
   EXPECT_EQ(box.lane.take_stray().size(), 0U);
 }
 
@@ -287,7 +287,7 @@ TEST_F(LaneHeld, PacketsDuringAMoveWaitAndAreProcessedOnceInOrder) {
   program.pump();
   EXPECT_EQ(conn.unread_bytes, 5000U);
   EXPECT_EQ(program.read(conn), 5000U);
-  EXPECT_EQ(program.wrong_bytes, 0U);
+  EXPECT_EQ(program.wrong_pieces, 0U);
   poll();
   EXPECT_EQ(box.record(id()).counters.segs_in, 50U);
   EXPECT_EQ(box.lane.free_chunks(kSession), 256U);
@@ -307,7 +307,7 @@ TEST_F(LaneHeld, LatePacketsOfTheFilterGoBeforeThoseOfTheLink) {
   conn.hw = reserved.id.raw();
   program.pump();
   EXPECT_EQ(program.read(conn), 200U);
-  EXPECT_EQ(program.wrong_bytes, 0U);
+  EXPECT_EQ(program.wrong_pieces, 0U);
   EXPECT_EQ(box.record(id()).counters.out_of_order, 0U);
 }
 
@@ -385,7 +385,7 @@ TEST_F(LaneHeld, ASuperPacketInManyPartsStaysOnePacket) {
   ASSERT_EQ(other.call({.op = CommandOp::kActivate, .id = id()}).status, Status::kOk);
   program.pump();
   EXPECT_EQ(program.read(conn), 60'000U);
-  EXPECT_EQ(program.wrong_bytes, 0U);
+  EXPECT_EQ(program.wrong_pieces, 0U);
   EXPECT_EQ(other.record(id()).counters.segs_in, 1U);
 }
 
@@ -401,7 +401,7 @@ TEST_F(LaneHeld, HeldPacketsAreBoundedAndWholeWhenMemoryEnds) {
   ASSERT_EQ(status({.op = CommandOp::kActivate, .id = id()}), Status::kOk);
   program.pump();
   program.read(conn);
-  EXPECT_EQ(program.wrong_bytes, 0U);
+  EXPECT_EQ(program.wrong_pieces, 0U);
 }
 
 // What was reported by SACK and cannot travel becomes packets again.

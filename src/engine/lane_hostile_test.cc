@@ -55,7 +55,7 @@ class LaneHostile : public LaneFixture {
       peer.send({});
       poll();
     }
-    EXPECT_EQ(program.wrong_bytes, 0U);
+    EXPECT_EQ(program.wrong_pieces, 0U);
   }
   // Bytes of the peer of the bad session's connection.
   void feed(std::size_t count) {

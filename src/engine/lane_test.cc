@@ -35,7 +35,7 @@ TEST_F(LaneTest, ReceivedBytesReachTheProgramAndAreAcknowledged) {
   const auto segments = got();
   ASSERT_FALSE(segments.empty());
   EXPECT_EQ(segments.back().segment.ack, Seq(kPeer + 1000));
-  EXPECT_EQ(program.wrong_bytes, 0U);
+  EXPECT_EQ(program.wrong_pieces, 0U);
   EXPECT_EQ(program.arena().slot(5).rx_posted_bytes.load(), 1000U);
 }
 
@@ -60,7 +60,7 @@ TEST_F(LaneTest, UnreadBytesOfTheKernelAreReadFirst) {
   peer.send(peer_bytes(1400));
   poll();
   EXPECT_EQ(program.read(conn), 11'400U);
-  EXPECT_EQ(program.wrong_bytes, 0U);
+  EXPECT_EQ(program.wrong_pieces, 0U);
 }
 
 TEST_F(LaneTest, UnreadBytesCountAgainstTheWindow) {
@@ -142,7 +142,7 @@ TEST_F(LaneTest, AnIdleConnectionOwnsNoChunkAndNoPiece) {
   program.read(conn);
   poll();
   program.pump();
-  EXPECT_EQ(program.wrong_bytes, 0U);
+  EXPECT_EQ(program.wrong_pieces, 0U);
   EXPECT_EQ(conn.unread_bytes, 0U);
   EXPECT_EQ(box.lane.free_chunks(kSession), 256U);
   EXPECT_EQ(box.lane.free_pieces(), pieces);
@@ -331,7 +331,7 @@ TEST_F(LaneTest, AProgramThatDoesNotReadClosesTheWindowAndOpensItAgain) {
   const auto segments = got();
   ASSERT_FALSE(segments.empty()) << "window update";
   EXPECT_GE(segments.back().segment.window << 7, 64 << 10);
-  EXPECT_EQ(program.wrong_bytes, 0U);
+  EXPECT_EQ(program.wrong_pieces, 0U);
 }
 
 TEST_F(LaneTest, AClosedWindowOfThePeerIsProbedAndHoldsTheProgramBack) {
@@ -394,7 +394,7 @@ TEST_F(LaneTest, OutOfChunksThePeerSendsAgain) {
   poll();
   poor.pump();
   EXPECT_GE(poor.read(mine), 1000U);
-  EXPECT_EQ(poor.wrong_bytes, 0U);
+  EXPECT_EQ(poor.wrong_pieces, 0U);
 }
 
 // The program does not look into its completion ring: nothing is lost, nothing breaks, the peer sends again.
@@ -426,7 +426,7 @@ TEST_F(LaneTest, AFullCompletionRingDropsAndRecovers) {
     slow.read(mine);
   }
   EXPECT_EQ(mine.received, 3000U);
-  EXPECT_EQ(slow.wrong_bytes, 0U);
+  EXPECT_EQ(slow.wrong_pieces, 0U);
 }
 
 // ---- What is no packet of ours.

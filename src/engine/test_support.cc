@@ -35,15 +35,21 @@ std::uint32_t lay_out(const Program& program, const Command& command, std::uint3
 
 }  // namespace
 
-std::byte stream_byte(std::uint32_t key, std::uint64_t position) noexcept {
-  std::uint64_t x = (position >> 3) * 0x9e3779b97f4a7c15U + key * 0xbf58476d1ce4e5b9U;
-  x ^= x >> 29;
-  return static_cast<std::byte>(x >> ((position & 7) * 8));
+void fill_stream(std::uint32_t key, std::uint64_t position, std::span<std::byte> out) noexcept {
+  while (!out.empty()) {
+    std::uint64_t word = (position >> 3) * 0x9e3779b97f4a7c15U + key * 0xbf58476d1ce4e5b9U;
+    word ^= word >> 29;
+    const std::size_t skip = position & 7;
+    const std::size_t here = std::min(8 - skip, out.size());
+    std::memcpy(out.data(), reinterpret_cast<const std::byte*>(&word) + skip, here);
+    out = out.subspan(here);
+    position += here;
+  }
 }
 
 std::vector<std::byte> stream_bytes(std::uint32_t key, std::uint64_t position, std::size_t count) {
   std::vector<std::byte> bytes(count);
-  for (std::size_t i = 0; i < count; ++i) bytes[i] = stream_byte(key, position + i);
+  fill_stream(key, position, bytes);
   return bytes;
 }
 
@@ -161,7 +167,7 @@ std::uint32_t Program::write(ProgramConn& conn, std::uint32_t bytes, std::uint32
     const std::uint32_t room = arena_.geometry().chunk_bytes - conn.tx_fill;
     const std::uint32_t here = std::min({room, bytes - done, limit - static_cast<std::uint32_t>(out), piece});
     const auto data = arena_.chunk(conn.tx_chunk).subspan(conn.tx_fill, here);
-    for (std::uint32_t i = 0; i < here; ++i) data[i] = stream_byte(conn.send_key, conn.written + i);
+    fill_stream(conn.send_key, conn.written, data);
     submit(conn.ring, send_entry(conn.hw, conn.tx_chunk, conn.tx_fill, here));
     conn.in_flight.push_back({conn.tx_chunk, here});
     conn.tx_fill += here;
@@ -226,8 +232,9 @@ std::uint64_t Program::read(ProgramConn& conn, std::uint64_t bytes) {
     ipc::CompleteEntry& entry = conn.unread.front();
     const auto here = static_cast<std::uint32_t>(std::min<std::uint64_t>(entry.length, bytes - done));
     const auto data = arena_.chunk(entry.chunk).subspan(entry.offset, here);
-    for (std::uint32_t i = 0; i < here; ++i)
-      if (data[i] != stream_byte(conn.receive_key, conn.received + i)) ++wrong_bytes;
+    expected_.resize(here);
+    fill_stream(conn.receive_key, conn.received, expected_);
+    if (std::memcmp(expected_.data(), data.data(), here) != 0) ++wrong_pieces;
     submit(conn.ring, return_entry(entry.hw_conn_id, entry.chunk, here));
     conn.received += here;
     conn.unread_bytes -= here;

@@ -25,8 +25,8 @@ namespace twinstack::engine::test {
 inline constexpr Time kStart = Time(std::chrono::hours(1));
 inline constexpr std::uint32_t kSession = 3;
 
-// Byte `position` of the stream with `key`; never repeats within a chunk's length.
-[[nodiscard]] std::byte stream_byte(std::uint32_t key, std::uint64_t position) noexcept;
+// The stream with `key` from byte `position` on; never repeats within a chunk's length.
+void fill_stream(std::uint32_t key, std::uint64_t position, std::span<std::byte> out) noexcept;
 [[nodiscard]] std::vector<std::byte> stream_bytes(std::uint32_t key, std::uint64_t position, std::size_t count);
 
 [[nodiscard]] ipc::ArenaConfig small_arena();
@@ -91,7 +91,7 @@ class Program {
   [[nodiscard]] ipc::CompleteConsumer& completions(std::uint32_t ring) { return complete_[ring]; }
   [[nodiscard]] ipc::SubmitProducer& submissions(std::uint32_t ring) { return submit_[ring]; }
 
-  std::uint64_t wrong_bytes = 0;               // that were not the stream's
+  std::uint64_t wrong_pieces = 0;  // whose bytes were not the stream's
   std::uint64_t bad_completions = 0;           // of no connection, or out of bounds
   std::map<std::uint32_t, ProgramConn> conns;  // by slot
 
@@ -104,6 +104,7 @@ class Program {
   std::vector<ipc::SubmitProducer> submit_;
   std::vector<ipc::CompleteConsumer> complete_;
   std::vector<std::uint32_t> free_chunks_;
+  std::vector<std::byte> expected_;
 };
 
 // One lane with its memory, the driver's end of its control queue, and the clock that both use.

@@ -277,7 +277,7 @@ TEST_F(OffloadTest, ParkGivesBytesThatTheKernelTookLateToTheEngine) {
   hosts.settle();
   hosts.program_reads();
   EXPECT_EQ(hosts.mine.received, hosts.theirs.written + 50'000);
-  EXPECT_EQ(hosts.program.wrong_bytes, 0U);
+  EXPECT_EQ(hosts.program.wrong_pieces, 0U);
   hosts.settle();
   EXPECT_EQ(hosts.lane->lane.free_chunks(hosts.program.session()), 256U);
 }

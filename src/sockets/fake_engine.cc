@@ -1,4 +1,6 @@
 // The engine's and the mover's part of FakeService: owners, rings, the relay.
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -29,6 +31,11 @@ void FakeService::linger_in_move() {
 }
 
 bool FakeService::offload(Connection& c) {
+  // The engine carries ESTABLISHED only.
+  tcp_info info{};
+  socklen_t length = sizeof(info);
+  if (::getsockopt(c.fd.get(), IPPROTO_TCP, TCP_INFO, &info, &length) != 0 || info.tcpi_state != TCP_ESTABLISHED)
+    return false;
   if (c.engine || c.stay || c.closing || c.wants_upload) return false;
   ipc::ConnSlot& slot = c.session->arena->slot(c.slot);
   ipc::OwnerGate gate(slot);

@@ -19,7 +19,7 @@
 // The layer closes descriptors by system calls that the sanitizer does not see; it then takes a number that is used
 // again for a race.
 extern "C" const char* __tsan_default_suppressions();  // NOLINT(bugprone-reserved-identifier)
-const char* __tsan_default_suppressions() { return "race_top:^socket$\nrace_top:^recvmsg$\nrace_top:^accept4$\n"; }
+const char* __tsan_default_suppressions() { return "race:twinstack::ipc::receive_message\n"; }
 #endif
 #endif
 
