@@ -91,7 +91,7 @@ class Program {
   [[nodiscard]] ipc::CompleteConsumer& completions(std::uint32_t ring) { return complete_[ring]; }
   [[nodiscard]] ipc::SubmitProducer& submissions(std::uint32_t ring) { return submit_[ring]; }
 
-  std::uint64_t wrong_pieces = 0;  // whose bytes were not the stream's
+  std::uint64_t wrong_pieces = 0;              // whose bytes were not the stream's
   std::uint64_t bad_completions = 0;           // of no connection, or out of bounds
   std::map<std::uint32_t, ProgramConn> conns;  // by slot
 

@@ -141,14 +141,14 @@ void bind(Function*& entry, const char* name) noexcept {
 
 }  // namespace
 
-#define TS_REAL_CALLS(X)                                                                                               \
-  X(read)                                                                                                              \
-  X(readv)                                                                                                             \
-  X(recv)                                                                                                              \
-  X(recvfrom) X(recvmsg) X(recvmmsg) X(write) X(writev) X(send) X(sendto) X(sendmsg) X(sendmmsg) X(sendfile) X(splice) \
-      X(close) X(close_range) X(shutdown) X(accept) X(accept4) X(connect) X(poll) X(ppoll) X(select) X(pselect)        \
-          X(epoll_create1) X(epoll_ctl) X(epoll_wait) X(epoll_pwait) X(fcntl) X(ioctl) X(setsockopt) X(getsockopt)     \
-              X(getsockname) X(getpeername) X(dup) X(dup2) X(dup3)
+// clang-format off: the formatter never comes to rest on a list like this
+#define TS_REAL_CALLS(X) \
+  X(read) X(readv) X(recv) X(recvfrom) X(recvmsg) X(recvmmsg) X(write) X(writev) X(send) X(sendto) \
+  X(sendmsg) X(sendmmsg) X(sendfile) X(splice) X(close) X(close_range) X(shutdown) X(accept) \
+  X(accept4) X(connect) X(poll) X(ppoll) X(select) X(pselect) X(epoll_create1) X(epoll_ctl) \
+  X(epoll_wait) X(epoll_pwait) X(fcntl) X(ioctl) X(setsockopt) X(getsockopt) X(getsockname) \
+  X(getpeername) X(dup) X(dup2) X(dup3)
+// clang-format on
 
 #define TS_RAW_ENTRY(name) .name = raw_##name,
 constinit RealCalls g_real = {TS_REAL_CALLS(TS_RAW_ENTRY)};
