@@ -110,7 +110,7 @@ struct Pair {
   void settle() {
     for (int i = 0; i < 8; ++i) {
       world.now += std::chrono::milliseconds(50);
-      while (world.a->lane.poll(world.now) | world.b->lane.poll(world.now)) {
+      while (world.a->lane.poll(world.now) || world.b->lane.poll(world.now)) {
       }
     }
   }
