@@ -34,7 +34,8 @@ def run_case(bed, service, args, family, server_args, client_args):
     watch = testbed.PeerWatch(bed)
     by_time = [] if "--bytes-up" in client_args else ["-d", args.duration]
     pair = StreamPair(bed, service, family, server_args, [*client_args, *by_time])
-    with Moves(service, args.interval_ms, args.duration + 30) as moves:
+    with Moves(service, args.interval_ms, args.duration + 30,
+               need_moves=args.duration >= 5) as moves:
         pair.start_client()
         ours, theirs = pair.check(args.duration + 40)
     watch.stop().check()
