@@ -21,8 +21,8 @@ class Moves:
     Fails the case if the mover failed, or if the service was active and nothing was moved.
     """
 
-    # need_moves: off for bulk cases of a second or two: a connection whose queues stand over the limits of a move all that
-    # time is rightly refused.
+    # need_moves: off for bulk cases of a second or two: a connection whose queues stand over the
+    # limits of a move all that time is rightly refused.
     def __init__(self, service, interval_ms, duration_s, need_moves=True):
         self._service = service
         self._interval_ms = interval_ms
