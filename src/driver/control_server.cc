@@ -171,7 +171,7 @@ class ControlServer::Impl {
   Result<> watch(int fd, std::uint64_t id);
   void accept_clients();
   bool accept_client();
-  void turn_away(UniqueFd socket);
+  static void turn_away(UniqueFd socket);
   [[nodiscard]] bool has_room_for(uid_t uid) const;
   void on_client_event(std::uint64_t id, std::uint32_t events);
   void read_from(Client& client);

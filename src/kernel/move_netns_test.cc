@@ -27,6 +27,10 @@ TEST_P(MoveStreamTest, StreamSurvivesManyRoundTrips) {
   Mover mover(*bench_);
   make(mover, GetParam().family, GetParam().passive);
   const int socket = ours();
+  // Queues of some hundred KB: left alone they grow to megabytes, and copying them is all that the test would do.
+  const int buffer_bytes = 300'000;
+  ASSERT_EQ(::setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &buffer_bytes, sizeof buffer_bytes), 0);
+  ASSERT_EQ(::setsockopt(socket, SOL_SOCKET, SO_RCVBUF, &buffer_bytes, sizeof buffer_bytes), 0);
   PatternEnd end(socket, 0, 1);
   Peer peer(std::move(connection_.theirs), ~std::uint64_t{0}, 24U << 10);
   const std::uint64_t resets_before = resets();
