@@ -42,6 +42,7 @@ class Fuzzed {
     state.options = static_cast<std::uint16_t>(input_.below(32));
     state.snd_wscale = static_cast<std::uint8_t>(input_.below(15));
     state.rcv_wscale = static_cast<std::uint8_t>(input_.below(15));
+    state.rcv_wnd = std::min(state.rcv_wnd, 65535U << state.rcv_wscale);  // no header could have offered more
     state.flags = static_cast<std::uint16_t>(input_.below(8));
     state.cwnd_segments = input_.below(64);
     state.ssthresh_segments = input_.below(64);
