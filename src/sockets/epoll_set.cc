@@ -175,13 +175,15 @@ bool EpollSet::activate(int epfd, Session* session) noexcept {
   if (!own_fd_) {
     own_fd_.reset(move_away(static_cast<int>(::syscall(SYS_fcntl, epfd, F_DUPFD_CLOEXEC, 0))));
     wake_event_.reset(move_away(static_cast<int>(::syscall(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK))));
+    if (!own_fd_ || !wake_event_) return false;
+    hide(own_fd_.get());
+    hide(wake_event_.get());
+    // Before the first cookie is registered: a thread that sleeps passively must know what it gets.
+    active_.store(true, std::memory_order_seq_cst);
     epoll_event event{};
     event.events = EPOLLIN;
     event.data.u64 = cookie(kWakeCookie, 0);
-    if (!own_fd_ || !wake_event_ || real().epoll_ctl(own_fd_.get(), EPOLL_CTL_ADD, wake_event_.get(), &event) != 0)
-      return false;
-    hide(own_fd_.get());
-    hide(wake_event_.get());
+    if (real().epoll_ctl(own_fd_.get(), EPOLL_CTL_ADD, wake_event_.get(), &event) != 0) return false;
   }
   if (session != nullptr && !sessions_seen_.test(session->number())) {
     sessions_seen_.set(session->number());
@@ -195,7 +197,6 @@ bool EpollSet::activate(int epfd, Session* session) noexcept {
     for (RingPort& ring : session->rings()) add(ring.event.get(), EPOLLIN | EPOLLET, kRingCookie);
     add(session->socket(), EPOLLRDHUP | EPOLLET, kServiceCookie);
   }
-  active_.store(true, std::memory_order_seq_cst);
   if (passive_sleepers_.load(std::memory_order_seq_cst) != 0) signal();
   return true;
 }
