@@ -36,6 +36,8 @@ struct Reader {
   [[nodiscard]] Outcome from_queue() const noexcept;
   [[nodiscard]] Outcome from_inherited() const noexcept TS_REQUIRES(sonode.rx_mutex);
   [[nodiscard]] Outcome from_kernel() const noexcept;
+  // Of what the engine posted. (In a forked child the counters are the parent's.)
+  [[nodiscard]] bool has_read_all() const noexcept;
   [[nodiscard]] Outcome attempt() const noexcept;
   void consume(std::uint32_t chunk, RxNode& node, std::uint32_t bytes, bool urgent) const noexcept
       TS_REQUIRES(sonode.rx_mutex);
@@ -124,33 +126,27 @@ Outcome Reader::from_kernel() const noexcept {
   return outcome_of(result);
 }
 
+bool Reader::has_read_all() const noexcept {
+  return sonode.session->is_inherited() || sonode.slot->rx_posted_bytes.load(std::memory_order_acquire) ==
+                                               sonode.slot->rx_read_bytes.load(std::memory_order_acquire);
+}
+
 Outcome Reader::attempt() const noexcept {
   if (sonode.rx_queued_bytes.load(std::memory_order_acquire) == 0) sonode.session->drain();
   const Outcome queued = from_queue();
   if (!would_block(queued)) return queued;
   const GateScope gate(sonode);
-  switch (gate.access()) {
-    case Access::kEngine:
-      return fail(Failure::kWouldBlock);
-    case Access::kAborted:
-      return fail(Failure::kAborted);
-    case Access::kClosed:
-      return fail(Failure::kBadDescriptor);
-    case Access::kPlain:
-    case Access::kKernel:
-      break;
-  }
-  // What the engine received before the connection came back is older than anything in the kernel.
-  const auto all_read = [this] {
-    return sonode.session->is_inherited() || sonode.slot->rx_posted_bytes.load(std::memory_order_acquire) ==
-                                                 sonode.slot->rx_read_bytes.load(std::memory_order_acquire);
-  };
-  if (!all_read()) {
+  const Access access = gate.access();
+  if (access == Access::kAborted) return fail(Failure::kAborted);
+  if (access == Access::kClosed) return fail(Failure::kBadDescriptor);
+  // The connection may have moved since we looked. What the engine received before it came back is older than anything
+  // in the kernel; what the kernel had received before it left is in the rings.
+  if (!has_read_all()) {
     sonode.session->drain();
     const Outcome late = from_queue();
-    if (!would_block(late)) return late;
-    if (gate.access() == Access::kKernel && !all_read()) return late;
+    if (!would_block(late) || (access == Access::kKernel && !has_read_all())) return late;
   }
+  if (access == Access::kEngine) return fail(Failure::kWouldBlock);
   return from_kernel();
 }
 
