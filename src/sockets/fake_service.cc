@@ -260,17 +260,19 @@ void FakeService::on_message(Session& session) {
     case ipc::MessageType::kClose: {
       const auto message = message_as<ipc::Close>(bytes.data());
       ++counters_.closed;
-      if (Connection* connection = find(message.slot, message.tag)) connection->closing = connection->stay = true;
+      Connection* connection = find(message.slot, message.tag);
+      if (connection == nullptr) return violated("a close of a connection that is not registered");
+      connection->closing = connection->stay = true;
       return;
     }
     case ipc::MessageType::kUpload: {
       const auto message = message_as<ipc::Upload>(bytes.data());
       ++counters_.uploads;
       if (message.stay != 0) ++counters_.stays;
-      if (Connection* connection = find(message.slot, message.tag)) {
-        connection->wants_upload = true;
-        connection->stay = connection->stay || message.stay != 0;
-      }
+      Connection* connection = find(message.slot, message.tag);
+      if (connection == nullptr) return violated("an upload of a connection that is not registered");
+      connection->wants_upload = true;
+      connection->stay = connection->stay || message.stay != 0;
       return;
     }
     case ipc::MessageType::kQuery:

@@ -285,6 +285,7 @@ void Session::notify_all() noexcept {
 }
 
 void Session::send_close(const Sonode& sonode) noexcept {
+  const MutexLock lock(control_mutex_);
   auto message = make_message<ipc::Close>(ipc::MessageType::kClose);
   message.slot = sonode.slot_index;
   message.tag = sonode.tag.load(std::memory_order_relaxed);
@@ -292,6 +293,12 @@ void Session::send_close(const Sonode& sonode) noexcept {
 }
 
 void Session::send_upload(const Sonode& sonode, bool stay, const char* reason) noexcept {
+  const MutexLock lock(control_mutex_);
+  if (sonode.state.load(std::memory_order_acquire) != SonodeState::kKnown) return;
+  // In a forked child: the parent may have closed it, or used its slot again.
+  if (sonode.slot->tag.load(std::memory_order_acquire) != sonode.tag.load(std::memory_order_relaxed) ||
+      sonode.owner() == ipc::Owner::kFree)
+    return;
   auto message = make_message<ipc::Upload>(ipc::MessageType::kUpload);
   message.slot = sonode.slot_index;
   message.tag = sonode.tag.load(std::memory_order_relaxed);
@@ -375,6 +382,7 @@ void Session::mark_inherited() noexcept {
   state_.store(SessionState::kInherited, std::memory_order_release);
   // Their holders do not exist in this process.
   slots_mutex_.reset_after_fork();
+  control_mutex_.reset_after_fork();
   query_mutex_.reset_after_fork();
   for (RingPort& ring : rings()) {
     ring.cq_mutex.reset_after_fork();

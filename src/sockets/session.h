@@ -77,9 +77,9 @@ class Session {
   void discard(Sonode& sonode) noexcept;
   // Drops a reference; with the last one of a closing connection its slot waits for the service to free it.
   void unref(Sonode& sonode) noexcept;
-  void send_close(const Sonode& sonode) noexcept;
+  void send_close(const Sonode& sonode) noexcept TS_EXCLUDES(control_mutex_);
   // Asks the driver to bring it back; `stay`: for ever. No wait.
-  void send_upload(const Sonode& sonode, bool stay, const char* reason) noexcept;
+  void send_upload(const Sonode& sonode, bool stay, const char* reason) noexcept TS_EXCLUDES(control_mutex_);
   // The engine's state of the connection; empty when the engine does not own it.
   [[nodiscard]] std::optional<ipc::HwConnState> query(const Sonode& sonode) noexcept;
 
@@ -160,6 +160,7 @@ class Session {
   std::uint32_t closed_first_ TS_GUARDED_BY(slots_mutex_) = 0;
   std::uint32_t closed_count_ TS_GUARDED_BY(slots_mutex_) = 0;
 
+  Mutex control_mutex_;  // no message about a connection may follow its Close: the service would call it a breach
   Mutex query_mutex_;
   std::uint32_t next_request_ TS_GUARDED_BY(query_mutex_) = 0;
 };
