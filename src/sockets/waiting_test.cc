@@ -48,7 +48,8 @@ struct EpollFd {
     const int count = ts_epoll_wait(fd, &event, 1, timeout_ms);
     EXPECT_GE(count, 0) << std::strerror(errno);
     if (count <= 0) return 0;
-    EXPECT_EQ(event.data.u64, data);
+    const std::uint64_t got = event.data.u64;  // a copy: the struct is packed
+    EXPECT_EQ(got, data);
     return event.events;
   }
 
