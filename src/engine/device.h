@@ -39,6 +39,7 @@ enum class CommandOp : std::uint32_t {
   kSetHop = 14,    // next hop `hop_index` is now `hop`
   kNotify = 15,    // completion entry kOwnerChanged for session/slot/tag through `ring`
   kSetHopOf = 16,  // connection `id` uses `hop_index` from now on
+  kSilent = 17,    // the stack that `id` came from sends no more; it has sent up to `min.snd_nxt`. Reply: state
 };
 
 struct NextHop {

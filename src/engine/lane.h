@@ -104,6 +104,7 @@ class Lane {
   Reply sweep(const Command& command, Time now);
   Reply release(const Command& command);
   Reply query(const Command& command, Time now);
+  Reply silent(const Command& command, Time now);
   Reply notify(const Command& command);
   Reply set_hop_of(const Command& command);
   void set_hop(const Command& command);

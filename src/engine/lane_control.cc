@@ -62,6 +62,8 @@ Reply Lane::carry_out(const Command& command, Time now) {
       return query(command, now);
     case CommandOp::kSetHopOf:
       return set_hop_of(command);
+    case CommandOp::kSilent:
+      return silent(command, now);
     default:
       return refuse(Status::kBadArgument);
   }
@@ -166,6 +168,7 @@ Reply Lane::install(const Command& command, Time now) {
     return refuse(Status::kNoChunk);
   if (!tcp::install(conn.tcb, command.min, now).has_value()) return refuse(Status::kUnsupported);
   conn.flags |= kInstalled;
+  tcp::other_stack_may_send(conn.tcb);
   conn.send_queue = PieceList{};
   conn.send_head_skip = 0;
   conn.cursor_piece = kNone;
@@ -181,7 +184,9 @@ Reply Lane::install(const Command& command, Time now) {
   // (tcp_adv_win_scale 1), or what it has offered already.
   const std::uint32_t offered =
       command.min.rcv_wnd - std::min(command.min.rcv_wnd, command.min.rcv_nxt - command.min.rcv_wup);
-  record.rcv_buf_bytes = std::max(command.min.rcv_buf_bytes / 2, offered + command.unread_bytes);
+  // And a full segment in any case: a window under that is not offered at all (RFC 9293 3.8.6.2.2).
+  record.rcv_buf_bytes =
+      std::max({command.min.rcv_buf_bytes / 2, offered + command.unread_bytes, std::uint32_t{command.min.mss}});
   record.snd_buf_bytes = kInitialSendBuffer;
   bound_mss(index);
   queue_unread(index, command);
@@ -362,6 +367,14 @@ Reply Lane::query(const Command& command, Time now) {
   reply.id = command.id;
   fill_state(index, now, reply.state);
   return reply;
+}
+
+Reply Lane::silent(const Command& command, Time now) {
+  const std::uint32_t index = resolve(command.id);
+  if ((conns_[index].flags & kInstalled) == 0) return refuse(Status::kBadState);
+  tcp::other_stack_silent(conns_[index].tcb, Seq(command.min.snd_nxt), now);
+  want_transmit(index);  // arms the timer
+  return query(command, now);
 }
 
 Reply Lane::notify(const Command& command) {

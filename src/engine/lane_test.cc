@@ -71,7 +71,19 @@ TEST_F(LaneTest, UnreadBytesCountAgainstTheWindow) {
   start(moved);
   const auto segments = got();
   ASSERT_EQ(segments.size(), 1U);
-  EXPECT_EQ(segments[0].segment.window << 7, (30'000 - 20'000) / 128 * 128);
+  EXPECT_EQ(segments[0].segment.window << 7, (30'000 - 20'000 + 127) / 128 * 128);
+}
+
+// SO_RCVBUF at its least, and a scale that the whole buffer is less than a unit of: the peer may send all the same.
+TEST_F(LaneTest, ATinyReceiveBufferStillOffersAWindow) {
+  Moved moved = idle();
+  moved.min.rcv_wnd = 0;
+  moved.min.rcv_buf_bytes = 2304;
+  moved.min.rcv_wscale = 14;
+  start(moved);
+  const auto segments = got();
+  ASSERT_EQ(segments.size(), 1U);
+  EXPECT_EQ(segments[0].segment.window, 1U);
 }
 
 TEST_F(LaneTest, UnackedAndUnsentBytesOfTheKernelGoOn) {

@@ -28,12 +28,12 @@ const char* to_string(UploadStep step) noexcept {
   switch (step) {
     case UploadStep::kOwn:
       return "own";
+    case UploadStep::kPark:
+      return "park";
     case UploadStep::kHold:
       return "hold";
     case UploadStep::kExtract:
       return "extract";
-    case UploadStep::kPark:
-      return "park";
     case UploadStep::kRestore:
       return "restore";
     case UploadStep::kRelease:

@@ -39,7 +39,7 @@ struct Connection {
 
 // The ordered steps, by name; failures are injected and reported by these.
 enum class OffloadStep : std::uint8_t { kReserve, kOwn, kCheck, kFilter, kSteer, kFreeze, kInstall, kCommit };
-enum class UploadStep : std::uint8_t { kOwn, kHold, kExtract, kPark, kRestore, kRelease, kCommit };
+enum class UploadStep : std::uint8_t { kOwn, kPark, kHold, kExtract, kRestore, kRelease, kCommit };
 [[nodiscard]] const char* to_string(OffloadStep step) noexcept;
 [[nodiscard]] const char* to_string(UploadStep step) noexcept;
 

@@ -217,20 +217,20 @@ Result<MoveReport> offload(Connection& conn, MoveTools& tools) {
 
 namespace {
 
-// Gives bytes that the kernel acknowledged after the snapshot to the engine, as the segment that brought them.
-Result<> hand_over_late_bytes(Connection& conn, const kernel::LateBytes& late) {
+// Gives what the kernel took in after the snapshot, bytes and an acknowledgement, to the engine as a segment that could
+// have brought it. `known`: the engine's state.
+Result<> hand_over_late(Connection& conn, const kernel::LateBytes& late, const tcp::MinTcp& known) {
   const FlowKey& flow = conn.kernel->flow();
   const FlowKey from_peer{
       .local = flow.remote, .remote = flow.local, .local_port = flow.remote_port, .remote_port = flow.local_port};
-  ASSIGN_OR_RETURN(const engine::Reply state, conn.port->request({.op = CommandOp::kQuery, .id = conn.hw}));
   wire::Segment segment;
   segment.seq = Seq(late.first_seq);
-  segment.ack = Seq(late.snd_una);
+  segment.ack = max(Seq(late.snd_una), Seq(known.snd_una));
   segment.flags = wire::kAck;
-  segment.window = static_cast<std::uint16_t>(state.state.min.snd_wnd >> state.state.min.snd_wscale);
-  if ((state.state.min.options & tcp::kOptTimestamps) != 0) {
+  segment.window = static_cast<std::uint16_t>(known.snd_wnd >> known.snd_wscale);
+  if ((known.options & tcp::kOptTimestamps) != 0) {
     segment.options.has_timestamps = true;
-    segment.options.ts_val = state.state.min.ts_recent;
+    segment.options.ts_val = known.ts_recent;
   }
   std::vector<std::byte> frame(wire::kMaxHeaderBytes + late.bytes.size());
   const auto payload_bytes = static_cast<std::uint32_t>(late.bytes.size());
@@ -260,15 +260,23 @@ Result<> hand_over_late_bytes(Connection& conn, const kernel::LateBytes& late) {
 
 Result<> park(Connection& conn, MoveTools& tools) {
   ASSIGN_OR_RETURN(const kernel::LateBytes late, conn.kernel->park(tools.receive_room));
-  if (late.bytes.empty()) return {};
+  Command silent{.op = CommandOp::kSilent, .id = conn.hw};
+  silent.min.snd_nxt = late.snd_nxt;
+  ASSIGN_OR_RETURN(const engine::Reply reply, conn.port->request(silent));
+  const tcp::MinTcp& known = reply.state.min;
+  if (late.bytes.empty() && Seq(late.snd_una) <= Seq(known.snd_una)) return {};
   // One IP packet carries less than 64 KB.
   constexpr std::size_t kMost = 32768;
   kernel::LateBytes piece = late;
-  for (std::size_t done = 0; done < late.bytes.size(); done += kMost) {
+  std::size_t done = 0;
+  do {
     piece.first_seq = late.first_seq + static_cast<std::uint32_t>(done);
     piece.bytes = late.bytes.subspan(done, std::min(kMost, late.bytes.size() - done));
-    TRY(hand_over_late_bytes(conn, piece));
-  }
+    const auto handed = hand_over_late(conn, piece, known);
+    // The peer will not send acknowledged bytes again. (An acknowledgement alone can be missed.)
+    if (!handed && !late.bytes.empty()) return error(ErrorCode::kBroken, "late bytes: " + handed.error().message());
+    done += piece.bytes.size();
+  } while (done < late.bytes.size());
   return {};
 }
 

@@ -282,6 +282,38 @@ TEST_F(OffloadTest, ParkGivesBytesThatTheKernelTookLateToTheEngine) {
   EXPECT_EQ(hosts.lane->lane.free_chunks(hosts.program.session()), 256U);
 }
 
+// R16: the frozen kernel has sent data that the engine takes for unsent, and the peer acknowledges it.
+TEST_F(OffloadTest, WhatTheKernelSendsAfterTheSnapshotMayBeAcknowledged) {
+  hosts.program_writes(3000);
+  hosts.run(milliseconds(3));
+  hosts.kernel->opens_after_snapshot = true;
+  hosts.program_writes(30'000);
+  ASSERT_TRUE(move().has_value());
+  const tcp::ControlBlock& tcb = hosts.lane->conn(hosts.conn.hw).tcb;
+  ASSERT_GT(hosts.kernel->tcb().snd_nxt, tcb.snd_nxt);
+  hosts.run(milliseconds(3));
+  EXPECT_EQ(hosts.theirs.received, 33'000U);
+  ASSERT_TRUE(park(hosts.conn, hosts.tools).has_value());
+  hosts.program_writes(5000);
+  hosts.expect_stream_is_whole();
+}
+
+// The same, and the peer has not answered yet when the kernel is parked: the engine waits for the answer.
+TEST_F(OffloadTest, ParkTellsTheEngineWhatTheKernelHasSent) {
+  hosts.program_writes(3000);
+  hosts.run(milliseconds(3));
+  hosts.kernel->opens_after_snapshot = true;
+  hosts.program_writes(30'000);
+  ASSERT_TRUE(move().has_value());
+  const tcp::ControlBlock& tcb = hosts.lane->conn(hosts.conn.hw).tcb;
+  const Seq sent = hosts.kernel->tcb().snd_nxt;
+  ASSERT_TRUE(park(hosts.conn, hosts.tools).has_value());
+  EXPECT_EQ(tcb.snd_nxt, sent);
+  EXPECT_TRUE(tcb.has(tcp::kRetransmitArmed));
+  EXPECT_FALSE(tcb.has(tcp::kOtherStackSends));
+  hosts.expect_stream_is_whole();
+}
+
 TEST_F(OffloadTest, AParkThatFailsLeavesTheConnectionInTheEngine) {
   make_traffic();
   ASSERT_TRUE(move().has_value());

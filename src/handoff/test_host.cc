@@ -116,6 +116,10 @@ Result<kernel::Snapshot> FakeKernel::freeze(const kernel::QueueRoom& room) {
   snapshot.unread = room.receive.first(unread_.size());
   snapshot.unacked = room.send.first(unacked);
   snapshot.unsent = room.send.subspan(unacked, sent_.size() - unacked);
+  if (std::exchange(opens_after_snapshot, false)) {
+    snapshot.min.snd_wnd = 0;
+    transmit();
+  }
   return snapshot;
 }
 
@@ -135,8 +139,10 @@ Result<kernel::LateBytes> FakeKernel::park(std::span<std::byte> room) {
   }
   phase_ = Phase::kParked;
   std::copy(taken_after_snapshot.begin(), taken_after_snapshot.end(), room.begin());
-  kernel::LateBytes late_bytes{
-      .first_seq = tcb_.rcv_nxt.raw(), .bytes = room.first(taken_after_snapshot.size()), .snd_una = tcb_.snd_una.raw()};
+  kernel::LateBytes late_bytes{.first_seq = tcb_.rcv_nxt.raw(),
+                               .bytes = room.first(taken_after_snapshot.size()),
+                               .snd_una = tcb_.snd_una.raw(),
+                               .snd_nxt = tcb_.snd_nxt.raw()};
   taken_after_snapshot.clear();
   unread_.clear();
   sent_.clear();
@@ -221,7 +227,7 @@ void FakeKernel::on_time() {
 }
 
 void FakeKernel::transmit() {
-  if (phase_ != Phase::kRunning) return;
+  if (opens_after_snapshot || (phase_ != Phase::kRunning && phase_ != Phase::kFrozen)) return;
   Host host(*this);
   tcp::SegmentPlan plan;
   while (tcp::poll_transmit(tcb_, host, now_, plan)) send(plan);

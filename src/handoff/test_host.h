@@ -63,8 +63,11 @@ class FakeKernel final : public kernel::KernelConn {
     int release_socket_error = 0;
   } fail;
 
-  std::vector<Bytes> late;        // what the filter caught
-  Bytes taken_after_snapshot;     // bytes that "a packet past the filter" brought: park() finds them
+  std::vector<Bytes> late;     // what the filter caught
+  Bytes taken_after_snapshot;  // bytes that "a packet past the filter" brought: park() finds them
+  // Sends nothing new until the snapshot, which finds the window closed; then "a packet past the filter" opens it, and
+  // all that may goes out.
+  bool opens_after_snapshot = false;
   std::uint64_t frames = 0;       // processed
   std::uint64_t lost_frames = 0;  // that came when nobody could process them
   int finished = 0;               // FIN or RST seen

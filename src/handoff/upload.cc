@@ -40,6 +40,13 @@ Result<> own(Upload& move) {
 
 void undo_own(Upload& move) { move.conn.gate().set_owner(Owner::kEngine); }
 
+// Before anything is taken out: it may tell the engine more of what the kernel has sent and received.
+Result<> ensure_parked(Upload& move) {
+  TRY(move.before(UploadStep::kPark));
+  if (move.conn.kernel->phase() != kernel::Phase::kFrozen) return {};
+  return park(move.conn, move.tools);
+}
+
 Result<> hold(Upload& move) {
   TRY(move.before(UploadStep::kHold));
   TRY(move.conn.port->request({.op = CommandOp::kHold, .id = move.conn.hw}));
@@ -79,12 +86,6 @@ Result<> extract(Upload& move) {
   move.report.unacked_bytes = static_cast<std::uint32_t>(move.unacked_bytes);
   move.report.unsent_bytes = static_cast<std::uint32_t>(move.send_queue.size() - move.unacked_bytes);
   return {};
-}
-
-Result<> ensure_parked(Upload& move) {
-  TRY(move.before(UploadStep::kPark));
-  if (move.conn.kernel->phase() != kernel::Phase::kFrozen) return {};
-  return park(move.conn, move.tools);
 }
 
 Result<> restore(Upload& move) {
@@ -140,10 +141,10 @@ Result<MoveReport> upload(Connection& conn, MoveTools& tools) {
   UndoStack<Upload> undo(move);
   TRY(own(move));
   undo.push(undo_own);
+  TRY(ensure_parked(move));
   TRY(hold(move));
   undo.push(undo_hold);
   TRY(extract(move));
-  TRY(ensure_parked(move));
   TRY(restore(move));
   undo.commit();
   const Result<> released = release(move);

@@ -125,7 +125,7 @@ TEST_P(UploadFailsAt, TheConnectionGoesOnInTheEngine) {
 }
 
 INSTANTIATE_TEST_SUITE_P(EachStep, UploadFailsAt,
-                         testing::Values(UploadStep::kOwn, UploadStep::kHold, UploadStep::kExtract, UploadStep::kPark,
+                         testing::Values(UploadStep::kOwn, UploadStep::kPark, UploadStep::kHold, UploadStep::kExtract,
                                          UploadStep::kRestore),
                          [](const auto& tested) { return std::string("upload_") + to_string(tested.param); });
 

@@ -100,6 +100,8 @@ class LinuxKernelConn final : public KernelConn {
 
   Result<Snapshot> take_snapshot(const QueueRoom& room);
   Result<> check_still_eligible(std::uint32_t out_of_order_packets, std::uint8_t state);
+  Result<> take_windows_and_close(tcp::MinTcp& min);
+  Result<> reopen_window();
   Result<> leave_repair();
 
   Result<LateBytes> take_late_bytes(std::span<std::byte> room);
@@ -146,6 +148,10 @@ class LinuxKernelConn final : public KernelConn {
   Reason reason_ = Reason::kNone;
   bool is_v6_socket_ = false;
   bool checked_ = false;
+  // The send window that freeze() closed, for thaw().
+  bool window_closed_ = false;
+  std::uint32_t closed_snd_wnd_ = 0;
+  std::uint32_t closed_snd_wl1_ = 0;
   bool filter_on_ = false;
   bool bound_ = false;  // by us: the port then outlives every disconnect
   bool send_buffer_raised_ = false;

@@ -227,6 +227,73 @@ TEST_F(ParkTest, BytesThatTheKernelTookInAfterTheSnapshotAreHandedOver) {
   EXPECT_EQ(end.wrong(), 0U);
 }
 
+// R17: the window is open, and pacing alone has kept the data back.
+TEST_F(ParkTest, AFrozenSocketSendsNothingNew) {
+  Mover mover(*bench_);
+  make(mover);
+  ASSERT_TRUE(ok(mover.conn->check_eligible(mover.limits)));
+  const unsigned bytes_per_second = 50'000;
+  ASSERT_EQ(::setsockopt(ours(), SOL_SOCKET, SO_MAX_PACING_RATE, &bytes_per_second, sizeof bytes_per_second), 0);
+  PatternEnd end(ours(), 0, 1);
+  ASSERT_EQ(end.write_some(40'000), 40'000);
+  ASSERT_TRUE(ok(mover.conn->attach_late_filter()));
+  mover.hold->set(true);
+  const auto frozen = mover.conn->freeze({mover.receive_room, mover.send_room});
+  ASSERT_TRUE(ok(frozen));
+  ASSERT_GT(frozen->unsent.size(), 10'000U);
+  ASSERT_GT(frozen->min.snd_wnd, 40'000U);
+  pollfd nothing{.fd = ours(), .events = 0, .revents = 0};
+  ::poll(&nothing, 1, 500);  // pacing lets half of it go in this time
+  const auto late = mover.park(*frozen);
+  ASSERT_TRUE(ok(late));
+  EXPECT_EQ(late->snd_nxt, frozen->min.snd_nxt);
+}
+
+// A freeze that is undone: the kernel goes on with what it has not sent, although no ACK comes for it.
+TEST_F(ParkTest, AThawedSocketGoesOnSending) {
+  Mover mover(*bench_);
+  make(mover);
+  PatternEnd end(ours(), 0, 1);
+  for (long sent = 1; sent > 0;) sent = end.write_some(256U << 10);
+  auto frozen = mover.freeze();
+  ASSERT_TRUE(ok(frozen));
+  ASSERT_GT(frozen->unsent.size(), 50'000U);
+  ASSERT_TRUE(ok(mover.conn->thaw()));
+  mover.inject_late();
+  Peer peer(std::move(connection_.theirs), 0, 256U << 10);
+  EXPECT_TRUE(peer.finish(end.written()));
+  EXPECT_EQ(peer.wrong(), 0U);
+}
+
+// Both queues of the send side exceed the buffer: it is raised for the unacknowledged bytes, and once more for the
+// unsent ones.
+TEST_F(ParkTest, TheSendBufferIsRaisedForBothQueues) {
+  Mover mover(*bench_);
+  make(mover);
+  PatternEnd end(ours(), 0, 1);
+  for (long sent = 1; sent > 0;) sent = end.write_some(256U << 10);
+  auto frozen = mover.freeze();
+  ASSERT_TRUE(ok(frozen));
+  const auto late = mover.park(*frozen);
+  ASSERT_TRUE(ok(late));
+  const int small = 4608;
+  ASSERT_EQ(::setsockopt(ours(), SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
+  // The peer's stream stays what it is: the bytes after its window are made longer than the buffer raised once.
+  std::vector<std::byte> more(4U << 20);
+  std::uint64_t at = end.written();
+  for (std::byte& byte : more) byte = pattern(at++, 0);
+  ASSERT_TRUE(ok(mover.conn->restore(frozen->min, {.unread = frozen->unread, .unacked = frozen->unacked})));
+  std::vector<std::byte> unsent(frozen->unsent.begin(), frozen->unsent.end());
+  unsent.insert(unsent.end(), more.begin(), more.end());
+  const auto released = mover.conn->release(unsent);
+  ASSERT_TRUE(ok(released));
+  EXPECT_EQ(released->unsent_taken_bytes, unsent.size());
+  mover.inject_late();
+  Peer peer(std::move(connection_.theirs), 0, 256U << 10);
+  EXPECT_TRUE(peer.finish(at));
+  EXPECT_EQ(peer.wrong(), 0U);
+}
+
 // More than the send buffer holds: it is raised for the purpose and put back.
 TEST_F(ParkTest, QueuesLargerThanTheBuffersComeBack) {
   Mover mover(*bench_);

@@ -121,7 +121,7 @@ Result<> LinuxKernelConn::put_send_queue(std::span<const std::byte> bytes) {
   const int raw = socket_.get();
   TRY(repair::select_queue(raw, repair::Queue::kSend));
   int refused = send_some(raw, bytes);
-  if (refused == EAGAIN && !send_buffer_raised_) {
+  if (refused == EAGAIN) {
     TRY(raise_send_buffer(bytes.size()));
     refused = send_some(raw, bytes);
   }
@@ -185,9 +185,7 @@ ReleaseReport LinuxKernelConn::write_unsent(std::span<const std::byte> unsent) {
   const int raw = socket_.get();
   std::span<const std::byte> left = unsent;
   int refused = send_some(raw, left);
-  if (refused == EAGAIN && !send_buffer_raised_ && raise_send_buffer(left.size()).has_value()) {
-    refused = send_some(raw, left);
-  }
+  if (refused == EAGAIN && raise_send_buffer(left.size()).has_value()) refused = send_some(raw, left);
   if (refused == EAGAIN) refused = send_above_low_water(raw, left);
   return {.unsent_taken_bytes = unsent.size() - left.size(), .socket_error = refused == EAGAIN ? 0 : refused};
 }
@@ -209,10 +207,12 @@ Result<> LinuxKernelConn::remember_buffer_sizes() {
   return {};
 }
 
+// By as much once more when it was raised already: the unacknowledged bytes raise it first, the unsent ones then.
 Result<> LinuxKernelConn::raise_send_buffer(std::size_t bytes) {
   TRY(remember_buffer_sizes());
-  const std::size_t now = static_cast<std::size_t>(options_.send_buffer_bytes);
-  TRY(set_option(socket_.get(), SOL_SOCKET, SO_SNDBUFFORCE, force_value(now + 2 * bytes), "SO_SNDBUFFORCE"));
+  ASSIGN_OR_RETURN(const int now, get_option(socket_.get(), SOL_SOCKET, SO_SNDBUF, "SO_SNDBUF"));
+  const std::size_t wanted = static_cast<std::size_t>(now) + 2 * bytes;
+  TRY(set_option(socket_.get(), SOL_SOCKET, SO_SNDBUFFORCE, force_value(wanted), "SO_SNDBUFFORCE"));
   send_buffer_raised_ = true;
   return {};
 }

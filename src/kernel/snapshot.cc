@@ -65,15 +65,8 @@ Result<> take_timestamp(int fd, tcp::MinTcp& min) {
   return {};
 }
 
-Result<> take_windows(int fd, tcp::MinTcp& min) {
-  ASSIGN_OR_RETURN(const auto window,
-                   get_option<tcp_repair_window>(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, "TCP_REPAIR_WINDOW"));
-  min.snd_wl1 = window.snd_wl1;
-  min.snd_wnd = window.snd_wnd;
-  min.max_window = window.max_window;
-  min.rcv_wnd = window.rcv_wnd;
-  min.rcv_wup = window.rcv_wup;
-  return {};
+Result<tcp_repair_window> read_window(int fd) {
+  return get_option<tcp_repair_window>(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, "TCP_REPAIR_WINDOW");
 }
 
 // The receive queue and its end belong together: when a packet that was past the filter comes in between, again.
@@ -155,8 +148,8 @@ Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
   }
   take_mss(info, min);
   ASSIGN_OR_RETURN(snapshot.unread, take_receive_queue(raw, room.receive, min));
+  TRY(take_windows_and_close(min));
   ASSIGN_OR_RETURN(const std::span<const std::byte> unsent_and_unacked, take_send_queue(raw, room.send, min));
-  TRY(take_windows(raw, min));
   const std::uint32_t sent = min.snd_nxt - min.snd_una;
   snapshot.unacked = unsent_and_unacked.first(sent);
   snapshot.unsent = unsent_and_unacked.subspan(sent);
@@ -175,10 +168,41 @@ Result<> LinuxKernelConn::check_still_eligible(std::uint32_t out_of_order_packet
   return {};
 }
 
-// Repair off without a word to the peer, and what repair mode or the snapshot changed back as it was.
+// R17: pacing, its timers and the loss probe would go on sending new data until the socket is parked. A closed window
+// keeps them from it, and so does, against ACKs that were past the filter, a snd_wl1 that none of them reaches.
+Result<> LinuxKernelConn::take_windows_and_close(tcp::MinTcp& min) {
+  const int raw = socket_.get();
+  ASSIGN_OR_RETURN(tcp_repair_window window, read_window(raw));
+  min.snd_wl1 = window.snd_wl1;
+  min.snd_wnd = window.snd_wnd;
+  min.max_window = window.max_window;
+  min.rcv_wnd = window.rcv_wnd;
+  min.rcv_wup = window.rcv_wup;
+  closed_snd_wnd_ = window.snd_wnd;
+  closed_snd_wl1_ = window.snd_wl1;
+  window.snd_wnd = 0;
+  window.snd_wl1 = min.rcv_nxt + window.rcv_wnd;
+  TRY(set_option(raw, IPPROTO_TCP, TCP_REPAIR_WINDOW, window, "TCP_REPAIR_WINDOW"));
+  window_closed_ = true;
+  return {};
+}
+
+Result<> LinuxKernelConn::reopen_window() {
+  const int raw = socket_.get();
+  window_closed_ = false;
+  ASSIGN_OR_RETURN(tcp_repair_window window, read_window(raw));
+  if (window.snd_wnd == 0) window.snd_wnd = closed_snd_wnd_;  // else a newer one has come
+  window.snd_wl1 = closed_snd_wl1_;
+  return set_option(raw, IPPROTO_TCP, TCP_REPAIR_WINDOW, window, "TCP_REPAIR_WINDOW");
+}
+
+// Repair off, and what repair mode or the snapshot changed back as it was. No word to the peer, except that a probe
+// asks for its window after ours was closed: the answer gets the kernel to send what it has meanwhile not sent.
 Result<> LinuxKernelConn::leave_repair() {
   const int raw = socket_.get();
-  TRY(repair::set_mode(raw, repair::Mode::kOffSilent));
+  const bool was_closed = window_closed_;
+  if (was_closed) TRY(reopen_window());
+  TRY(repair::set_mode(raw, was_closed ? repair::Mode::kOffWithProbe : repair::Mode::kOffSilent));
   if (options_.reuse_address != 0) {
     TRY(set_option(raw, SOL_SOCKET, SO_REUSEADDR, options_.reuse_address, "SO_REUSEADDR"));  // R9
   }

@@ -62,12 +62,14 @@ bool was_cwnd_limited(const ControlBlock& cb) noexcept {
 }  // namespace
 
 bool ack_acceptable(const ControlBlock& cb, Seq ack) noexcept {
-  return ack <= cb.snd_nxt && ack - cb.snd_una >= -static_cast<std::int64_t>(cb.max_window);
+  const Seq highest = cb.has(kOtherStackSends) ? cb.write_seq : cb.snd_nxt;
+  return ack <= highest && ack - cb.snd_una >= -static_cast<std::int64_t>(cb.max_window);
 }
 
 void process_ack(ControlBlock& cb, const wire::Segment& segment, std::uint32_t payload_bytes, Host& host, Time now) {
   cb.probes_out = 0;
-  if (segment.ack < cb.snd_una) return;  // old, reordered: nothing in it is newer than what we know
+  if (segment.ack < cb.snd_una) return;       // old, reordered: nothing in it is newer than what we know
+  cb.snd_nxt = max(cb.snd_nxt, segment.ack);  // sent by the other stack
   const bool outstanding = cb.snd_una != cb.snd_nxt;
   const bool window_changed = update_send_window(cb, segment);
   AckNews news;

@@ -8,7 +8,7 @@
 
 namespace twinstack::tcp {
 
-// RFC 5961 5.2: snd_una - max_window <= SEG.ACK <= snd_nxt.
+// RFC 5961 5.2: snd_una - max_window <= SEG.ACK <= snd_nxt; the other stack may have sent more than we know.
 [[nodiscard]] bool ack_acceptable(const ControlBlock& cb, Seq ack) noexcept;
 
 // REQUIRES: ack_acceptable(cb, segment.ack).

@@ -166,6 +166,16 @@ void on_read(ControlBlock& cb, Host& host, Time /*now*/) {
 
 void acknowledge_now(ControlBlock& cb) { cb.set(kAckOwed | kAckNow); }
 
+void other_stack_may_send(ControlBlock& cb) { cb.set(kOtherStackSends); }
+
+void other_stack_silent(ControlBlock& cb, Seq snd_nxt, Time now) {
+  cb.clear(kOtherStackSends);
+  if (snd_nxt <= cb.snd_nxt || snd_nxt > cb.write_seq) return;
+  end_persist(cb, now);
+  cb.snd_nxt = snd_nxt;
+  if (!cb.has(kRetransmitArmed)) arm_retransmit(cb, now);
+}
+
 void set_draining(ControlBlock& cb, bool draining, Time now) {
   cb.clear(kDraining);
   if (!draining) return;

@@ -133,6 +133,12 @@ TimerVerdict on_timer(ControlBlock& cb, Host& host, Time now);
 // Owes an ACK that does not wait.
 void acknowledge_now(ControlBlock& cb);
 
+// The stack that had the connection before may still have sent data of the queue after its state was taken
+// (kernel-facts.md, R16): until other_stack_silent() tells how far it came, the peer may acknowledge up to write_seq.
+void other_stack_may_send(ControlBlock& cb);
+// It has sent up to `snd_nxt` and sends no more.
+void other_stack_silent(ControlBlock& cb, Seq snd_nxt, Time now);
+
 // While draining no new data is sent; retransmissions, ACKs and receiving go on.
 void set_draining(ControlBlock& cb, bool draining, Time now);
 [[nodiscard]] bool is_drained(const ControlBlock& cb);

@@ -49,6 +49,7 @@ enum StateBit : std::uint16_t {
   kPersistArmed = 1 << 12,  // shares retransmit_deadline; never both
   kAckArmed = 1 << 13,
   kKeepaliveArmed = 1 << 14,
+  kOtherStackSends = 1 << 15,  // what the stack that had the connection before sent at last is not known yet
 };
 
 // State of the congestion control beyond cwnd and ssthresh. Windows in segments, as the RFC's formulas are.

@@ -9,9 +9,11 @@ constexpr std::uint32_t kMaxWindowField = 65535;
 }  // namespace
 
 std::uint32_t possible_window(const ControlBlock& cb, Host& host) {
-  const std::uint32_t space = std::min(host.receive_space(), kMaxWindowField << cb.rcv_wscale);
+  const std::uint32_t space = host.receive_space();
   if (space < cb.rcv_mss) return 0;
-  return space >> cb.rcv_wscale << cb.rcv_wscale;
+  // Rounded up, as Linux does: under a large scale a small buffer could offer nothing otherwise, ever.
+  const std::uint32_t unit = 1U << cb.rcv_wscale;
+  return std::min((space + unit - 1) & ~(unit - 1), kMaxWindowField << cb.rcv_wscale);
 }
 
 std::uint16_t offer_window(ControlBlock& cb, Host& host) {

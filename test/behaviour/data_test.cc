@@ -194,9 +194,7 @@ TEST_F(Behaviour, B14_PacketsDuringTheMoveAreHeldAndProcessedOnce) {
   expect_no_reset();
 }
 
-// DISABLED: with both windows closed at the moment of the return, traffic stands still now and then (about one run in
-// two on a loaded machine); docs/limits.md names it as an open defect.
-TEST_F(Behaviour, DISABLED_B15_UnsentAndUnreadDataComeBack) {
+TEST_F(Behaviour, B15_UnsentAndUnreadDataComeBack) {
   for (const bool v6 : {false, true}) {
     const auto talk = open(v6);
     to_engine(*talk);
