@@ -130,8 +130,11 @@ Result<> LinuxKernelConn::put_send_queue(std::span<const std::byte> bytes) {
   return {};
 }
 
+// R18: a snd_wl1 beyond the receive window is refused, and a kernel that had no memory for a segment closes its window
+// at once, under the numbers that it has taken windows from. An older snd_wl1 only lets the next segment count.
 Result<> LinuxKernelConn::put_window(const tcp::MinTcp& min) {
-  const tcp_repair_window window{.snd_wl1 = min.snd_wl1,
+  const Seq right_edge = Seq(min.rcv_nxt) + min.rcv_wnd;
+  const tcp_repair_window window{.snd_wl1 = twinstack::min(Seq(min.snd_wl1), right_edge).raw(),
                                  .snd_wnd = min.snd_wnd,
                                  .max_window = std::max(min.max_window, min.snd_wnd),
                                  .rcv_wnd = min.rcv_wnd,

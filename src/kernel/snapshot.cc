@@ -192,7 +192,7 @@ Result<> LinuxKernelConn::reopen_window() {
   window_closed_ = false;
   ASSIGN_OR_RETURN(tcp_repair_window window, read_window(raw));
   if (window.snd_wnd == 0) window.snd_wnd = closed_snd_wnd_;  // else a newer one has come
-  window.snd_wl1 = closed_snd_wl1_;
+  window.snd_wl1 = min(Seq(closed_snd_wl1_), Seq(window.rcv_wup) + window.rcv_wnd).raw();  // R18
   return set_option(raw, IPPROTO_TCP, TCP_REPAIR_WINDOW, window, "TCP_REPAIR_WINDOW");
 }
 
