@@ -3,6 +3,15 @@
 option(TWINSTACK_FUZZ "Build the libFuzzer targets (clang only)" OFF)
 set(TWINSTACK_SANITIZE "" CACHE STRING "Sanitizers to build with, as for -fsanitize=")
 
+# Line numbers and names for backtraces: full debugging information takes a third of the build's time. The debug preset
+# has it.
+set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
+if(TWINSTACK_SANITIZE)
+  set(CMAKE_C_FLAGS_DEBUG "-g1")
+  set(CMAKE_CXX_FLAGS_DEBUG "-g1")
+endif()
+
 add_compile_options(-Wall -Wextra -Wconversion -Wshadow -Werror -fno-omit-frame-pointer)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wthread-safety>)

@@ -28,7 +28,8 @@ struct ts_flow {
   ts_u16 remote_port;
 };
 
-/* Value of the steering map. `packets` counts what was redirected; `rx_queue` is the queue that saw the last one. */
+/* Value of the steering map. `packets` counts what was seen; `rx_queue` is the queue that saw the last one. Generation
+ * 0: the flow is the kernel's and only watched, so that its queue is known before it moves. */
 struct ts_steer {
   ts_u64 packets;
   ts_u32 rx_queue;

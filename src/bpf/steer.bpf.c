@@ -94,6 +94,7 @@ int ts_steer_xdp(struct xdp_md* ctx) {
   if (!steer) return XDP_PASS;
   __sync_fetch_and_add(&steer->packets, 1);
   if (steer->rx_queue != ctx->rx_queue_index) steer->rx_queue = ctx->rx_queue_index;
+  if (!steer->generation) return XDP_PASS; /* watched only */
   /* The flags are the verdict when no socket sits on that queue. */
   return (int)bpf_redirect_map(&ts_sockets, ctx->rx_queue_index, XDP_PASS);
 }

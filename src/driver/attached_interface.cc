@@ -14,6 +14,9 @@
 namespace twinstack::driver {
 namespace {
 
+// Flows of the kernel that an interface watches at a time, beside those that it steers.
+constexpr std::uint32_t kMaxWatched = 65536;
+
 Result<std::uint64_t> current_netns_cookie() {
   UniqueFd probe(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!probe) return system_error("socket(AF_INET)");
@@ -41,7 +44,7 @@ Result<std::unique_ptr<AttachedInterface>> AttachedInterface::attach(const Inter
   ASSIGN_OR_RETURN(self->netns_cookie_, current_netns_cookie());
   ASSIGN_OR_RETURN(self->xdp_, nic::XdpAttachment::attach({.interface = interface.name,
                                                            .mode = options.xdp_mode,
-                                                           .max_flows = options.max_connections * 2}));
+                                                           .max_flows = options.max_connections * 2 + kMaxWatched}));
   ASSIGN_OR_RETURN(self->injector_, nic::PacketInjector::create({.interface = interface.name}));
   ASSIGN_OR_RETURN(self->routes_, kernel::RouteTable::open());
   ASSIGN_OR_RETURN(kernel::SockDiag diag, kernel::SockDiag::open());
@@ -146,11 +149,21 @@ std::uint32_t AttachedInterface::lane_of(const FlowKey& flow) const {
   return state && state->packets > 0 && state->rx_queue < lanes_.size() ? state->rx_queue : 0;
 }
 
+void AttachedInterface::watch(const FlowKey& flow) {
+  if (lanes_.size() < 2 || watched_.size() >= kMaxWatched) return;
+  if (xdp_->steering().watch(flow)) watched_.insert(flow);
+}
+
+void AttachedInterface::unwatch(const FlowKey& flow) {
+  if (watched_.erase(flow) > 0) (void)xdp_->steering().remove(flow);
+}
+
 Result<> AttachedInterface::steer(const FlowKey& flow, std::uint32_t generation) {
   return xdp_->steering().add(flow, generation);
 }
 
 Result<> AttachedInterface::unsteer(const FlowKey& flow) {
+  if (watched_.contains(flow)) return xdp_->steering().watch(flow);
   TRY(xdp_->steering().remove(flow));
   return {};
 }

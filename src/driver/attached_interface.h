@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "base/result.h"
@@ -21,6 +22,11 @@
 #include "nic/af_xdp/injector.h"
 
 namespace twinstack::driver {
+
+// Of flows that come over our own unix socket or from sockets that exist: nobody chooses collisions among many.
+struct FlowHash {
+  [[nodiscard]] std::size_t operator()(const FlowKey& flow) const noexcept { return flow.hash(0); }
+};
 
 class AttachedInterface final : public handoff::PacketPath {
  public:
@@ -42,8 +48,13 @@ class AttachedInterface final : public handoff::PacketPath {
   void release_hop(std::uint32_t hop_index);
   // Takes in route changes. Connections whose hop is given to `lost` must go back to the kernel.
   void process_routes(const std::function<void(std::uint32_t hop_index, const std::string& why)>& lost);
-  // The lane (by position) that saw the last packets of a flow that is steered.
+  // The lane (by position) whose queue saw the last packet of a flow that is watched; the first when none was seen.
   [[nodiscard]] std::uint32_t lane_of(const FlowKey& flow) const;
+
+  // With several queues: notes by which one the packets of this connection of the kernel come, until unwatch(). Beyond
+  // a bound the lane of a flow is a guess.
+  void watch(const FlowKey& flow);
+  void unwatch(const FlowKey& flow);
 
   Result<> steer(const FlowKey& flow, std::uint32_t generation) override;
   Result<> unsteer(const FlowKey& flow) override;
@@ -67,6 +78,7 @@ class AttachedInterface final : public handoff::PacketPath {
   std::unique_ptr<kernel::RouteTable> routes_;
   std::optional<kernel::SockDiag> diag_;
   std::vector<std::unique_ptr<LaneRunner>> lanes_;
+  std::unordered_set<FlowKey, FlowHash> watched_;
   std::map<std::uint32_t, std::uint32_t> hop_of_route_;  // route id -> hop index
   std::vector<Hop> hops_;
   std::vector<std::uint32_t> free_hops_;

@@ -12,6 +12,7 @@
 #include "handoff/offload.h"
 #include "handoff/upload.h"
 #include "wire/build.h"
+#include "wire/packet.h"
 
 namespace twinstack::driver {
 namespace {
@@ -58,13 +59,20 @@ kernel::LinuxShared Mover::shared_for(std::uint64_t netns_cookie) {
   return shared;
 }
 
-void Mover::add(ManagedConnection& conn) { by_cookie_[conn.move.kernel->cookie()] = &conn; }
+void Mover::add(ManagedConnection& conn) {
+  const kernel::KernelConn& socket = *conn.move.kernel;
+  by_cookie_[socket.cookie()] = &conn;
+  for (AttachedInterface* interface : interfaces_)
+    if (interface->netns_cookie() == socket.netns_cookie()) interface->watch(socket.flow());
+}
 
 void Mover::remove(ManagedConnection& conn) {
   if (!conn.move.kernel) return;
   const std::uint64_t cookie = conn.move.kernel->cookie();
   const auto known = by_cookie_.find(cookie);
-  if (known != by_cookie_.end() && known->second == &conn) by_cookie_.erase(known);
+  if (known == by_cookie_.end() || known->second != &conn) return;
+  by_cookie_.erase(known);
+  for (AttachedInterface* interface : interfaces_) interface->unwatch(conn.move.kernel->flow());
 }
 
 ManagedConnection* Mover::find_hw(std::uint64_t hw_conn_id) {
@@ -92,8 +100,10 @@ Result<> Mover::find_way(ManagedConnection& conn) {
     }
     if (!*hop) return error(ErrorCode::kNotEligible, "the address of its next hop is being resolved");
     auto& lanes = interface->lanes();
-    // A connection stays with its first lane: chunks of that lane may still lie with the program.
-    if (conn.interface != interface || conn.move.port == nullptr) {
+    // The rings of two lanes know no order between them: as long as bytes of the last lane lie unread, it is kept.
+    const auto& slot = conn.move.shared();
+    const bool all_read = slot.rx_posted_bytes.load() == slot.rx_read_bytes.load();
+    if (conn.interface != interface || conn.move.port == nullptr || all_read) {
       const std::uint32_t lane = interface->lane_of(socket.flow());
       conn.move.port = &lanes[lane]->port();
     }
@@ -141,6 +151,7 @@ Result<> Mover::try_offload(ManagedConnection& conn) {
   conn.upload_wanted = false;
   conn.reason.clear();
   by_hw_[conn.move.hw.raw()] = &conn;
+  by_flow_[conn.move.kernel->flow()] = &conn;
   conn.grace_ticket = parker_.request();
   to_park_.push_back(conn.move.kernel->cookie());
   return {};
@@ -197,6 +208,7 @@ void Mover::finish_upload(ManagedConnection& conn) {
 }
 
 void Mover::left_engine(ManagedConnection& conn) {
+  by_flow_.erase(conn.move.kernel->flow());
   conn.interface->release_hop(conn.move.hop_index);
   conn.stack = Stack::kKernel;
   conn.parked = false;
@@ -253,11 +265,7 @@ void Mover::reset(ManagedConnection& conn, const Error& why) {
   conn.stays = true;
   conn.reason = why.message();
   spdlog::error("sk:{} is reset: {}", conn.move.kernel->cookie(), why.message());
-  const sockaddr unspecified{.sa_family = AF_UNSPEC, .sa_data = {}};
-  const int fd = conn.move.kernel->fd();
-  int off = 0;
-  (void)::setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &off, sizeof(off));
-  (void)::connect(fd, &unspecified, sizeof(unspecified));
+  conn.move.kernel->reset();
   if (conn.closing) finish_close(conn);
 }
 
@@ -360,6 +368,13 @@ void Mover::take_event(const engine::Event& event) {
 void Mover::forward_stray(AttachedInterface& interface, const std::vector<std::byte>& frame) {
   ++counters_.stray_frames;
   const ByteView part(frame);
+  // By another queue than its lane's: to the lane at once. What has left the engine is the kernel's.
+  wire::TcpPacket packet;
+  const auto length = static_cast<std::uint32_t>(frame.size());
+  if (wire::parse_frame({&part, 1}, length, wire::ChecksumMode::kAcceptPartial, packet) == wire::ParseVerdict::kOk) {
+    const auto found = by_flow_.find(packet.flow);
+    if (found != by_flow_.end() && found->second->interface == &interface) return late_to_engine(*found->second, frame);
+  }
   const nic::RxFrame whole{.parts = {&part, 1}, .length_bytes = static_cast<std::uint32_t>(frame.size())};
   const auto injected = interface.inject({&whole, 1});
   if (!injected) spdlog::warn("a stray packet was not injected: {}", injected.error().message());

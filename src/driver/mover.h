@@ -30,7 +30,7 @@ struct MoverCounters {
   std::uint64_t drain_deadlines = 0;  // returned with unacknowledged data
   std::uint64_t held_frames = 0;      // packets that waited during an upload
   std::uint64_t late_packets = 0;     // packets that the late filter caught
-  std::uint64_t stray_frames = 0;     // packets that came to the engine after their connection had left
+  std::uint64_t stray_frames = 0;     // packets at the wrong lane, or after their connection had left the engine
   std::uint64_t broken = 0;           // streams that could not be kept: reset
   std::uint64_t congestion_not_restored = 0;
 };
@@ -101,8 +101,9 @@ class Mover {
   handoff::MoveTools tools_;
   std::unordered_map<std::uint64_t, ManagedConnection*> by_cookie_;
   std::unordered_map<std::uint64_t, ManagedConnection*> by_hw_;
-  std::vector<std::uint64_t> to_park_;   // cookies, in the order of their tickets
-  std::vector<std::uint64_t> draining_;  // cookies
+  std::unordered_map<FlowKey, ManagedConnection*, FlowHash> by_flow_;  // of those in the engine
+  std::vector<std::uint64_t> to_park_;                                 // cookies, in the order of their tickets
+  std::vector<std::uint64_t> draining_;                                // cookies
   PauseStats offload_pauses_;
   PauseStats upload_pauses_;
   MoverCounters counters_;

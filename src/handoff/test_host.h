@@ -36,6 +36,7 @@ class FakeKernel final : public kernel::KernelConn {
   Result<kernel::LateBytes> park(std::span<std::byte> room) override;
   Result<kernel::RestoreReport> restore(const tcp::MinTcp& min, const kernel::RestoreQueues& queues) override;
   Result<kernel::ReleaseReport> release(std::span<const std::byte> unsent, bool probe) override;
+  void reset() noexcept override {}
   Result<std::uint32_t> rcv_queue_seq() override { return min_.rcv_nxt; }
   Result<bool> stray_write_detected() override { return false; }
 

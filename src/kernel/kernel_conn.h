@@ -153,6 +153,10 @@ class KernelConn {
   // written as far as it fits. On error the phase stays kRestored. REQUIRES: phase kRestored.
   virtual Result<ReleaseReport> release(std::span<const std::byte> unsent, bool probe = true) = 0;
 
+  // Ends a connection whose stream cannot be kept: with a RST to its peer, or in silence when somebody has pointed the
+  // socket elsewhere meanwhile. In any phase.
+  virtual void reset() noexcept = 0;
+
   // The kernel's rcv_nxt now. REQUIRES: phase is not kRunning.
   virtual Result<std::uint32_t> rcv_queue_seq() = 0;
   // Somebody wrote to or received on the parked shell past us: its sequence numbers are not those that park() set.

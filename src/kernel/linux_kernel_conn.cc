@@ -61,6 +61,31 @@ Result<> LinuxKernelConn::detach_late_filter() {
   return {};
 }
 
+// P1: a holder of the descriptor can have connected a socket in repair mode to anybody. Such a one is disconnected
+// while repair mode keeps it silent.
+void LinuxKernelConn::reset() noexcept {
+  const int raw = socket_.get();
+  sockaddr nowhere{};
+  nowhere.sa_family = AF_UNSPEC;
+  if (!has_known_peer()) static_cast<void>(::connect(raw, &nowhere, sizeof nowhere));
+  // Errors: there is nothing left to do, and closing the descriptor is what remains.
+  static_cast<void>(repair::set_mode(raw, repair::Mode::kOffSilent));
+  static_cast<void>(::connect(raw, &nowhere, sizeof nowhere));
+  static_cast<void>(detach_late_filter());
+  phase_ = Phase::kRunning;
+}
+
+bool LinuxKernelConn::has_known_peer() const noexcept {
+  SocketAddress at;
+  at.length = sizeof at.storage;
+  if (::getpeername(socket_.get(), reinterpret_cast<sockaddr*>(&at.storage), &at.length) != 0) return false;
+  IpAddress address;
+  std::uint16_t port = 0;
+  std::uint32_t scope_id = 0;
+  return from_socket_address(at, address, port, scope_id) && address == template_.flow.remote &&
+         port == template_.flow.remote_port;
+}
+
 Result<std::uint32_t> LinuxKernelConn::rcv_queue_seq() {
   ASSERT(phase_ != Phase::kRunning);
   return repair::receive_seq(socket_.get());

@@ -66,6 +66,7 @@ class LinuxKernelConn final : public KernelConn {
   Result<LateBytes> park(std::span<std::byte> room) override;
   Result<RestoreReport> restore(const tcp::MinTcp& min, const RestoreQueues& queues) override;
   Result<ReleaseReport> release(std::span<const std::byte> unsent, bool probe = true) override;
+  void reset() noexcept override;
   Result<std::uint32_t> rcv_queue_seq() override;
   Result<bool> stray_write_detected() override;
 
@@ -88,6 +89,7 @@ class LinuxKernelConn final : public KernelConn {
  private:
   explicit LinuxKernelConn(UniqueFd socket, const LinuxShared& shared) : socket_(std::move(socket)), shared_(shared) {}
   Result<> read_identity();
+  [[nodiscard]] bool has_known_peer() const noexcept;
 
   std::unexpected<Error> refuse(Reason reason);
   Result<> check_state(const Limits& limits);
@@ -108,6 +110,7 @@ class LinuxKernelConn final : public KernelConn {
   Result<> make_shell(std::uint32_t rcv_nxt);
   Result<> silent_disconnect();
   Result<> bind_local();
+  [[nodiscard]] Result<> check_local_port() const;
   Result<> establish_in_place(const tcp::MinTcp& min, std::uint32_t send_seq, std::uint32_t receive_seq);
   Result<> put_negotiated_options(const tcp::MinTcp& min);
 

@@ -94,11 +94,30 @@ Result<> LinuxKernelConn::silent_disconnect() {
 // R1: also where getsockname() shows a port still. Once bound by us the port outlives the disconnects to come.
 Result<> LinuxKernelConn::bind_local() {
   if (bound_) return {};
+  const int raw = socket_.get();
   const FlowKey& flow = template_.flow;
   const SocketAddress local = to_socket_address(flow.local, flow.local_port, template_.scope_id, is_v6_socket_);
+  // The port is the listener's as well: only repair mode, when it goes on, lets it be shared. For as long as it takes.
+  TRY(repair::set_mode(raw, repair::Mode::kOn));
   // EINVAL: the program had bound it, and the disconnect has kept that.
-  if (::bind(socket_.get(), local.get(), local.length) != 0 && errno != EINVAL) return system_error("bind");
+  if (::bind(raw, local.get(), local.length) != 0 && errno != EINVAL) return system_error("bind");
+  TRY(set_option(raw, SOL_SOCKET, SO_REUSEADDR, options_.reuse_address, "SO_REUSEADDR"));
+  TRY(check_local_port());
   bound_ = true;
+  return {};
+}
+
+// P2: any holder of the descriptor may bind a socket that is in repair mode and not bound.
+Result<> LinuxKernelConn::check_local_port() const {
+  SocketAddress at;
+  at.length = sizeof at.storage;
+  if (::getsockname(socket_.get(), reinterpret_cast<sockaddr*>(&at.storage), &at.length) != 0)
+    return system_error("getsockname");
+  IpAddress address;
+  std::uint16_t port = 0;
+  std::uint32_t scope_id = 0;
+  if (!from_socket_address(at, address, port, scope_id) || port != template_.flow.local_port)
+    return error(ErrorCode::kBroken, "somebody bound the kernel socket to another port");
   return {};
 }
 

@@ -227,6 +227,55 @@ TEST_F(ParkTest, BytesThatTheKernelTookInAfterTheSnapshotAreHandedOver) {
   EXPECT_EQ(end.wrong(), 0U);
 }
 
+// P2: whoever holds the descriptor finds no way to a port on which somebody else listens, frozen or parked.
+TEST_F(ParkTest, ASocketInRepairModeTakesNobodysPort) {
+  auto other = bench_->pair().socket(Side::kA, AF_INET, SOCK_STREAM);
+  ASSERT_TRUE(ok(other));
+  sockaddr_in any{};
+  any.sin_family = AF_INET;
+  ASSERT_EQ(::bind(other->get(), reinterpret_cast<sockaddr*>(&any), sizeof any), 0);
+  ASSERT_EQ(::listen(other->get(), 8), 0);
+  socklen_t length = sizeof any;
+  ASSERT_EQ(::getsockname(other->get(), reinterpret_cast<sockaddr*>(&any), &length), 0);
+  sockaddr nowhere{};
+  nowhere.sa_family = AF_UNSPEC;
+  const auto steal = [&] {
+    EXPECT_EQ(::connect(ours(), &nowhere, sizeof nowhere), 0);
+    return ::bind(ours(), reinterpret_cast<sockaddr*>(&any), sizeof any) == 0 ? 0 : errno;
+  };
+  {
+    Mover mover(*bench_);
+    make(mover);
+    ASSERT_TRUE(ok(mover.freeze()));
+    EXPECT_EQ(steal(), EADDRINUSE);
+    mover.conn->reset();
+  }
+  Mover mover(*bench_);
+  make(mover);
+  const auto frozen = mover.freeze();
+  ASSERT_TRUE(ok(frozen));
+  ASSERT_TRUE(ok(mover.park(*frozen)));
+  EXPECT_EQ(steal(), EINVAL);
+  mover.conn->reset();
+}
+
+// A port of the thief's own choice is noticed, and the connection not continued.
+TEST_F(ParkTest, ASocketThatSomebodyBoundElsewhereIsBroken) {
+  Mover mover(*bench_);
+  make(mover);
+  const auto frozen = mover.freeze();
+  ASSERT_TRUE(ok(frozen));
+  sockaddr nowhere{};
+  nowhere.sa_family = AF_UNSPEC;
+  ASSERT_EQ(::connect(ours(), &nowhere, sizeof nowhere), 0);
+  sockaddr_in any{};
+  any.sin_family = AF_INET;
+  ASSERT_EQ(::bind(ours(), reinterpret_cast<sockaddr*>(&any), sizeof any), 0);
+  const auto late = mover.park(*frozen);
+  ASSERT_FALSE(late.has_value());
+  mover.conn->reset();
+}
+
 // R17: the window is open, and pacing alone has kept the data back.
 TEST_F(ParkTest, AFrozenSocketSendsNothingNew) {
   Mover mover(*bench_);

@@ -166,8 +166,6 @@ Result<> LinuxKernelConn::put_lost_options() {
 Result<ReleaseReport> LinuxKernelConn::release(std::span<const std::byte> unsent, bool probe) {
   ASSERT(phase_ == Phase::kRestored);
   const int raw = socket_.get();
-  // The filter first: the answer to the probe is for the kernel.
-  TRY(detach_late_filter());
   TRY(repair::set_mode(raw, probe ? repair::Mode::kOffWithProbe : repair::Mode::kOffSilent));  // R11
   phase_ = Phase::kRunning;
   out_of_order_ = {};  // the counters of TCP_INFO began anew (R10)
@@ -179,6 +177,8 @@ Result<ReleaseReport> LinuxKernelConn::release(std::span<const std::byte> unsent
   if (!unsent.empty()) report = write_unsent(unsent);
   if (send_buffer_raised_ || receive_buffer_raised_) TRY(put_buffer_sizes_back());
   if (unread_restored_) TRY(announce_unread());
+  // Last: a reset that came in before the unsent bytes were written would be taken off the socket by the write (R12).
+  TRY(detach_late_filter());
   return report;
 }
 

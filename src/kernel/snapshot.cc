@@ -132,6 +132,8 @@ Result<Snapshot> LinuxKernelConn::freeze(const QueueRoom& room) {
 
 Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
   const int raw = socket_.get();
+  // P2: repair mode lets the socket be bound to ports of others, and until it is parked it is not bound by us.
+  TRY(set_option(raw, SOL_SOCKET, SO_REUSEADDR, 0, "SO_REUSEADDR"));
   Snapshot snapshot;
   snapshot.min = template_;
   tcp::MinTcp& min = snapshot.min;
@@ -191,7 +193,7 @@ Result<> LinuxKernelConn::reopen_window() {
   const int raw = socket_.get();
   window_closed_ = false;
   ASSIGN_OR_RETURN(tcp_repair_window window, read_window(raw));
-  if (window.snd_wnd == 0) window.snd_wnd = closed_snd_wnd_;  // else a newer one has come
+  if (window.snd_wnd == 0) window.snd_wnd = closed_snd_wnd_;                               // else a newer one has come
   window.snd_wl1 = min(Seq(closed_snd_wl1_), Seq(window.rcv_wup) + window.rcv_wnd).raw();  // R18
   return set_option(raw, IPPROTO_TCP, TCP_REPAIR_WINDOW, window, "TCP_REPAIR_WINDOW");
 }

@@ -131,7 +131,7 @@ void Talk::expect_owner(ipc::Owner owner, bool with_traffic) {
 
 void Behaviour::SetUp() {
   if (const auto why = NetnsPair::why_unavailable(); !why.empty()) GTEST_SKIP() << why;
-  auto pair = NetnsPair::create();
+  auto pair = NetnsPair::create(netns());
   ASSERT_TRUE(pair.has_value()) << pair.error().message();
   pair_ = std::move(*pair);
   start_service(driver::Policy::kManual);

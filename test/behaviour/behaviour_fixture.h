@@ -71,6 +71,8 @@ class Behaviour : public ::testing::Test {
   void SetUp() override;
   // What the service is started with.
   [[nodiscard]] virtual driver::ServiceOptions options() const { return {}; }
+  // The namespaces that it is tried in.
+  [[nodiscard]] virtual NetnsOptions netns() const { return {}; }
   // A connection, registered by `application` (the fixture's own when nullptr). Ends the test's use on failure.
   std::unique_ptr<Talk> open(bool v6 = false, Opening opening = Opening::kPassive,
                              RawApplication* application = nullptr);

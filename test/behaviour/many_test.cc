@@ -85,6 +85,47 @@ TEST_F(Behaviour, B21_HundredsMoveAtOnce) {
   expect_no_reset();
 }
 
+class SeveralQueues : public Behaviour {
+ protected:
+  // Generic XDP takes a veth's queue number for one too small, so of two queues only the first would be seen.
+  [[nodiscard]] NetnsOptions netns() const override { return {.pairs = 1, .queues = 4, .mtu_bytes = 1500}; }
+  void peer_sends_by_one_queue() { EXPECT_EQ(shell(Side::kA, "ethtool -L ts-a0 tx 1"), ""); }
+};
+
+// One lane for each queue: a connection is given to the lane that its packets come to. Those that come to another one
+// reach it all the same, without the kernel.
+TEST_F(SeveralQueues, ConnectionsAreServedByTheLaneOfTheirQueue) {
+  ASSERT_EQ(service_->ask("stats")["interfaces"][0]["queues"], 4);
+  std::vector<std::unique_ptr<Talk>> talks;
+  for (int i = 0; i < 16; ++i) talks.push_back(open(i % 2 == 1));
+  for (const auto& talk : talks) talk->exchange(20'000);
+  std::set<std::uint32_t> lanes;
+  for (const auto& talk : talks) {
+    to_engine(*talk);
+    lanes.insert(hardware(*talk).lane);
+    talk->exchange(100'000);
+  }
+  EXPECT_GT(lanes.size(), 1U) << "all flows hashed to one queue: not likely among sixteen";
+  EXPECT_EQ(service_->counter("stray_frames"), 0U);
+  peer_sends_by_one_queue();
+  for (const auto& talk : talks) talk->exchange(100'000);
+  EXPECT_GT(service_->counter("stray_frames"), 0U) << "no packet came by another queue: this test has shown nothing";
+  EXPECT_EQ(service_->counter("late_packets"), 0U) << "packets of the engine's connections went to the kernel";
+  // The next move follows them.
+  for (const auto& talk : talks) to_kernel(*talk, true);
+  for (const auto& talk : talks) talk->settle();
+  for (const auto& talk : talks) talk->exchange(1000);
+  lanes.clear();
+  for (const auto& talk : talks) {
+    to_engine(*talk);
+    lanes.insert(hardware(*talk).lane);
+    talk->exchange(100'000);
+  }
+  EXPECT_EQ(lanes.size(), 1U);
+  EXPECT_EQ(service_->counter("broken_streams"), 0U);
+  expect_no_reset();
+}
+
 // ssthresh is infinite until a loss: the link is down for a while, so that there is something to carry.
 TEST_F(Behaviour, B22_CongestionStateSurvivesARoundTrip) {
   auto sockets = connect_pair(*pair_, false);

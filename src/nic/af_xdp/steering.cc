@@ -56,6 +56,16 @@ Result<> Steering::add(const FlowKey& flow, std::uint32_t generation) {
   return {};
 }
 
+Result<> Steering::watch(const FlowKey& flow) {
+  const ts_flow key = to_key(flow);
+  ts_steer value{};
+  if (bpf_map_lookup_elem(map_.get(), &key, &value) != 0) value = {};
+  value.generation = 0;
+  const int result = bpf_map_update_elem(map_.get(), &key, &value, BPF_ANY);
+  if (result != 0) return map_error(result, "adding to the steering map");
+  return {};
+}
+
 Result<bool> Steering::remove(const FlowKey& flow) {
   const ts_flow key = to_key(flow);
   const int result = bpf_map_delete_elem(map_.get(), &key);

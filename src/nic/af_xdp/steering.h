@@ -22,9 +22,9 @@ struct SteeredFlow {
 };
 
 struct SteeringState {
-  std::uint64_t packets = 0;   // redirected since add()
-  std::uint32_t rx_queue = 0;  // that saw the last one; meaningful when packets > 0
-  std::uint32_t generation = 0;
+  std::uint64_t packets = 0;     // seen since add() or watch()
+  std::uint32_t rx_queue = 0;    // that saw the last one; meaningful when packets > 0
+  std::uint32_t generation = 0;  // 0: only watched
 };
 
 class Steering {
@@ -35,7 +35,10 @@ class Steering {
 
   // From now on packets whose destination is flow.local go to AF_XDP. A flow that is already there starts anew
   // (counters zero, the new generation). kNoResource when the map is full; nothing is changed then.
+  // REQUIRES: generation is not 0.
   Result<> add(const FlowKey& flow, std::uint32_t generation);
+  // Its packets go to the kernel; state() tells by which queue they come. Ends add(), with what state() knew.
+  Result<> watch(const FlowKey& flow);
   // True when it was there.
   Result<bool> remove(const FlowKey& flow);
 
