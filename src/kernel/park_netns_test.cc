@@ -227,35 +227,50 @@ TEST_F(ParkTest, BytesThatTheKernelTookInAfterTheSnapshotAreHandedOver) {
   EXPECT_EQ(end.wrong(), 0U);
 }
 
-// P2: whoever holds the descriptor finds no way to a port on which somebody else listens, frozen or parked.
-TEST_F(ParkTest, ASocketInRepairModeTakesNobodysPort) {
-  auto other = bench_->pair().socket(Side::kA, AF_INET, SOCK_STREAM);
-  ASSERT_TRUE(ok(other));
-  sockaddr_in any{};
-  any.sin_family = AF_INET;
-  ASSERT_EQ(::bind(other->get(), reinterpret_cast<sockaddr*>(&any), sizeof any), 0);
-  ASSERT_EQ(::listen(other->get(), 8), 0);
-  socklen_t length = sizeof any;
-  ASSERT_EQ(::getsockname(other->get(), reinterpret_cast<sockaddr*>(&any), &length), 0);
-  sockaddr nowhere{};
-  nowhere.sa_family = AF_UNSPEC;
-  const auto steal = [&] {
-    EXPECT_EQ(::connect(ours(), &nowhere, sizeof nowhere), 0);
-    return ::bind(ours(), reinterpret_cast<sockaddr*>(&any), sizeof any) == 0 ? 0 : errno;
-  };
-  {
-    Mover mover(*bench_);
-    make(mover);
-    ASSERT_TRUE(ok(mover.freeze()));
-    EXPECT_EQ(steal(), EADDRINUSE);
-    mover.conn->reset();
+// A listener of somebody else, and what happens when a holder of our socket goes for its port.
+class Thief {
+ public:
+  explicit Thief(const NetnsPair& pair) {
+    auto made = pair.socket(Side::kA, AF_INET, SOCK_STREAM);
+    EXPECT_TRUE(ok(made));
+    if (made) listener_ = std::move(*made);
+    port_.sin_family = AF_INET;
+    EXPECT_EQ(::bind(listener_.get(), reinterpret_cast<sockaddr*>(&port_), sizeof port_), 0);
+    EXPECT_EQ(::listen(listener_.get(), 8), 0);
+    socklen_t length = sizeof port_;
+    EXPECT_EQ(::getsockname(listener_.get(), reinterpret_cast<sockaddr*>(&port_), &length), 0);
   }
+  // errno of the bind.
+  [[nodiscard]] int try_with(int fd) const {
+    sockaddr nowhere{};
+    nowhere.sa_family = AF_UNSPEC;
+    EXPECT_EQ(::connect(fd, &nowhere, sizeof nowhere), 0);
+    return ::bind(fd, reinterpret_cast<const sockaddr*>(&port_), sizeof port_) == 0 ? 0 : errno;
+  }
+
+ private:
+  UniqueFd listener_;
+  sockaddr_in port_{};
+};
+
+// P2: whoever holds the descriptor finds no way to a port on which somebody else listens.
+TEST_F(ParkTest, AFrozenSocketTakesNobodysPort) {
+  const Thief thief(bench_->pair());
+  Mover mover(*bench_);
+  make(mover);
+  ASSERT_TRUE(ok(mover.freeze()));
+  EXPECT_EQ(thief.try_with(ours()), EADDRINUSE);
+  mover.conn->reset();
+}
+
+TEST_F(ParkTest, AParkedSocketTakesNobodysPort) {
+  const Thief thief(bench_->pair());
   Mover mover(*bench_);
   make(mover);
   const auto frozen = mover.freeze();
   ASSERT_TRUE(ok(frozen));
   ASSERT_TRUE(ok(mover.park(*frozen)));
-  EXPECT_EQ(steal(), EINVAL);
+  EXPECT_EQ(thief.try_with(ours()), EINVAL);
   mover.conn->reset();
 }
 

@@ -152,6 +152,9 @@ TEST_F(Behaviour, B13_TheKernelNeverAnswersForTheEngine) {
 TEST_F(Behaviour, B14_PacketsDuringTheMoveAreHeldAndProcessedOnce) {
   for (const bool v6 : {false, true}) {
     const auto talk = open(v6);
+    // Unread bytes beyond the limit of a move are a reason to refuse it; unbounded, a fast peer keeps them there.
+    const int buffer_bytes = 200'000;
+    ASSERT_EQ(::setsockopt(talk->served->fd(), SOL_SOCKET, SO_RCVBUF, &buffer_bytes, sizeof buffer_bytes), 0);
     std::atomic<bool> stop = false;
     std::uint64_t sent = 0;
     // The peer never pauses: packets arrive in the middle of the moves.
