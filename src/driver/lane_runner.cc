@@ -1,8 +1,8 @@
 #include "driver/lane_runner.h"
 
 #include <linux/memfd.h>
-#include <poll.h>
 #include <pthread.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -23,9 +23,11 @@ void write_event(int fd) noexcept {
   [[maybe_unused]] const ssize_t written = ::write(fd, &one, sizeof(one));
 }
 
-void clear_event(int fd) noexcept {
-  std::uint64_t count = 0;
-  [[maybe_unused]] const ssize_t got = ::read(fd, &count, sizeof(count));
+Result<> add_to(const UniqueFd& set, int fd, std::uint32_t events) {
+  epoll_event event{};
+  event.events = events;
+  if (::epoll_ctl(set.get(), EPOLL_CTL_ADD, fd, &event) != 0) return system_error("epoll_ctl(lane)");
+  return {};
 }
 
 }  // namespace
@@ -43,18 +45,23 @@ Result<std::unique_ptr<LaneRunner>> LaneRunner::create(const LaneRunnerOptions& 
   Memory memory(static_cast<std::byte*>(base), Unmap{bytes});
   UniqueFd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!doorbell) return system_error("eventfd");
-  return std::unique_ptr<LaneRunner>(
-      new LaneRunner(options, std::move(link), std::move(fd), std::move(memory), std::move(doorbell)));
+  UniqueFd wait_set(::epoll_create1(EPOLL_CLOEXEC));
+  if (!wait_set) return system_error("epoll_create1(lane)");
+  TRY(add_to(wait_set, doorbell.get(), EPOLLIN | EPOLLET));
+  TRY(add_to(wait_set, link->poll_fd(), EPOLLIN));
+  return std::unique_ptr<LaneRunner>(new LaneRunner(options, std::move(link), std::move(fd), std::move(memory),
+                                                    std::move(doorbell), std::move(wait_set)));
 }
 
 LaneRunner::LaneRunner(const LaneRunnerOptions& options, std::unique_ptr<nic::Link> link, UniqueFd memory_fd,
-                       Memory memory, UniqueFd doorbell)
+                       Memory memory, UniqueFd doorbell, UniqueFd wait_set)
     : options_(options),
       memory_fd_(std::move(memory_fd)),
       memory_(std::move(memory)),
       region_({memory_.get(), memory_.get_deleter().bytes}, options.capacity),
       link_(std::move(link)),
       doorbell_(std::move(doorbell)),
+      wait_set_(std::move(wait_set)),
       lane_(options.index, region_, *link_, *this, options.secret, monotonic_now()),
       port_(options.index, region_, *this) {}
 
@@ -79,9 +86,17 @@ void LaneRunner::stop() {
   thread_.join();
 }
 
-void LaneRunner::open_session(std::uint32_t session, const ipc::Arena& arena, std::vector<int> ring_events) {
+Result<UniqueFd> LaneRunner::make_doorbell() {
+  UniqueFd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!doorbell) return system_error("eventfd");
+  TRY(add_to(wait_set_, doorbell.get(), EPOLLIN | EPOLLET));
+  return doorbell;
+}
+
+void LaneRunner::open_session(std::uint32_t session, const ipc::Arena& arena, std::vector<int> ring_events,
+                              int doorbell) {
   PiLock lock(mutex_);
-  ring_events_[session] = std::move(ring_events);
+  events_[session] = {.rings = std::move(ring_events), .doorbell = doorbell};
   lane_.open_session(session, arena);
   // A sleeping lane has not asked the new rings for wake-ups.
   write_event(doorbell_.get());
@@ -90,7 +105,11 @@ void LaneRunner::open_session(std::uint32_t session, const ipc::Arena& arena, st
 void LaneRunner::close_session(std::uint32_t session) {
   PiLock lock(mutex_);
   lane_.close_session(session);
-  ring_events_.erase(session);
+  const auto found = events_.find(session);
+  if (found == events_.end()) return;
+  // The application may hold it open: that alone would keep it in the set.
+  (void)::epoll_ctl(wait_set_.get(), EPOLL_CTL_DEL, found->second.doorbell, nullptr);
+  events_.erase(found);
 }
 
 std::vector<std::vector<std::byte>> LaneRunner::take_strays() {
@@ -117,13 +136,14 @@ void LaneRunner::ring() {
   PiLock lock(mutex_);
   lane_.process_commands(monotonic_now());
   if (lane_.take_signal()) signal_driver();
-  if (asleep_ && (lane_.has_work() || lane_.next_deadline() < sleep_until_)) write_event(doorbell_.get());
+  if (asleep_ && (lane_.has_work() || lane_.has_waiting_rings() || lane_.next_deadline() < sleep_until_))
+    write_event(doorbell_.get());
 }
 
 // Called by the lane, which runs under the lock.
 void LaneRunner::wake(std::uint32_t session, std::uint32_t ring) {
-  const auto found = ring_events_.find(session);
-  if (found != ring_events_.end() && ring < found->second.size()) write_event(found->second[ring]);
+  const auto found = events_.find(session);
+  if (found != events_.end() && ring < found->second.rings.size()) write_event(found->second.rings[ring]);
 }
 
 LaneRunner::Round LaneRunner::poll_once(bool may_sleep) {
@@ -144,15 +164,13 @@ void LaneRunner::sleep() {
     PiLock lock(mutex_);
     until = sleep_until_;
   }
-  pollfd fds[2] = {{.fd = doorbell_.get(), .events = POLLIN, .revents = 0},
-                   {.fd = link_->poll_fd(), .events = POLLIN, .revents = 0}};
   timespec limit{};
   if (until != kNever) {
     const auto left = std::max(until - monotonic_now(), Duration::zero()).count();
     limit = {.tv_sec = left / 1'000'000'000, .tv_nsec = left % 1'000'000'000};
   }
-  ::ppoll(fds, 2, until == kNever ? nullptr : &limit, nullptr);
-  if ((fds[0].revents & POLLIN) != 0) clear_event(doorbell_.get());
+  epoll_event events[8];
+  ::syscall(SYS_epoll_pwait2, wait_set_.get(), events, 8, until == kNever ? nullptr : &limit, nullptr, 0);
 }
 
 void LaneRunner::run() {

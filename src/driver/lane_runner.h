@@ -40,12 +40,13 @@ class LaneRunner final : public engine::Waker, public handoff::LaneDoorbell {
   void stop();
 
   [[nodiscard]] handoff::EnginePort& port() noexcept { return port_; }
-  // Written by applications after they submitted to a ring that asks for it. Owned by the runner.
-  [[nodiscard]] int doorbell_fd() const noexcept { return doorbell_.get(); }
+  // The doorbell of an application: an eventfd that it writes after it submitted to a ring that asks for it. One for
+  // each, so that whatever an application does to its own, it takes nobody else's call.
+  [[nodiscard]] Result<UniqueFd> make_doorbell();
 
-  // `ring_events`: an eventfd for each ring of the arena, by index; they stay the caller's. REQUIRES: arena and
-  // descriptors live until close_session().
-  void open_session(std::uint32_t session, const ipc::Arena& arena, std::vector<int> ring_events);
+  // `ring_events`: an eventfd for each ring of the arena, by index; `doorbell`: of make_doorbell(). They stay the
+  // caller's. REQUIRES: arena and descriptors live until close_session().
+  void open_session(std::uint32_t session, const ipc::Arena& arena, std::vector<int> ring_events, int doorbell);
   void close_session(std::uint32_t session);
 
   // Frames that belong to no connection of the lane: the kernel's.
@@ -64,7 +65,7 @@ class LaneRunner final : public engine::Waker, public handoff::LaneDoorbell {
   using Memory = std::unique_ptr<std::byte, Unmap>;
 
   LaneRunner(const LaneRunnerOptions& options, std::unique_ptr<nic::Link> link, UniqueFd memory_fd, Memory memory,
-             UniqueFd doorbell);
+             UniqueFd doorbell, UniqueFd wait_set);
   void run();
   enum class Round : std::uint8_t { kBusy, kIdle, kSleep };
   // One round under the lock. kSleep: nothing to do, wake-ups are asked for.
@@ -77,10 +78,17 @@ class LaneRunner final : public engine::Waker, public handoff::LaneDoorbell {
   Memory memory_;
   engine::LaneRegion region_;
   std::unique_ptr<nic::Link> link_;
-  UniqueFd doorbell_;
+  UniqueFd doorbell_;  // the driver's
+  // Epoll set of link and doorbells. The doorbells edge-triggered: nobody reads them, and no flag of a description that
+  // is shared with an application decides whether the lane blocks.
+  UniqueFd wait_set_;
   PiMutex mutex_;
   engine::Lane lane_ TS_GUARDED_BY(mutex_);
-  std::map<std::uint32_t, std::vector<int>> ring_events_ TS_GUARDED_BY(mutex_);
+  struct Events {
+    std::vector<int> rings;
+    int doorbell = -1;
+  };
+  std::map<std::uint32_t, Events> events_ TS_GUARDED_BY(mutex_);
   bool asleep_ TS_GUARDED_BY(mutex_) = false;
   Time sleep_until_ TS_GUARDED_BY(mutex_) = kNever;
   handoff::EnginePort port_;

@@ -26,7 +26,33 @@ constexpr std::uint32_t kSendQueueLimit = 1U << 20;
 constexpr std::size_t kSendRoom = 72U << 20;
 constexpr Duration kMinDrain = std::chrono::milliseconds(5);
 constexpr Duration kMaxDrain = std::chrono::milliseconds(60);
+constexpr Duration kCallDeadline = std::chrono::milliseconds(20);  // as that of a move
 constexpr Duration kUploadRetry = std::chrono::milliseconds(10);
+
+// The IP header without options or extension headers, which the engine does not read and TCP has no use for. (The
+// filter hands over the packet's own: RFC 791 3.1, RFC 8200 3.)
+void append_plain_ip_header(std::vector<std::byte>& frame, const kernel::LatePacket& packet, bool v4) {
+  const std::size_t at = frame.size();
+  const std::size_t bytes = v4 ? 20 : 40;
+  if (packet.ip_header.size() < bytes) return;  // the engine will call it truncated
+  frame.insert(frame.end(), packet.ip_header.begin(), packet.ip_header.begin() + static_cast<std::ptrdiff_t>(bytes));
+  const auto put16 = [&](std::size_t offset, std::size_t value) {
+    frame[at + offset] = static_cast<std::byte>(value >> 8 & 0xff);
+    frame[at + offset + 1] = static_cast<std::byte>(value & 0xff);
+  };
+  if (!v4) {
+    put16(4, packet.tcp.size());
+    frame[at + 6] = std::byte{IPPROTO_TCP};
+    return;
+  }
+  frame[at] = std::byte{0x45};
+  put16(2, bytes + packet.tcp.size());
+  put16(10, 0);
+  wire::InternetSum sum;
+  sum.add(ByteView(frame).subspan(at, bytes));
+  const std::uint16_t checksum = sum.checksum();
+  std::memcpy(frame.data() + at + 10, &checksum, sizeof checksum);
+}
 
 }  // namespace
 
@@ -224,7 +250,8 @@ void Mover::upload_failed(ManagedConnection& conn, const Error& why) {
   spdlog::warn("sk:{} could not return to the kernel (attempt {}): {}", conn.move.kernel->cookie(), conn.failed_uploads,
                why.message());
   conn.stack = Stack::kDraining;
-  conn.drain_deadline = monotonic_now() + kUploadRetry;
+  // A program that holds a call open costs a deadline each time: ever more seldom.
+  conn.drain_deadline = monotonic_now() + kUploadRetry * (1U << std::min(conn.failed_uploads - 1, 7U));
   draining_.push_back(conn.move.kernel->cookie());
 }
 
@@ -247,8 +274,12 @@ void Mover::park(ManagedConnection& conn) {
 
 // Takes a connection out of the engine without returning its state.
 void Mover::give_up(ManagedConnection& conn, const Error& why) {
-  conn.move.gate().set_owner(ipc::Owner::kToKernel);
+  // What calls inside submit, and what lies in the ring, must be taken out while the id is good, or an honest program
+  // would break the rules of the ring.
+  if (!conn.move.gate().begin_move(ipc::Owner::kEngine, ipc::Owner::kToKernel, kCallDeadline))
+    conn.move.gate().set_owner(ipc::Owner::kToKernel);
   (void)conn.move.port->call({.op = engine::CommandOp::kHold, .id = conn.move.hw});
+  (void)conn.move.port->call({.op = engine::CommandOp::kExtract, .id = conn.move.hw});
   (void)conn.move.path->unsteer(conn.move.kernel->flow());
   (void)conn.move.port->call({.op = engine::CommandOp::kRelease, .id = conn.move.hw});
   by_hw_.erase(conn.move.hw.raw());
@@ -272,6 +303,7 @@ void Mover::reset(ManagedConnection& conn, const Error& why) {
 void Mover::close(ManagedConnection& conn) {
   conn.closing = true;
   conn.stays = true;
+  conn.move.program_gone = conn.session->ending;
   if (conn.in_engine())
     upload(conn, "closed by the program");
   else
@@ -307,7 +339,7 @@ void Mover::deliver_late(const kernel::LatePacket& packet) {
   std::vector<std::byte> frame(wire::kEthernetBytes);
   frame[12] = std::byte{static_cast<unsigned char>(v4 ? 0x08 : 0x86)};
   frame[13] = std::byte{static_cast<unsigned char>(v4 ? 0x00 : 0xdd)};
-  frame.insert(frame.end(), packet.ip_header.begin(), packet.ip_header.end());
+  append_plain_ip_header(frame, packet, v4);
   frame.insert(frame.end(), packet.tcp.begin(), packet.tcp.end());
   const ipc::Owner owner = conn.move.gate().owner();
   if (conn.move.hw && (owner == ipc::Owner::kToEngine || owner == ipc::Owner::kEngine)) {
@@ -358,7 +390,9 @@ void Mover::take_event(const engine::Event& event) {
   if (event.type == engine::EventType::kToSoftware) {
     // After a reset or a timeout nothing more will be acknowledged.
     const bool drain = event.cause == engine::Cause::kPeerFin || event.cause == engine::Cause::kUrgent;
-    conn->stays = conn->stays || event.cause != engine::Cause::kUrgent;
+    // After a timeout it may come back, once the kernel has repaired what was lost.
+    const bool passes = event.cause == engine::Cause::kUrgent || event.cause == engine::Cause::kTimeout;
+    conn->stays = conn->stays || !passes;
     upload(*conn, engine::to_string(event.cause), drain);
   } else if (event.type == engine::EventType::kDrained && conn->stack == Stack::kDraining) {
     finish_upload(*conn);

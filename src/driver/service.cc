@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -31,6 +32,15 @@ void raise_priority() {
   const sched_param priority{.sched_priority = 1};
   if (::sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &priority) != 0)
     spdlog::warn("the driver runs at ordinary priority, pauses may be longer: sched_setscheduler: errno {}", errno);
+}
+
+// A descriptor for each connection: the usual soft limit of 1024 is for programs that use select().
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0)
+    spdlog::warn("descriptors stay limited: setrlimit(RLIMIT_NOFILE): errno {}", errno);
 }
 
 }  // namespace
@@ -117,6 +127,7 @@ Result<> Service::Impl::watch(int fd, Source source, std::uint32_t number) {
 }
 
 Result<> Service::Impl::run() {
+  raise_descriptor_limit();
   raise_priority();
   std::puts("ready");
   std::fflush(stdout);

@@ -34,7 +34,11 @@ Session::Session(UniqueFd socket, std::uint32_t number, std::uint64_t id, ipc::A
 Result<> Session::welcome(const std::vector<LaneRunner*>& lanes) {
   const auto& geometry = arena_.geometry();
   std::vector<int> fds{arena_.fd()};
-  for (const LaneRunner* lane : lanes) fds.push_back(lane->doorbell_fd());
+  for (LaneRunner* lane : lanes) {
+    ASSIGN_OR_RETURN(UniqueFd doorbell, lane->make_doorbell());
+    fds.push_back(doorbell.get());
+    doorbells_.push_back(std::move(doorbell));
+  }
   std::vector<int> events;
   for (std::uint32_t i = 0; i < geometry.ring_count; ++i) {
     UniqueFd event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -43,7 +47,7 @@ Result<> Session::welcome(const std::vector<LaneRunner*>& lanes) {
     ring_events_.push_back(std::move(event));
   }
   fds.insert(fds.end(), events.begin(), events.end());
-  for (LaneRunner* lane : lanes) lane->open_session(number_, arena_, events);
+  for (std::size_t i = 0; i < lanes.size(); ++i) lanes[i]->open_session(number_, arena_, events, doorbells_[i].get());
   const ipc::Welcome message{.head = {.type = ipc::MessageType::kWelcome, .size_bytes = sizeof(message)},
                              .session_id = id_,
                              .geometry = geometry};

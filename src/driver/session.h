@@ -89,6 +89,7 @@ class Session {
   std::uint64_t id_;
   ipc::Arena arena_;
   std::vector<UniqueFd> ring_events_;
+  std::vector<UniqueFd> doorbells_;  // by lane
   std::vector<LaneRunner*> lanes_;
   pid_t pid_ = 0;
   uid_t uid_ = 0;

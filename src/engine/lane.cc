@@ -68,7 +68,7 @@ bool Lane::poll(Time now) {
   post_all();
   publish_completions();
   link_.flush();
-  return worked || transmit_head_ != kNone;
+  return worked || has_work();
 }
 
 void Lane::process_commands(Time now) {
@@ -89,6 +89,10 @@ void Lane::process_commands(Time now) {
   replies_.publish();
 }
 
+// After so many timeouts in a row the kernel goes on with it: it hears of a smaller path MTU (the ICMP error comes to
+// it, RFC 1191) and of unreachable hosts, and comes to the end that it always would. The engine sends on until then.
+constexpr std::uint8_t kRetriesHere = 4;
+
 void Lane::fire_timer(std::uint32_t index, Time now) {
   HwConn& conn = conns_[index];
   if (conn.state != ConnState::kActive) return;
@@ -97,17 +101,25 @@ void Lane::fire_timer(std::uint32_t index, Time now) {
     raise_to_software(index, Cause::kTimeout);
     return;
   }
+  // A user timeout's clock would begin anew in the kernel: such a connection is given up here, on time.
+  if (conn.tcb.retries >= kRetriesHere && conn.tcb.user_timeout_ms == 0) raise_to_software(index, Cause::kTimeout);
   want_transmit(index);  // schedules the next deadline as well
 }
 
-Time Lane::next_deadline() const noexcept { return std::min(timers_.next(), link_.next_event()); }
+Time Lane::next_deadline() const noexcept {
+  const Time retry = transmit_head_ != kNone ? retry_at_ : kNever;
+  return std::min({timers_.next(), link_.next_event(), retry});
+}
+
+bool Lane::has_work() const noexcept { return transmit_head_ != kNone && blocked_rounds_ < kBlockedRounds; }
 
 bool Lane::prepare_sleep() noexcept {
   sleeping_ = true;
-  bool idle = commands_.is_empty() && transmit_head_ == kNone;
+  bool idle = commands_.is_empty() && !has_work();
   for (auto& [number, session] : sessions_) {
     if (session.broken) continue;
-    for (auto& ring : session.rings()) idle &= !ring.waiting && ring.submit.prepare_sleep();
+    // One that waits for pieces: what frees them (an ACK, a command) has the lane polled.
+    for (auto& ring : session.rings()) idle &= ring.waiting || ring.submit.prepare_sleep();
   }
   return idle;
 }

@@ -70,7 +70,9 @@ class Lane {
   [[nodiscard]] bool prepare_sleep() noexcept;
 
   // Work that does not wait for anything outside: the lane should be polled now.
-  [[nodiscard]] bool has_work() const noexcept { return transmit_head_ != kNone; }
+  [[nodiscard]] bool has_work() const noexcept;
+  // Submissions wait for commands or ACKs to free what they need: poll after commands.
+  [[nodiscard]] bool has_waiting_rings() const noexcept { return rings_wait_; }
   // True once after events or strays came up for the driver.
   [[nodiscard]] bool take_signal() noexcept { return std::exchange(signal_, false); }
 
@@ -126,6 +128,7 @@ class Lane {
   void replay_held(std::uint32_t index, Time now);
   using FrameFn = std::function<void(std::span<const ByteView>, std::uint32_t length)>;
   void for_each_frame(std::uint32_t index, const PieceList& list, const FrameFn& fn);
+  ByteView own_copy(std::uint32_t index, std::span<const ByteView> parts, std::uint32_t length);
   void keep_stray(std::span<const ByteView> parts, std::uint32_t length);
   void raise_to_software(std::uint32_t index, Cause cause);
 
@@ -169,6 +172,7 @@ class Lane {
   // lane_transmit.cc: segments out.
   void want_transmit(std::uint32_t index);
   void transmit(Time now);
+  bool link_takes_more();
   bool transmit_connection(std::uint32_t index, Time now);
   void send_segment(HwConn& conn, HwConnRecord& record, const tcp::SegmentPlan& plan, std::span<std::byte> room);
   void gather(HwConn& conn, Seq seq, std::uint32_t bytes, std::span<std::byte> out, wire::InternetSum& sum);
@@ -196,6 +200,12 @@ class Lane {
   std::uint32_t in_use_ = 0;
   std::uint32_t transmit_head_ = kNone;
   std::uint32_t transmit_tail_ = kNone;
+  // A device that takes nothing (its link is down): after so many polls in vain the lane may sleep between two tries.
+  static constexpr std::uint32_t kBlockedRounds = 256;
+  std::uint32_t blocked_rounds_ = 0;
+  Time retry_at_ = kNever;
+  bool rings_wait_ = false;
+  std::vector<std::byte> held_copy_;  // of a frame that lay in memory of the program
   std::vector<std::uint32_t> post_list_;
   std::vector<LaneRing*> dirty_rings_;  // entries were pushed that are not yet published
   std::map<std::uint32_t, LaneSession> sessions_;

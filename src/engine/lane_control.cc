@@ -212,9 +212,9 @@ Reply Lane::inject(const Command& command, Time now) {
   }
   if (conns_[index].state == ConnState::kHeld)
     hold_frame(index, records_[index].late, {parts.data(), count}, command.frame_bytes);
-  else
+  else if (const ByteView copy = own_copy(index, {parts.data(), count}, command.frame_bytes); !copy.empty())
     // What the kernel has had in hands may carry a partial checksum on any device (GRO).
-    process_frame({parts.data(), count}, command.frame_bytes, wire::ChecksumMode::kAcceptPartial, now);
+    process_frame({&copy, 1}, command.frame_bytes, wire::ChecksumMode::kAcceptPartial, now);
   return put_chunks(Command{.op = CommandOp::kPutChunks,
                             .session = conns_[index].session,
                             .chunk_count = command.chunk_count,

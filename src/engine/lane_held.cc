@@ -100,6 +100,19 @@ void Lane::drop_held(std::uint32_t index, std::uint32_t late_pieces, std::uint32
   record.held_bytes -= drop_pieces(record.held, owner, held_pieces);
 }
 
+// What waits lies in chunks that the program can write. A frame is used as a copy of our own, and only if that is still
+// one of this connection: a program may spoil its own stream, and nobody else's. Empty: it is not.
+ByteView Lane::own_copy(std::uint32_t index, std::span<const ByteView> parts, std::uint32_t length) {
+  held_copy_.resize(length);
+  Payload(parts, 0, length).copy_to(held_copy_);
+  const ByteView copy(held_copy_);
+  wire::TcpPacket packet;
+  const auto verdict = wire::parse_frame({&copy, 1}, length, wire::ChecksumMode::kAcceptPartial, packet);
+  if (verdict == wire::ParseVerdict::kOk && packet.flow == records_[index].flow) return copy;
+  ++counters_.held_dropped;
+  return {};
+}
+
 void Lane::for_each_frame(std::uint32_t index, const PieceList& list, const FrameFn& fn) {
   const auto& arena = session(conns_[index].session)->arena();
   std::array<ByteView, kMaxFramePieces> parts;
@@ -113,7 +126,8 @@ void Lane::for_each_frame(std::uint32_t index, const PieceList& list, const Fram
       length += piece.bytes();
       at = piece.next;
     } while (at != kNone && (pieces_.at(at).length & Piece::kFrameStart) == 0 && count < parts.size());
-    fn({parts.data(), count}, length);
+    const ByteView copy = own_copy(index, {parts.data(), count}, length);
+    if (!copy.empty()) fn({&copy, 1}, length);
   }
 }
 
@@ -154,7 +168,7 @@ void Lane::hold_out_of_order(std::uint32_t index) {
   segment.ack = conn.tcb.snd_una;
   segment.window = static_cast<std::uint16_t>(conn.tcb.snd_wnd >> conn.tcb.snd_wscale);
   segment.flags = wire::kAck;
-  if ((conn.tcb.options & tcp::kOptTimestamps) != 0) {
+  if ((conn.tcb.options & tcp::kOptTimestamps) != 0 && conn.tcb.has(tcp::kTsRecentValid)) {
     segment.options.has_timestamps = true;
     segment.options.ts_val = conn.tcb.ts_recent;  // echoes nothing: no round trip is to be measured by it
   }

@@ -14,6 +14,8 @@ constexpr std::uint32_t kSubmissionsPerPoll = 256;
 // Completion entries that received data leaves free, for owner changes and acknowledgements.
 constexpr std::uint32_t kCompletionReserve = 1024;
 constexpr std::uint32_t kMaxQueuedBytes = 64U << 20;
+// Received bytes beyond the buffer that rounded windows may have offered.
+constexpr std::uint32_t kRoundingSlack = 64U << 10;
 // Pieces of application chunks that one session may have in flight.
 constexpr std::uint32_t kMaxPiecesPerSession = 65536;
 
@@ -25,6 +27,7 @@ std::uint32_t Lane::piece_limit() noexcept { return std::min(kMaxPiecesPerSessio
 
 bool Lane::drain_submissions(Time now) {
   bool worked = false;
+  rings_wait_ = false;
   for (auto& [number, session] : sessions_) {
     for (auto& ring : session.rings())
       worked |= drain_ring(number, session, ring, now, kSubmissionsPerPoll, piece_limit());
@@ -42,6 +45,7 @@ bool Lane::drain_ring(std::uint32_t session_index, LaneSession& session, LaneRin
     // Not the program's fault: the entry, and the ring behind it, wait.
     ring.waiting = pop == Pop::kEntry && ring.next.op == ipc::SubmitOp::kSend &&
                    (session.pieces_in_flight >= piece_limit || pieces_.available() == 0);
+    rings_wait_ |= ring.waiting;
     if (ring.waiting) break;
     const Cause cause = pop == Pop::kCorrupt ? Cause::kBadRingIndex : submit(session_index, session, ring.next, now);
     if (cause != Cause::kNothing) break_session(session_index, session, cause);
@@ -146,11 +150,14 @@ std::uint32_t Lane::deliver(std::uint32_t index, const Payload& payload) {
     ++counters_.completion_full;
     return 0;
   }
+  // A closing window is rounded up to its unit with each ACK, so that it never shrinks: a peer can make that add up.
+  const std::uint32_t most = record.rcv_buf_bytes + kRoundingSlack + (4U << conn.tcb.rcv_wscale);
+  const std::uint32_t wanted = std::min(payload.size(), most - std::min(most, record.unread_bytes));
   std::uint32_t taken = 0;
-  while (taken < payload.size()) {
+  while (taken < wanted) {
     if (conn.rx_chunk == kNone && !open_rx_chunk(conn, owner)) break;
     const auto room = owner.arena().chunk(conn.rx_chunk).subspan(conn.rx_fill);
-    const auto here = static_cast<std::uint32_t>(std::min<std::size_t>(room.size(), payload.size() - taken));
+    const auto here = static_cast<std::uint32_t>(std::min<std::size_t>(room.size(), wanted - taken));
     payload.narrow(taken, here).copy_to(room);
     conn.rx_fill += here;
     taken += here;

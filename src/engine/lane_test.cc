@@ -74,6 +74,20 @@ TEST_F(LaneTest, UnreadBytesCountAgainstTheWindow) {
   EXPECT_EQ(segments[0].segment.window << 7, (30'000 - 20'000 + 127) / 128 * 128);
 }
 
+// A peer that heeds no window gets no more memory than the buffer and what rounding may have offered.
+TEST_F(LaneTest, UnreadBytesAreBoundedWhateverThePeerSends) {
+  Moved moved = idle();
+  moved.min.rcv_buf_bytes = 60'000;
+  start(moved);
+  for (int i = 0; i < 2000; ++i) {
+    peer.send(peer_bytes(100));
+    poll(milliseconds(1));
+    got();
+  }
+  program.pump();
+  EXPECT_LE(conn.unread_bytes, 30'000U + moved.min.rcv_wnd + (64U << 10) + (4U << 7));
+}
+
 // SO_RCVBUF at its least, and a scale that the whole buffer is less than a unit of: the peer may send all the same.
 TEST_F(LaneTest, ATinyReceiveBufferStillOffersAWindow) {
   Moved moved = idle();
@@ -209,6 +223,21 @@ TEST_F(LaneToSoftware, FinOfThePeer) {
   expect_held(frame);
 }
 
+// It waits in memory of the program, which puts another connection's packet there.
+TEST_F(LaneToSoftware, APacketThatTheProgramReplacedIsNotUsed) {
+  start();
+  peer.send_frame(peer.frame(peer_bytes(10), wire::kAck | wire::kFin));
+  expect_event(Cause::kPeerFin);
+  ASSERT_EQ(box.call({.op = CommandOp::kHold, .id = id()}).status, Status::kOk);
+  const Piece& piece = box.port.pieces()[box.port.record(id()).held.head];
+  constexpr std::size_t kLastByteOfSource = 14 + 15;
+  program.arena().chunk(piece.chunk)[piece.offset + kLastByteOfSource] ^= std::byte{1};
+  ASSERT_EQ(box.call({.op = CommandOp::kActivate, .id = id()}).status, Status::kOk);
+  poll();
+  EXPECT_EQ(box.events().size(), 0U);
+  EXPECT_EQ(box.lane.counters().held_dropped, 1U);
+}
+
 TEST_F(LaneToSoftware, ResetOfThePeer) {
   start();
   const auto frame = peer.frame({}, wire::kRst | wire::kAck);
@@ -243,6 +272,23 @@ TEST_F(LaneToSoftware, AfterAReturnThatFailedTheEventComesAgain) {
   ASSERT_EQ(box.call({.op = CommandOp::kActivate, .id = id()}).status, Status::kOk);
   expect_event(Cause::kPeerFin);
   expect_held(frame);
+}
+
+// Four timeouts in a row: the kernel goes on, which hears of a smaller path MTU.
+TEST_F(LaneToSoftware, APeerThatDoesNotAnswerForAWhile) {
+  start();
+  program.write(conn, 100);
+  std::vector<Event> events;
+  Duration waited{};
+  for (; waited < std::chrono::seconds(60) && events.empty(); waited += milliseconds(100)) {
+    poll(milliseconds(100));
+    got();
+    events = box.events();
+  }
+  ASSERT_EQ(events.size(), 1U);
+  EXPECT_EQ(events[0].cause, Cause::kTimeout);
+  EXPECT_GE(box.conn(id()).tcb.retries, 4);
+  EXPECT_LT(waited, std::chrono::seconds(60));
 }
 
 TEST_F(LaneToSoftware, AnUnansweringPeer) {

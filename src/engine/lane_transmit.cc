@@ -13,10 +13,17 @@ namespace {
 // send buffer auto-tuning).
 constexpr std::uint32_t kMinSendBuffer = 128U << 10;
 constexpr std::uint32_t kMaxSendBuffer = 1U << 20;
+// Between two tries on a device that takes nothing.
+constexpr Duration kBlockedRetry = std::chrono::milliseconds(1);
 // Segments of one connection in a row before the next has its turn.
 constexpr std::uint32_t kSegmentsPerTurn = 32;
 
 }  // namespace
+
+bool Lane::link_takes_more() {
+  if (link_.tx_room() == 0) link_.flush();
+  return link_.tx_room() > 0;
+}
 
 void Lane::want_transmit(std::uint32_t index) {
   HwConn& conn = conns_[index];
@@ -34,6 +41,12 @@ void Lane::transmit(Time now) {
   // One turn for each connection that is in the list now; what has more to send goes to its end.
   const std::uint32_t last = transmit_tail_;
   while (transmit_head_ != kNone) {
+    if (!link_takes_more()) {
+      if (blocked_rounds_ < kBlockedRounds) ++blocked_rounds_;
+      retry_at_ = now + kBlockedRetry;
+      return;
+    }
+    blocked_rounds_ = 0;
     const std::uint32_t index = transmit_head_;
     transmit_head_ = records_[index].transmit_next;
     if (transmit_head_ == kNone) transmit_tail_ = kNone;
@@ -53,10 +66,7 @@ bool Lane::transmit_connection(std::uint32_t index, Time now) {
   tcp::SegmentPlan plan;
   for (std::uint32_t sent = 0;; ++sent) {
     if (sent == kSegmentsPerTurn) return false;
-    if (link_.tx_room() == 0) {
-      link_.flush();
-      if (link_.tx_room() == 0) return false;
-    }
+    if (!link_takes_more()) return false;
     if (!tcp::poll_transmit(conn.tcb, host, now, plan)) break;
     const auto room = link_.allocate_tx();
     ASSERT(!room.empty());

@@ -44,4 +44,14 @@ const char* to_string(UploadStep step) noexcept {
   return "unknown";
 }
 
+void notify_owner_changed(Connection& conn) {
+  // Refused only when the completion ring is full: whoever drains it has everybody look (Session::take_in()).
+  (void)conn.port->call({.op = engine::CommandOp::kNotify,
+                         .session = conn.session,
+                         .id = conn.hw,
+                         .slot = conn.slot,
+                         .tag = conn.tag,
+                         .ring = conn.ring});
+}
+
 }  // namespace twinstack::handoff

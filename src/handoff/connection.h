@@ -25,6 +25,7 @@ struct Connection {
   std::uint32_t slot = 0;
   std::uint32_t tag = 0;
   std::unique_ptr<kernel::KernelConn> kernel;
+  bool program_gone = false;  // nobody makes data calls any more, whatever the owner record says
 
   // Hardware side: meaningful while `hw` is not 0.
   engine::HwConnId hw;
@@ -66,5 +67,9 @@ struct MoveReport {
   bool congestion_restored = true;
   int socket_error = 0;  // errno that the return took off the kernel socket: the program must be told, once (upload)
 };
+
+// Has all who wait for the connection look again. After every change of the owner, also one that was undone: whoever
+// looked in between took the stack that he saw for silent, and sleeps.
+void notify_owner_changed(Connection& conn);
 
 }  // namespace twinstack::handoff

@@ -2,38 +2,54 @@
 
 #include <vector>
 
+#include "wire/packet.h"
+
 namespace twinstack::handoff {
 namespace {
 
 using engine::Piece;
 
-struct FrameList {
-  std::vector<ByteView> parts;
-  std::vector<std::size_t> first_part;  // of each frame
+// Copies of the frames in a list. They lie in chunks that the program can write: what is injected must be what was
+// looked at, and a packet of this connection.
+class FrameList {
+ public:
+  explicit FrameList(const Connection& conn) : conn_(conn) {}
 
   // The lane may be appending to the list: no more than the `count` pieces that it has told of are looked at.
-  void add(const Connection& conn, std::uint32_t head, std::uint32_t count) {
-    const auto pieces = conn.port->pieces();
+  void add(std::uint32_t head, std::uint32_t count) {
+    const auto pieces = conn_.port->pieces();
     for (std::uint32_t at = head; count > 0; --count) {
       const Piece& piece = pieces[at];
       if (count > 1) at = piece.next;
-      if ((piece.length & Piece::kFrameStart) != 0) first_part.push_back(parts.size());
-      parts.push_back(conn.arena->chunk(piece.chunk).subspan(piece.offset, piece.bytes()));
+      if ((piece.length & Piece::kFrameStart) != 0) frames_.emplace_back();
+      const auto bytes = conn_.arena->chunk(piece.chunk).subspan(piece.offset, piece.bytes());
+      frames_.back().insert(frames_.back().end(), bytes.begin(), bytes.end());
     }
   }
 
-  [[nodiscard]] std::vector<nic::RxFrame> frames() const {
-    std::vector<nic::RxFrame> out;
-    out.reserve(first_part.size());
-    for (std::size_t i = 0; i < first_part.size(); ++i) {
-      const std::size_t end = i + 1 < first_part.size() ? first_part[i + 1] : parts.size();
-      const std::span<const ByteView> mine(parts.data() + first_part[i], end - first_part[i]);
-      std::uint32_t length = 0;
-      for (const ByteView part : mine) length += static_cast<std::uint32_t>(part.size());
-      out.push_back(nic::RxFrame{.parts = mine, .length_bytes = length});
+  [[nodiscard]] bool empty() const { return frames_.empty(); }
+
+  // Valid as long as the list.
+  [[nodiscard]] std::vector<nic::RxFrame> frames() {
+    parts_.clear();
+    for (const auto& frame : frames_) {
+      const ByteView whole(frame);
+      wire::TcpPacket packet;
+      const auto length = static_cast<std::uint32_t>(whole.size());
+      const auto verdict = wire::parse_frame({&whole, 1}, length, wire::ChecksumMode::kAcceptPartial, packet);
+      if (verdict == wire::ParseVerdict::kOk && packet.flow == conn_.kernel->flow()) parts_.push_back(whole);
     }
+    std::vector<nic::RxFrame> out;
+    out.reserve(parts_.size());
+    for (const ByteView& part : parts_)
+      out.push_back(nic::RxFrame{.parts = {&part, 1}, .length_bytes = static_cast<std::uint32_t>(part.size())});
     return out;
   }
+
+ private:
+  const Connection& conn_;
+  std::vector<std::vector<std::byte>> frames_;
+  std::vector<ByteView> parts_;
 };
 
 }  // namespace
@@ -42,12 +58,12 @@ Result<std::uint32_t> inject_held(Connection& conn, int rounds) {
   std::uint32_t injected = 0;
   for (int round = 0; round < rounds; ++round) {
     ASSIGN_OR_RETURN(const engine::Reply swept, conn.port->request({.op = engine::CommandOp::kSweep, .id = conn.hw}));
-    FrameList list;
-    list.add(conn, swept.late_head, swept.late_pieces);
-    list.add(conn, swept.held_head, swept.held_pieces);
-    if (list.first_part.empty()) break;
+    FrameList list(conn);
+    list.add(swept.late_head, swept.late_pieces);
+    list.add(swept.held_head, swept.held_pieces);
+    if (list.empty()) break;
     const auto frames = list.frames();
-    TRY(conn.path->inject(frames));
+    if (!frames.empty()) TRY(conn.path->inject(frames));
     injected += static_cast<std::uint32_t>(frames.size());
     TRY(conn.port->request({.op = engine::CommandOp::kDropHeld,
                             .id = conn.hw,

@@ -68,12 +68,15 @@ void undo_reserve(Offload& move) {
 Result<> own(Offload& move) {
   TRY(move.before(OffloadStep::kOwn));
   move.frozen_at = move.tools.now();
-  if (!move.conn.gate().begin_move(Owner::kKernel, Owner::kToEngine, kCallDeadline))
-    return error(ErrorCode::kTimeout, "a data call of the program did not end in time");
-  return {};
+  if (move.conn.gate().begin_move(Owner::kKernel, Owner::kToEngine, kCallDeadline)) return {};
+  notify_owner_changed(move.conn);
+  return error(ErrorCode::kTimeout, "a data call of the program did not end in time");
 }
 
-void undo_own(Offload& move) { move.conn.gate().set_owner(Owner::kKernel); }
+void undo_own(Offload& move) {
+  move.conn.gate().set_owner(Owner::kKernel);
+  notify_owner_changed(move.conn);
+}
 
 Result<> check(Offload& move) {
   TRY(move.before(OffloadStep::kCheck));
@@ -206,12 +209,7 @@ Result<MoveReport> offload(Connection& conn, MoveTools& tools) {
   // Packets that waited: those of the filter are older than those of AF_XDP, and the engine takes them first.
   tools.deliver_late();
   (void)conn.port->call({.op = CommandOp::kActivate, .id = conn.hw});
-  (void)conn.port->call({.op = CommandOp::kNotify,
-                         .session = conn.session,
-                         .id = conn.hw,
-                         .slot = conn.slot,
-                         .tag = conn.tag,
-                         .ring = conn.ring});
+  notify_owner_changed(conn);
   return report;
 }
 
@@ -228,7 +226,8 @@ Result<> hand_over_late(Connection& conn, const kernel::LateBytes& late, const t
   segment.ack = max(Seq(late.snd_una), Seq(known.snd_una));
   segment.flags = wire::kAck;
   segment.window = static_cast<std::uint16_t>(known.snd_wnd >> known.snd_wscale);
-  if ((known.options & tcp::kOptTimestamps) != 0) {
+  // Not before the peer's clock is known: a made-up value would have PAWS drop what it sends.
+  if ((known.options & tcp::kOptTimestamps) != 0 && known.ts_recent != 0) {
     segment.options.has_timestamps = true;
     segment.options.ts_val = known.ts_recent;
   }

@@ -33,12 +33,20 @@ struct Upload {
 Result<> own(Upload& move) {
   TRY(move.before(UploadStep::kOwn));
   move.frozen_at = move.tools.now();
-  if (!move.conn.gate().begin_move(Owner::kEngine, Owner::kToKernel, kCallDeadline))
-    return error(ErrorCode::kTimeout, "a data call of the program did not end in time");
-  return {};
+  if (move.conn.program_gone) {
+    // It may have died in the middle of a call, which nobody will end.
+    move.conn.gate().set_owner(Owner::kToKernel);
+    return {};
+  }
+  if (move.conn.gate().begin_move(Owner::kEngine, Owner::kToKernel, kCallDeadline)) return {};
+  notify_owner_changed(move.conn);
+  return error(ErrorCode::kTimeout, "a data call of the program did not end in time");
 }
 
-void undo_own(Upload& move) { move.conn.gate().set_owner(Owner::kEngine); }
+void undo_own(Upload& move) {
+  move.conn.gate().set_owner(Owner::kEngine);
+  notify_owner_changed(move.conn);
+}
 
 // Before anything is taken out: it may tell the engine more of what the kernel has sent and received.
 Result<> ensure_parked(Upload& move) {
@@ -153,8 +161,7 @@ Result<MoveReport> upload(Connection& conn, MoveTools& tools) {
   hand_packets_over(move);
   (void)conn.port->call({.op = CommandOp::kRelease, .id = conn.hw});
   conn.hw = engine::HwConnId();
-  (void)conn.port->call(
-      {.op = CommandOp::kNotify, .session = conn.session, .slot = conn.slot, .tag = conn.tag, .ring = conn.ring});
+  notify_owner_changed(conn);
   if (!released) return std::unexpected(released.error());
   return move.report;
 }

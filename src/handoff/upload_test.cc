@@ -118,10 +118,22 @@ TEST_P(UploadFailsAt, TheConnectionGoesOnInTheEngine) {
     if (step == GetParam()) return error(ErrorCode::kSystem, "injected");
     return {};
   });
+  const std::uint64_t told = hosts.mine.owner_events;
   const auto report = move();
   ASSERT_FALSE(report.has_value());
   EXPECT_EQ(report.error().what, "injected");
+  hosts.settle();
+  EXPECT_EQ(hosts.mine.owner_events, told + (GetParam() > UploadStep::kOwn ? 1U : 0U));
   expect_undone();
+}
+
+// Killed in the middle of a data call: nobody will leave the gate.
+TEST_F(UploadTest, AProgramThatDiedInsideACallIsNotWaitedFor) {
+  ipc::Owner owner{};
+  ASSERT_TRUE(hosts.conn.gate().enter(owner));
+  EXPECT_FALSE(move().has_value());
+  hosts.conn.program_gone = true;
+  EXPECT_TRUE(move().has_value());
 }
 
 INSTANTIATE_TEST_SUITE_P(EachStep, UploadFailsAt,

@@ -41,7 +41,7 @@ void Session::take_in(RingPort& ring) noexcept {
   }
   ring.cq.release();
   // The engine drops what it cannot post (kSent, kOwnerChanged) when the ring is full: everybody looks for himself.
-  if (count + kReleaseEvery >= geometry().cq_entries) notify_all();
+  if (count >= geometry().cq_entries / 2) notify_all();
   if (!ring.has_late_returns.load(std::memory_order_relaxed)) [[likely]]
     return;
   const MutexLock lock(ring.sq_mutex);

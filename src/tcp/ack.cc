@@ -16,8 +16,9 @@ namespace {
 // window (instead of SND.WL2, as Linux does). True when snd_wnd changed.
 bool update_send_window(ControlBlock& cb, const wire::Segment& segment) noexcept {
   const std::uint32_t window = std::uint32_t{segment.window} << cb.snd_wscale;
+  const bool opens_or_closes = window > cb.snd_wnd || window == 0;  // the latter: a peer without memory (Linux 6.6)
   const bool newer =
-      segment.ack > cb.snd_una || segment.seq > cb.snd_wl1 || (segment.seq == cb.snd_wl1 && window > cb.snd_wnd);
+      segment.ack > cb.snd_una || segment.seq > cb.snd_wl1 || (segment.seq == cb.snd_wl1 && opens_or_closes);
   if (!newer) return false;
   cb.snd_wl1 = segment.seq;
   if (window == cb.snd_wnd) return false;

@@ -31,7 +31,8 @@ void owe_ack_now(ControlBlock& cb) noexcept { cb.set(kAckOwed | kAckNow); }
 // An ACK that an attacker, or two confused stacks, could make us send without end: at most one in the interval.
 void owe_challenge_ack(ControlBlock& cb, Time now) noexcept {
   const Tick tick = to_tick(now);
-  if (ticks_between(cb.last_challenge, tick) < kChallengeInterval) return;
+  const Duration since = ticks_between(cb.last_challenge, tick);  // negative: it was more than 39 hours ago
+  if (since >= Duration::zero() && since < kChallengeInterval) return;
   cb.last_challenge = tick;
   owe_ack_now(cb);
 }

@@ -235,6 +235,30 @@ TEST(Receive, ResetOnlyAtTheExactSequenceNumber) {
   expect_ack(r.end.poll_one(at_ms(600)), kPeerSeq);
 }
 
+// The clock of the limit wraps: an old challenge must not look like one to come.
+TEST(Receive, AChallengeFollowsOneOfDaysAgo) {
+  for (const int hours : {1, 39, 50, 77, 80}) {
+    Receiver r;
+    EXPECT_EQ(r.get(1, 0, at_ms(1), wire::kRst), Arrival::kDroppedReset);
+    expect_ack(r.end.poll_one(at_ms(1)), kPeerSeq);
+    const Time later = at_ms(1) + std::chrono::hours(hours);
+    EXPECT_EQ(r.get(1, 0, later, wire::kRst), Arrival::kDroppedReset);
+    const auto answers = r.end.poll(later);
+    EXPECT_EQ(answers.size(), 1U) << hours << " hours";
+  }
+}
+
+// A peer without memory takes its window back by an ACK that repeats the last one (Linux 6.6).
+TEST(Receive, AClosedWindowCountsWithoutAnythingNewBeside) {
+  Receiver r;
+  auto closes = from_peer(kPeerSeq, kOurSeq);
+  r.end.cb.snd_wl1 = closes.seq;
+  closes.window = 0;
+  ASSERT_GT(r.end.cb.snd_wnd, 0U);
+  EXPECT_EQ(r.end.receive(closes, stream(0, 0), at_ms(1)), Arrival::kAccepted);
+  EXPECT_EQ(r.end.cb.snd_wnd, 0U);
+}
+
 TEST(Receive, SynIsChallenged) {
   Receiver r;
   EXPECT_EQ(r.get(0, 0, at_ms(1), wire::kSyn), Arrival::kDroppedSyn);

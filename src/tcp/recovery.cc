@@ -43,13 +43,20 @@ void enter_recovery(ControlBlock& cb, Counters& counters) {
   ++counters.fast_recoveries;
 }
 
+// RFC 5827 (early retransmit): with little outstanding the duplicates that the degree of reordering asks for cannot
+// come. Linux's degree grows to 300, which its RACK makes harmless.
+std::uint32_t duplicate_threshold(const ControlBlock& cb) noexcept {
+  const std::uint32_t segments = (outstanding(cb) + cb.mss - 1) / std::max<std::uint32_t>(cb.mss, 1);
+  return std::min<std::uint32_t>(cb.reordering, std::max(3U, segments > 0 ? segments - 1 : 0));
+}
+
 void update_lost(ControlBlock& cb) noexcept {
   if (!cb.cold) return;
   ColdState& cold = *cb.cold;
   cold.lost_below = max(cold.lost_below, cb.snd_una);
   cold.high_rxt = max(cold.high_rxt, cb.snd_una);
   if (cold.scoreboard.count > 0) {
-    cold.lost_below = max(cold.lost_below, lost_edge(cold.scoreboard, cb.reordering, cb.mss, cb.snd_una));
+    cold.lost_below = max(cold.lost_below, lost_edge(cold.scoreboard, duplicate_threshold(cb), cb.mss, cb.snd_una));
   }
 }
 
@@ -114,7 +121,7 @@ void on_progress(ControlBlock& cb, std::uint32_t acked_bytes) noexcept {
 
 bool loss_seen(const ControlBlock& cb) noexcept {
   if (outstanding(cb) == 0) return false;
-  if (cb.dup_acks >= cb.reordering) return true;                                        // RFC 5681 3.2
+  if (cb.dup_acks >= duplicate_threshold(cb)) return true;                              // RFC 5681 3.2
   return cb.cold && cb.cold->scoreboard.count > 0 && cb.cold->lost_below > cb.snd_una;  // RFC 6675 5
 }
 
