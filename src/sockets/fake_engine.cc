@@ -30,17 +30,29 @@ void FakeService::linger_in_move() {
   }
 }
 
-bool FakeService::offload(Connection& c) {
-  // The engine carries ESTABLISHED only.
+namespace {
+
+// The engine carries ESTABLISHED only.
+bool is_established(int fd) {
   tcp_info info{};
   socklen_t length = sizeof(info);
-  if (::getsockopt(c.fd.get(), IPPROTO_TCP, TCP_INFO, &info, &length) != 0 || info.tcpi_state != TCP_ESTABLISHED)
-    return false;
+  return ::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 && info.tcpi_state == TCP_ESTABLISHED;
+}
+
+}  // namespace
+
+bool FakeService::offload(Connection& c) {
   if (c.engine || c.stay || c.closing || c.wants_upload) return false;
   ipc::ConnSlot& slot = c.session->arena->slot(c.slot);
   ipc::OwnerGate gate(slot);
   if (!gate.begin_move(ipc::Owner::kKernel, ipc::Owner::kToEngine, kMoveLimit)) return false;
   linger_in_move();
+  // With the program kept out, or it might shut the connection down after the look.
+  if (!is_established(c.fd.get())) {
+    gate.set_owner(ipc::Owner::kKernel);
+    notify(c);
+    return false;
+  }
   c.engine = true;
   c.hw_id = next_hw_id_++;
   // The ring stays while the program has unread bytes in it.
