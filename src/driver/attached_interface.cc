@@ -151,6 +151,8 @@ std::uint32_t AttachedInterface::lane_of(const FlowKey& flow) const {
 
 void AttachedInterface::watch(const FlowKey& flow) {
   if (lanes_.size() < 2 || watched_.size() >= kMaxWatched) return;
+  const auto known = xdp_->steering().state(flow);
+  if (known && known->generation != 0) return;  // an older connection of the same flow is still the engine's
   if (xdp_->steering().watch(flow)) watched_.insert(flow);
 }
 

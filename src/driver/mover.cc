@@ -22,11 +22,15 @@ using Stack = ManagedConnection::Stack;
 // One install carries at most kMaxCommandChunks chunks (engine/device.h): 0.5 + 1 MiB in chunks of 16 KiB.
 constexpr std::uint32_t kReceiveQueueLimit = 512U << 10;
 constexpr std::uint32_t kSendQueueLimit = 1U << 20;
+constexpr std::size_t kRoomBeyond = 128U << 10;  // what may arrive after the check (QueueRoom)
 // The engine's send queue may be longer than one that the kernel gave.
 constexpr std::size_t kSendRoom = 72U << 20;
 constexpr Duration kMinDrain = std::chrono::milliseconds(5);
 constexpr Duration kMaxDrain = std::chrono::milliseconds(60);
-constexpr Duration kCallDeadline = std::chrono::milliseconds(20);  // as that of a move
+constexpr Duration kRestInKernel = std::chrono::milliseconds(200);  // before the policy moves it again
+constexpr Duration kUnresponsive = std::chrono::seconds(1);
+// The kernel begins anew with its timers: it needs some of them to find out what is wrong.
+constexpr Duration kAfterTimeout = std::chrono::seconds(30);
 constexpr Duration kUploadRetry = std::chrono::milliseconds(10);
 
 // The IP header without options or extension headers, which the engine does not read and TCP has no use for. (The
@@ -68,7 +72,10 @@ Result<std::unique_ptr<Mover>> Mover::create(int event_fd, std::function<void(Ma
 }
 
 Mover::Mover(int event_fd, std::function<void(ManagedConnection&)> closed)
-    : closed_(std::move(closed)), receive_room_(kReceiveQueueLimit), send_room_(kSendRoom), parker_(event_fd) {
+    : closed_(std::move(closed)),
+      receive_room_(kReceiveQueueLimit + kRoomBeyond),
+      send_room_(kSendRoom),
+      parker_(event_fd) {
   tools_.limits.receive_queue_bytes = kReceiveQueueLimit;
   tools_.limits.send_queue_bytes = kSendQueueLimit;
   tools_.receive_room = receive_room_;
@@ -98,7 +105,8 @@ void Mover::remove(ManagedConnection& conn) {
   const auto known = by_cookie_.find(cookie);
   if (known == by_cookie_.end() || known->second != &conn) return;
   by_cookie_.erase(known);
-  for (AttachedInterface* interface : interfaces_) interface->unwatch(conn.move.kernel->flow());
+  for (AttachedInterface* interface : interfaces_)
+    if (interface->netns_cookie() == conn.move.kernel->netns_cookie()) interface->unwatch(conn.move.kernel->flow());
 }
 
 ManagedConnection* Mover::find_hw(std::uint64_t hw_conn_id) {
@@ -129,6 +137,11 @@ Result<> Mover::find_way(ManagedConnection& conn) {
     // The rings of two lanes know no order between them: as long as bytes of the last lane lie unread, it is kept.
     const auto& slot = conn.move.shared();
     const bool all_read = slot.rx_posted_bytes.load() == slot.rx_read_bytes.load();
+    if (conn.interface != interface && conn.move.port != nullptr && !all_read) {
+      interface->release_hop(**hop);
+      last.what = "bytes that the lane of another interface received lie unread";
+      continue;
+    }
     if (conn.interface != interface || conn.move.port == nullptr || all_read) {
       const std::uint32_t lane = interface->lane_of(socket.flow());
       conn.move.port = &lanes[lane]->port();
@@ -163,10 +176,14 @@ Result<> Mover::try_offload(ManagedConnection& conn) {
     ++counters_.offload_refused;
     return way;
   }
+  tools_.call_deadline = deadline_for(conn);
   const auto moved = handoff::offload(conn.move, tools_);
   if (!moved) {
     conn.interface->release_hop(conn.move.hop_index);
     ++(moved.error().code == ErrorCode::kNotEligible ? counters_.offload_refused : counters_.offload_failed);
+    note_timeout(conn, moved.error());
+    // Somebody who holds the descriptor has kept the kernel from taking it back (P1, P4).
+    if (!conn.linux_conn->is_untouched()) reset(conn, moved.error());
     return std::unexpected(moved.error());
   }
   ++counters_.offloads;
@@ -200,7 +217,7 @@ void Mover::start_upload(ManagedConnection& conn, bool drain) {
       const Duration rtt = std::chrono::microseconds(state ? state->min.srtt_us : 0);
       conn.drain_deadline = monotonic_now() + std::clamp(rtt * 4, kMinDrain, kMaxDrain);
       conn.stack = Stack::kDraining;
-      draining_.push_back(conn.move.kernel->cookie());
+      wait_draining(conn);
       return;
     }
   }
@@ -208,8 +225,10 @@ void Mover::start_upload(ManagedConnection& conn, bool drain) {
 }
 
 void Mover::finish_upload(ManagedConnection& conn) {
+  if (!conn.in_engine()) return;
   const auto state = query(conn);
   const std::uint64_t hw = conn.move.hw.raw();
+  tools_.call_deadline = deadline_for(conn);
   const auto moved = handoff::upload(conn.move, tools_);
   if (!moved && conn.move.hw) {
     upload_failed(conn, moved.error());
@@ -241,10 +260,24 @@ void Mover::left_engine(ManagedConnection& conn) {
   conn.upload_wanted = false;
   conn.drain_deadline = kNever;
   conn.failed_uploads = 0;
+  // Whoever asked for it must find it there.
+  conn.not_before = std::max(conn.not_before, monotonic_now() + kRestInKernel);
+  if (returned_) returned_();
+}
+
+// A program that has let a data call stand is not waited for at each of its connections: the driver serves all others
+// too. (Its calls end by themselves in microseconds; a thread that was stopped inside one is the exception.)
+Duration Mover::deadline_for(const ManagedConnection& conn) const {
+  return monotonic_now() < conn.session->unresponsive_until ? Duration::zero() : handoff::kCallDeadline;
+}
+
+void Mover::note_timeout(ManagedConnection& conn, const Error& why) {
+  if (why.code == ErrorCode::kTimeout) conn.session->unresponsive_until = monotonic_now() + kUnresponsive;
 }
 
 // The connection goes on in the engine; the return is tried again.
 void Mover::upload_failed(ManagedConnection& conn, const Error& why) {
+  note_timeout(conn, why);
   ++counters_.upload_failed;
   ++conn.failed_uploads;
   spdlog::warn("sk:{} could not return to the kernel (attempt {}): {}", conn.move.kernel->cookie(), conn.failed_uploads,
@@ -252,7 +285,12 @@ void Mover::upload_failed(ManagedConnection& conn, const Error& why) {
   conn.stack = Stack::kDraining;
   // A program that holds a call open costs a deadline each time: ever more seldom.
   conn.drain_deadline = monotonic_now() + kUploadRetry * (1U << std::min(conn.failed_uploads - 1, 7U));
-  draining_.push_back(conn.move.kernel->cookie());
+  wait_draining(conn);
+}
+
+void Mover::wait_draining(const ManagedConnection& conn) {
+  const std::uint64_t cookie = conn.move.kernel->cookie();
+  if (std::ranges::find(draining_, cookie) == draining_.end()) draining_.push_back(cookie);
 }
 
 void Mover::park(ManagedConnection& conn) {
@@ -276,7 +314,7 @@ void Mover::park(ManagedConnection& conn) {
 void Mover::give_up(ManagedConnection& conn, const Error& why) {
   // What calls inside submit, and what lies in the ring, must be taken out while the id is good, or an honest program
   // would break the rules of the ring.
-  if (!conn.move.gate().begin_move(ipc::Owner::kEngine, ipc::Owner::kToKernel, kCallDeadline))
+  if (!conn.move.gate().begin_move(ipc::Owner::kEngine, ipc::Owner::kToKernel, deadline_for(conn)))
     conn.move.gate().set_owner(ipc::Owner::kToKernel);
   (void)conn.move.port->call({.op = engine::CommandOp::kHold, .id = conn.move.hw});
   (void)conn.move.port->call({.op = engine::CommandOp::kExtract, .id = conn.move.hw});
@@ -286,7 +324,10 @@ void Mover::give_up(ManagedConnection& conn, const Error& why) {
   conn.move.hw = engine::HwConnId();
   conn.move.shared().hw_conn_id.store(0, std::memory_order_release);
   left_engine(conn);
+  // Before any call of the program sees the kernel's socket, which is still in repair mode.
+  conn.move.kernel->reset();
   conn.move.gate().set_owner(ipc::Owner::kKernel);
+  handoff::notify_owner_changed(conn.move);
   reset(conn, why);
 }
 
@@ -315,10 +356,13 @@ void Mover::finish_close(ManagedConnection& conn) {
     const auto& slot = conn.move.shared();
     const bool unread = slot.rx_posted_bytes.load() != slot.rx_read_bytes.load();
     // Linux answers a close with unread data by a reset (RFC 2525 2.17); what is unread lies in our chunks.
-    if (unread) {
-      const linger now{.l_onoff = 1, .l_linger = 0};
-      (void)::setsockopt(conn.move.kernel->fd(), SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-    }
+    // Ours may be the last descriptor, and a close that lingers would hold up the driver: the kernel goes on by itself.
+    linger how{};
+    socklen_t length = sizeof(how);
+    const int fd = conn.move.kernel->fd();
+    const bool lingers = ::getsockopt(fd, SOL_SOCKET, SO_LINGER, &how, &length) == 0 && how.l_onoff != 0;
+    const linger now{.l_onoff = unread ? 1 : 0, .l_linger = 0};
+    if (unread || (lingers && how.l_linger != 0)) (void)::setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
   }
   remove(conn);
   closed_(conn);
@@ -393,6 +437,7 @@ void Mover::take_event(const engine::Event& event) {
     // After a timeout it may come back, once the kernel has repaired what was lost.
     const bool passes = event.cause == engine::Cause::kUrgent || event.cause == engine::Cause::kTimeout;
     conn->stays = conn->stays || !passes;
+    if (event.cause == engine::Cause::kTimeout) conn->not_before = monotonic_now() + kAfterTimeout;
     upload(*conn, engine::to_string(event.cause), drain);
   } else if (event.type == engine::EventType::kDrained && conn->stack == Stack::kDraining) {
     finish_upload(*conn);
@@ -451,7 +496,7 @@ void Mover::on_time(Time now) {
   });
   for (const std::uint64_t cookie : late) {
     const auto found = by_cookie_.find(cookie);
-    if (found == by_cookie_.end()) continue;
+    if (found == by_cookie_.end() || found->second->stack != Stack::kDraining) continue;
     if (found->second->failed_uploads == 0) ++counters_.drain_deadlines;
     finish_upload(*found->second);
   }

@@ -50,6 +50,9 @@ class Mover {
   void add(ManagedConnection& conn);
   void remove(ManagedConnection& conn);
 
+  // Called when a connection has come back to the kernel.
+  void on_returned(std::function<void()> returned) { returned_ = std::move(returned); }
+
   // Moves it to the engine now; the reason of a refusal is in conn.reason as well.
   Result<> offload(ManagedConnection& conn);
   // Moves it to the kernel as soon as it is parked and, with `drain`, everything sent is acknowledged.
@@ -81,6 +84,9 @@ class Mover {
   Result<> try_offload(ManagedConnection& conn);
   void start_upload(ManagedConnection& conn, bool drain);
   void finish_upload(ManagedConnection& conn);
+  [[nodiscard]] Duration deadline_for(const ManagedConnection& conn) const;
+  static void note_timeout(ManagedConnection& conn, const Error& why);
+  void wait_draining(const ManagedConnection& conn);
   void upload_failed(ManagedConnection& conn, const Error& why);
   void park(ManagedConnection& conn);
   void reset(ManagedConnection& conn, const Error& why);
@@ -93,6 +99,7 @@ class Mover {
   ManagedConnection* find_hw(std::uint64_t hw_conn_id);
 
   std::function<void(ManagedConnection&)> closed_;
+  std::function<void()> returned_;
   std::unique_ptr<kernel::LateFilter> late_filter_;
   std::unique_ptr<kernel::CwndRestorer> cwnd_;
   std::vector<AttachedInterface*> interfaces_;

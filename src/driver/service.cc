@@ -76,6 +76,7 @@ Result<> Service::Impl::set_up() {
   sigemptyset(&set);
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGHUP);  // the terminal that it was started from is closed
   if (::sigprocmask(SIG_BLOCK, &set, nullptr) != 0) return system_error("sigprocmask");
   ::signal(SIGPIPE, SIG_IGN);
   signals_.reset(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
@@ -96,6 +97,10 @@ Result<> Service::Impl::set_up() {
   if (lanes_.size() > ipc::kMaxLanes / 2)
     return error(ErrorCode::kInvalid, "more than 32 queues in all: attach fewer interfaces");
   ASSIGN_OR_RETURN(mover_, Mover::create(event_.get(), [this](ManagedConnection& conn) { connection_closed(conn); }));
+  mover_->on_returned([this] {
+    if (options_.policy != Policy::kManual && !stopping_)
+      policy_due_ = std::min(policy_due_, monotonic_now() + kPolicyAgain);
+  });
   std::vector<AttachedInterface*> all;
   for (auto& interface : interfaces_) all.push_back(interface.get());
   mover_->set_interfaces(std::move(all));

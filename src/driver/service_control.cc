@@ -140,7 +140,8 @@ MoveOutcome Service::Impl::order(const ConnectionFilter& filter, bool to_engine)
       ++outcome.moved;
       continue;
     }
-    const auto moved = mover_->offload(*conn);
+    const auto moved =
+        stopping_ ? Result<>(error(ErrorCode::kNotEligible, "the service stops")) : mover_->offload(*conn);
     if (moved)
       ++outcome.moved;
     else

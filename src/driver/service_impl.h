@@ -18,6 +18,9 @@
 
 namespace twinstack::driver {
 
+// How soon the policy looks at a connection that has come, or come back.
+inline constexpr Duration kPolicyAgain = std::chrono::milliseconds(50);
+
 class Service::Impl final : public ControlTarget {
  public:
   explicit Impl(ServiceOptions options) : options_(std::move(options)) {}

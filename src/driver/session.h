@@ -77,6 +77,7 @@ class Session {
   }
 
   std::unordered_map<std::uint32_t, std::unique_ptr<ManagedConnection>> connections;  // by slot
+  Time unresponsive_until = Time::min();                                              // it let a data call stand
   bool ending = false;  // the application is gone: the session ends when its connections have gone home
 
  private:

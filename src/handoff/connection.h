@@ -44,8 +44,13 @@ enum class UploadStep : std::uint8_t { kOwn, kPark, kHold, kExtract, kRestore, k
 [[nodiscard]] const char* to_string(OffloadStep step) noexcept;
 [[nodiscard]] const char* to_string(UploadStep step) noexcept;
 
+// How long a data call of the program may stay inside before the move is given up. Calls inside never sleep; only a
+// thread that was stopped or preempted takes longer.
+inline constexpr Duration kCallDeadline = std::chrono::milliseconds(20);
+
 // What the hand-off needs besides the connection.
 struct MoveTools {
+  Duration call_deadline = kCallDeadline;
   kernel::Limits limits;
   std::span<std::byte> receive_room;  // at least limits.receive_queue_bytes
   std::span<std::byte> send_room;     // at least limits.send_queue_bytes

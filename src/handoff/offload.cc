@@ -15,9 +15,6 @@ using engine::Command;
 using engine::CommandOp;
 using ipc::Owner;
 
-// How long a data call of the program may stay inside before the move is given up. Calls inside never sleep; only a
-// thread that was stopped or preempted takes longer.
-constexpr Duration kCallDeadline = std::chrono::milliseconds(20);
 // Chunks reserved before the freeze; more are asked for when the queues are longer.
 constexpr std::uint32_t kReservedChunks = 4;
 
@@ -68,7 +65,7 @@ void undo_reserve(Offload& move) {
 Result<> own(Offload& move) {
   TRY(move.before(OffloadStep::kOwn));
   move.frozen_at = move.tools.now();
-  if (move.conn.gate().begin_move(Owner::kKernel, Owner::kToEngine, kCallDeadline)) return {};
+  if (move.conn.gate().begin_move(Owner::kKernel, Owner::kToEngine, move.tools.call_deadline)) return {};
   notify_owner_changed(move.conn);
   return error(ErrorCode::kTimeout, "a data call of the program did not end in time");
 }
@@ -276,6 +273,10 @@ Result<> park(Connection& conn, MoveTools& tools) {
     if (!handed && !late.bytes.empty()) return error(ErrorCode::kBroken, "late bytes: " + handed.error().message());
     done += piece.bytes.size();
   } while (done < late.bytes.size());
+  if (late.bytes.empty()) return {};
+  ASSIGN_OR_RETURN(const engine::Reply after, conn.port->request({.op = CommandOp::kQuery, .id = conn.hw}));
+  const Seq end = Seq(late.first_seq) + static_cast<std::uint32_t>(late.bytes.size());
+  if (Seq(after.state.min.rcv_nxt) < end) return error(ErrorCode::kBroken, "the engine had no room for late bytes");
   return {};
 }
 

@@ -13,7 +13,6 @@ using engine::CommandOp;
 using engine::Piece;
 using ipc::Owner;
 
-constexpr Duration kCallDeadline = std::chrono::milliseconds(20);
 constexpr int kInjectRounds = 4;
 
 struct Upload {
@@ -38,7 +37,7 @@ Result<> own(Upload& move) {
     move.conn.gate().set_owner(Owner::kToKernel);
     return {};
   }
-  if (move.conn.gate().begin_move(Owner::kEngine, Owner::kToKernel, kCallDeadline)) return {};
+  if (move.conn.gate().begin_move(Owner::kEngine, Owner::kToKernel, move.tools.call_deadline)) return {};
   notify_owner_changed(move.conn);
   return error(ErrorCode::kTimeout, "a data call of the program did not end in time");
 }

@@ -64,9 +64,9 @@ std::unexpected<Error> LinuxKernelConn::refuse(Reason reason) {
 }
 
 Result<> LinuxKernelConn::check_eligible(const Limits& limits) {
-  ASSERT(phase_ == Phase::kRunning);
   checked_ = false;
   reason_ = Reason::kNone;
+  if (phase_ != Phase::kRunning) return refuse(Reason::kRepairOn);  // a freeze that could not be undone
   TRY(check_state(limits));
   TRY(check_options());
   TRY(check_extensions(limits));

@@ -254,9 +254,8 @@ TEST_F(EligibilityTest, NotTcpAndMptcpAndLoopback) {
   ASSERT_EQ(::connect(udp->get(), reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
   Mover mover(*bench_);
   auto conn = bench_->take(udp->get());
-  ASSERT_TRUE(ok(conn));
-  mover.conn = std::move(*conn);
-  EXPECT_EQ(reason(mover), Reason::kNotTcp);
+  ASSERT_FALSE(conn.has_value());
+  EXPECT_EQ(conn.error().what, "not a TCP socket");
 
   for (const int protocol : {IPPROTO_MPTCP, IPPROTO_TCP}) {
     auto listener = bench_->pair().socket(Side::kA, AF_INET, SOCK_STREAM);

@@ -123,7 +123,6 @@ class KernelConn {
 
   // May it move now? Error kNotEligible says why (reason() as well). Also reads what the program has set and what
   // freeze() needs not read again, so it comes before every freeze(), with the program's calls kept out in between.
-  // REQUIRES: phase kRunning.
   virtual Result<> check_eligible(const Limits& limits) = 0;
   // Of the last check_eligible() or freeze() that said kNotEligible; kNone after one that did not.
   [[nodiscard]] virtual Reason reason() const noexcept = 0;

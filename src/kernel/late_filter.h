@@ -46,7 +46,7 @@ class LateFilter {
   [[nodiscard]] int fd() const noexcept { return program_fd_; }
   // Polls readable when packets wait.
   [[nodiscard]] int poll_fd() const noexcept;
-  // Hands every waiting packet to `callback`, oldest first; returns how many.
+  // Hands the waiting packets to `callback`, oldest first; returns how many. Stops after some thousands: poll again.
   Result<std::size_t> poll(const std::function<void(const LatePacket&)>& callback);
   [[nodiscard]] LateFilterStats stats() const noexcept;
 
@@ -58,6 +58,7 @@ class LateFilter {
   ring_buffer* ring_ = nullptr;
   int program_fd_ = -1;
   const std::function<void(const LatePacket&)>* callback_ = nullptr;
+  std::size_t taken_ = 0;  // by the poll() under way
 };
 
 }  // namespace twinstack::kernel

@@ -3,6 +3,7 @@
 
 #include <linux/filter.h>
 #include <linux/membarrier.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -41,6 +42,8 @@ Result<> LinuxKernelConn::read_identity() {
     return error(ErrorCode::kInvalid, "not an IPv4 or IPv6 socket");
   }
   if (template_.scope_id == 0) template_.scope_id = remote_scope;
+  ASSIGN_OR_RETURN(const int protocol, get_option(raw, SOL_SOCKET, SO_PROTOCOL, "SO_PROTOCOL"));
+  if (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP) return error(ErrorCode::kInvalid, "not a TCP socket");
   is_v6_socket_ = local.storage.ss_family == AF_INET6;
   ASSIGN_OR_RETURN(cookie_, get_option<std::uint64_t>(raw, SOL_SOCKET, SO_COOKIE, "SO_COOKIE"));
   ASSIGN_OR_RETURN(netns_cookie_, get_option<std::uint64_t>(raw, SOL_SOCKET, SO_NETNS_COOKIE, "SO_NETNS_COOKIE"));
@@ -130,7 +133,14 @@ bool visit_every_cpu(const cpu_set_t& home) {
 
 }  // namespace
 
-Result<> wait_grace_period() { return membarrier_global(); }
+// Not there with nohz_full (EINVAL); the visit serves as well, but for a realtime kernel.
+Result<> wait_grace_period() {
+  const auto waited = membarrier_global();
+  if (waited) return {};
+  cpu_set_t home;
+  if (!is_realtime_kernel() && ::sched_getaffinity(0, sizeof home, &home) == 0 && visit_every_cpu(home)) return {};
+  return waited;
+}
 
 Result<> wait_packets_in_flight() {
   static const bool realtime = is_realtime_kernel();

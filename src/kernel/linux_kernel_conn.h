@@ -70,6 +70,8 @@ class LinuxKernelConn final : public KernelConn {
   Result<std::uint32_t> rcv_queue_seq() override;
   Result<bool> stray_write_detected() override;
 
+  // Running, with no filter of ours on: as a failed offload leaves it, unless a holder of the descriptor interfered.
+  [[nodiscard]] bool is_untouched() const noexcept { return phase_ == Phase::kRunning && !filter_on_; }
   [[nodiscard]] ProgramOptions& program_options() noexcept { return options_; }
   // SO_MARK and SO_BINDTOIFINDEX as of the last check: what a route lookup for this connection needs.
   // For a creator that learns netns_cookie() only afterwards: what the connections of that namespace share.

@@ -43,7 +43,11 @@ Result<LateBytes> LinuxKernelConn::park(std::span<std::byte> room) {
   if (purged_up_to != rcv_nxt) {
     return error(ErrorCode::kBroken, "the kernel acknowledged bytes after they were last read");  // F2
   }
-  TRY(make_shell(rcv_nxt));
+  const auto shell = make_shell(rcv_nxt);
+  // The phase is kGap, from which the connection can be restored: but by the engine's word, which lacks these.
+  if (!shell && (!late.bytes.empty() || late.snd_nxt != frozen_.snd_nxt))
+    return error(ErrorCode::kBroken, "no shell, and what the kernel did last is lost: " + shell.error().message());
+  TRY(shell);
   phase_ = Phase::kParked;
   return late;
 }

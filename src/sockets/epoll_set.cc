@@ -378,7 +378,9 @@ void EpollSet::remove(const Sonode& sonode, int fd) noexcept {
     item = item_of(fd);
     if (item == nullptr || item->sonode != &sonode) return;
   }
-  real().epoll_ctl(own_fd_.get(), EPOLL_CTL_DEL, fd, nullptr);
+  // In a forked child the kernel's set is the parent's as well, and the registration stays, as on Linux, until the last
+  // copy of the descriptor is closed.
+  if (!sonode.session->is_inherited()) real().epoll_ctl(own_fd_.get(), EPOLL_CTL_DEL, fd, nullptr);
   drop_item(*item);
 }
 

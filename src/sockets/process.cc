@@ -71,19 +71,22 @@ Sonode* introduce(int fd, bool established) noexcept {
 // The program holds no descriptor any more.
 void end_life(Sonode& sonode) noexcept {
   Session& session = *sonode.session;
+  if (session.is_inherited()) {
+    // In a forked child: nobody else knows of this copy, and a thread of the parent may have held the locks.
+    sonode.state.store(SonodeState::kClosing, std::memory_order_release);
+    return;
+  }
   SonodeState before{};
   {
     const MutexLock lock(sonode.rx_mutex);
     before = sonode.state.exchange(SonodeState::kClosing, std::memory_order_acq_rel);
     sonode.notify_locked();
   }
-  if (!session.is_inherited()) {
-    drop_queued(sonode);
-    if (before == SonodeState::kKnown)
-      session.send_close(sonode);
-    else
-      sonode.gate().set_owner(ipc::Owner::kFree);
-  }
+  drop_queued(sonode);
+  if (before == SonodeState::kKnown)
+    session.send_close(sonode);
+  else
+    sonode.gate().set_owner(ipc::Owner::kFree);
   session.unref(sonode);
 }
 
@@ -219,6 +222,8 @@ Outcome bring_back(Sonode& sonode, bool stay, const char* reason) noexcept {
     if (sonode.aborted.load(std::memory_order_acquire)) return fail(Failure::kAborted);
     if (sonode.slot->tag.load(std::memory_order_acquire) != sonode.tag.load(std::memory_order_relaxed)) return 0;
     if (sonode.gate().wait_owner(ipc::Owner::kKernel, kOwnerWait)) return 0;
+    // It may have been home and gone again before this thread was scheduled.
+    if (sonode.owner() == ipc::Owner::kEngine) session.send_upload(sonode, stay, reason);
     session.check_alive();
   }
 }

@@ -131,6 +131,7 @@ void Session::reclaim_tx(Sonode& connection) noexcept {
 }
 
 bool Session::arm() noexcept {
+  if (state() == SessionState::kLost) return true;  // nothing is posted any more
   bool idle = true;
   for (RingPort& ring : rings()) {
     if (ring.has_late_returns.load(std::memory_order_relaxed)) [[unlikely]] {
@@ -149,6 +150,7 @@ bool Session::arm() noexcept {
 
 void Session::return_chunk(std::uint32_t ring_index, std::uint32_t chunk, std::uint32_t bytes, std::uint64_t hw_conn_id,
                            std::uint32_t slot, bool urgent) noexcept {
+  if (state() == SessionState::kLost) return;  // nobody takes it
   RingPort& ring = rings_[ring_index];
   bool wake = false;
   {

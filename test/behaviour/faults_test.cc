@@ -79,6 +79,26 @@ std::string start_error(const driver::ServiceOptions& options) {
   return text;
 }
 
+// The route goes, and the kernel cannot take the connection (R14): the return is tried again and again, succeeds once
+// there is a route, and nothing is reset.
+TEST_F(Behaviour, AReturnWithoutARouteIsTriedUntilThereIsOne) {
+  const auto talk = open();
+  talk->exchange(20'000);
+  to_engine(*talk);
+  talk->exchange(20'000);
+  shell(Side::kB, "ip link set ts-b0 down");
+  talk->served_sends(5000);
+  EXPECT_TRUE(eventually([&] { return service_->counter("upload_failed") >= 4; }));
+  EXPECT_TRUE(is_in_engine(*talk));
+  service_->ask("upload", sk(*talk));
+  shell(Side::kB, "ip link set ts-b0 up");
+  EXPECT_TRUE(eventually([&] { return talk->served->owner() == Owner::kKernel; }));
+  talk->settle();
+  talk->exchange(20'000);
+  EXPECT_EQ(service_->counter("broken_streams"), 0U);
+  expect_no_reset();
+}
+
 TEST_F(Behaviour, AServiceThatCannotStartSaysWhy) {
   driver::ServiceOptions options;
   options.interfaces = {{.name = NetnsPair::interface(Side::kB), .netns = pair_->name(Side::kB)}};
@@ -170,10 +190,10 @@ TEST_F(Hostile, MessageOfAnUnknownType) {
 }
 
 TEST_F(Hostile, MessageWithAWrongTag) {
-  auto upload = message<ipc::Upload>(ipc::MessageType::kUpload);
-  upload.slot = theirs_->served->slot_index();
-  upload.tag = theirs_->served->tag() + 1;
-  ASSERT_TRUE(hostile_->post(upload).has_value());
+  auto close = message<ipc::Close>(ipc::MessageType::kClose);
+  close.slot = theirs_->served->slot_index();
+  close.tag = theirs_->served->tag() + 1;
+  ASSERT_TRUE(hostile_->post(close).has_value());
   expect_only_the_hostile_ended();
 }
 
