@@ -86,6 +86,7 @@ Result<> Service::Impl::set_up() {
   epoll_.reset(::epoll_create1(EPOLL_CLOEXEC));
   if (!epoll_) return system_error("epoll_create1");
   TRY(open_sockets());
+  open_spare();
   for (const InterfaceOption& option : options_.interfaces) {
     ASSIGN_OR_RETURN(auto interface, AttachedInterface::attach(
                                          option, options_, static_cast<std::uint32_t>(lanes_.size()), event_.get()));

@@ -51,6 +51,7 @@ class Service::Impl final : public ControlTarget {
   [[nodiscard]] bool all_home() const;
 
   // service_sessions.cc: applications.
+  void open_spare();
   void accept_applications();
   void greet(std::uint32_t number);
   void serve(std::uint32_t number);
@@ -86,6 +87,7 @@ class Service::Impl final : public ControlTarget {
   std::vector<std::uint32_t> finished_sessions_;
   std::uint64_t broken_sessions_ = 0;
 
+  UniqueFd spare_;  // given up for a moment when descriptors run out
   Time policy_due_ = kNever;
   Time churn_due_ = kNever;
   Time churn_end_ = kNever;

@@ -1,4 +1,5 @@
 // Applications: sessions and their messages. A message that breaks the protocol ends the session that sent it.
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -15,6 +16,7 @@ namespace twinstack::driver {
 namespace {
 
 constexpr std::size_t kMaxGreetings = 64;
+constexpr int kAcceptsPerTurn = 16;
 constexpr std::uint32_t kMaxSessions = 4096;
 // Messages of one session in a row before the others have their turn.
 constexpr int kMessagesPerTurn = 64;
@@ -37,9 +39,19 @@ void refuse(int socket, const std::string& why) {
 
 }  // namespace
 
+void Service::Impl::open_spare() { spare_.reset(::open("/dev/null", O_RDONLY | O_CLOEXEC)); }
+
 void Service::Impl::accept_applications() {
-  for (;;) {
+  for (int turn = 0; turn < kAcceptsPerTurn; ++turn) {
     UniqueFd socket(::accept4(listen_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!socket && (errno == EMFILE || errno == ENFILE)) {
+      // One descriptor is kept for this: whoever waits is sent away, or the listener would stay readable for ever.
+      spare_.reset();
+      socket.reset(::accept4(listen_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+      socket.reset();
+      open_spare();
+      continue;
+    }
     if (!socket) return;
     if (greetings_.size() >= kMaxGreetings) continue;  // closed: the library goes on without us
     const std::uint32_t number = next_greeting_++;
