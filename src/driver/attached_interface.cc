@@ -85,8 +85,10 @@ void AttachedInterface::tell_lanes(std::uint32_t hop_index, const kernel::NextHo
 Result<std::optional<std::uint32_t>> AttachedInterface::hop_for(const kernel::RouteQuery& query) {
   ASSIGN_OR_RETURN(const std::optional<kernel::NextHop> next, routes_->lookup(query));
   if (!next) return std::optional<std::uint32_t>();
-  if (next->interface_index != xdp_->interface().index)
+  if (next->interface_index != xdp_->interface().index) {
+    if (!hop_of_route_.contains(next->id)) routes_->forget(next->id);  // nobody waits for news of it
     return error(ErrorCode::kNotEligible, "its route does not leave through " + name_);
+  }
   const auto known = hop_of_route_.find(next->id);
   if (known != hop_of_route_.end()) {
     Hop& hop = hops_[known->second];

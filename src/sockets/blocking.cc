@@ -33,4 +33,24 @@ std::int64_t timeout_ns(Sonode& sonode, int fd, bool for_receive) noexcept {
   return known == 0 ? Wait::kForever : known;
 }
 
+void keep_pending_error(Sonode& sonode, Outcome outcome) noexcept {
+  switch (-outcome) {
+    case ECONNRESET:
+    case ECONNABORTED:
+    case ETIMEDOUT:
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+      sonode.pending_error.store(static_cast<int>(-outcome), std::memory_order_relaxed);
+      return;
+    default:  // not the connection's, or one that it tells again
+      return;
+  }
+}
+
+Outcome take_pending_error(Sonode& sonode) noexcept {
+  if (sonode.pending_error.load(std::memory_order_relaxed) == 0) [[likely]]
+    return 0;
+  return -sonode.pending_error.exchange(0, std::memory_order_relaxed);
+}
+
 }  // namespace twinstack::sockets

@@ -346,6 +346,26 @@ TEST_P(CallsInTheKernel, AResetIsReportedOnce) {
   EXPECT_EQ(ts_read(pair.ours, buffer, 1), 0);
 }
 
+// A blocking send that has sent a part when the reset comes: the count, and the error at the next call, without
+// SIGPIPE.
+TEST_P(CallsInTheKernel, AResetBehindSentBytesIsForTheNextCall) {
+  Pair pair;
+  const std::string block(32'000'000, 'r');
+  ssize_t sent = 0;
+  std::thread sender([&] { sent = ts_send(pair.ours, block.data(), block.size(), MSG_NOSIGNAL); });
+  EXPECT_EQ(pair.hear(100'000).size(), 100'000U);
+  const linger hard{.l_onoff = 1, .l_linger = 0};
+  ::setsockopt(pair.peer, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+  pair.close_peer();
+  sender.join();
+  EXPECT_GT(sent, 0);
+  EXPECT_LT(sent, static_cast<ssize_t>(block.size()));
+  EXPECT_EQ(ts_send(pair.ours, "x", 1, 0), -1);
+  EXPECT_EQ(errno, ECONNRESET);
+  EXPECT_EQ(ts_send(pair.ours, "x", 1, MSG_NOSIGNAL), -1);
+  EXPECT_EQ(errno, EPIPE);
+}
+
 TEST_P(Calls, SoErrorIsNotTheMovesOwn) {
   Pair pair;
   place(pair.ours);

@@ -180,6 +180,7 @@ Outcome receive(Sonode& sonode, int fd, std::span<const iovec> parts, int flags)
   if (sonode.state.load(std::memory_order_acquire) == SonodeState::kConnecting) confirm_connected(sonode, fd);
   if ((flags & ~kKnownFlags) != 0)
     if (const Outcome moved = keep_in_kernel(sonode, "recv flags"); moved < 0) return moved;
+  if (const Outcome late = take_pending_error(sonode); late < 0) return late;
   IoCursor out(parts);
   const Reader reader{.sonode = sonode, .fd = fd, .flags = flags, .out = out};
   const Outcome first = reader.attempt();
@@ -193,6 +194,7 @@ Outcome receive(Sonode& sonode, int fd, std::span<const iovec> parts, int flags)
     }
   });
   // MSG_WAITALL that got some: the error, the signal or the end is for the next call.
+  if (out.done() > 0) keep_pending_error(sonode, rest);
   return out.done() > 0 ? static_cast<Outcome>(out.done()) : rest;
 }
 

@@ -187,6 +187,7 @@ Outcome send(Sonode& sonode, int fd, std::span<const iovec> parts, int flags) no
   if (sonode.state.load(std::memory_order_acquire) == SonodeState::kConnecting) confirm_connected(sonode, fd);
   if ((flags & ~kKnownFlags) != 0)
     if (const Outcome moved = keep_in_kernel(sonode, "send flags"); moved < 0) return moved;
+  if (const Outcome late = take_pending_error(sonode); late < 0) return late;
   IoCursor in(parts);
   const Writer writer{.sonode = sonode, .fd = fd, .flags = flags, .in = in};
   Outcome outcome = writer.attempt();
@@ -194,6 +195,7 @@ Outcome send(Sonode& sonode, int fd, std::span<const iovec> parts, int flags) no
     outcome = try_until(sonode, fd, POLLOUT, timeout_ns(sonode, fd, false),
                         [&writer]() noexcept { return writer.attempt(); });
   // What was sent counts; the error is for the next call.
+  if (in.done() > 0) keep_pending_error(sonode, outcome);
   if (in.done() > 0) return static_cast<Outcome>(in.done());
   if (outcome == -EPIPE && (flags & MSG_NOSIGNAL) == 0) raise_sigpipe();
   return outcome;

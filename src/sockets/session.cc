@@ -174,6 +174,7 @@ Sonode* Session::take(SonodeState state) noexcept {
   slot.ring_hint.store(static_cast<std::uint32_t>(::syscall(SYS_gettid)), std::memory_order_relaxed);
   sonode.aborted.store(false, std::memory_order_relaxed);
   sonode.plain.store(false, std::memory_order_relaxed);
+  sonode.pending_error.store(0, std::memory_order_relaxed);
   sonode.nonblocking.store(Toggle::kUnknown, std::memory_order_relaxed);
   sonode.receive_timeout_ns.store(Sonode::kTimeoutUnknown, std::memory_order_relaxed);
   sonode.send_timeout_ns.store(Sonode::kTimeoutUnknown, std::memory_order_relaxed);

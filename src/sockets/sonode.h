@@ -55,6 +55,9 @@ struct alignas(64) Sonode {
   // The service refused or gave up the connection, or another process has it as well: it stays in the kernel.
   std::atomic<bool> plain = false;
 
+  // An error that the kernel gave out behind bytes of the same call: errno for the next call, 0 when there is none.
+  std::atomic<int> pending_error = 0;
+
   std::atomic<std::uint32_t> epoll_items = 0;  // in epoll sets of this process
 
   // What the kernel knows, remembered until the program changes it.

@@ -24,6 +24,12 @@ void drop_queued(Sonode& sonode) noexcept;
 // send.cc. Raises SIGPIPE as the kernel would, unless MSG_NOSIGNAL.
 [[nodiscard]] Outcome send(Sonode& sonode, int fd, std::span<const iovec> parts, int flags) noexcept;
 
+// blocking.cc. A call in several steps that has moved bytes returns their count; the connection's error, which the
+// kernel gives out once, is kept for the next call, as Linux would have kept it.
+void keep_pending_error(Sonode& sonode, Outcome outcome) noexcept;
+// 0 when there is none.
+[[nodiscard]] Outcome take_pending_error(Sonode& sonode) noexcept;
+
 // blocking.cc: O_NONBLOCK, SO_RCVTIMEO and SO_SNDTIMEO, asked of the kernel once and remembered.
 [[nodiscard]] bool is_nonblocking(Sonode& sonode, int fd) noexcept;
 [[nodiscard]] std::int64_t timeout_ns(Sonode& sonode, int fd, bool for_receive) noexcept;
