@@ -31,6 +31,10 @@ TEST_P(MoveStreamTest, StreamSurvivesManyRoundTrips) {
   const int buffer_bytes = 300'000;
   ASSERT_EQ(::setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &buffer_bytes, sizeof buffer_bytes), 0);
   ASSERT_EQ(::setsockopt(socket, SOL_SOCKET, SO_RCVBUF, &buffer_bytes, sizeof buffer_bytes), 0);
+  // And a peer whose window is much smaller than our send buffer, so that a full one has unsent bytes, however busy the
+  // machine.
+  const int peer_buffer_bytes = 60'000;
+  ASSERT_EQ(::setsockopt(theirs(), SOL_SOCKET, SO_RCVBUF, &peer_buffer_bytes, sizeof peer_buffer_bytes), 0);
   PatternEnd end(socket, 0, 1);
   Peer peer(std::move(connection_.theirs), ~std::uint64_t{0}, 24U << 10);
   const std::uint64_t resets_before = resets();
