@@ -30,6 +30,10 @@ def main():
         port = server.wait_ready().group(1)
         holder = bed.cli.spawn(["python3", "-c", HOLDER, bed.srv.address(4), port, args.connections], name="holder")
         holder.wait_ready(timeout_s=60)
+        # Connected does not mean accepted yet.
+        deadline = time.monotonic() + 10
+        while service.active and len(service.ls()) < args.connections and time.monotonic() < deadline:
+            time.sleep(0.1)
         service.move("offload")
         in_engine = service.count_on("engine")
         watched = {"server": server.pid} | ({"service": service.pid} if service.pid else {})
