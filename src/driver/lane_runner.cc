@@ -1,6 +1,7 @@
 #include "driver/lane_runner.h"
 
 #include <linux/memfd.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -45,23 +46,22 @@ Result<std::unique_ptr<LaneRunner>> LaneRunner::create(const LaneRunnerOptions& 
   Memory memory(static_cast<std::byte*>(base), Unmap{bytes});
   UniqueFd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!doorbell) return system_error("eventfd");
-  UniqueFd wait_set(::epoll_create1(EPOLL_CLOEXEC));
-  if (!wait_set) return system_error("epoll_create1(lane)");
-  TRY(add_to(wait_set, doorbell.get(), EPOLLIN | EPOLLET));
-  TRY(add_to(wait_set, link->poll_fd(), EPOLLIN));
+  UniqueFd doorbells(::epoll_create1(EPOLL_CLOEXEC));
+  if (!doorbells) return system_error("epoll_create1(lane)");
+  TRY(add_to(doorbells, doorbell.get(), EPOLLIN | EPOLLET));
   return std::unique_ptr<LaneRunner>(new LaneRunner(options, std::move(link), std::move(fd), std::move(memory),
-                                                    std::move(doorbell), std::move(wait_set)));
+                                                    std::move(doorbell), std::move(doorbells)));
 }
 
 LaneRunner::LaneRunner(const LaneRunnerOptions& options, std::unique_ptr<nic::Link> link, UniqueFd memory_fd,
-                       Memory memory, UniqueFd doorbell, UniqueFd wait_set)
+                       Memory memory, UniqueFd doorbell, UniqueFd doorbells)
     : options_(options),
       memory_fd_(std::move(memory_fd)),
       memory_(std::move(memory)),
       region_({memory_.get(), memory_.get_deleter().bytes}, options.capacity),
       link_(std::move(link)),
       doorbell_(std::move(doorbell)),
-      wait_set_(std::move(wait_set)),
+      doorbells_(std::move(doorbells)),
       lane_(options.index, region_, *link_, *this, options.secret, monotonic_now()),
       port_(options.index, region_, *this) {}
 
@@ -89,7 +89,7 @@ void LaneRunner::stop() {
 Result<UniqueFd> LaneRunner::make_doorbell() {
   UniqueFd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!doorbell) return system_error("eventfd");
-  TRY(add_to(wait_set_, doorbell.get(), EPOLLIN | EPOLLET));
+  TRY(add_to(doorbells_, doorbell.get(), EPOLLIN | EPOLLET));
   return doorbell;
 }
 
@@ -108,7 +108,7 @@ void LaneRunner::close_session(std::uint32_t session) {
   const auto found = events_.find(session);
   if (found == events_.end()) return;
   // The application may hold it open: that alone would keep it in the set.
-  (void)::epoll_ctl(wait_set_.get(), EPOLL_CTL_DEL, found->second.doorbell, nullptr);
+  (void)::epoll_ctl(doorbells_.get(), EPOLL_CTL_DEL, found->second.doorbell, nullptr);
   events_.erase(found);
 }
 
@@ -169,8 +169,13 @@ void LaneRunner::sleep() {
     const auto left = std::max(until - monotonic_now(), Duration::zero()).count();
     limit = {.tv_sec = left / 1'000'000'000, .tv_nsec = left % 1'000'000'000};
   }
-  epoll_event events[8];
-  ::syscall(SYS_epoll_pwait2, wait_set_.get(), events, 8, until == kNever ? nullptr : &limit, nullptr, 0);
+  // poll(2) on the socket itself, not through the set: asking it makes a link in copy mode send what it still holds.
+  pollfd fds[2] = {{.fd = doorbells_.get(), .events = POLLIN, .revents = 0},
+                   {.fd = link_->poll_fd(), .events = POLLIN, .revents = 0}};
+  ::ppoll(fds, 2, until == kNever ? nullptr : &limit, nullptr);
+  if ((fds[0].revents & POLLIN) == 0) return;
+  epoll_event rung[8];  // the rest show at the next sleep
+  (void)::epoll_wait(doorbells_.get(), rung, 8, 0);
 }
 
 void LaneRunner::run() {

@@ -65,7 +65,7 @@ class LaneRunner final : public engine::Waker, public handoff::LaneDoorbell {
   using Memory = std::unique_ptr<std::byte, Unmap>;
 
   LaneRunner(const LaneRunnerOptions& options, std::unique_ptr<nic::Link> link, UniqueFd memory_fd, Memory memory,
-             UniqueFd doorbell, UniqueFd wait_set);
+             UniqueFd doorbell, UniqueFd doorbells);
   void run();
   enum class Round : std::uint8_t { kBusy, kIdle, kSleep };
   // One round under the lock. kSleep: nothing to do, wake-ups are asked for.
@@ -79,9 +79,9 @@ class LaneRunner final : public engine::Waker, public handoff::LaneDoorbell {
   engine::LaneRegion region_;
   std::unique_ptr<nic::Link> link_;
   UniqueFd doorbell_;  // the driver's
-  // Epoll set of link and doorbells. The doorbells edge-triggered: nobody reads them, and no flag of a description that
-  // is shared with an application decides whether the lane blocks.
-  UniqueFd wait_set_;
+  // Epoll set of all doorbells, edge-triggered: nobody reads them, and no flag of a description that is shared with an
+  // application decides whether the lane blocks.
+  UniqueFd doorbells_;
   PiMutex mutex_;
   engine::Lane lane_ TS_GUARDED_BY(mutex_);
   struct Events {

@@ -29,6 +29,7 @@ constexpr Duration kMinDrain = std::chrono::milliseconds(5);
 constexpr Duration kMaxDrain = std::chrono::milliseconds(60);
 constexpr Duration kRestInKernel = std::chrono::milliseconds(200);  // before the policy moves it again
 constexpr Duration kUnresponsive = std::chrono::seconds(1);
+constexpr Duration kShortCallDeadline = std::chrono::milliseconds(1);
 // The kernel begins anew with its timers: it needs some of them to find out what is wrong.
 constexpr Duration kAfterTimeout = std::chrono::seconds(30);
 constexpr Duration kUploadRetry = std::chrono::milliseconds(10);
@@ -265,10 +266,10 @@ void Mover::left_engine(ManagedConnection& conn) {
   if (returned_) returned_();
 }
 
-// A program that has let a data call stand is not waited for at each of its connections: the driver serves all others
-// too. (Its calls end by themselves in microseconds; a thread that was stopped inside one is the exception.)
-Duration Mover::deadline_for(const ManagedConnection& conn) const {
-  return monotonic_now() < conn.session->unresponsive_until ? Duration::zero() : handoff::kCallDeadline;
+// A program that has let a data call stand is not waited for as long at each of its connections: the driver serves all
+// others too. Never not at all: a program on the driver's core leaves its call only when the driver sleeps.
+Duration Mover::deadline_for(const ManagedConnection& conn) {
+  return monotonic_now() < conn.session->unresponsive_until ? kShortCallDeadline : handoff::kCallDeadline;
 }
 
 void Mover::note_timeout(ManagedConnection& conn, const Error& why) {
@@ -324,20 +325,25 @@ void Mover::give_up(ManagedConnection& conn, const Error& why) {
   conn.move.hw = engine::HwConnId();
   conn.move.shared().hw_conn_id.store(0, std::memory_order_release);
   left_engine(conn);
-  // Before any call of the program sees the kernel's socket, which is still in repair mode.
+  // The reset comes before any call of the program sees the kernel's socket, which is still in repair mode; and what
+  // ends the connection's life here comes last.
   conn.move.kernel->reset();
   conn.move.gate().set_owner(ipc::Owner::kKernel);
   handoff::notify_owner_changed(conn.move);
-  reset(conn, why);
+  note_broken(conn, why);
 }
 
 // Ends a connection whose stream cannot be kept: better a reset than wrong bytes.
 void Mover::reset(ManagedConnection& conn, const Error& why) {
+  conn.move.kernel->reset();
+  note_broken(conn, why);
+}
+
+void Mover::note_broken(ManagedConnection& conn, const Error& why) {
   ++counters_.broken;
   conn.stays = true;
   conn.reason = why.message();
   spdlog::error("sk:{} is reset: {}", conn.move.kernel->cookie(), why.message());
-  conn.move.kernel->reset();
   if (conn.closing) finish_close(conn);
 }
 

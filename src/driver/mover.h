@@ -84,12 +84,13 @@ class Mover {
   Result<> try_offload(ManagedConnection& conn);
   void start_upload(ManagedConnection& conn, bool drain);
   void finish_upload(ManagedConnection& conn);
-  [[nodiscard]] Duration deadline_for(const ManagedConnection& conn) const;
+  [[nodiscard]] static Duration deadline_for(const ManagedConnection& conn);
   static void note_timeout(ManagedConnection& conn, const Error& why);
   void wait_draining(const ManagedConnection& conn);
   void upload_failed(ManagedConnection& conn, const Error& why);
   void park(ManagedConnection& conn);
   void reset(ManagedConnection& conn, const Error& why);
+  void note_broken(ManagedConnection& conn, const Error& why);
   void left_engine(ManagedConnection& conn);
   void finish_close(ManagedConnection& conn);
   void deliver_late(const kernel::LatePacket& packet);

@@ -6,6 +6,13 @@
 #include "engine/conn_host.h"
 
 namespace twinstack::engine {
+namespace {
+
+// After so many timeouts in a row the kernel goes on with it: it hears of a smaller path MTU (the ICMP error comes to
+// it, RFC 1191) and of unreachable hosts, and comes to the end that it always would. The engine sends on until then.
+constexpr std::uint8_t kRetriesHere = 4;
+
+}  // namespace
 
 Lane::Lane(std::uint32_t index, LaneRegion& region, nic::Link& link, Waker& waker, std::uint64_t secret, Time now)
     : index_(index),
@@ -88,10 +95,6 @@ void Lane::process_commands(Time now) {
   link_.flush();
   replies_.publish();
 }
-
-// After so many timeouts in a row the kernel goes on with it: it hears of a smaller path MTU (the ICMP error comes to
-// it, RFC 1191) and of unreachable hosts, and comes to the end that it always would. The engine sends on until then.
-constexpr std::uint8_t kRetriesHere = 4;
 
 void Lane::fire_timer(std::uint32_t index, Time now) {
   HwConn& conn = conns_[index];

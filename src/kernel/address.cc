@@ -51,6 +51,30 @@ bool from_socket_address(const SocketAddress& from, IpAddress& address, std::uin
   return true;
 }
 
+namespace {
+
+Result<Endpoint> endpoint_of(const SocketAddress& from) {
+  Endpoint end;
+  if (!from_socket_address(from, end.address, end.port, end.scope_id))
+    return error(ErrorCode::kInvalid, "not an IPv4 or IPv6 socket");
+  end.is_v6_socket = from.storage.ss_family == AF_INET6;
+  return end;
+}
+
+}  // namespace
+
+Result<Endpoint> local_endpoint(int fd) {
+  SocketAddress at{.length = sizeof(sockaddr_storage)};
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&at.storage), &at.length) != 0) return system_error("getsockname");
+  return endpoint_of(at);
+}
+
+Result<Endpoint> remote_endpoint(int fd) {
+  SocketAddress at{.length = sizeof(sockaddr_storage)};
+  if (::getpeername(fd, reinterpret_cast<sockaddr*>(&at.storage), &at.length) != 0) return system_error("getpeername");
+  return endpoint_of(at);
+}
+
 bool is_link_local_v6(const IpAddress& address) noexcept {
   return address.bytes[0] == 0xfe && (address.bytes[1] & 0xc0) == 0x80;  // RFC 4291 2.5.6
 }

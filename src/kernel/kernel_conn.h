@@ -148,8 +148,9 @@ class KernelConn {
   // Puts the state back, held: nothing is sent and, with the filter on, nothing is received. On error phase kGap, and
   // restore() may be called again. REQUIRES: phase kParked or kGap.
   virtual Result<RestoreReport> restore(const tcp::MinTcp& min, const RestoreQueues& queues) = 0;
-  // Lets the restored connection run: filter off, sending allowed, a window probe to the peer when `probe`, `unsent`
-  // written as far as it fits. On error the phase stays kRestored. REQUIRES: phase kRestored.
+  // Lets the restored connection run: sending allowed, a window probe to the peer when `probe`, `unsent` written as far
+  // as it fits, filter off. On error the phase is kRestored (nothing done) or kRunning (the connection must be reset).
+  // REQUIRES: phase kRestored.
   virtual Result<ReleaseReport> release(std::span<const std::byte> unsent, bool probe = true) = 0;
 
   // Ends a connection whose stream cannot be kept: with a RST to its peer, or in silence when somebody has pointed the

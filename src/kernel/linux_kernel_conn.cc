@@ -27,24 +27,14 @@ Result<std::unique_ptr<LinuxKernelConn>> LinuxKernelConn::create(UniqueFd socket
 
 Result<> LinuxKernelConn::read_identity() {
   const int raw = socket_.get();
-  SocketAddress local{.length = sizeof(sockaddr_storage)};
-  SocketAddress remote{.length = sizeof(sockaddr_storage)};
-  if (::getsockname(raw, reinterpret_cast<sockaddr*>(&local.storage), &local.length) != 0) {
-    return system_error("getsockname");
-  }
-  if (::getpeername(raw, reinterpret_cast<sockaddr*>(&remote.storage), &remote.length) != 0) {
-    return system_error("getpeername");
-  }
-  FlowKey& flow = template_.flow;
-  std::uint32_t remote_scope = 0;
-  if (!from_socket_address(local, flow.local, flow.local_port, template_.scope_id) ||
-      !from_socket_address(remote, flow.remote, flow.remote_port, remote_scope)) {
-    return error(ErrorCode::kInvalid, "not an IPv4 or IPv6 socket");
-  }
-  if (template_.scope_id == 0) template_.scope_id = remote_scope;
+  ASSIGN_OR_RETURN(const Endpoint local, local_endpoint(raw));
+  ASSIGN_OR_RETURN(const Endpoint remote, remote_endpoint(raw));
+  template_.flow = {
+      .local = local.address, .remote = remote.address, .local_port = local.port, .remote_port = remote.port};
+  template_.scope_id = local.scope_id != 0 ? local.scope_id : remote.scope_id;
   ASSIGN_OR_RETURN(const int protocol, get_option(raw, SOL_SOCKET, SO_PROTOCOL, "SO_PROTOCOL"));
   if (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP) return error(ErrorCode::kInvalid, "not a TCP socket");
-  is_v6_socket_ = local.storage.ss_family == AF_INET6;
+  is_v6_socket_ = local.is_v6_socket;
   ASSIGN_OR_RETURN(cookie_, get_option<std::uint64_t>(raw, SOL_SOCKET, SO_COOKIE, "SO_COOKIE"));
   ASSIGN_OR_RETURN(netns_cookie_, get_option<std::uint64_t>(raw, SOL_SOCKET, SO_NETNS_COOKIE, "SO_NETNS_COOKIE"));
   return {};
@@ -79,14 +69,8 @@ void LinuxKernelConn::reset() noexcept {
 }
 
 bool LinuxKernelConn::has_known_peer() const noexcept {
-  SocketAddress at;
-  at.length = sizeof at.storage;
-  if (::getpeername(socket_.get(), reinterpret_cast<sockaddr*>(&at.storage), &at.length) != 0) return false;
-  IpAddress address;
-  std::uint16_t port = 0;
-  std::uint32_t scope_id = 0;
-  return from_socket_address(at, address, port, scope_id) && address == template_.flow.remote &&
-         port == template_.flow.remote_port;
+  const auto remote = remote_endpoint(socket_.get());
+  return remote && remote->address == template_.flow.remote && remote->port == template_.flow.remote_port;
 }
 
 Result<std::uint32_t> LinuxKernelConn::rcv_queue_seq() {

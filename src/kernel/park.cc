@@ -113,14 +113,8 @@ Result<> LinuxKernelConn::bind_local() {
 
 // P2: any holder of the descriptor may bind a socket that is in repair mode and not bound.
 Result<> LinuxKernelConn::check_local_port() const {
-  SocketAddress at;
-  at.length = sizeof at.storage;
-  if (::getsockname(socket_.get(), reinterpret_cast<sockaddr*>(&at.storage), &at.length) != 0)
-    return system_error("getsockname");
-  IpAddress address;
-  std::uint16_t port = 0;
-  std::uint32_t scope_id = 0;
-  if (!from_socket_address(at, address, port, scope_id) || port != template_.flow.local_port)
+  ASSIGN_OR_RETURN(const Endpoint local, local_endpoint(socket_.get()));
+  if (local.port != template_.flow.local_port)
     return error(ErrorCode::kBroken, "somebody bound the kernel socket to another port");
   return {};
 }
