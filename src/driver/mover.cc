@@ -226,7 +226,6 @@ void Mover::start_upload(ManagedConnection& conn, bool drain) {
 }
 
 void Mover::finish_upload(ManagedConnection& conn) {
-  if (!conn.in_engine()) return;
   const auto state = query(conn);
   const std::uint64_t hw = conn.move.hw.raw();
   tools_.call_deadline = deadline_for(conn);

@@ -47,6 +47,14 @@ class OffloadTest : public testing::Test {
     hosts.tools.before_offload_step = {};
     return report;
   }
+  // The engine takes bytes for unsent that the frozen kernel sends (R17).
+  void move_while_the_kernel_sends() {
+    hosts.program_writes(3000);
+    hosts.run(milliseconds(3));
+    hosts.kernel->opens_after_snapshot = true;
+    hosts.program_writes(30'000);
+    ASSERT_TRUE(move().has_value());
+  }
   // As if nothing had been tried; and the next attempt works.
   void expect_undone() {
     hosts.forward_strays();
@@ -287,11 +295,7 @@ TEST_F(OffloadTest, ParkGivesBytesThatTheKernelTookLateToTheEngine) {
 
 // R16: the frozen kernel has sent data that the engine takes for unsent, and the peer acknowledges it.
 TEST_F(OffloadTest, WhatTheKernelSendsAfterTheSnapshotMayBeAcknowledged) {
-  hosts.program_writes(3000);
-  hosts.run(milliseconds(3));
-  hosts.kernel->opens_after_snapshot = true;
-  hosts.program_writes(30'000);
-  ASSERT_TRUE(move().has_value());
+  move_while_the_kernel_sends();
   const tcp::ControlBlock& tcb = hosts.lane->conn(hosts.conn.hw).tcb;
   ASSERT_GT(hosts.kernel->tcb().snd_nxt, tcb.snd_nxt);
   hosts.run(milliseconds(3));
@@ -303,11 +307,7 @@ TEST_F(OffloadTest, WhatTheKernelSendsAfterTheSnapshotMayBeAcknowledged) {
 
 // The same, and the peer has not answered yet when the kernel is parked: the engine waits for the answer.
 TEST_F(OffloadTest, ParkTellsTheEngineWhatTheKernelHasSent) {
-  hosts.program_writes(3000);
-  hosts.run(milliseconds(3));
-  hosts.kernel->opens_after_snapshot = true;
-  hosts.program_writes(30'000);
-  ASSERT_TRUE(move().has_value());
+  move_while_the_kernel_sends();
   const tcp::ControlBlock& tcb = hosts.lane->conn(hosts.conn.hw).tcb;
   const Seq sent = hosts.kernel->tcb().snd_nxt;
   ASSERT_TRUE(park(hosts.conn, hosts.tools).has_value());

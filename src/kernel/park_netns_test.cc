@@ -76,6 +76,11 @@ TEST_P(LateTest, PacketsAreHandedOverWhole) {
 INSTANTIATE_TEST_SUITE_P(Families, LateTest, ::testing::Values(Family::kV4, Family::kV6),
                          [](const auto& test) { return std::string(test.param == Family::kV4 ? "V4" : "V6"); });
 
+// Writes until the socket takes no more.
+void fill(PatternEnd& end) {
+  for (long sent = 1; sent > 0;) sent = end.write_some(256U << 10);
+}
+
 // sendfile() and MSG_ZEROCOPY leave payload in page fragments from the first byte on.
 TEST_F(ParkTest, LargestSuperPacketsAreHandedOverWhole) {
   Mover mover(*bench_);
@@ -318,7 +323,7 @@ TEST_F(ParkTest, AThawedSocketGoesOnSending) {
   Mover mover(*bench_);
   make(mover);
   PatternEnd end(ours(), 0, 1);
-  for (long sent = 1; sent > 0;) sent = end.write_some(256U << 10);
+  fill(end);
   auto frozen = mover.freeze();
   ASSERT_TRUE(ok(frozen));
   ASSERT_GT(frozen->unsent.size(), 50'000U);
@@ -335,20 +340,21 @@ TEST_F(ParkTest, TheSendBufferIsRaisedForBothQueues) {
   Mover mover(*bench_);
   make(mover);
   PatternEnd end(ours(), 0, 1);
-  for (long sent = 1; sent > 0;) sent = end.write_some(256U << 10);
+  fill(end);
   auto frozen = mover.freeze();
   ASSERT_TRUE(ok(frozen));
-  const auto late = mover.park(*frozen);
-  ASSERT_TRUE(ok(late));
+  ASSERT_TRUE(ok(mover.park(*frozen)));
   const int small = 4608;
   ASSERT_EQ(::setsockopt(ours(), SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
-  // The peer's stream stays what it is: the bytes after its window are made longer than the buffer raised once.
-  std::vector<std::byte> more(4U << 20);
+  // All that is queued counts as sent, some hundred KB; what follows it in the stream is longer than that twice.
+  tcp::MinTcp min = frozen->min;
+  min.snd_nxt = min.write_seq;
+  const std::span<const std::byte> unacked(frozen->unacked.data(), frozen->unacked.size() + frozen->unsent.size());
+  ASSERT_GT(unacked.size(), 100'000U);
+  std::vector<std::byte> unsent(8 * unacked.size());
   std::uint64_t at = end.written();
-  for (std::byte& byte : more) byte = pattern(at++, 0);
-  ASSERT_TRUE(ok(mover.conn->restore(frozen->min, {.unread = frozen->unread, .unacked = frozen->unacked})));
-  std::vector<std::byte> unsent(frozen->unsent.begin(), frozen->unsent.end());
-  unsent.insert(unsent.end(), more.begin(), more.end());
+  for (std::byte& byte : unsent) byte = pattern(at++, 0);
+  ASSERT_TRUE(ok(mover.conn->restore(min, {.unread = frozen->unread, .unacked = unacked})));
   const auto released = mover.conn->release(unsent);
   ASSERT_TRUE(ok(released));
   EXPECT_EQ(released->unsent_taken_bytes, unsent.size());
@@ -358,14 +364,36 @@ TEST_F(ParkTest, TheSendBufferIsRaisedForBothQueues) {
   EXPECT_EQ(peer.wrong(), 0U);
 }
 
+// R18: a kernel without memory for a segment has closed its window under a snd_wl1 that lies beyond it now.
+TEST_F(ParkTest, AWindowUpdateFromBeyondTheReceiveWindowComesBack) {
+  Mover mover(*bench_);
+  make(mover);
+  auto frozen = mover.freeze();
+  ASSERT_TRUE(ok(frozen));
+  const auto late = mover.park(*frozen);
+  ASSERT_TRUE(ok(late));
+  frozen->min.rcv_wup = frozen->min.rcv_nxt;
+  frozen->min.rcv_wnd = 0;
+  frozen->min.snd_wl1 = frozen->min.rcv_nxt + 3072;
+  ASSERT_TRUE(ok(mover.back(*frozen, *late)));
+  PatternEnd end(ours(), 0, 1);
+  PatternEnd peer(theirs(), 1, 0);
+  ASSERT_EQ(peer.write_some(100), 100);
+  ASSERT_TRUE(wait_for(ours(), POLLIN));
+  EXPECT_EQ(end.read_some(100), 100);
+  ASSERT_EQ(end.write_some(100), 100);
+  ASSERT_TRUE(wait_for(theirs(), POLLIN));
+  EXPECT_EQ(peer.read_some(100), 100);
+}
+
 // More than the send buffer holds: it is raised for the purpose and put back.
 TEST_F(ParkTest, QueuesLargerThanTheBuffersComeBack) {
   Mover mover(*bench_);
   make(mover);
   PatternEnd end(ours(), 0, 1);
   PatternEnd peer(theirs(), 1, 0);
-  for (long sent = 1; sent > 0;) sent = end.write_some(256U << 10);
-  for (long sent = 1; sent > 0;) sent = peer.write_some(256U << 10);
+  fill(end);
+  fill(peer);
   auto frozen = mover.freeze();
   ASSERT_TRUE(ok(frozen));
   ASSERT_GT(frozen->unread.size(), 20'000U);
@@ -393,7 +421,7 @@ TEST_F(ParkTest, UnsentBytesGoInWhateverTheLowWaterMark) {
   Mover mover(*bench_);
   make(mover);
   PatternEnd end(ours(), 0, 1);
-  for (long sent = 1; sent > 0;) sent = end.write_some(256U << 10);
+  fill(end);
   auto frozen = mover.freeze();
   ASSERT_TRUE(ok(frozen));
   ASSERT_GT(frozen->unsent.size(), 50'000U);
@@ -414,7 +442,7 @@ TEST_F(ParkTest, ErrorOfTheConnectionAtReleaseIsReported) {
   Mover mover(*bench_);
   make(mover);
   PatternEnd end(ours(), 0, 1);
-  for (long sent = 1; sent > 0;) sent = end.write_some(256U << 10);
+  fill(end);
   const auto frozen = mover.freeze();
   ASSERT_TRUE(ok(frozen));
   ASSERT_TRUE(ok(mover.park(*frozen)));

@@ -90,7 +90,9 @@ TEST_F(Behaviour, AReturnWithoutARouteIsTriedUntilThereIsOne) {
   talk->served_sends(5000);
   EXPECT_TRUE(eventually([&] { return service_->counter("upload_failed") >= 4; }));
   EXPECT_TRUE(is_in_engine(*talk));
+  // More reasons for a return, while one is waiting: by command, and by the engine, which has heard nothing for long.
   service_->ask("upload", sk(*talk));
+  EXPECT_TRUE(eventually([&] { return hardware(*talk).retransmitted_segments >= 5; }));
   shell(Side::kB, "ip link set ts-b0 up");
   EXPECT_TRUE(eventually([&] { return talk->served->owner() == Owner::kKernel; }));
   talk->settle();
