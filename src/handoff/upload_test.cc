@@ -111,6 +111,36 @@ TEST_F(UploadTest, BeforeItWasParkedItParksFirst) {
 
 // ---- A failure injected before each step that can be undone.
 
+// The last segments under way are lost, and the connection is moved more often than a retransmission timer fires: the
+// move must not begin it anew.
+TEST_F(UploadTest, ALostTailIsRepairedUnderMoves) {
+  hosts.run(milliseconds(50));
+  hosts.program_writes(3000);
+  hosts.run(microseconds(50), false);
+  hosts.now += milliseconds(1);
+  nic::Link& link = hosts.peer->lane.link();
+  link.advance(hosts.now);
+  std::size_t lost = 0;
+  for (auto frames = link.receive(64); !frames.empty(); frames = link.receive(64)) {
+    lost += frames.size();
+    link.release();
+  }
+  ASSERT_GT(lost, 0U);
+  ASSERT_LT(hosts.theirs.received, hosts.mine.written);
+  for (int i = 0; i < 10; ++i) {
+    hosts.run(milliseconds(50));
+    if (i % 2 == 0) {
+      ASSERT_TRUE(upload(hosts.conn, hosts.tools).has_value());
+      hosts.forward_strays();
+    } else {
+      ASSERT_TRUE(offload(hosts.conn, hosts.tools).has_value());
+      hosts.run(milliseconds(1));
+      ASSERT_TRUE(park(hosts.conn, hosts.tools).has_value());
+    }
+  }
+  EXPECT_EQ(hosts.theirs.received, hosts.mine.written);
+}
+
 class UploadFailsAt : public UploadTest, public testing::WithParamInterface<UploadStep> {};
 
 TEST_P(UploadFailsAt, TheConnectionGoesOnInTheEngine) {

@@ -20,7 +20,7 @@
 namespace twinstack::ipc {
 
 inline constexpr std::uint64_t kArenaMagic = 0x4b43415453'4e5754U;  // "TWNSTACK"
-inline constexpr std::uint32_t kLayoutVersion = 1;
+inline constexpr std::uint32_t kLayoutVersion = 2;
 inline constexpr std::uint32_t kMaxRings = 64;
 inline constexpr std::uint32_t kMaxLanes = 64;
 

@@ -104,6 +104,7 @@ class LinuxKernelConn final : public KernelConn {
 
   Result<Snapshot> take_snapshot(const QueueRoom& room);
   Result<> check_still_eligible(std::uint32_t out_of_order_packets, std::uint8_t state);
+  [[nodiscard]] std::uint32_t stalled_us(const tcp::MinTcp& min) const;
   Result<> take_windows_and_close(tcp::MinTcp& min);
   Result<> reopen_window();
   Result<> leave_repair();
@@ -144,8 +145,11 @@ class LinuxKernelConn final : public KernelConn {
     bool gone = true;                     // none of them is held any more
   };
   OutOfOrder out_of_order_;
-  std::uint64_t received_bytes_ = 0;   // tcpi_bytes_received at the last check
-  tcp::MinTcp frozen_;                 // of the last freeze()
+  std::uint64_t received_bytes_ = 0;  // tcpi_bytes_received at the last check
+  tcp::MinTcp frozen_;                // of the last freeze()
+  // As of the last restore(): what was unacknowledged then, and since when (MinTcp::stalled_us).
+  std::uint32_t stalled_una_ = 0;
+  Time stalled_since_ = kNever;
   Time frozen_at_{};                   // of the last freeze(), CLOCK_MONOTONIC; the epoch when there was none
   std::uint32_t shell_rcv_nxt_ = 0;    // what park() set
   std::uint32_t shell_write_seq_ = 0;  // what park() set
@@ -156,6 +160,7 @@ class LinuxKernelConn final : public KernelConn {
   // The send window that freeze() closed, for thaw().
   bool window_closed_ = false;
   std::uint32_t closed_snd_wnd_ = 0;
+  std::uint32_t closed_to_ = 0;
   std::uint32_t closed_snd_wl1_ = 0;
   bool filter_on_ = false;
   bool bound_ = false;  // by us: the port then outlives every disconnect

@@ -153,9 +153,17 @@ Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
   TRY(take_windows_and_close(min));
   ASSIGN_OR_RETURN(const std::span<const std::byte> unsent_and_unacked, take_send_queue(raw, room.send, min));
   const std::uint32_t sent = min.snd_nxt - min.snd_una;
+  min.stalled_us = stalled_us(min);
   snapshot.unacked = unsent_and_unacked.first(sent);
   snapshot.unsent = unsent_and_unacked.subspan(sent);
   return snapshot;
+}
+
+// Linux does not tell since when its timer runs. But what was out at the last return, and is out still, we know.
+std::uint32_t LinuxKernelConn::stalled_us(const tcp::MinTcp& min) const {
+  if (stalled_since_ == kNever || min.snd_una != stalled_una_ || min.snd_nxt == min.snd_una) return 0;
+  const auto since = std::chrono::duration_cast<std::chrono::microseconds>(monotonic_now() - stalled_since_);
+  return static_cast<std::uint32_t>(std::min<std::int64_t>(since.count(), UINT32_MAX));
 }
 
 // What may have come up between the check and the filter.
@@ -182,7 +190,11 @@ Result<> LinuxKernelConn::take_windows_and_close(tcp::MinTcp& min) {
   min.rcv_wup = window.rcv_wup;
   closed_snd_wnd_ = window.snd_wnd;
   closed_snd_wl1_ = window.snd_wl1;
-  window.snd_wnd = 0;
+  // What is out stays within it: the loss probe may repeat that.
+  ASSIGN_OR_RETURN(const std::uint32_t queued, queue_bytes(raw, SIOCOUTQ, "SIOCOUTQ"));
+  ASSIGN_OR_RETURN(const std::uint32_t unsent, queue_bytes(raw, SIOCOUTQNSD, "SIOCOUTQNSD"));
+  window.snd_wnd = std::min({queued - std::min(queued, unsent), window.snd_wnd, window.max_window});
+  closed_to_ = window.snd_wnd;
   window.snd_wl1 = min.rcv_nxt + window.rcv_wnd;
   TRY(set_option(raw, IPPROTO_TCP, TCP_REPAIR_WINDOW, window, "TCP_REPAIR_WINDOW"));
   window_closed_ = true;
@@ -193,7 +205,7 @@ Result<> LinuxKernelConn::reopen_window() {
   const int raw = socket_.get();
   window_closed_ = false;
   ASSIGN_OR_RETURN(tcp_repair_window window, read_window(raw));
-  if (window.snd_wnd == 0) window.snd_wnd = closed_snd_wnd_;                               // else a newer one has come
+  if (window.snd_wnd == closed_to_) window.snd_wnd = closed_snd_wnd_;                      // else a newer one has come
   window.snd_wl1 = min(Seq(closed_snd_wl1_), Seq(window.rcv_wup) + window.rcv_wnd).raw();  // R18
   return set_option(raw, IPPROTO_TCP, TCP_REPAIR_WINDOW, window, "TCP_REPAIR_WINDOW");
 }

@@ -117,7 +117,12 @@ Result<> install(ControlBlock& cb, const MinTcp& state, Time now) {
   set_user_timeout(cb, state.user_timeout_ms);
   cb.flags = static_cast<std::uint8_t>(state.flags);
   set_keepalive(cb, state.keepalive_idle_s, state.keepalive_interval_s, state.keepalive_probes, now);
-  if (cb.snd_una != cb.snd_nxt) arm_retransmit(cb, now);
+  if (cb.snd_una != cb.snd_nxt) {
+    // As if it had been running all the time: it may be due at once.
+    const Time since = now - std::chrono::microseconds(state.stalled_us);
+    cb.stall_since = to_tick(since);
+    arm_retransmit(cb, since);
+  }
   acknowledge_now(cb);  // a delayed ACK of the kernel may have been lost in the move
   return {};
 }
@@ -146,6 +151,8 @@ void extract(const ControlBlock& cb, Time now, MinTcp& state) {
   state.rttvar_us = cb.rttvar_us;
   state.rto_us = cb.rto_us;
   state.min_rtt_us = cb.min_rtt_us;
+  const Duration stalled = cb.snd_una == cb.snd_nxt ? Duration::zero() : ticks_between(cb.stall_since, to_tick(now));
+  state.stalled_us = static_cast<std::uint32_t>(std::chrono::duration_cast<std::chrono::microseconds>(stalled).count());
   state.cwnd_segments = std::max(cb.cwnd / cb.mss, 1U);
   state.ssthresh_segments = cb.ssthresh >= kInfiniteSsthresh ? kInfiniteSsthresh : cb.ssthresh / cb.mss;
   state.user_timeout_ms = cb.user_timeout_ms;
@@ -172,6 +179,7 @@ void other_stack_silent(ControlBlock& cb, Seq snd_nxt, Time now) {
   cb.clear(kOtherStackSends);
   if (snd_nxt <= cb.snd_nxt || snd_nxt > cb.write_seq) return;
   end_persist(cb, now);
+  if (cb.snd_una == cb.snd_nxt) cb.stall_since = to_tick(now);
   cb.snd_nxt = snd_nxt;
   if (!cb.has(kRetransmitArmed)) arm_retransmit(cb, now);
 }

@@ -87,9 +87,26 @@ TEST(Install, OwesAnAckAndWatchesWhatIsInFlight) {
   EXPECT_NE(next_deadline(cb, at_ms(0)), kNever);
 }
 
+TEST(Install, TheRetransmissionTimerRunsOn) {
+  MinTcp state = full_state();
+  ControlBlock cb;
+  ASSERT_TRUE(install(cb, state, at_ms(10'000)).has_value());
+  const Duration fresh = next_deadline(cb, at_ms(10'000)) - at_ms(10'000);
+  state.stalled_us = 40'000;
+  ASSERT_TRUE(install(cb, state, at_ms(10'000)).has_value());
+  const Duration left = next_deadline(cb, at_ms(10'000)) - at_ms(10'000);
+  EXPECT_NEAR(static_cast<double>((fresh - left).count()), 40e6, 3e6);
+  MinTcp again;
+  extract(cb, at_ms(10'100), again);
+  EXPECT_NEAR(again.stalled_us, 140'000, 3000) << "nothing has been acknowledged meanwhile";
+  state.stalled_us = 0xffffffff;
+  ASSERT_TRUE(install(cb, state, at_ms(10'000)).has_value());
+  EXPECT_LE(next_deadline(cb, at_ms(10'000)), at_ms(10'000));
+}
+
 TEST(Install, ContradictionsAreRefused) {
   const std::vector<std::pair<const char*, std::function<void(MinTcp&)>>> corpus = {
-      {"version", [](MinTcp& s) { s.version = 2; }},
+      {"version", [](MinTcp& s) { s.version = kMinTcpVersion + 1; }},
       {"size", [](MinTcp& s) { s.size_bytes = 8; }},
       {"mss 0", [](MinTcp& s) { s.mss = 0; }},
       {"scale", [](MinTcp& s) { s.snd_wscale = 15; }},

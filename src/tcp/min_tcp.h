@@ -13,7 +13,7 @@
 
 namespace twinstack::tcp {
 
-inline constexpr std::uint32_t kMinTcpVersion = 1;
+inline constexpr std::uint32_t kMinTcpVersion = 2;
 
 // Bits of MinTcp::options: what was negotiated in the handshake.
 enum MinTcpOption : std::uint16_t {
@@ -71,6 +71,9 @@ struct MinTcp {
   std::uint32_t rttvar_us = 0;
   std::uint32_t rto_us = 0;
   std::uint32_t min_rtt_us = 0;
+  // For how long nothing of [snd_una, snd_nxt) has been acknowledged, 0 when nothing is out or it is not known. A move
+  // begins no retransmission timer anew: connections that move more often than it fires would never repair a loss.
+  std::uint32_t stalled_us = 0;
 
   // Congestion state, in segments of `mss` bytes. ssthresh 0x7fffffff = infinite, as Linux.
   std::uint32_t cwnd_segments = 0;

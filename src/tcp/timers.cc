@@ -110,9 +110,11 @@ void arm_persist(ControlBlock& cb, Time now) noexcept {
 }
 
 void end_persist(ControlBlock& cb, Time now) noexcept {
-  if (cb.has(kPersistArmed)) cb.backoff = 0;
+  if (cb.has(kPersistArmed)) {
+    cb.backoff = 0;
+    cb.stall_since = to_tick(now);
+  }
   cb.clear(kPersistArmed | kProbeNow | kForceSend);
-  cb.stall_since = to_tick(now);
 }
 
 void arm_delayed_ack(ControlBlock& cb, Time now) noexcept {

@@ -155,6 +155,7 @@ void account_new_data(ControlBlock& cb, std::uint32_t length, std::uint32_t limi
   if (cb.snd_una == cb.snd_nxt) {
     restart_after_idle(cb, now);
     end_persist(cb, now);
+    cb.stall_since = to_tick(now);
   }
   cb.snd_nxt += length;
   if (length < limit) cb.snd_sml = cb.snd_nxt;
