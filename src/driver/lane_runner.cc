@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/monotonic.h"
+#include "ipc/wake_event.h"
 
 namespace twinstack::driver {
 namespace {
@@ -143,7 +144,7 @@ void LaneRunner::ring() {
 // Called by the lane, which runs under the lock.
 void LaneRunner::wake(std::uint32_t session, std::uint32_t ring) {
   const auto found = events_.find(session);
-  if (found != events_.end() && ring < found->second.rings.size()) write_event(found->second.rings[ring]);
+  if (found != events_.end() && ring < found->second.rings.size()) ipc::WakeEvent::signal(found->second.rings[ring]);
 }
 
 LaneRunner::Round LaneRunner::poll_once(bool may_sleep) {

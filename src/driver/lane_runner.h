@@ -44,8 +44,8 @@ class LaneRunner final : public engine::Waker, public handoff::LaneDoorbell {
   // each, so that whatever an application does to its own, it takes nobody else's call.
   [[nodiscard]] Result<UniqueFd> make_doorbell();
 
-  // `ring_events`: an eventfd for each ring of the arena, by index; `doorbell`: of make_doorbell(). They stay the
-  // caller's. REQUIRES: arena and descriptors live until close_session().
+  // `ring_events`: WakeEvent::signal_fd() for each ring of the arena, by index; `doorbell`: of make_doorbell(). They
+  // stay the caller's. REQUIRES: arena and descriptors live until close_session().
   void open_session(std::uint32_t session, const ipc::Arena& arena, std::vector<int> ring_events, int doorbell);
   void close_session(std::uint32_t session);
 

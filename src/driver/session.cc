@@ -1,6 +1,5 @@
 #include "driver/session.h"
 
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -41,17 +40,18 @@ Result<> Session::welcome(const std::vector<LaneRunner*>& lanes) {
   }
   std::vector<int> events;
   for (std::uint32_t i = 0; i < geometry.ring_count; ++i) {
-    UniqueFd event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (!event) return system_error("eventfd");
-    events.push_back(event.get());
+    ASSIGN_OR_RETURN(ipc::WakeEvent event, ipc::WakeEvent::create());
+    events.push_back(event.signal_fd());
+    fds.push_back(event.watch_fd());
     ring_events_.push_back(std::move(event));
   }
-  fds.insert(fds.end(), events.begin(), events.end());
   for (std::size_t i = 0; i < lanes.size(); ++i) lanes[i]->open_session(number_, arena_, events, doorbells_[i].get());
   const ipc::Welcome message{.head = {.type = ipc::MessageType::kWelcome, .size_bytes = sizeof(message)},
                              .session_id = id_,
                              .geometry = geometry};
-  return ipc::send_message(socket_.get(), std::as_bytes(std::span(&message, 1)), fds);
+  TRY(ipc::send_message(socket_.get(), std::as_bytes(std::span(&message, 1)), fds));
+  for (ipc::WakeEvent& event : ring_events_) event.close_watch();
+  return {};
 }
 
 Session::~Session() {

@@ -17,6 +17,7 @@
 #include "handoff/connection.h"
 #include "ipc/arena.h"
 #include "ipc/messages.h"
+#include "ipc/wake_event.h"
 #include "kernel/linux_kernel_conn.h"
 
 namespace twinstack::driver {
@@ -89,7 +90,7 @@ class Session {
   std::uint32_t number_;
   std::uint64_t id_;
   ipc::Arena arena_;
-  std::vector<UniqueFd> ring_events_;
+  std::vector<ipc::WakeEvent> ring_events_;
   std::vector<UniqueFd> doorbells_;  // by lane
   std::vector<LaneRunner*> lanes_;
   pid_t pid_ = 0;

@@ -26,7 +26,7 @@
 
 namespace twinstack::engine {
 
-// Wakes the sleeping application: writes the eventfd of a ring.
+// Wakes the sleeping application: signals the WakeEvent of a ring.
 class Waker {
  public:
   virtual ~Waker() = default;

@@ -148,7 +148,7 @@ struct RingHeader {
   RingIndex cq_tail;         // engine
   RingIndex cq_head;         // application
   RingIndex sq_need_wakeup;  // by the engine: nonzero = write the lane's doorbell eventfd after submitting
-  RingIndex cq_need_wakeup;  // by the application: nonzero = write the ring's eventfd after completing
+  RingIndex cq_need_wakeup;  // by the application: nonzero = signal the ring's WakeEvent after completing
 };
 static_assert(sizeof(RingHeader) == 384);
 

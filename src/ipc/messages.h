@@ -40,8 +40,9 @@ struct Hello {
   std::array<char, 32> program;  // for `twinstack ls`; NUL padded
 };
 
-// Descriptors that come with it, in order: the arena; a doorbell eventfd per lane (lane_count); an eventfd per ring
-// (ring_count).
+// Descriptors that come with it, in order: the arena; a doorbell eventfd per lane (lane_count); per ring (ring_count)
+// an epoll set of the service's eventfd (WakeEvent), which shows EPOLLIN when the ring signals and is cleared by
+// epoll_wait(2).
 struct Welcome {
   MessageHead head;
   std::uint64_t session_id;

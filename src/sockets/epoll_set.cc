@@ -193,7 +193,7 @@ bool EpollSet::activate(int epfd, Session* session) noexcept {
       event.data.u64 = cookie(number, 0);
       real().epoll_ctl(own_fd_.get(), EPOLL_CTL_ADD, fd, &event);
     };
-    // Edge-triggered: every set gets an event for every signal, and nobody has to read the eventfd.
+    // Edge-triggered: every set gets an event for every signal, and nobody has to clear it.
     for (RingPort& ring : session->rings()) add(ring.event.get(), EPOLLIN | EPOLLET, kRingCookie);
     add(session->socket(), EPOLLRDHUP | EPOLLET, kServiceCookie);
   }

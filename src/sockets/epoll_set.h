@@ -1,6 +1,6 @@
 // EpollSet: one epoll set of the program. The kernel's set stays the one wait primitive: descriptors that are no moved
 // connections are registered exactly as the program asks; a connection with a Sonode is registered under a cookie of
-// ours, so that the kernel's word can be weighed against the owner record; the rings' eventfds and a wake-up eventfd
+// ours, so that the kernel's word can be weighed against the owner record; the rings' WakeEvents and a wake-up eventfd
 // are registered beside them. What the engine makes ready stands in a list of candidates that epoll_wait looks through.
 //
 // INVARIANT: an item whose connection may be ready by the engine is in the candidate list, or its watch is about to put

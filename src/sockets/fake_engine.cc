@@ -171,8 +171,7 @@ bool FakeService::post(Session& session, std::uint32_t index, const ipc::Complet
   ring.complete.publish();
   if (ring.complete.take_wakeup()) {
     ++counters_.wakeups;
-    const std::uint64_t one = 1;
-    static_cast<void>(::write(ring.event.get(), &one, sizeof(one)) == 0);
+    ring.event.signal();
   }
   return true;
 }

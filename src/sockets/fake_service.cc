@@ -224,11 +224,13 @@ void FakeService::welcome(Session& session) {
   for (std::uint32_t i = 0; i < g.lane_count; ++i) fds.push_back(session.doorbell.get());
   for (std::uint32_t i = 0; i < g.ring_count; ++i) {
     auto& h = session.arena->ring(i);
+    auto wake = ipc::WakeEvent::create();
+    if (!wake.has_value()) give_up(wake.error().message());
     session.rings.push_back(
         Ring{.submit = {h.sq_tail, h.sq_head, h.sq_need_wakeup, session.arena->sq(i), g.sq_entries},
              .complete = {h.cq_tail, h.cq_head, h.cq_need_wakeup, session.arena->cq(i), g.cq_entries},
-             .event = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))});
-    fds.push_back(session.rings.back().event.get());
+             .event = std::move(*wake)});
+    fds.push_back(session.rings.back().event.watch_fd());
     static_cast<void>(session.rings.back().submit.prepare_sleep());
   }
   session.chunks.resize(g.chunk_count - g.tx_chunk_count);

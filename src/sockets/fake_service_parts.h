@@ -10,6 +10,7 @@
 #include "base/unique_fd.h"
 #include "ipc/arena.h"
 #include "ipc/ring.h"
+#include "ipc/wake_event.h"
 #include "sockets/fake_service.h"
 
 namespace twinstack::sockets {
@@ -17,7 +18,7 @@ namespace twinstack::sockets {
 struct FakeService::Ring {
   ipc::SubmitConsumer submit;
   ipc::CompleteProducer complete;
-  UniqueFd event;
+  ipc::WakeEvent event;
 };
 
 struct FakeService::Connection {

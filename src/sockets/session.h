@@ -95,7 +95,7 @@ class Session {
   // Takes in everything that the engine has posted.
   void drain() noexcept;
   void drain(RingPort& ring) noexcept;
-  // Asks every ring to signal its eventfd when something is posted (Layer::begin_sleep). False: there is something.
+  // Asks every ring to signal its WakeEvent when something is posted (Layer::begin_sleep). False: there is something.
   [[nodiscard]] bool arm() noexcept;
   // Gives `bytes` of an engine chunk back. `urgent`: the engine may wait for it.
   void return_chunk(std::uint32_t ring, std::uint32_t chunk, std::uint32_t bytes, std::uint64_t hw_conn_id,

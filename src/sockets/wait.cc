@@ -10,6 +10,7 @@
 #include <memory>
 #include <new>
 
+#include "ipc/wake_event.h"
 #include "sockets/layer.h"
 
 namespace twinstack::sockets {
@@ -34,7 +35,7 @@ void clear_event(int fd) noexcept {
   ::syscall(SYS_read, fd, &count, sizeof(count));
 }
 
-// The descriptors that a leader sleeps on beside its own: every ring's eventfd, and the unix socket for the service's
+// The descriptors that a leader sleeps on beside its own: every ring's WakeEvent, and the unix socket for the service's
 // end.
 std::size_t count_service_fds() noexcept {
   std::size_t count = 0;
@@ -191,7 +192,7 @@ Woken Wait::sleep_among(std::span<pollfd> all, std::size_t count, const sigset_t
 void Wait::drain_signaled(std::span<const pollfd> service) const noexcept {
   bool hung_up = false;
   for (const pollfd& entry : service) {
-    if ((entry.revents & POLLIN) != 0) clear_event(entry.fd);
+    if ((entry.revents & POLLIN) != 0) ipc::WakeEvent::clear(entry.fd);
     hung_up = hung_up || (entry.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
   }
   g_layer.drain();

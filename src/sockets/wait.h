@@ -1,7 +1,7 @@
 // Wait: how a thread sleeps for a connection. Never in the kernel socket itself: in ppoll() on the program's
-// descriptors, an eventfd of its own, and, if it is the leader, the eventfds of all rings. One waiting thread leads; it
-// takes in what the rings hold and wakes whom it concerns, so that a thousand blocked threads do not all run for every
-// completion. (Epoll sets watch the rings for themselves, see epoll_set.h.)
+// descriptors, an eventfd of its own, and, if it is the leader, the WakeEvents of all rings. One waiting thread leads;
+// it takes in what the rings hold and wakes whom it concerns, so that a thousand blocked threads do not all run for
+// every completion. (Epoll sets watch the rings for themselves, see epoll_set.h.)
 //
 // Not a cancellation point. Errors of ppoll other than EINTR are impossible by construction.
 #pragma once

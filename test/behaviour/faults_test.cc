@@ -1,5 +1,6 @@
 // Faults: the service stops under traffic or cannot start; programs that break the protocol or the rings. What must
 // stay: the connections, and everybody else's session.
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -228,6 +229,22 @@ TEST_F(Hostile, RegistrationOfASlotThatDoesNotExist) {
   const int fd = theirs_->served->fd();
   ASSERT_TRUE(hostile_->post(registration, {&fd, 1}).has_value());
   expect_only_the_hostile_ended();
+}
+
+// A counter at its maximum in a descriptor that may block: whoever writes to it waits.
+TEST_F(Hostile, DescriptorsThatBlockHoldNobodyUp) {
+  const std::uint64_t most = ~std::uint64_t{0} - 1;
+  const auto& events = hostile_->ring_events();
+  for (std::uint32_t ring = 0; ring < events.size(); ++ring) {
+    ::fcntl(events[ring].get(), F_SETFL, 0);
+    EXPECT_EQ(::write(events[ring].get(), &most, sizeof(most)), -1);
+    hostile_->arena().ring(ring).cq_need_wakeup.value.store(1);
+  }
+  theirs_->exchange(30000);
+  honest_->exchange(30000);
+  to_kernel(*theirs_);
+  to_kernel(*honest_);
+  expect_no_reset();
 }
 
 struct BadEntry {

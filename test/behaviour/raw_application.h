@@ -90,6 +90,7 @@ class RawApplication {
   void submit(std::uint32_t ring, const ipc::SubmitEntry& entry);
   [[nodiscard]] const ipc::Arena& arena() const noexcept { return *arena_; }
   [[nodiscard]] int socket() const noexcept { return socket_.get(); }
+  [[nodiscard]] const std::vector<UniqueFd>& ring_events() const noexcept { return ring_events_; }
   template <typename Message>
   Result<> post(const Message& message, std::span<const int> fds = {}) {
     return post_bytes(std::as_bytes(std::span(&message, 1)), fds);
