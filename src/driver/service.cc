@@ -34,13 +34,15 @@ void raise_priority() {
     spdlog::warn("the driver runs at ordinary priority, pauses may be longer: sched_setscheduler: errno {}", errno);
 }
 
-// A descriptor for each connection: the usual soft limit of 1024 is for programs that use select().
-void raise_descriptor_limit() {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+// A descriptor for each connection: the usual soft limit of 1024 is for programs that use select(). Returns the limit.
+std::uint64_t raise_descriptor_limit() {
+  rlimit limit{.rlim_cur = 1024, .rlim_max = 1024};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return limit.rlim_cur;
+  const rlim_t before = limit.rlim_cur;
   limit.rlim_cur = limit.rlim_max;
-  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0)
-    spdlog::warn("descriptors stay limited: setrlimit(RLIMIT_NOFILE): errno {}", errno);
+  if (::setrlimit(RLIMIT_NOFILE, &limit) == 0) return limit.rlim_cur;
+  spdlog::warn("descriptors stay limited: setrlimit(RLIMIT_NOFILE): errno {}", errno);
+  return before;
 }
 
 }  // namespace
@@ -133,7 +135,9 @@ Result<> Service::Impl::watch(int fd, Source source, std::uint32_t number) {
 }
 
 Result<> Service::Impl::run() {
-  raise_descriptor_limit();
+  const auto lanes = static_cast<std::uint32_t>(lanes_.size());
+  const std::uint32_t of_a_session = 2 + lanes + lanes * ipc::ArenaConfig{}.rings_per_lane;  // socket, arena, eventfds
+  quota_.set_bounds(options_.user_bounds.within(raise_descriptor_limit(), of_a_session));
   raise_priority();
   std::puts("ready");
   std::fflush(stdout);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "driver/user_quota.h"
 #include "nic/af_xdp/attachment.h"
 
 namespace twinstack::driver {
@@ -33,6 +34,7 @@ struct ServiceOptions {
   std::uint32_t max_connections = 16384;  // per lane
   std::uint32_t spin_us = 0;              // how long an idle lane polls before it sleeps
   std::vector<unsigned> cpus;             // that lanes are pinned to, in turn; empty: not pinned
+  UserBounds user_bounds;                 // of one user other than root; lowered when descriptors are few
 };
 
 class Service {

@@ -224,6 +224,8 @@ ServiceStats Service::Impl::stats() {
                   {"stray_frames", moves.stray_frames},
                   {"broken_streams", moves.broken},
                   {"broken_sessions", broken_sessions_},
+                  {"refused_sessions", refused_sessions_},
+                  {"refused_registrations", refused_registrations_},
                   {"congestion_not_restored", moves.congestion_not_restored}};
   for (LaneRunner* lane : lanes_) {
     const std::string prefix = "lane" + std::to_string(lane->port().lane()) + "_";

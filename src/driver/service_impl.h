@@ -15,6 +15,7 @@
 #include "driver/mover.h"
 #include "driver/service.h"
 #include "driver/session.h"
+#include "driver/user_quota.h"
 
 namespace twinstack::driver {
 
@@ -54,9 +55,11 @@ class Service::Impl final : public ControlTarget {
   void open_spare();
   void accept_applications();
   void greet(std::uint32_t number);
+  void refuse_session(int socket, uid_t uid);
   void serve(std::uint32_t number);
   Result<> handle(Session& session, std::span<const std::byte> message, std::vector<UniqueFd> fds);
   Result<> on_register(Session& session, const ipc::Register& message, std::vector<UniqueFd> fds);
+  void refuse_registration(Session& session, std::uint32_t slot);
   Result<> on_close(Session& session, const ipc::Close& message);
   Result<> on_upload(Session& session, const ipc::Upload& message);
   Result<> on_query(Session& session, const ipc::Query& message);
@@ -86,6 +89,9 @@ class Service::Impl final : public ControlTarget {
   std::uint64_t next_session_id_ = 1;
   std::vector<std::uint32_t> finished_sessions_;
   std::uint64_t broken_sessions_ = 0;
+  UserQuota quota_;
+  std::uint64_t refused_sessions_ = 0;       // a user had too many
+  std::uint64_t refused_registrations_ = 0;  // likewise
 
   UniqueFd spare_;  // given up for a moment when descriptors run out
   Time policy_due_ = kNever;

@@ -37,6 +37,14 @@ void refuse(int socket, const std::string& why) {
   (void)ipc::send_message(socket, std::as_bytes(std::span(&message, 1)), {});
 }
 
+// Of the process that connected; a socket that does not say is nobody's.
+uid_t peer_uid(int socket) {
+  ucred peer{};
+  socklen_t length = sizeof(peer);
+  constexpr uid_t kNobody = 65534;
+  return ::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 ? peer.uid : kNobody;
+}
+
 }  // namespace
 
 void Service::Impl::open_spare() { spare_.reset(::open("/dev/null", O_RDONLY | O_CLOEXEC)); }
@@ -80,14 +88,27 @@ void Service::Impl::greet(std::uint32_t number) {
     refuse(socket.get(), "the service has as many applications as it can serve");
     return;
   }
-  auto session = Session::open(std::move(socket), free_number, next_session_id_++, *hello, lanes_);
-  if (!session) {
-    spdlog::warn("an application could not be accepted: {}", session.error().message());
+  const uid_t uid = peer_uid(socket.get());
+  if (!quota_.add_session(uid)) {
+    refuse_session(socket.get(), uid);
     return;
   }
-  if (!watch((*session)->socket(), Source::kSession, free_number)) return;
+  auto session = Session::open(std::move(socket), free_number, next_session_id_++, *hello, lanes_);
+  if (!session || !watch((*session)->socket(), Source::kSession, free_number)) {
+    quota_.remove_session(uid);
+    if (!session) spdlog::warn("an application could not be accepted: {}", session.error().message());
+    return;
+  }
   spdlog::debug("session {}: {} (pid {})", (*session)->id(), (*session)->program(), (*session)->pid());
   sessions_.emplace(free_number, std::move(*session));
+}
+
+void Service::Impl::refuse_session(int socket, uid_t uid) {
+  ++refused_sessions_;
+  const std::string why = "user " + std::to_string(uid) + " has " + std::to_string(quota_.bounds().sessions) +
+                          " applications here, which is as many as one user may have";
+  refuse(socket, why);
+  if (quota_.may_log(uid, monotonic_now())) spdlog::warn("an application is refused: {}", why);
 }
 
 void Service::Impl::serve(std::uint32_t number) {
@@ -147,8 +168,12 @@ ManagedConnection* Service::Impl::find(Session& session, std::uint32_t slot, std
 
 Result<> Service::Impl::on_register(Session& session, const ipc::Register& message, std::vector<UniqueFd> fds) {
   if (fds.size() != 1 || message.slot >= session.arena().geometry().slot_count ||
-      session.connections.contains(message.slot))
+      session.connections.contains(message.slot) || session.has_refused(message.slot))
     return error(ErrorCode::kProtocol, "a registration that contradicts the arena");
+  if (!quota_.add_connection(session.uid())) {
+    refuse_registration(session, message.slot);
+    return {};
+  }
   auto conn = std::make_unique<ManagedConnection>();
   conn->session = &session;
   conn->program_fd = message.program_fd;
@@ -182,7 +207,22 @@ Result<> Service::Impl::on_register(Session& session, const ipc::Register& messa
   return {};
 }
 
+// The program's calls go to the kernel as they do now: nothing but a bit remembers it until its close.
+void Service::Impl::refuse_registration(Session& session, std::uint32_t slot) {
+  ++refused_registrations_;
+  session.refused.resize(session.arena().geometry().slot_count);
+  session.refused[slot] = true;
+  if (quota_.may_log(session.uid(), monotonic_now()))
+    spdlog::warn("a connection of {} (pid {}) stays in the kernel: user {} has {} registered, as many as one user may",
+                 session.program(), session.pid(), session.uid(), quota_.bounds().connections);
+}
+
 Result<> Service::Impl::on_close(Session& session, const ipc::Close& message) {
+  if (session.has_refused(message.slot)) {
+    session.refused[message.slot] = false;
+    ipc::OwnerGate(session.arena().slot(message.slot)).set_owner(ipc::Owner::kFree);
+    return {};
+  }
   ManagedConnection* conn = find(session, message.slot, message.tag);
   if (conn == nullptr) return error(ErrorCode::kProtocol, "a close of a connection that is not registered");
   mover_->close(*conn);
@@ -237,6 +277,7 @@ void Service::Impl::connection_closed(ManagedConnection& conn) {
   const std::uint32_t slot = conn.move.slot;
   ipc::OwnerGate gate = conn.move.gate();
   session.connections.erase(slot);  // closes our descriptor of the socket
+  quota_.remove_connection(session.uid());
   gate.set_owner(ipc::Owner::kFree);
   if (session.ending && session.connections.empty()) finished_sessions_.push_back(session.number());
 }
@@ -246,6 +287,7 @@ void Service::Impl::bury_sessions() {
     const auto found = sessions_.find(number);
     if (found == sessions_.end()) continue;
     ::shutdown(found->second->socket(), SHUT_RDWR);
+    quota_.remove_session(found->second->uid());
     sessions_.erase(found);
   }
   finished_sessions_.clear();

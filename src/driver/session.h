@@ -77,8 +77,11 @@ class Session {
     return arena_.geometry().ring_count / arena_.geometry().lane_count;
   }
 
+  [[nodiscard]] bool has_refused(std::uint32_t slot) const { return slot < refused.size() && refused[slot]; }
+
   std::unordered_map<std::uint32_t, std::unique_ptr<ManagedConnection>> connections;  // by slot
   Time unresponsive_until = Time::min();                                              // it let a data call stand
+  std::vector<bool> refused;  // by slot: not managed, as the user has too many; empty: none was
   bool ending = false;  // the application is gone: the session ends when its connections have gone home
 
  private:

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <new>
+#include <string>
 
 #include "ipc/channel.h"
 #include "sockets/layer.h"
@@ -62,6 +63,13 @@ Result<Handshake> shake_hands(const char* path) {
   if (!wait_for(socket.get(), POLLIN, kAnswerTimeoutMs)) return error(ErrorCode::kTimeout, "no answer");
   ASSIGN_OR_RETURN(ipc::Received received, ipc::receive_message(socket.get(), buffer, MSG_DONTWAIT));
   Handshake result;
+  static_assert(sizeof(ipc::Refused) != sizeof(ipc::Welcome));
+  if (received.size_bytes == sizeof(ipc::Refused)) {
+    ipc::Refused refused;
+    std::memcpy(&refused, buffer.data(), sizeof(refused));
+    refused.reason.back() = '\0';
+    return error(ErrorCode::kProtocol, std::string("the service refused: ") + refused.reason.data());
+  }
   if (received.size_bytes != sizeof(result.welcome)) return error(ErrorCode::kProtocol, "the service refused");
   std::memcpy(&result.welcome, buffer.data(), sizeof(result.welcome));
   if (result.welcome.head.type != ipc::MessageType::kWelcome) return error(ErrorCode::kProtocol, "no welcome");

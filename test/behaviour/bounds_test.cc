@@ -1,0 +1,124 @@
+// What one user may take of the service, and what it does with clients that keep to no rule: silent ones, ones that
+// pass too much. What must stay: everybody else's service.
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+#include <filesystem>
+
+#include "behaviour/behaviour_fixture.h"
+#include "driver/view_json.h"
+#include "ipc/channel.h"
+
+namespace twinstack::testing {
+namespace {
+
+using ipc::Owner;
+
+constexpr uid_t kAnna = 54321;
+constexpr uid_t kBert = 54322;
+
+// The service sees what it connects as this user's.
+class AsUser {
+ public:
+  explicit AsUser(uid_t uid) { EXPECT_EQ(::seteuid(uid), 0); }
+  AsUser(const AsUser&) = delete;
+  AsUser& operator=(const AsUser&) = delete;
+  ~AsUser() { EXPECT_EQ(::seteuid(0), 0); }
+};
+
+class Bounds : public Behaviour {
+ protected:
+  void SetUp() override {
+    Behaviour::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
+    // The test's own directory is closed to other users.
+    std::filesystem::permissions(std::filesystem::path(service_->socket_path()).parent_path(),
+                                 std::filesystem::perms(0755));
+  }
+  [[nodiscard]] driver::ServiceOptions options() const override {
+    driver::ServiceOptions options;
+    options.user_bounds = {.sessions = 2, .connections = 3};
+    return options;
+  }
+
+  Result<std::unique_ptr<RawApplication>> connect_as(uid_t uid) {
+    const AsUser user(uid);
+    return RawApplication::connect(service_->socket_path(), "user");
+  }
+
+  // What the service says to one application more; "" when it welcomes it.
+  std::string refusal_for(uid_t uid) {
+    UniqueFd socket;
+    {
+      const AsUser user(uid);
+      auto connected = ipc::connect_to(service_->socket_path());
+      EXPECT_TRUE(connected.has_value()) << connected.error().message();
+      if (connected) socket = std::move(*connected);
+    }
+    const ipc::Hello hello{.head = {.type = ipc::MessageType::kHello, .size_bytes = sizeof(hello)},
+                           .version = ipc::kLayoutVersion,
+                           .reserved = 0,
+                           .program = {}};
+    EXPECT_TRUE(ipc::send_message(socket.get(), std::as_bytes(std::span(&hello, 1)), {}).has_value());
+    std::array<std::byte, 1024> buffer;
+    const auto received = ipc::receive_message(socket.get(), buffer, 0);
+    EXPECT_TRUE(received.has_value());
+    ipc::Refused refused;
+    if (!received || received->size_bytes != sizeof(refused)) return "";
+    std::memcpy(&refused, buffer.data(), sizeof(refused));
+    return refused.reason.data();
+  }
+};
+
+TEST_F(Bounds, AUserCannotTakeAllSessions) {
+  auto first = connect_as(kAnna);
+  const auto second = connect_as(kAnna);
+  ASSERT_TRUE(first.has_value()) << first.error().message();
+  ASSERT_TRUE(second.has_value()) << second.error().message();
+  const std::string why = refusal_for(kAnna);
+  EXPECT_NE(why.find("user 54321 has 2 applications"), std::string::npos) << why;
+  EXPECT_EQ(service_->counter("refused_sessions"), 1U);
+  EXPECT_TRUE(connect_as(kBert).has_value());
+  std::vector<std::unique_ptr<RawApplication>> of_root;
+  for (int i = 0; i < 5; ++i) {
+    auto connected = RawApplication::connect(service_->socket_path());
+    ASSERT_TRUE(connected.has_value()) << connected.error().message();
+    of_root.push_back(std::move(*connected));
+  }
+  first->reset();
+  EXPECT_TRUE(eventually([&] { return connect_as(kAnna).has_value(); }));
+}
+
+TEST_F(Bounds, AUserCannotRegisterAllConnections) {
+  auto application = connect_as(kAnna);
+  ASSERT_TRUE(application.has_value()) << application.error().message();
+  RawApplication& annas = **application;
+  std::vector<std::unique_ptr<Talk>> talks;
+  for (int i = 0; i < 3; ++i) talks.push_back(open(false, Opening::kPassive, &annas));
+  auto sockets = connect_pair(*pair_, false);
+  ASSERT_TRUE(sockets.has_value());
+  auto served = annas.adopt(std::move(sockets->served));
+  ASSERT_TRUE(served.has_value());
+  Talk beyond(annas, std::move(*served), std::move(sockets->peer), 77);
+  EXPECT_TRUE(eventually([&] { return service_->counter("refused_registrations") == 1; }));
+  EXPECT_EQ(service_->ask("stats")["connections"], 3);
+  // The kernel serves it, the session goes on, others have their own bound.
+  beyond.exchange(20'000);
+  EXPECT_EQ(beyond.served->owner(), Owner::kKernel);
+  to_engine(*talks[0]);
+  talks[0]->exchange(20'000);
+  const auto roots = open();
+  to_engine(*roots);
+  ASSERT_TRUE(beyond.served->close().has_value());
+  EXPECT_TRUE(eventually([&] { return beyond.served->owner() == Owner::kFree; }));
+  // One that ends makes room.
+  ASSERT_TRUE(talks[2]->served->close().has_value());
+  EXPECT_TRUE(eventually([&] { return talks[2]->served->owner() == Owner::kFree; }));
+  to_engine(*open(false, Opening::kPassive, &annas));
+  EXPECT_EQ(service_->counter("broken_sessions"), 0U);
+}
+
+}  // namespace
+}  // namespace twinstack::testing
