@@ -208,13 +208,14 @@ void Service::Impl::dispatch(Source source, std::uint32_t number) {
 
 void Service::Impl::on_time(Time now) {
   mover_->on_time(now);
+  expire_greetings(now);
   if (stopping_) return;
   if (now >= churn_due_) churn_once(now);
   if (now >= policy_due_) apply_policy(now);
 }
 
 Time Service::Impl::next_deadline(Time) const {
-  Time next = std::min({mover_->next_deadline(), churn_due_, policy_due_});
+  Time next = std::min({mover_->next_deadline(), greetings_.next_deadline(), churn_due_, policy_due_});
   if (stopping_) next = std::min(next, stop_deadline_);
   return next;
 }

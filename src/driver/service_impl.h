@@ -12,6 +12,7 @@
 #include "driver/attached_interface.h"
 #include "driver/control_server.h"
 #include "driver/control_target.h"
+#include "driver/greetings.h"
 #include "driver/mover.h"
 #include "driver/service.h"
 #include "driver/session.h"
@@ -54,6 +55,8 @@ class Service::Impl final : public ControlTarget {
   // service_sessions.cc: applications.
   void open_spare();
   void accept_applications();
+  void expire_greetings(Time now);
+  void drop_greeting(Greeting greeting);
   void greet(std::uint32_t number);
   void refuse_session(int socket, uid_t uid);
   void serve(std::uint32_t number);
@@ -83,7 +86,7 @@ class Service::Impl final : public ControlTarget {
   UniqueFd listen_;
   std::unique_ptr<Mover> mover_;
   std::unique_ptr<ControlServer> control_;
-  std::map<std::uint32_t, UniqueFd> greetings_;  // connected, no Hello yet
+  Greetings greetings_;
   std::map<std::uint32_t, std::unique_ptr<Session>> sessions_;
   std::uint32_t next_greeting_ = 0;
   std::uint64_t next_session_id_ = 1;

@@ -15,7 +15,6 @@
 namespace twinstack::driver {
 namespace {
 
-constexpr std::size_t kMaxGreetings = 64;
 constexpr int kAcceptsPerTurn = 16;
 constexpr std::uint32_t kMaxSessions = 4096;
 // Messages of one session in a row before the others have their turn.
@@ -61,18 +60,28 @@ void Service::Impl::accept_applications() {
       continue;
     }
     if (!socket) return;
-    if (greetings_.size() >= kMaxGreetings) continue;  // closed: the library goes on without us
     const std::uint32_t number = next_greeting_++;
     if (!watch(socket.get(), Source::kGreeting, number)) continue;
-    greetings_.emplace(number, std::move(socket));
+    const uid_t uid = peer_uid(socket.get());
+    auto displaced = greetings_.add(number, std::move(socket), uid, monotonic_now());
+    if (displaced) drop_greeting(std::move(*displaced));
   }
 }
 
+void Service::Impl::expire_greetings(Time now) {
+  for (Greeting& greeting : greetings_.expire(now)) drop_greeting(std::move(greeting));
+}
+
+// Closed without a word: the library goes on without us.
+void Service::Impl::drop_greeting(Greeting greeting) {
+  spdlog::debug("a client of user {} was silent for too long", greeting.uid);
+  (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, greeting.socket.get(), nullptr);
+}
+
 void Service::Impl::greet(std::uint32_t number) {
-  const auto found = greetings_.find(number);
-  if (found == greetings_.end()) return;
-  UniqueFd socket = std::move(found->second);
-  greetings_.erase(found);
+  auto greeting = greetings_.take(number);
+  if (!greeting) return;
+  UniqueFd socket = std::move(greeting->socket);
   (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, socket.get(), nullptr);
   std::array<std::byte, 512> buffer;
   const auto received = ipc::receive_message(socket.get(), buffer, MSG_DONTWAIT);
@@ -88,7 +97,7 @@ void Service::Impl::greet(std::uint32_t number) {
     refuse(socket.get(), "the service has as many applications as it can serve");
     return;
   }
-  const uid_t uid = peer_uid(socket.get());
+  const uid_t uid = greeting->uid;
   if (!quota_.add_session(uid)) {
     refuse_session(socket.get(), uid);
     return;

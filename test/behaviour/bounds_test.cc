@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <filesystem>
@@ -118,6 +119,27 @@ TEST_F(Bounds, AUserCannotRegisterAllConnections) {
   EXPECT_TRUE(eventually([&] { return talks[2]->served->owner() == Owner::kFree; }));
   to_engine(*open(false, Opening::kPassive, &annas));
   EXPECT_EQ(service_->counter("broken_sessions"), 0U);
+}
+
+// Any user may connect and say nothing.
+TEST_F(Bounds, SilentClientsShutNobodyOut) {
+  std::vector<UniqueFd> silent;
+  for (const uid_t uid : {kAnna, uid_t{0}}) {
+    const AsUser user(uid);
+    for (int i = 0; i < 300; ++i) {
+      auto connected = ipc::connect_to(service_->socket_path());
+      ASSERT_TRUE(connected.has_value()) << connected.error().message();
+      silent.push_back(std::move(*connected));
+    }
+  }
+  EXPECT_TRUE(connect_as(kBert).has_value());
+  EXPECT_TRUE(connect_as(kAnna).has_value());
+  EXPECT_TRUE(RawApplication::connect(service_->socket_path()).has_value());
+  // Nobody stays for long.
+  const auto is_closed = [](const UniqueFd& socket) { return look(socket.get()) == Seen::kEnd; };
+  EXPECT_FALSE(is_closed(silent.back()));
+  EXPECT_TRUE(eventually([&] { return std::ranges::all_of(silent, is_closed); }, {}, std::chrono::seconds(5)));
+  EXPECT_TRUE(connect_as(kBert).has_value());
 }
 
 }  // namespace
