@@ -17,6 +17,7 @@
 #include "driver/service.h"
 #include "driver/session.h"
 #include "driver/user_quota.h"
+#include "ipc/channel.h"
 
 namespace twinstack::driver {
 
@@ -60,8 +61,9 @@ class Service::Impl final : public ControlTarget {
   void greet(std::uint32_t number);
   void refuse_session(int socket, uid_t uid);
   void serve(std::uint32_t number);
-  Result<> handle(Session& session, std::span<const std::byte> message, std::vector<UniqueFd> fds);
-  Result<> on_register(Session& session, const ipc::Register& message, std::vector<UniqueFd> fds);
+  Result<> handle(Session& session, std::span<const std::byte> message, ipc::Received& received);
+  Result<> on_register(Session& session, const ipc::Register& message, ipc::Received& received);
+  void manage(ManagedConnection& conn, UniqueFd socket);
   void refuse_registration(Session& session, std::uint32_t slot);
   Result<> on_close(Session& session, const ipc::Close& message);
   Result<> on_upload(Session& session, const ipc::Upload& message);

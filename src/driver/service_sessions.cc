@@ -85,7 +85,7 @@ void Service::Impl::greet(std::uint32_t number) {
   (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, socket.get(), nullptr);
   std::array<std::byte, 512> buffer;
   const auto received = ipc::receive_message(socket.get(), buffer, MSG_DONTWAIT);
-  if (!received || received->size_bytes == 0) return;
+  if (!received || received->size_bytes == 0) return;  // what is cut is no Hello
   const auto hello = decode<ipc::Hello>(std::span(buffer).first(received->size_bytes));
   if (!hello || hello->head.type != ipc::MessageType::kHello || hello->version != ipc::kLayoutVersion) {
     refuse(socket.get(), "the library and the service are of different versions");
@@ -136,7 +136,9 @@ void Service::Impl::serve(std::uint32_t number) {
       end_session(session, "the program has ended");
       return;
     }
-    const auto handled = handle(session, std::span(buffer).first(received->size_bytes), std::move(received->fds));
+    const auto handled = received->is_cut
+                             ? Result<>(error(ErrorCode::kProtocol, "a message that is too long"))
+                             : handle(session, std::span(buffer).first(received->size_bytes), *received);
     if (!handled) {
       ++broken_sessions_;
       end_session(session, handled.error().message());
@@ -144,14 +146,16 @@ void Service::Impl::serve(std::uint32_t number) {
   }
 }
 
-Result<> Service::Impl::handle(Session& session, std::span<const std::byte> message, std::vector<UniqueFd> fds) {
+Result<> Service::Impl::handle(Session& session, std::span<const std::byte> message, ipc::Received& received) {
   ipc::MessageHead head;
   if (message.size() < sizeof(head)) return error(ErrorCode::kProtocol, "a message without head");
   std::memcpy(&head, message.data(), sizeof(head));
+  if (head.type != ipc::MessageType::kRegister && (!received.fds.empty() || received.has_lost_fds))
+    return error(ErrorCode::kProtocol, "descriptors with a message that has none");
   switch (head.type) {
     case ipc::MessageType::kRegister: {
       ASSIGN_OR_RETURN(const auto body, decode<ipc::Register>(message));
-      return on_register(session, body, std::move(fds));
+      return on_register(session, body, received);
     }
     case ipc::MessageType::kClose: {
       ASSIGN_OR_RETURN(const auto body, decode<ipc::Close>(message));
@@ -175,8 +179,9 @@ ManagedConnection* Service::Impl::find(Session& session, std::uint32_t slot, std
   return found != session.connections.end() && found->second->move.tag == tag ? found->second.get() : nullptr;
 }
 
-Result<> Service::Impl::on_register(Session& session, const ipc::Register& message, std::vector<UniqueFd> fds) {
-  if (fds.size() != 1 || message.slot >= session.arena().geometry().slot_count ||
+// A descriptor too many, or one that found no room here, costs this registration only.
+Result<> Service::Impl::on_register(Session& session, const ipc::Register& message, ipc::Received& received) {
+  if ((received.fds.empty() && !received.has_lost_fds) || message.slot >= session.arena().geometry().slot_count ||
       session.connections.contains(message.slot) || session.has_refused(message.slot))
     return error(ErrorCode::kProtocol, "a registration that contradicts the arena");
   if (!quota_.add_connection(session.uid())) {
@@ -190,30 +195,39 @@ Result<> Service::Impl::on_register(Session& session, const ipc::Register& messa
   conn->move.session = session.number();
   conn->move.slot = message.slot;
   conn->move.tag = message.tag;
-  auto created = kernel::LinuxKernelConn::create(std::move(fds[0]), mover_->shared_for(0));
-  if (created) {
-    (*created)->set_shared(mover_->shared_for((*created)->netns_cookie()));
-    const auto other = mover_->by_cookie().find((*created)->cookie());
-    if (other != mover_->by_cookie().end()) {
-      // The same socket twice: two holders, of which one would not see the moves of the other.
-      conn->reason = "another descriptor of the same socket is registered";
-      other->second->stays = true;
-      mover_->upload(*other->second, conn->reason);
-    } else {
-      conn->linux_conn = created->get();
-      conn->move.kernel = std::move(*created);
-      conn->move.shared().kernel_cookie.store(conn->move.kernel->cookie(), std::memory_order_release);
-      mover_->add(*conn);
-    }
-  } else {
-    conn->reason = created.error().message();
-  }
+  if (received.has_lost_fds)
+    conn->reason = "the service has no descriptor left for its socket";
+  else if (received.fds.size() > 1)
+    conn->reason = "more than one descriptor came with its registration";
+  else
+    manage(*conn, std::move(received.fds[0]));
   conn->stays = conn->move.kernel == nullptr;
   ManagedConnection& known = *session.connections.emplace(message.slot, std::move(conn)).first->second;
   if (options_.policy == Policy::kManual || known.stays || stopping_) return {};
   if (options_.policy == Policy::kAll && mover_->offload(known)) return {};
   policy_due_ = std::min(policy_due_, monotonic_now() + kPolicyAgain);
   return {};
+}
+
+void Service::Impl::manage(ManagedConnection& conn, UniqueFd socket) {
+  auto created = kernel::LinuxKernelConn::create(std::move(socket), mover_->shared_for(0));
+  if (!created) {
+    conn.reason = created.error().message();
+    return;
+  }
+  (*created)->set_shared(mover_->shared_for((*created)->netns_cookie()));
+  const auto other = mover_->by_cookie().find((*created)->cookie());
+  if (other != mover_->by_cookie().end()) {
+    // The same socket twice: two holders, of which one would not see the moves of the other.
+    conn.reason = "another descriptor of the same socket is registered";
+    other->second->stays = true;
+    mover_->upload(*other->second, conn.reason);
+    return;
+  }
+  conn.linux_conn = created->get();
+  conn.move.kernel = std::move(*created);
+  conn.move.shared().kernel_cookie.store(conn.move.kernel->cookie(), std::memory_order_release);
+  mover_->add(conn);
 }
 
 // The program's calls go to the kernel as they do now: nothing but a bit remembers it until its close.

@@ -15,6 +15,9 @@
 namespace twinstack::ipc {
 namespace {
 
+// As many as the kernel lets one message carry: what is cut off it closes on the receiving thread.
+constexpr std::size_t kScmMaxFds = 253;
+
 Result<sockaddr_un> make_address(std::string_view path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -50,7 +53,7 @@ Result<> send_message(int socket, std::span<const std::byte> message, std::span<
 
 Result<Received> receive_message(int socket, std::span<std::byte> buffer, int flags) {
   iovec part{.iov_base = buffer.data(), .iov_len = buffer.size()};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(kMaxMessageFds * sizeof(int))> control{};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(kScmMaxFds * sizeof(int))> control{};
   msghdr header{};
   header.msg_iov = &part;
   header.msg_iovlen = 1;
@@ -72,8 +75,8 @@ Result<Received> receive_message(int socket, std::span<std::byte> buffer, int fl
       received.fds.emplace_back(fd);
     }
   }
-  if ((header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0)
-    return error(ErrorCode::kProtocol, "a message on the unix socket is too long");
+  received.is_cut = (header.msg_flags & MSG_TRUNC) != 0;
+  received.has_lost_fds = (header.msg_flags & MSG_CTRUNC) != 0;
   return received;
 }
 

@@ -17,11 +17,14 @@ inline constexpr std::size_t kMaxMessageFds = 192;
 struct Received {
   std::size_t size_bytes = 0;  // 0: the other side closed
   std::vector<UniqueFd> fds;
+  bool is_cut = false;        // the message was longer than the buffer
+  bool has_lost_fds = false;  // some of its descriptors did not find room in this process
 };
 
 // Sends one message; errno EAGAIN when the socket is non-blocking and full.
 [[nodiscard]] Result<> send_message(int socket, std::span<const std::byte> message, std::span<const int> fds);
-// Receives one message into `buffer`; a message longer than the buffer is kProtocol. `flags`: MSG_DONTWAIT or 0.
+// Receives one message into `buffer`. Closes no descriptor that came: that is the caller's, who may not want to block.
+// `flags`: MSG_DONTWAIT or 0.
 [[nodiscard]] Result<Received> receive_message(int socket, std::span<std::byte> buffer, int flags);
 
 [[nodiscard]] Result<UniqueFd> connect_to(std::string_view path);

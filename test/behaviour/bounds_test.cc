@@ -1,5 +1,6 @@
 // What one user may take of the service, and what it does with clients that keep to no rule: silent ones, ones that
 // pass too much. What must stay: everybody else's service.
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -119,6 +120,40 @@ TEST_F(Bounds, AUserCannotRegisterAllConnections) {
   EXPECT_TRUE(eventually([&] { return talks[2]->served->owner() == Owner::kFree; }));
   to_engine(*open(false, Opening::kPassive, &annas));
   EXPECT_EQ(service_->counter("broken_sessions"), 0U);
+}
+
+// Registrations for which the service has no descriptor left, and such as bring too many, cost nothing but themselves.
+TEST_F(Bounds, ARegistrationWithoutItsDescriptorIsRefusedAlone) {
+  const auto talk = open();
+  to_engine(*talk);
+  rlimit before{};
+  ASSERT_EQ(::prlimit(service_->pid(), RLIMIT_NOFILE, nullptr, &before), 0);
+  const rlimit none{.rlim_cur = 0, .rlim_max = before.rlim_max};
+  auto sockets = connect_pair(*pair_, false);
+  ASSERT_TRUE(sockets.has_value());
+  ASSERT_EQ(::prlimit(service_->pid(), RLIMIT_NOFILE, &none, nullptr), 0);
+  auto served = application_->adopt(std::move(sockets->served));
+  ASSERT_TRUE(served.has_value());
+  EXPECT_TRUE(is_in_engine(*talk));  // answered behind the registration
+  ASSERT_EQ(::prlimit(service_->pid(), RLIMIT_NOFILE, &before, nullptr), 0);
+  ipc::Register two{};
+  two.head = {.type = ipc::MessageType::kRegister, .size_bytes = sizeof(two)};
+  two.slot = 1000;
+  const std::array<int, 2> both{talk->peer.get(), talk->peer.get()};
+  ASSERT_TRUE(application_->post(two, both).has_value());
+  EXPECT_TRUE(is_in_engine(*talk));
+
+  std::string reasons;
+  for (const auto& conn : service_->ask("ls", "all")["connections"]) reasons += conn["reason"].get<std::string>() + ";";
+  EXPECT_NE(reasons.find("no descriptor left"), std::string::npos) << reasons;
+  EXPECT_NE(reasons.find("more than one descriptor"), std::string::npos) << reasons;
+  EXPECT_EQ(service_->counter("broken_sessions"), 0U);
+  talk->exchange(20'000);
+  Talk refused(*application_, std::move(*served), std::move(sockets->peer), 77);
+  refused.exchange(20'000);
+  ASSERT_TRUE(refused.served->close().has_value());
+  EXPECT_TRUE(eventually([&] { return refused.served->owner() == Owner::kFree; }));
+  to_engine(*open());
 }
 
 // Any user may connect and say nothing.
