@@ -34,8 +34,6 @@ std::vector<Greeting> Greetings::expire(Time now) {
   return expired;
 }
 
-Time Greetings::next_deadline() const noexcept {
-  return waiting_.empty() ? kNever : waiting_.begin()->second.deadline;
-}
+Time Greetings::next_deadline() const noexcept { return waiting_.empty() ? kNever : waiting_.begin()->second.deadline; }
 
 }  // namespace twinstack::driver

@@ -81,6 +81,7 @@ Result<> Service::Impl::set_up() {
   sigaddset(&set, SIGHUP);  // the terminal that it was started from is closed
   if (::sigprocmask(SIG_BLOCK, &set, nullptr) != 0) return system_error("sigprocmask");
   ::signal(SIGPIPE, SIG_IGN);
+  closer_.emplace();
   signals_.reset(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!signals_) return system_error("signalfd");
   event_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -237,7 +238,7 @@ void Service::Impl::begin_stop() {
   stop_deadline_ = monotonic_now() + kStopDeadline;
   churn_due_ = kNever;
   policy_due_ = kNever;
-  listen_.reset();
+  closer_->close(std::move(listen_), 0);
   ::unlink(options_.socket_path.c_str());
   for (auto& [number, session] : sessions_) {
     std::vector<ManagedConnection*> all;
@@ -258,7 +259,7 @@ void Service::Impl::end_stop() {
     session->arena().header().service_state.store(ipc::ServiceState::kStopped, std::memory_order_seq_cst);
   }
   if (lost > 0) spdlog::error("{} connection(s) could not be returned to the kernel and were reset", lost);
-  for (auto& [number, session] : sessions_) ::shutdown(session->socket(), SHUT_RDWR);
+  for (auto& [number, session] : sessions_) bury(*session);
   sessions_.clear();
 }
 

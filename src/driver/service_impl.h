@@ -4,12 +4,14 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/unique_fd.h"
 #include "driver/attached_interface.h"
+#include "driver/closer.h"
 #include "driver/control_server.h"
 #include "driver/control_target.h"
 #include "driver/greetings.h"
@@ -59,11 +61,12 @@ class Service::Impl final : public ControlTarget {
   void expire_greetings(Time now);
   void drop_greeting(Greeting greeting);
   void greet(std::uint32_t number);
+  void welcome(Greeting& greeting, std::span<const std::byte> message);
   void refuse_session(int socket, uid_t uid);
   void serve(std::uint32_t number);
   Result<> handle(Session& session, std::span<const std::byte> message, ipc::Received& received);
   Result<> on_register(Session& session, const ipc::Register& message, ipc::Received& received);
-  void manage(ManagedConnection& conn, UniqueFd socket);
+  void manage(ManagedConnection& conn, UniqueFd& socket);
   void refuse_registration(Session& session, std::uint32_t slot);
   Result<> on_close(Session& session, const ipc::Close& message);
   Result<> on_upload(Session& session, const ipc::Upload& message);
@@ -71,6 +74,8 @@ class Service::Impl final : public ControlTarget {
   ManagedConnection* find(Session& session, std::uint32_t slot, std::uint32_t tag);
   void end_session(Session& session, const std::string& why);
   void connection_closed(ManagedConnection& conn);
+  void hand_to_closer(std::vector<UniqueFd>& fds, uid_t uid);
+  void bury(Session& session);
   void bury_sessions();
 
   // service_control.cc
@@ -79,6 +84,7 @@ class Service::Impl final : public ControlTarget {
   void apply_policy(Time now);
   void churn_once(Time now);
 
+  std::optional<Closer> closer_;  // goes last: it may have to wait for programs
   ServiceOptions options_;
   std::vector<std::unique_ptr<AttachedInterface>> interfaces_;
   std::vector<LaneRunner*> lanes_;

@@ -1,5 +1,6 @@
 // Applications: sessions and their messages. A message that breaks the protocol ends the session that sent it.
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -44,6 +45,16 @@ uid_t peer_uid(int socket) {
   return ::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 ? peer.uid : kNobody;
 }
 
+// What is none is not looked at further.
+bool is_tcp(int fd) {
+  int domain = 0;
+  int protocol = 0;
+  socklen_t length = sizeof(int);
+  return ::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 &&
+         ::getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &length) == 0 &&
+         (domain == AF_INET || domain == AF_INET6) && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP);
+}
+
 }  // namespace
 
 void Service::Impl::open_spare() { spare_.reset(::open("/dev/null", O_RDONLY | O_CLOEXEC)); }
@@ -61,8 +72,11 @@ void Service::Impl::accept_applications() {
     }
     if (!socket) return;
     const std::uint32_t number = next_greeting_++;
-    if (!watch(socket.get(), Source::kGreeting, number)) continue;
     const uid_t uid = peer_uid(socket.get());
+    if (closer_->is_clogged(uid) || !watch(socket.get(), Source::kGreeting, number)) {
+      closer_->close(std::move(socket), uid);
+      continue;
+    }
     auto displaced = greetings_.add(number, std::move(socket), uid, monotonic_now());
     if (displaced) drop_greeting(std::move(*displaced));
   }
@@ -76,36 +90,51 @@ void Service::Impl::expire_greetings(Time now) {
 void Service::Impl::drop_greeting(Greeting greeting) {
   spdlog::debug("a client of user {} was silent for too long", greeting.uid);
   (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, greeting.socket.get(), nullptr);
+  closer_->close(std::move(greeting.socket), greeting.uid);
+}
+
+void Service::Impl::hand_to_closer(std::vector<UniqueFd>& fds, uid_t uid) {
+  for (UniqueFd& fd : fds) closer_->close(std::move(fd), uid);
 }
 
 void Service::Impl::greet(std::uint32_t number) {
   auto greeting = greetings_.take(number);
   if (!greeting) return;
-  UniqueFd socket = std::move(greeting->socket);
-  (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, socket.get(), nullptr);
+  (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, greeting->socket.get(), nullptr);
   std::array<std::byte, 512> buffer;
-  const auto received = ipc::receive_message(socket.get(), buffer, MSG_DONTWAIT);
-  if (!received || received->size_bytes == 0) return;  // what is cut is no Hello
-  const auto hello = decode<ipc::Hello>(std::span(buffer).first(received->size_bytes));
+  auto received = ipc::receive_message(greeting->socket.get(), buffer, MSG_DONTWAIT);
+  if (received) {
+    hand_to_closer(received->fds, greeting->uid);
+    if (received->size_bytes > 0) welcome(*greeting, std::span(buffer).first(received->size_bytes));
+  }
+  closer_->close(std::move(greeting->socket), greeting->uid);  // unless a session has it
+}
+
+void Service::Impl::welcome(Greeting& greeting, std::span<const std::byte> message) {
+  const auto hello = decode<ipc::Hello>(message);
   if (!hello || hello->head.type != ipc::MessageType::kHello || hello->version != ipc::kLayoutVersion) {
-    refuse(socket.get(), "the library and the service are of different versions");
+    refuse(greeting.socket.get(), "the library and the service are of different versions");
     return;
   }
   std::uint32_t free_number = 0;
   while (sessions_.contains(free_number)) ++free_number;
   if (free_number >= kMaxSessions) {
-    refuse(socket.get(), "the service has as many applications as it can serve");
+    refuse(greeting.socket.get(), "the service has as many applications as it can serve");
     return;
   }
-  const uid_t uid = greeting->uid;
-  if (!quota_.add_session(uid)) {
-    refuse_session(socket.get(), uid);
+  if (!quota_.add_session(greeting.uid)) {
+    refuse_session(greeting.socket.get(), greeting.uid);
     return;
   }
-  auto session = Session::open(std::move(socket), free_number, next_session_id_++, *hello, lanes_);
-  if (!session || !watch((*session)->socket(), Source::kSession, free_number)) {
-    quota_.remove_session(uid);
-    if (!session) spdlog::warn("an application could not be accepted: {}", session.error().message());
+  auto session = Session::open(greeting.socket, free_number, next_session_id_++, *hello, lanes_);
+  if (!session) {
+    quota_.remove_session(greeting.uid);
+    spdlog::warn("an application could not be accepted: {}", session.error().message());
+    return;
+  }
+  if (!watch((*session)->socket(), Source::kSession, free_number)) {
+    quota_.remove_session(greeting.uid);
+    greeting.socket = (*session)->take_socket();
     return;
   }
   spdlog::debug("session {}: {} (pid {})", (*session)->id(), (*session)->program(), (*session)->pid());
@@ -126,6 +155,10 @@ void Service::Impl::serve(std::uint32_t number) {
   Session& session = *found->second;
   alignas(8) std::array<std::byte, 1024> buffer;
   for (int i = 0; i < kMessagesPerTurn && !session.ending; ++i) {
+    if (closer_->is_clogged(session.uid())) {
+      end_session(session, "descriptors that its user passed cannot be closed");
+      return;
+    }
     auto received = ipc::receive_message(session.socket(), buffer, MSG_DONTWAIT);
     if (!received) {
       if (received.error().system_errno == EAGAIN) return;
@@ -136,9 +169,9 @@ void Service::Impl::serve(std::uint32_t number) {
       end_session(session, "the program has ended");
       return;
     }
-    const auto handled = received->is_cut
-                             ? Result<>(error(ErrorCode::kProtocol, "a message that is too long"))
-                             : handle(session, std::span(buffer).first(received->size_bytes), *received);
+    const auto handled = received->is_cut ? Result<>(error(ErrorCode::kProtocol, "a message that is too long"))
+                                          : handle(session, std::span(buffer).first(received->size_bytes), *received);
+    hand_to_closer(received->fds, session.uid());
     if (!handled) {
       ++broken_sessions_;
       end_session(session, handled.error().message());
@@ -200,7 +233,7 @@ Result<> Service::Impl::on_register(Session& session, const ipc::Register& messa
   else if (received.fds.size() > 1)
     conn->reason = "more than one descriptor came with its registration";
   else
-    manage(*conn, std::move(received.fds[0]));
+    manage(*conn, received.fds[0]);
   conn->stays = conn->move.kernel == nullptr;
   ManagedConnection& known = *session.connections.emplace(message.slot, std::move(conn)).first->second;
   if (options_.policy == Policy::kManual || known.stays || stopping_) return {};
@@ -209,7 +242,11 @@ Result<> Service::Impl::on_register(Session& session, const ipc::Register& messa
   return {};
 }
 
-void Service::Impl::manage(ManagedConnection& conn, UniqueFd socket) {
+void Service::Impl::manage(ManagedConnection& conn, UniqueFd& socket) {
+  if (!is_tcp(socket.get())) {
+    conn.reason = "not a TCP socket";
+    return;
+  }
   auto created = kernel::LinuxKernelConn::create(std::move(socket), mover_->shared_for(0));
   if (!created) {
     conn.reason = created.error().message();
@@ -299,17 +336,25 @@ void Service::Impl::connection_closed(ManagedConnection& conn) {
   Session& session = *conn.session;
   const std::uint32_t slot = conn.move.slot;
   ipc::OwnerGate gate = conn.move.gate();
-  session.connections.erase(slot);  // closes our descriptor of the socket
+  if (conn.linux_conn != nullptr) closer_->close(conn.linux_conn->take_socket(), session.uid());
+  session.connections.erase(slot);
   quota_.remove_connection(session.uid());
   gate.set_owner(ipc::Owner::kFree);
   if (session.ending && session.connections.empty()) finished_sessions_.push_back(session.number());
+}
+
+void Service::Impl::bury(Session& session) {
+  ::shutdown(session.socket(), SHUT_RDWR);
+  closer_->close(session.take_socket(), session.uid());
+  for (auto& [slot, conn] : session.connections)
+    if (conn->linux_conn != nullptr) closer_->close(conn->linux_conn->take_socket(), session.uid());
 }
 
 void Service::Impl::bury_sessions() {
   for (const std::uint32_t number : finished_sessions_) {
     const auto found = sessions_.find(number);
     if (found == sessions_.end()) continue;
-    ::shutdown(found->second->socket(), SHUT_RDWR);
+    bury(*found->second);
     quota_.remove_session(found->second->uid());
     sessions_.erase(found);
   }

@@ -10,27 +10,27 @@
 
 namespace twinstack::driver {
 
-Result<std::unique_ptr<Session>> Session::open(UniqueFd socket, std::uint32_t number, std::uint64_t id,
+Result<std::unique_ptr<Session>> Session::open(UniqueFd& socket, std::uint32_t number, std::uint64_t id,
                                                const ipc::Hello& hello, const std::vector<LaneRunner*>& lanes) {
   ucred peer{};
   socklen_t length = sizeof(peer);
   if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0)
     return system_error("getsockopt(SO_PEERCRED)");
   ASSIGN_OR_RETURN(ipc::Arena arena, ipc::Arena::create({.lane_count = static_cast<std::uint32_t>(lanes.size())}, id));
-  std::unique_ptr<Session> self(new Session(std::move(socket), number, id, std::move(arena), lanes));
+  std::unique_ptr<Session> self(new Session(number, id, std::move(arena), lanes));
   self->pid_ = peer.pid;
   self->uid_ = peer.uid;
   const auto end = std::find(hello.program.begin(), hello.program.end(), '\0');
   self->program_.assign(hello.program.begin(), end);
-  TRY(self->welcome(lanes));
+  TRY(self->welcome(socket.get(), lanes));
+  self->socket_ = std::move(socket);
   return self;
 }
 
-Session::Session(UniqueFd socket, std::uint32_t number, std::uint64_t id, ipc::Arena arena,
-                 const std::vector<LaneRunner*>& lanes)
-    : socket_(std::move(socket)), number_(number), id_(id), arena_(std::move(arena)), lanes_(lanes) {}
+Session::Session(std::uint32_t number, std::uint64_t id, ipc::Arena arena, const std::vector<LaneRunner*>& lanes)
+    : number_(number), id_(id), arena_(std::move(arena)), lanes_(lanes) {}
 
-Result<> Session::welcome(const std::vector<LaneRunner*>& lanes) {
+Result<> Session::welcome(int socket, const std::vector<LaneRunner*>& lanes) {
   const auto& geometry = arena_.geometry();
   std::vector<int> fds{arena_.fd()};
   for (LaneRunner* lane : lanes) {
@@ -49,7 +49,7 @@ Result<> Session::welcome(const std::vector<LaneRunner*>& lanes) {
   const ipc::Welcome message{.head = {.type = ipc::MessageType::kWelcome, .size_bytes = sizeof(message)},
                              .session_id = id_,
                              .geometry = geometry};
-  TRY(ipc::send_message(socket_.get(), std::as_bytes(std::span(&message, 1)), fds));
+  TRY(ipc::send_message(socket, std::as_bytes(std::span(&message, 1)), fds));
   for (ipc::WakeEvent& event : ring_events_) event.close_watch();
   return {};
 }

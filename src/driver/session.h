@@ -59,7 +59,8 @@ struct ManagedConnection {
 class Session {
  public:
   // `lanes`: all lanes of the service, in order; they outlive the session. `number` is the lanes' name for it.
-  static Result<std::unique_ptr<Session>> open(UniqueFd socket, std::uint32_t number, std::uint64_t id,
+  // Takes the socket only when it succeeds.
+  static Result<std::unique_ptr<Session>> open(UniqueFd& socket, std::uint32_t number, std::uint64_t id,
                                                const ipc::Hello& hello, const std::vector<LaneRunner*>& lanes);
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -67,6 +68,7 @@ class Session {
   ~Session();
 
   [[nodiscard]] int socket() const noexcept { return socket_.get(); }
+  [[nodiscard]] UniqueFd take_socket() noexcept { return std::move(socket_); }  // at its end
   [[nodiscard]] std::uint32_t number() const noexcept { return number_; }
   [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
   [[nodiscard]] const ipc::Arena& arena() const noexcept { return arena_; }
@@ -82,12 +84,11 @@ class Session {
   std::unordered_map<std::uint32_t, std::unique_ptr<ManagedConnection>> connections;  // by slot
   Time unresponsive_until = Time::min();                                              // it let a data call stand
   std::vector<bool> refused;  // by slot: not managed, as the user has too many; empty: none was
-  bool ending = false;  // the application is gone: the session ends when its connections have gone home
+  bool ending = false;        // the application is gone: the session ends when its connections have gone home
 
  private:
-  Session(UniqueFd socket, std::uint32_t number, std::uint64_t id, ipc::Arena arena,
-          const std::vector<LaneRunner*>& lanes);
-  Result<> welcome(const std::vector<LaneRunner*>& lanes);
+  Session(std::uint32_t number, std::uint64_t id, ipc::Arena arena, const std::vector<LaneRunner*>& lanes);
+  Result<> welcome(int socket, const std::vector<LaneRunner*>& lanes);
 
   UniqueFd socket_;
   std::uint32_t number_;

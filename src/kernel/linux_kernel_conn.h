@@ -73,6 +73,8 @@ class LinuxKernelConn final : public KernelConn {
   // Running, with no filter of ours on: as a failed offload leaves it, unless a holder of the descriptor interfered.
   [[nodiscard]] bool is_untouched() const noexcept { return phase_ == Phase::kRunning && !filter_on_; }
   [[nodiscard]] ProgramOptions& program_options() noexcept { return options_; }
+  // Gives the descriptor up to somebody who may sleep in its close. Nothing but the destructor may follow.
+  [[nodiscard]] UniqueFd take_socket() noexcept { return std::move(socket_); }
   // SO_MARK and SO_BINDTOIFINDEX as of the last check: what a route lookup for this connection needs.
   // For a creator that learns netns_cookie() only afterwards: what the connections of that namespace share.
   void set_shared(const LinuxShared& shared) noexcept { shared_ = shared; }

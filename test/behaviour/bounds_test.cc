@@ -1,5 +1,7 @@
 // What one user may take of the service, and what it does with clients that keep to no rule: silent ones, ones that
 // pass too much. What must stay: everybody else's service.
+#include <netinet/in.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -29,6 +31,38 @@ class AsUser {
   AsUser& operator=(const AsUser&) = delete;
   ~AsUser() { EXPECT_EQ(::seteuid(0), 0); }
 };
+
+// A socket whose last close sleeps until the peer is closed, 20 s at most.
+struct Lingering {
+  Lingering() {
+    const UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t length = sizeof(address);
+    auto* generic = reinterpret_cast<sockaddr*>(&address);
+    EXPECT_EQ(::bind(listener.get(), generic, length), 0);
+    EXPECT_EQ(::listen(listener.get(), 1), 0);
+    EXPECT_EQ(::getsockname(listener.get(), generic, &length), 0);
+    socket.reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    EXPECT_EQ(::connect(socket.get(), generic, length), 0);
+    peer.reset(::accept(listener.get(), nullptr, nullptr));
+    const std::vector<char> bytes(1 << 20);
+    while (::send(socket.get(), bytes.data(), bytes.size(), MSG_DONTWAIT) > 0) {
+    }
+    const linger how{.l_onoff = 1, .l_linger = 20};
+    EXPECT_EQ(::setsockopt(socket.get(), SOL_SOCKET, SO_LINGER, &how, sizeof(how)), 0);
+  }
+  UniqueFd socket;
+  UniqueFd peer;
+};
+
+// The receiver has the only descriptor then.
+template <typename Message>
+void pass(int socket, const Message& message, UniqueFd fd) {
+  const int raw = fd.get();
+  EXPECT_TRUE(ipc::send_message(socket, std::as_bytes(std::span(&message, 1)), {&raw, 1}).has_value());
+}
 
 class Bounds : public Behaviour {
  protected:
@@ -144,7 +178,8 @@ TEST_F(Bounds, ARegistrationWithoutItsDescriptorIsRefusedAlone) {
   EXPECT_TRUE(is_in_engine(*talk));
 
   std::string reasons;
-  for (const auto& conn : service_->ask("ls", "all")["connections"]) reasons += conn["reason"].get<std::string>() + ";";
+  const auto listed = service_->ask("ls", "all");
+  for (const auto& conn : listed["connections"]) reasons += conn["reason"].get<std::string>() + ";";
   EXPECT_NE(reasons.find("no descriptor left"), std::string::npos) << reasons;
   EXPECT_NE(reasons.find("more than one descriptor"), std::string::npos) << reasons;
   EXPECT_EQ(service_->counter("broken_sessions"), 0U);
@@ -154,6 +189,40 @@ TEST_F(Bounds, ARegistrationWithoutItsDescriptorIsRefusedAlone) {
   ASSERT_TRUE(refused.served->close().has_value());
   EXPECT_TRUE(eventually([&] { return refused.served->owner() == Owner::kFree; }));
   to_engine(*open());
+}
+
+// The last close of what a program passes may sleep for as long as it likes.
+TEST_F(Bounds, ADescriptorWhoseCloseSleepsHoldsNobodyUp) {
+  const auto honest = open();
+  to_engine(*honest);
+  const auto hostile = connect_as(kAnna);
+  ASSERT_TRUE(hostile.has_value()) << hostile.error().message();
+  std::vector<Lingering> lingering(3);
+  // With a Hello; as a registration that is none of a TCP socket; in the queue of a session that ends. The service
+  // reads none of them before it has the only descriptor.
+  ASSERT_EQ(::kill(service_->pid(), SIGSTOP), 0);
+  auto silent = ipc::connect_to(service_->socket_path());
+  ASSERT_TRUE(silent.has_value());
+  pass(silent->get(), std::byte{0}, std::move(lingering[0].socket));
+  ipc::Register registration{};
+  registration.head = {.type = ipc::MessageType::kRegister, .size_bytes = sizeof(registration)};
+  std::array<int, 2> unix_pair{};
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET, 0, unix_pair.data()), 0);
+  UniqueFd near(unix_pair[0]);
+  const UniqueFd far(unix_pair[1]);
+  pass(far.get(), std::byte{0}, std::move(lingering[1].socket));
+  pass((*hostile)->socket(), registration, std::move(near));
+  pass((*hostile)->socket(), std::byte{0}, std::move(lingering[2].socket));
+  ASSERT_EQ(::kill(service_->pid(), SIGCONT), 0);
+  EXPECT_TRUE(eventually([&] { return (*hostile)->is_ended(); }, {}, std::chrono::seconds(5)));
+  // Who serves nobody answers nobody.
+  const auto before = std::chrono::steady_clock::now();
+  to_kernel(*honest);
+  to_engine(*honest);
+  honest->exchange(20'000);
+  EXPECT_TRUE(connect_as(kBert).has_value());
+  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(5));
+  lingering.clear();
 }
 
 // Any user may connect and say nothing.
