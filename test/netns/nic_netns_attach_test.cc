@@ -113,6 +113,25 @@ TEST_F(NicNetns, ZeroCopyIsRefusedByVeth) {
   EXPECT_EQ(link.error().code, ErrorCode::kUnsupported) << link.error().message();
 }
 
+// As on a kernel before 6.6: a frame of several buffers would stand in the send ring for ever.
+TEST_F(NicNetns, FramesBeyondOneBufferNeedMultiBuffer) {
+  const auto open_with = [this](std::uint32_t mtu_bytes, bool without_multi_buffer) {
+    bench.reset();
+    make_bench({.mtu_bytes = mtu_bytes});
+    auto nic = attach(Side::kB);
+    return AfXdpLink::open(*nic, {.without_multi_buffer = without_multi_buffer});
+  };
+  const auto refused = open_with(3827, true);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, ErrorCode::kUnsupported);
+  const std::string why = refused.error().message();
+  for (const std::string& word : {std::string("MTU 3827"), std::string("3826 or less"), NetnsPair::interface(Side::kB)})
+    EXPECT_NE(why.find(word), std::string::npos) << why;
+  EXPECT_TRUE(open_with(3826, true).has_value());
+  EXPECT_TRUE(open_with(1500, true).has_value());
+  EXPECT_TRUE(open_with(9000, false).has_value());
+}
+
 TEST_F(NicNetns, WithoutPrivilegesTheMessageNamesThem) {
   make_bench();
   int report[2];

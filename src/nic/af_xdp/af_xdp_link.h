@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -26,16 +27,18 @@ namespace twinstack::nic {
 
 struct AfXdpOptions {
   std::uint32_t queue = 0;
-  std::uint32_t rx_frames = 4096;  // buffers for reception, power of two
-  std::uint32_t tx_frames = 4096;  // buffers for sending, power of two
-  std::uint32_t max_parts = 64;    // a frame of more buffers is dropped and counted; 64 KB take 37 of 2048 bytes
-  std::uint32_t frame_bytes = 0;   // of a buffer, 2048 or 4096; 0: 2048 when the MTU fits, else 4096
+  std::uint32_t rx_frames = 4096;     // buffers for reception, power of two
+  std::uint32_t tx_frames = 4096;     // buffers for sending, power of two
+  std::uint32_t max_parts = 64;       // a frame of more buffers is dropped and counted; 64 KB take 37 of 2048 bytes
+  std::uint32_t frame_bytes = 0;      // of a buffer, 2048 or 4096; 0: 2048 when the MTU fits, else 4096
+  bool without_multi_buffer = false;  // bind as on a kernel before 6.6: for tests
 };
 
 class AfXdpLink final : public Link {
  public:
   // Errors: kInvalid (options), kNoResource (queue taken by another socket, memlock limit), kUnsupported (no AF_XDP in
-  // this kernel, forced mode refused by the driver), kNotFound (no such queue), kSystem.
+  // this kernel, forced mode refused by the driver, frames of the MTU need several buffers and get one), kNotFound (no
+  // such queue), kSystem.
   static Result<std::unique_ptr<AfXdpLink>> open(XdpAttachment& attachment, const AfXdpOptions& options);
 
   std::span<const RxFrame> receive(std::size_t max_frames) override;
@@ -63,6 +66,8 @@ class AfXdpLink final : public Link {
   Result<> set_up_rings();
   Result<> bind(const XdpAttachment& attachment);
   Result<> bind_one_of(const XdpAttachment& attachment, std::span<const std::uint16_t> flags);
+  [[nodiscard]] std::uint32_t largest_mtu_of_one_buffer() const noexcept;
+  [[nodiscard]] std::unexpected<Error> mtu_too_large(const std::string& interface) const;
   void fill_all();
   bool gather(std::uint32_t& index, std::uint32_t end);
   bool kick();

@@ -156,13 +156,34 @@ Result<> AfXdpLink::bind(const XdpAttachment& attachment) {
   return bind_one_of(attachment, bind_choices(attachment.mode(), attachment.mode_is_forced()));
 }
 
+std::uint32_t AfXdpLink::largest_mtu_of_one_buffer() const noexcept {
+  return options_.frame_bytes - kReceiveHeadroomBytes - kEthernetBytes;
+}
+
+std::unexpected<Error> AfXdpLink::mtu_too_large(const std::string& interface) const {
+  return std::unexpected(
+      Error{ErrorCode::kUnsupported, 0,
+            fmt::format("interface '{}': frames of its MTU {} need several AF_XDP buffers, which this kernel or the "
+                        "device's driver does not support: lower the MTU to {} or less (`ip link set mtu`), take "
+                        "another XDP mode, or use "
+                        "Linux 6.6 or newer",
+                        interface, info_.mtu_bytes, largest_mtu_of_one_buffer())});
+}
+
 Result<> AfXdpLink::bind_one_of(const XdpAttachment& attachment, std::span<const std::uint16_t> choices) {
   sockaddr_xdp address{};
   address.sxdp_family = AF_XDP;
   address.sxdp_ifindex = info_.interface_index;
   address.sxdp_queue_id = info_.queue;
   int failed_with = 0;
+  bool is_too_large = false;
   for (const std::uint16_t flags : choices) {
+    // Without multi-buffer frames of several are neither sent nor received: the send ring would stand still.
+    if ((flags & kXdpUseSg) == 0 && info_.mtu_bytes > largest_mtu_of_one_buffer()) {
+      is_too_large = true;
+      continue;
+    }
+    if ((flags & kXdpUseSg) != 0 && options_.without_multi_buffer) continue;
     address.sxdp_flags = flags;
     if (::bind(socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) {
       multi_buffer_ = (flags & kXdpUseSg) != 0;
@@ -175,6 +196,7 @@ Result<> AfXdpLink::bind_one_of(const XdpAttachment& attachment, std::span<const
     failed_with = errno;
     if (failed_with == EBUSY) break;  // another socket has the queue: no other mode helps
   }
+  if (is_too_large && failed_with != EBUSY) return mtu_too_large(attachment.interface().name);
   const std::string what =
       fmt::format("binding AF_XDP to queue {} of '{}' ({}){}", info_.queue, attachment.interface().name,
                   name(attachment.mode()), failed_with == EBUSY ? ": another socket has it" : "");
