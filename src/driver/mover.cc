@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "base/log.h"
@@ -32,7 +33,8 @@ constexpr Duration kUnresponsive = std::chrono::seconds(1);
 constexpr Duration kShortCallDeadline = std::chrono::milliseconds(1);
 // The kernel begins anew with its timers: it needs some of them to find out what is wrong.
 constexpr Duration kAfterTimeout = std::chrono::seconds(30);
-constexpr Duration kUploadRetry = std::chrono::milliseconds(10);
+constexpr Duration kUploadRetry = std::chrono::milliseconds(10);  // doubles with every failure
+constexpr Duration kMaxUploadRetry = std::chrono::seconds(1);
 
 // The IP header without options or extension headers, which the engine does not read and TCP has no use for. (The
 // filter hands over the packet's own: RFC 791 3.1, RFC 8200 3.)
@@ -260,6 +262,8 @@ void Mover::left_engine(ManagedConnection& conn) {
   conn.upload_wanted = false;
   conn.drain_deadline = kNever;
   conn.failed_uploads = 0;
+  conn.upload_failure.clear();
+  conn.orphan_since = kNever;
   // Whoever asked for it must find it there.
   conn.not_before = std::max(conn.not_before, monotonic_now() + kRestInKernel);
   if (returned_) returned_();
@@ -275,16 +279,24 @@ void Mover::note_timeout(ManagedConnection& conn, const Error& why) {
   if (why.code == ErrorCode::kTimeout) conn.session->unresponsive_until = monotonic_now() + kUnresponsive;
 }
 
-// The connection goes on in the engine; the return is tried again.
+// The connection goes on in the engine; the return is tried again, ever more seldom: a program that holds a call open
+// costs a deadline each time. What nobody has any more is not tried for ever.
 void Mover::upload_failed(ManagedConnection& conn, const Error& why) {
   note_timeout(conn, why);
   ++counters_.upload_failed;
   ++conn.failed_uploads;
-  spdlog::warn("sk:{} could not return to the kernel (attempt {}): {}", conn.move.kernel->cookie(), conn.failed_uploads,
-               why.message());
+  conn.upload_failure = why.message();
+  if (std::has_single_bit(conn.failed_uploads))
+    spdlog::warn("sk:{} could not return to the kernel (attempt {}): {}", conn.move.kernel->cookie(),
+                 conn.failed_uploads, why.message());
+  const Time now = monotonic_now();
+  if (conn.closing && conn.orphan_since == kNever) conn.orphan_since = now;
+  if (conn.closing && now - conn.orphan_since >= orphan_patience_) {
+    give_up(conn, why);
+    return;
+  }
   conn.stack = Stack::kDraining;
-  // A program that holds a call open costs a deadline each time: ever more seldom.
-  conn.drain_deadline = monotonic_now() + kUploadRetry * (1U << std::min(conn.failed_uploads - 1, 7U));
+  conn.drain_deadline = now + std::min(kUploadRetry * (1U << std::min(conn.failed_uploads - 1, 7U)), kMaxUploadRetry);
   wait_draining(conn);
 }
 

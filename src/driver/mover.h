@@ -50,6 +50,7 @@ class Mover {
   void add(ManagedConnection& conn);
   void remove(ManagedConnection& conn);
 
+  void set_orphan_patience(Duration patience) noexcept { orphan_patience_ = patience; }
   // Called when a connection has come back to the kernel.
   void on_returned(std::function<void()> returned) { returned_ = std::move(returned); }
 
@@ -101,6 +102,7 @@ class Mover {
 
   std::function<void(ManagedConnection&)> closed_;
   std::function<void()> returned_;
+  Duration orphan_patience_ = std::chrono::seconds(60);
   std::unique_ptr<kernel::LateFilter> late_filter_;
   std::unique_ptr<kernel::CwndRestorer> cwnd_;
   std::vector<AttachedInterface*> interfaces_;

@@ -101,6 +101,7 @@ Result<> Service::Impl::set_up() {
   if (lanes_.size() > ipc::kMaxLanes / 2)
     return error(ErrorCode::kInvalid, "more than 32 queues in all: attach fewer interfaces");
   ASSIGN_OR_RETURN(mover_, Mover::create(event_.get(), [this](ManagedConnection& conn) { connection_closed(conn); }));
+  mover_->set_orphan_patience(options_.orphan_patience);
   mover_->on_returned([this] {
     if (options_.policy != Policy::kManual && !stopping_)
       policy_due_ = std::min(policy_due_, monotonic_now() + kPolicyAgain);

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/result.h"
 #include "driver/user_quota.h"
 #include "nic/af_xdp/attachment.h"
@@ -34,7 +35,10 @@ struct ServiceOptions {
   std::uint32_t max_connections = 16384;  // per lane
   std::uint32_t spin_us = 0;              // how long an idle lane polls before it sleeps
   std::vector<unsigned> cpus;             // that lanes are pinned to, in turn; empty: not pinned
-  UserBounds user_bounds;                 // of one user other than root; lowered when descriptors are few
+  // How long a connection that its program has closed stays in the engine when the kernel does not take it; then it is
+  // reset.
+  Duration orphan_patience = std::chrono::seconds(60);
+  UserBounds user_bounds;  // of one user other than root; lowered when descriptors are few
 };
 
 class Service {

@@ -94,6 +94,9 @@ ConnectionView Service::Impl::view(const ManagedConnection& conn) {
   view.program_fd = conn.program_fd;
   view.stack = stack_name(conn.move.gate().owner());
   view.reason = conn.reason;
+  if (!conn.upload_failure.empty())
+    view.reason +=
+        "; the kernel does not take it (attempt " + std::to_string(conn.failed_uploads) + "): " + conn.upload_failure;
   view.stays = conn.stays;
   view.offloads = conn.offloads;
   view.uploads = conn.uploads;

@@ -44,8 +44,10 @@ struct ManagedConnection {
   bool upload_wanted = false;  // as soon as it is parked and drained
   std::uint64_t grace_ticket = 0;
   Time drain_deadline = kNever;
-  Time not_before = Time::min();  // of the next attempt to offload by policy
-  unsigned failed_uploads = 0;
+  Time not_before = Time::min();       // of the next attempt to offload by policy
+  unsigned failed_uploads = 0;         // in a row
+  std::string upload_failure;          // of the last of them
+  Time orphan_since = kNever;          // closed by the program, and the return has failed
   std::uint64_t registered_bytes = 0;  // what the kernel had carried when it was registered (policy)
 
   std::uint64_t offloads = 0;

@@ -1,6 +1,7 @@
 // Faults: the service stops under traffic or cannot start; programs that break the protocol or the rings. What must
 // stay: the connections, and everybody else's session.
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -100,6 +101,43 @@ TEST_F(Behaviour, AReturnWithoutARouteIsTriedUntilThereIsOne) {
   talk->exchange(20'000);
   EXPECT_EQ(service_->counter("broken_streams"), 0U);
   expect_no_reset();
+}
+
+class ImpatientWithOrphans : public Behaviour {
+ protected:
+  [[nodiscard]] driver::ServiceOptions options() const override {
+    driver::ServiceOptions options;
+    options.orphan_patience = std::chrono::seconds(1);
+    return options;
+  }
+};
+
+// Without a route as above, but nobody has the connection any more: it is not tried for ever. One that a program still
+// has is, and `ls` says why.
+TEST_F(ImpatientWithOrphans, AReturnThatNobodyWaitsForIsGivenUp) {
+  const auto kept = open();
+  const auto closed = open();
+  for (Talk* talk : {kept.get(), closed.get()}) {
+    to_engine(*talk);
+    talk->exchange(20'000);
+  }
+  shell(Side::kB, "ip link set ts-b0 down");
+  EXPECT_TRUE(eventually([&] { return service_->counter("upload_failed") >= 4; }));
+  const std::string reason = line(*kept)["reason"];
+  EXPECT_NE(reason.find("the kernel does not take it"), std::string::npos) << reason;
+  ::poll(nullptr, 0, 1100);  // what fails before the close does not count
+  ASSERT_TRUE(closed->served->close().has_value());
+  ::poll(nullptr, 0, 300);
+  EXPECT_EQ(service_->counter("broken_streams"), 0U);
+  EXPECT_TRUE(eventually([&] { return closed->served->owner() == Owner::kFree; }));
+  EXPECT_EQ(service_->counter("broken_streams"), 1U);
+  EXPECT_EQ(service_->ask("stats")["connections"], 1);
+  EXPECT_TRUE(is_in_engine(*kept));
+  shell(Side::kB, "ip link set ts-b0 up");
+  EXPECT_TRUE(eventually([&] { return kept->served->owner() == Owner::kKernel; }));
+  kept->exchange(20'000);
+  const std::string back = line(*kept)["reason"];
+  EXPECT_EQ(back.find("the kernel does not take it"), std::string::npos) << back;
 }
 
 TEST_F(Behaviour, AServiceThatCannotStartSaysWhy) {
