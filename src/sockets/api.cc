@@ -45,12 +45,13 @@ std::int64_t to_ns(const timespec* time) noexcept {
 std::int64_t to_ns(int timeout_ms) noexcept { return timeout_ms < 0 ? -1 : timeout_ms * kMillisecond; }
 
 Outcome receive_message(Sonode& sonode, int fd, msghdr& message, int flags) noexcept {
-  const Outcome result = receive(sonode, fd, parts_of(message.msg_iov, message.msg_iovlen), flags);
+  Ancillary ancillary{.room = {static_cast<std::byte*>(message.msg_control),
+                               message.msg_control != nullptr ? message.msg_controllen : 0}};
+  const Outcome result = receive(sonode, fd, parts_of(message.msg_iov, message.msg_iovlen), flags, &ancillary);
   if (result < 0) return result;
-  // TCP has no source address and, as we know the connection, no control data.
-  message.msg_namelen = 0;
-  message.msg_controllen = 0;
-  message.msg_flags = flags & MSG_CMSG_CLOEXEC;
+  message.msg_namelen = 0;  // TCP has no source address
+  message.msg_controllen = ancillary.length;
+  message.msg_flags = (flags & (MSG_CMSG_CLOEXEC | MSG_OOB)) | ancillary.flags;
   return result;
 }
 

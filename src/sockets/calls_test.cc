@@ -85,6 +85,57 @@ TEST_P(Calls, VectorsAreFilledAndSentInOrder) {
   EXPECT_EQ(errno, EINVAL);
 }
 
+// What the engine received lies before the urgent byte, and is none.
+TEST_P(Calls, UrgentDataIsTheKernels) {
+  Pair pair;
+  place(pair.ours);
+  pair.say("abc");
+  ASSERT_TRUE(eventually([&] {
+    int unread = 0;
+    return ts_ioctl(pair.ours, FIONREAD, reinterpret_cast<uintptr_t>(&unread)) == 0 && unread == 3;
+  }));
+  char byte = 0;
+  EXPECT_EQ(ts_recv(pair.ours, &byte, 1, MSG_OOB), -1);
+  EXPECT_EQ(errno, EINVAL);
+  EXPECT_FALSE(in_engine(pair.ours)) << "such a connection stays";
+  ASSERT_EQ(::send(pair.peer, "U", 1, MSG_OOB), 1);
+  pair.say("def");
+  ASSERT_TRUE(eventually([&] { return ts_recv(pair.ours, &byte, 1, MSG_OOB) == 1; }));
+  EXPECT_EQ(byte, 'U');
+  const auto at_mark = [&] {
+    int mark = -1;
+    EXPECT_EQ(ts_ioctl(pair.ours, SIOCATMARK, reinterpret_cast<uintptr_t>(&mark)), 0);
+    return mark;
+  };
+  EXPECT_EQ(at_mark(), 0);
+  EXPECT_EQ(receive_some(pair.ours, 3, MSG_WAITALL), "abc");
+  EXPECT_EQ(at_mark(), 1);
+  EXPECT_EQ(receive_some(pair.ours, 3, MSG_WAITALL), "def");
+}
+
+// As a listener hands it on: the option was set before the connection was known.
+TEST_P(Calls, TheKernelsControlDataReachesTheProgram) {
+  if (GetParam() != Where::kKernel) return;  // the fake service does not look at options, the driver refuses the move
+  Pair pair;
+  const int on = 1;
+  ASSERT_EQ(::setsockopt(pair.ours, SOL_SOCKET, SO_TIMESTAMP, &on, sizeof(on)), 0);
+  // The first packets may have none: Linux begins to stamp a little later.
+  EXPECT_TRUE(eventually([&] {
+    pair.say("m");
+    char data = 0;
+    iovec part{&data, 1};
+    alignas(cmsghdr) char control[64];
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    EXPECT_EQ(ts_recvmsg(pair.ours, &message, 0), 1);
+    const cmsghdr* first = CMSG_FIRSTHDR(&message);
+    return first != nullptr && first->cmsg_type == SCM_TIMESTAMP;
+  }));
+}
+
 TEST_P(Calls, MessagesCarryNoAddressAndNoControlData) {
   Pair pair;
   place(pair.ours);

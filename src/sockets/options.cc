@@ -260,8 +260,13 @@ Outcome control_io(Sonode& sonode, int fd, unsigned long request, void* argument
     case FIOASYNC:
     case FIOSETOWN:
     case SIOCSPGRP:
-    case SIOCATMARK:
       return run(sonode, kStay, "ioctl", call);
+    case SIOCATMARK: {
+      // Bytes in chunks lie before the mark.
+      const Outcome result = run(sonode, kStay, "ioctl", call);
+      if (result >= 0 && queued_bytes(sonode) > 0) *static_cast<int*>(argument) = 0;
+      return result;
+    }
     default:
       return run(sonode, kBringBack, "ioctl", call);
   }

@@ -29,6 +29,7 @@ struct Reader {
   int fd;
   int flags;
   IoCursor& out;
+  Ancillary* ancillary;
 
   [[nodiscard]] bool peeks() const noexcept { return (flags & MSG_PEEK) != 0; }
   [[nodiscard]] bool discards() const noexcept { return (flags & MSG_TRUNC) != 0; }
@@ -112,15 +113,24 @@ Outcome Reader::from_kernel() const noexcept {
   std::array<iovec, kPartsPerCall> room;
   const std::span<iovec> parts = out.next(room, SSIZE_MAX);
   const int real_flags = (flags & ~MSG_WAITALL) | MSG_DONTWAIT;
+  const bool wants_control = ancillary != nullptr && !ancillary->room.empty();
   ssize_t result = -1;
-  if (parts.size() <= 1) {
+  if (parts.size() <= 1 && !wants_control) {
     void* base = parts.empty() ? nullptr : parts[0].iov_base;
     result = real().recv(fd, base, parts.empty() ? 0 : parts[0].iov_len, real_flags);
   } else {
     msghdr message{};
     message.msg_iov = parts.data();
     message.msg_iovlen = parts.size();
+    if (wants_control) {
+      message.msg_control = ancillary->room.data();
+      message.msg_controllen = ancillary->room.size();
+    }
     result = real().recvmsg(fd, &message, real_flags);
+    if (wants_control && result >= 0) {
+      ancillary->length = message.msg_controllen;
+      ancillary->flags = message.msg_flags;
+    }
   }
   if (result > 0) out.skip(static_cast<std::size_t>(result));
   return outcome_of(result);
@@ -175,14 +185,27 @@ void drop_queued(Sonode& sonode) noexcept {
   sonode.rx_queued_bytes.store(0, std::memory_order_release);
 }
 
-Outcome receive(Sonode& sonode, int fd, std::span<const iovec> parts, int flags) noexcept {
+// The urgent byte is the kernel's: bytes in chunks are none, and lie before it.
+Outcome receive_urgent(Sonode& sonode, int fd, std::span<const iovec> parts, int flags) noexcept {
+  if (const Outcome moved = keep_in_kernel(sonode, "MSG_OOB"); moved < 0) return moved;
+  const GateScope gate(sonode);
+  if (gate.access() == Access::kAborted) return fail(Failure::kAborted);
+  if (gate.access() == Access::kClosed) return fail(Failure::kBadDescriptor);
+  msghdr message{};
+  message.msg_iov = const_cast<iovec*>(parts.data());
+  message.msg_iovlen = parts.size();
+  return outcome_of(real().recvmsg(fd, &message, flags));
+}
+
+Outcome receive(Sonode& sonode, int fd, std::span<const iovec> parts, int flags, Ancillary* ancillary) noexcept {
   if (!IoCursor::is_valid(parts)) return fail(Failure::kInvalid);
   if (sonode.state.load(std::memory_order_acquire) == SonodeState::kConnecting) confirm_connected(sonode, fd);
+  if ((flags & MSG_OOB) != 0) return receive_urgent(sonode, fd, parts, flags);
   if ((flags & ~kKnownFlags) != 0)
     if (const Outcome moved = keep_in_kernel(sonode, "recv flags"); moved < 0) return moved;
   if (const Outcome late = take_pending_error(sonode); late < 0) return late;
   IoCursor out(parts);
-  const Reader reader{.sonode = sonode, .fd = fd, .flags = flags, .out = out};
+  const Reader reader{.sonode = sonode, .fd = fd, .flags = flags, .out = out, .ancillary = ancillary};
   const Outcome first = reader.attempt();
   const bool wants_all = (flags & MSG_WAITALL) != 0 && !reader.peeks() && out.left() > 0;
   const bool is_done = first == 0 || (first < 0 && !would_block(first)) || (first > 0 && !wants_all);

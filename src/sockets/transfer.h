@@ -5,6 +5,7 @@
 
 #include <sys/uio.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -14,8 +15,16 @@
 
 namespace twinstack::sockets {
 
+// What recvmsg() gives beside the bytes: from the kernel's socket only, the engine's connections have none.
+struct Ancillary {
+  std::span<std::byte> room;  // msg_control
+  std::size_t length = 0;     // of what was put there
+  int flags = 0;              // msg_flags
+};
+
 // receive.cc. `flags`: MSG_*. 0: end of stream (or nothing was asked for).
-[[nodiscard]] Outcome receive(Sonode& sonode, int fd, std::span<const iovec> parts, int flags) noexcept;
+[[nodiscard]] Outcome receive(Sonode& sonode, int fd, std::span<const iovec> parts, int flags,
+                              Ancillary* ancillary = nullptr) noexcept;
 // Bytes that lie in chunks and that the program has not read.
 [[nodiscard]] std::uint64_t queued_bytes(Sonode& sonode) noexcept;
 // Gives everything that lies in chunks back to the engine (the program closed the connection).

@@ -99,6 +99,22 @@ TEST_F(Behaviour, B17_TheKernelCannotRefuseAReturn) {
   expect_no_reset();
 }
 
+// The engine knows no urgent data: what came before it is the program's, the byte itself the kernel's.
+TEST_F(Behaviour, B18_UrgentDataSendsItToTheKernel) {
+  for (const bool v6 : {false, true}) {
+    const auto talk = open(v6);
+    to_engine(*talk);
+    talk->exchange(10000);
+    ASSERT_EQ(::send(talk->peer.get(), "U", 1, MSG_OOB), 1);
+    talk->expect_owner(Owner::kKernel);
+    char byte = 0;
+    EXPECT_TRUE(eventually([&] { return ::recv(talk->served->fd(), &byte, 1, MSG_OOB) == 1; }));
+    EXPECT_EQ(byte, 'U');
+    talk->exchange(10000);
+  }
+  expect_no_reset();
+}
+
 struct Ending {
   const char* name;
   bool in_engine;
