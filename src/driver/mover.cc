@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <utility>
 
 #include "base/log.h"
 #include "base/monotonic.h"
@@ -181,6 +182,7 @@ Result<> Mover::try_offload(ManagedConnection& conn) {
   }
   tools_.call_deadline = deadline_for(conn);
   const auto moved = handoff::offload(conn.move, tools_);
+  counters_.held_dropped += std::exchange(conn.move.held_dropped, 0);
   if (!moved) {
     conn.interface->release_hop(conn.move.hop_index);
     ++(moved.error().code == ErrorCode::kNotEligible ? counters_.offload_refused : counters_.offload_failed);
@@ -232,6 +234,7 @@ void Mover::finish_upload(ManagedConnection& conn) {
   const std::uint64_t hw = conn.move.hw.raw();
   tools_.call_deadline = deadline_for(conn);
   const auto moved = handoff::upload(conn.move, tools_);
+  counters_.held_dropped += std::exchange(conn.move.held_dropped, 0);
   if (!moved && conn.move.hw) {
     upload_failed(conn, moved.error());
     return;

@@ -29,6 +29,7 @@ struct MoverCounters {
   std::uint64_t upload_failed = 0;    // tried and undone; tried again
   std::uint64_t drain_deadlines = 0;  // returned with unacknowledged data
   std::uint64_t held_frames = 0;      // packets that waited during an upload
+  std::uint64_t held_dropped = 0;     // that waited and were none of their connection, or not whole
   std::uint64_t late_packets = 0;     // packets that the late filter caught
   std::uint64_t stray_frames = 0;     // packets at the wrong lane, or after their connection had left the engine
   std::uint64_t broken = 0;           // streams that could not be kept: reset

@@ -222,6 +222,7 @@ ServiceStats Service::Impl::stats() {
                   {"upload_failed", moves.upload_failed},
                   {"drain_deadlines", moves.drain_deadlines},
                   {"held_frames", moves.held_frames},
+                  {"held_dropped", moves.held_dropped},
                   {"late_packets", moves.late_packets},
                   {"late_dropped", late.ring_full + late.too_long + late.unreadable},
                   {"stray_frames", moves.stray_frames},

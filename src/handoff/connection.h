@@ -33,6 +33,8 @@ struct Connection {
   PacketPath* path = nullptr;
   std::uint32_t ring = 0;
   std::uint32_t hop_index = 0;
+  // Packets that had waited and were none of this connection when they were to be injected; whoever counts takes them.
+  std::uint64_t held_dropped = 0;
 
   [[nodiscard]] ipc::ConnSlot& shared() const { return arena->slot(slot); }
   [[nodiscard]] ipc::OwnerGate gate() const { return ipc::OwnerGate(shared()); }

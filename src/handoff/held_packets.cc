@@ -27,7 +27,7 @@ class FrameList {
     }
   }
 
-  [[nodiscard]] bool empty() const { return frames_.empty(); }
+  [[nodiscard]] std::size_t size() const { return frames_.size(); }
 
   // Valid as long as the list.
   [[nodiscard]] std::vector<nic::RxFrame> frames() {
@@ -61,7 +61,7 @@ Result<std::uint32_t> inject_held(Connection& conn, int rounds) {
     FrameList list(conn);
     list.add(swept.late_head, swept.late_pieces);
     list.add(swept.held_head, swept.held_pieces);
-    if (list.empty()) break;
+    if (list.size() == 0) break;
     const auto frames = list.frames();
     if (!frames.empty()) TRY(conn.path->inject(frames));
     injected += static_cast<std::uint32_t>(frames.size());
@@ -69,6 +69,7 @@ Result<std::uint32_t> inject_held(Connection& conn, int rounds) {
                             .id = conn.hw,
                             .late_pieces = swept.late_pieces,
                             .held_pieces = swept.held_pieces}));
+    conn.held_dropped += list.size() - frames.size();
   }
   return injected;
 }

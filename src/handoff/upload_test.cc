@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "handoff/offload.h"
@@ -306,6 +307,22 @@ TEST_F(UploadTest, PacketsThatCannotBeInjectedAreNotLostAndTheEntryGoes) {
   ASSERT_TRUE(report.has_value());
   EXPECT_EQ(hosts.path->entries(), 0U);
   expect_moved(report);
+}
+
+// They lie in chunks that the program can write.
+TEST_F(UploadTest, PacketsThatTheProgramSpoiltAreDroppedAndCounted) {
+  packets_between_steps([this](UploadStep step) -> Result<> {
+    if (step != UploadStep::kRelease) return {};
+    const auto swept = hosts.lane->call({.op = CommandOp::kSweep, .id = hosts.conn.hw});
+    EXPECT_GT(swept.held_pieces, 0U);
+    const engine::Piece& first = hosts.conn.port->pieces()[swept.held_head];
+    std::ranges::fill(hosts.conn.arena->chunk(first.chunk).subspan(first.offset, first.bytes()), std::byte{0xff});
+    return {};
+  });
+  const auto report = move();
+  ASSERT_TRUE(report.has_value());
+  EXPECT_GT(report->held_frames, 0U);
+  EXPECT_EQ(hosts.conn.held_dropped, 1U);
 }
 
 // ---- Peer events end up with the kernel.
