@@ -36,6 +36,7 @@ constexpr Duration kShortCallDeadline = std::chrono::milliseconds(1);
 constexpr Duration kAfterTimeout = std::chrono::seconds(30);
 constexpr Duration kUploadRetry = std::chrono::milliseconds(10);  // doubles with every failure
 constexpr Duration kMaxUploadRetry = std::chrono::seconds(1);
+constexpr unsigned kMostChecks = 3;  // of one move, while the program goes on setting options
 
 // The IP header without options or extension headers, which the engine does not read and TCP has no use for. (The
 // filter hands over the packet's own: RFC 791 3.1, RFC 8200 3.)
@@ -167,24 +168,31 @@ Result<> Mover::offload(ManagedConnection& conn) {
   return done;
 }
 
+// An option that the program sets meanwhile may be one that forbids the move or shows another way: all is looked at
+// once more then, and not for ever, as there are programs that set one with each request.
+Result<handoff::MoveReport> Mover::check_and_move(ManagedConnection& conn) {
+  for (unsigned tries = 1;; ++tries) {
+    // Before anything is reserved or stopped: most refusals are seen here.
+    TRY(handoff::check(conn.move, tools_));
+    TRY(find_way(conn));
+    tools_.call_deadline = deadline_for(conn);
+    auto moved = handoff::offload(conn.move, tools_);
+    if (moved) return moved;
+    conn.interface->release_hop(conn.move.hop_index);
+    const bool again = moved.error().code == ErrorCode::kNotEligible && conn.move.options_changed();
+    if (!again || tries == kMostChecks || !conn.linux_conn->is_untouched()) return moved;
+  }
+}
+
 Result<> Mover::try_offload(ManagedConnection& conn) {
   if (conn.in_engine()) return {};
   if (!conn.move.kernel) return error(ErrorCode::kNotEligible, conn.reason);
   if (conn.stays || conn.closing) return error(ErrorCode::kNotEligible, "it stays in the kernel: " + conn.reason);
   if (conn.move.gate().owner() != ipc::Owner::kKernel)
     return error(ErrorCode::kNotEligible, "the application has not released it");
-  // Before anything is reserved or stopped: most refusals are seen here. The move itself checks again.
-  auto way = conn.move.kernel->check_eligible(tools_.limits);
-  if (way) way = find_way(conn);
-  if (!way) {
-    ++counters_.offload_refused;
-    return way;
-  }
-  tools_.call_deadline = deadline_for(conn);
-  const auto moved = handoff::offload(conn.move, tools_);
+  const auto moved = check_and_move(conn);
   counters_.held_dropped += std::exchange(conn.move.held_dropped, 0);
   if (!moved) {
-    conn.interface->release_hop(conn.move.hop_index);
     ++(moved.error().code == ErrorCode::kNotEligible ? counters_.offload_refused : counters_.offload_failed);
     note_timeout(conn, moved.error());
     // Somebody who holds the descriptor has kept the kernel from taking it back (P1, P4).

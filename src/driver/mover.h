@@ -84,6 +84,7 @@ class Mover {
   Mover(int event_fd, std::function<void(ManagedConnection&)> closed);
   Result<> find_way(ManagedConnection& conn);
   Result<> try_offload(ManagedConnection& conn);
+  Result<handoff::MoveReport> check_and_move(ManagedConnection& conn);
   void start_upload(ManagedConnection& conn, bool drain);
   void finish_upload(ManagedConnection& conn);
   [[nodiscard]] static Duration deadline_for(const ManagedConnection& conn);

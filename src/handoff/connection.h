@@ -25,7 +25,8 @@ struct Connection {
   std::uint32_t slot = 0;
   std::uint32_t tag = 0;
   std::unique_ptr<kernel::KernelConn> kernel;
-  bool program_gone = false;  // nobody makes data calls any more, whatever the owner record says
+  bool program_gone = false;                 // nobody makes data calls any more, whatever the owner record says
+  std::uint32_t checked_option_changes = 0;  // ConnSlot::option_changes before the last check()
 
   // Hardware side: meaningful while `hw` is not 0.
   engine::HwConnId hw;
@@ -38,6 +39,11 @@ struct Connection {
 
   [[nodiscard]] ipc::ConnSlot& shared() const { return arena->slot(slot); }
   [[nodiscard]] ipc::OwnerGate gate() const { return ipc::OwnerGate(shared()); }
+  // The program has set an option since check() began to read them. With the gate closed, and no system call past the
+  // socket layer, that cannot change any more.
+  [[nodiscard]] bool options_changed() const {
+    return shared().option_changes.load(std::memory_order_acquire) != checked_option_changes;
+  }
 };
 
 // The ordered steps, by name; failures are injected and reported by these.
@@ -49,6 +55,9 @@ enum class UploadStep : std::uint8_t { kOwn, kPark, kHold, kExtract, kRestore, k
 // How long a data call of the program may stay inside before the move is given up. Calls inside never sleep; only a
 // thread that was stopped or preempted takes longer.
 inline constexpr Duration kCallDeadline = std::chrono::milliseconds(20);
+
+// How long a move puts off its beginning for a moment when no call is inside. Threads that take turns leave none.
+inline constexpr Duration kIdleWait = std::chrono::microseconds(500);
 
 // What the hand-off needs besides the connection.
 struct MoveTools {

@@ -22,6 +22,7 @@ struct Offload {
   Connection& conn;
   MoveTools& tools;
   Command command{};  // of the reservation, then of the install
+  Command surplus{};  // chunks that the queues did not need: given back when the program goes on
   kernel::Snapshot snapshot{};
   Time frozen_at{};
 
@@ -51,19 +52,25 @@ Result<> reserve(Offload& move) {
   return {};
 }
 
+void give_back(const Connection& conn, Command& chunks) {
+  if (chunks.chunk_count == 0) return;
+  chunks.op = CommandOp::kPutChunks;
+  chunks.session = conn.session;
+  (void)conn.port->call(chunks);
+  chunks.chunk_count = 0;
+}
+
 void undo_reserve(Offload& move) {
   Connection& conn = move.conn;
-  if (move.command.chunk_count > 0) {
-    move.command.op = CommandOp::kPutChunks;
-    move.command.session = conn.session;
-    (void)conn.port->call(move.command);
-  }
+  give_back(conn, move.surplus);
+  give_back(conn, move.command);
   (void)conn.port->call({.op = CommandOp::kRelease, .id = conn.hw});
   conn.hw = engine::HwConnId();
 }
 
 Result<> own(Offload& move) {
   TRY(move.before(OffloadStep::kOwn));
+  move.conn.gate().wait_idle(std::min(kIdleWait, move.tools.call_deadline));
   move.frozen_at = move.tools.now();
   if (move.conn.gate().begin_move(Owner::kKernel, Owner::kToEngine, move.tools.call_deadline)) return {};
   notify_owner_changed(move.conn);
@@ -75,9 +82,11 @@ void undo_own(Offload& move) {
   notify_owner_changed(move.conn);
 }
 
-Result<> check(Offload& move) {
+// What has been read of the options is as old as check(). What the peer can change, the freeze reads anyway.
+Result<> confirm_check(Offload& move) {
   TRY(move.before(OffloadStep::kCheck));
-  return move.conn.kernel->check_eligible(move.tools.limits);
+  if (move.conn.options_changed()) return error(ErrorCode::kNotEligible, "the program has just set an option");
+  return {};
 }
 
 Result<> filter(Offload& move) {
@@ -127,10 +136,8 @@ Result<> fit_chunks(Offload& move, std::uint32_t needed) {
     std::copy_n(more.chunks.begin(), more.chunk_count, command.chunks.begin() + command.chunk_count);
     command.chunk_count = needed;
   } else if (needed < command.chunk_count) {
-    Command surplus{.op = CommandOp::kPutChunks, .session = move.conn.session};
-    surplus.chunk_count = command.chunk_count - needed;
-    std::copy_n(command.chunks.begin() + needed, surplus.chunk_count, surplus.chunks.begin());
-    TRY(move.conn.port->request(surplus));
+    move.surplus.chunk_count = command.chunk_count - needed;
+    std::copy_n(command.chunks.begin() + needed, move.surplus.chunk_count, move.surplus.chunks.begin());
     command.chunk_count = needed;
   }
   return {};
@@ -181,6 +188,12 @@ Result<> commit(Offload& move) {
 
 }  // namespace
 
+// The count first: a change that is not in it has happened after the check read that option, or was seen by it.
+Result<> check(Connection& conn, const MoveTools& tools) {
+  conn.checked_option_changes = conn.shared().option_changes.load(std::memory_order_acquire);
+  return conn.kernel->check_eligible(tools.limits);
+}
+
 Result<MoveReport> offload(Connection& conn, MoveTools& tools) {
   Offload move{.conn = conn, .tools = tools};
   UndoStack<Offload> undo(move);
@@ -188,7 +201,7 @@ Result<MoveReport> offload(Connection& conn, MoveTools& tools) {
   undo.push(undo_reserve);
   TRY(own(move));
   undo.push(undo_own);
-  TRY(check(move));
+  TRY(confirm_check(move));
   TRY(filter(move));
   undo.push(undo_filter);
   TRY(steer(move));
@@ -203,6 +216,7 @@ Result<MoveReport> offload(Connection& conn, MoveTools& tools) {
   report.unread_bytes = static_cast<std::uint32_t>(move.snapshot.unread.size());
   report.unacked_bytes = static_cast<std::uint32_t>(move.snapshot.unacked.size());
   report.unsent_bytes = static_cast<std::uint32_t>(move.snapshot.unsent.size());
+  give_back(conn, move.surplus);
   // Packets that waited: those of the filter are older than those of AF_XDP, and the engine takes them first.
   tools.deliver_late();
   (void)conn.port->call({.op = CommandOp::kActivate, .id = conn.hw});

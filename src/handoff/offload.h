@@ -8,9 +8,14 @@
 
 namespace twinstack::handoff {
 
-// REQUIRES: conn.kernel in phase kRunning, owner kKernel; conn.port, path, ring, hop_index are set; hw is 0. On success
-// hw is the id. kNotEligible: it may not move (now); kNoResource: no slot, chunk or map entry; kTimeout: a call of the
-// program did not end in time.
+// May the connection move? Nothing is stopped for it, and nothing stays as it was found: offload() looks again for what
+// the peer may have changed, and refuses when the program has set an option (Connection::options_changed()).
+// REQUIRES: as offload().
+[[nodiscard]] Result<> check(Connection& conn, const MoveTools& tools);
+
+// REQUIRES: conn.kernel in phase kRunning, owner kKernel; check() before, with success; conn.port, path, ring,
+// hop_index are set; hw is 0. On success hw is the id. kNotEligible: it may not move (now), or check() is due again;
+// kNoResource: no slot, chunk or map entry; kTimeout: a call of the program did not end in time.
 [[nodiscard]] Result<MoveReport> offload(Connection& conn, MoveTools& tools);
 
 // After offload() and kernel::wait_grace_period(): parks the kernel socket, off the critical path. Bytes that the

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <thread>
+
 #include "handoff/test_host.h"
 
 namespace twinstack::handoff {
@@ -43,7 +45,7 @@ class OffloadTest : public testing::Test {
     };
   }
   Result<MoveReport> move() {
-    auto report = offload(hosts.conn, hosts.tools);
+    auto report = hosts.move_to_engine();
     hosts.tools.before_offload_step = {};
     return report;
   }
@@ -171,14 +173,62 @@ TEST_F(OffloadTest, FailsAtOwnWhenACallOfTheProgramNeverEnds) {
   expect_undone();
 }
 
-TEST_F(OffloadTest, FailsAtCheckWhenItIsNotEligible) {
+// Before anything is stopped: nobody has to look again.
+TEST_F(OffloadTest, TheCheckRefusesWhatIsNotEligible) {
   make_traffic();
   packets_between_steps();
   hosts.kernel->fail.check = 1;
   const auto report = move();
   ASSERT_FALSE(report.has_value());
   EXPECT_EQ(report.error().code, ErrorCode::kNotEligible);
+  hosts.settle();
+  EXPECT_EQ(hosts.mine.owner_events, 0U);
   expect_undone();
+}
+
+// The check is not made again while the program is held: what the program sets before that must not be missed.
+TEST_F(OffloadTest, FailsAtCheckWhenAnOptionWasSetSinceTheCheck) {
+  for (const OffloadStep last : {OffloadStep::kReserve, OffloadStep::kOwn}) {
+    packets_between_steps([&](OffloadStep step) -> Result<> {
+      if (step == last) hosts.program_sets_option();
+      return {};
+    });
+    const auto report = move();
+    ASSERT_FALSE(report.has_value()) << to_string(last);
+    EXPECT_EQ(report.error().code, ErrorCode::kNotEligible);
+    EXPECT_TRUE(hosts.conn.options_changed());
+    hosts.settle();
+    hosts.expect_in_kernel();
+  }
+  expect_undone();
+}
+
+// A call that has entered before the gate was closed sets its option while the move waits for it.
+TEST_F(OffloadTest, FailsAtCheckWhenACallInsideSetsAnOption) {
+  ipc::Owner owner{};
+  ASSERT_TRUE(hosts.conn.gate().enter(owner));
+  std::thread program;
+  hosts.tools.call_deadline = std::chrono::seconds(10);
+  hosts.tools.before_offload_step = [&](OffloadStep step) -> Result<> {
+    if (step != OffloadStep::kOwn) return {};
+    program = std::thread([this] {
+      while (hosts.owner() == ipc::Owner::kKernel) std::this_thread::yield();
+      hosts.conn.shared().option_changes.fetch_add(1);
+      hosts.conn.gate().leave();
+    });
+    return {};
+  };
+  const auto report = move();
+  program.join();
+  ASSERT_FALSE(report.has_value());
+  EXPECT_EQ(report.error().code, ErrorCode::kNotEligible);
+  expect_undone();
+}
+
+TEST_F(OffloadTest, OptionsSetBeforeTheCheckHinderNothing) {
+  hosts.program_sets_option();
+  ASSERT_TRUE(move().has_value());
+  hosts.expect_in_engine();
 }
 
 TEST_F(OffloadTest, FailsAtFilterWhenTheKernelRefusesIt) {
@@ -234,7 +284,7 @@ TEST(OffloadChunks, FailsAtInstallWhenTheChunksAreUsedUp) {
   config.chunk_bytes = 2048;
   TwoHosts hosts(config);
   hosts.program_writes(40'000);
-  const auto report = offload(hosts.conn, hosts.tools);
+  const auto report = hosts.move_to_engine();
   ASSERT_FALSE(report.has_value());
   EXPECT_EQ(report.error().code, ErrorCode::kNoResource);
   hosts.expect_in_kernel();
@@ -247,7 +297,7 @@ TEST(OffloadChunks, FailsAtInstallWhenTheQueuesExceedOneCommand) {
   config.chunk_bytes = 2048;
   TwoHosts hosts(config);
   hosts.program_writes(250'000);
-  const auto report = offload(hosts.conn, hosts.tools);
+  const auto report = hosts.move_to_engine();
   ASSERT_FALSE(report.has_value());
   EXPECT_EQ(report.error().code, ErrorCode::kNoResource);
   hosts.expect_in_kernel();

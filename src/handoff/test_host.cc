@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/assert.h"
+#include "handoff/offload.h"
 
 namespace twinstack::handoff::test {
 
@@ -84,7 +85,9 @@ FakeKernel::FakeKernel(const tcp::MinTcp& min, std::function<void(Bytes)> send, 
 
 Result<> FakeKernel::check_eligible(const kernel::Limits&) {
   ASSERT(phase_ == Phase::kRunning);
+  checked_ = false;
   if (take_failure(fail.check)) return error(ErrorCode::kNotEligible, "urgent data is pending");
+  checked_ = true;
   return {};
 }
 
@@ -100,11 +103,12 @@ Result<> FakeKernel::detach_late_filter() {
 }
 
 Result<kernel::Snapshot> FakeKernel::freeze(const kernel::QueueRoom& room) {
-  ASSERT(phase_ == Phase::kRunning && filter_on_);
+  ASSERT(phase_ == Phase::kRunning && checked_ && filter_on_);
   if (take_failure(fail.freeze)) return error(ErrorCode::kNotEligible, "a FIN came up");
   if (unread_.size() >= room.receive.size() || sent_.size() >= room.send.size())
     return error(ErrorCode::kNoResource, "a queue exceeds the room");
   phase_ = Phase::kFrozen;
+  checked_ = false;
   std::copy(unread_.begin(), unread_.end(), room.receive.begin());
   std::copy(sent_.begin(), sent_.end(), room.send.begin());
   kernel::Snapshot snapshot;
@@ -321,6 +325,11 @@ TwoHosts::TwoHosts(const ipc::ArenaConfig& arena)
   ASSERT(engine::test::install(*peer, peer_program, theirs, idle) == engine::Status::kOk);
 }
 
+Result<MoveReport> TwoHosts::move_to_engine() {
+  TRY(check(conn, tools));
+  return offload(conn, tools);
+}
+
 void TwoHosts::to_wire(const Bytes& frame) { commit(*outer.a, frame); }
 
 // Host a's XDP program.
@@ -384,6 +393,13 @@ void TwoHosts::program_reads(std::uint64_t bytes) {
   const Bytes more = kernel->read(bytes - done);
   if (more != engine::test::stream_bytes(mine.receive_key, mine.received, more.size())) ++program.wrong_pieces;
   mine.received += more.size();
+}
+
+void TwoHosts::program_sets_option() {
+  Owner inside{};
+  ASSERT(conn.gate().enter(inside));
+  conn.shared().option_changes.fetch_add(1);
+  conn.gate().leave();
 }
 
 void TwoHosts::peer_writes(std::uint32_t bytes) { peer_program.write(theirs, bytes, 7000); }

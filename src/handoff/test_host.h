@@ -86,6 +86,7 @@ class FakeKernel final : public kernel::KernelConn {
   tcp::ControlBlock tcb_;
   kernel::Phase phase_ = kernel::Phase::kRunning;
   bool filter_on_ = false;
+  bool checked_ = false;        // since the last freeze
   std::deque<std::byte> sent_;  // from snd_una on
   std::deque<std::byte> unread_;
 };
@@ -119,9 +120,14 @@ class TwoHosts {
   // The program of host a, through whichever stack owns the connection.
   void program_writes(std::uint32_t bytes);
   void program_reads(std::uint64_t bytes = UINT64_MAX);
+  // As the socket layer does it.
+  void program_sets_option();
   // The peer's program.
   void peer_writes(std::uint32_t bytes);
   void peer_reads();
+
+  // check(), then offload().
+  Result<MoveReport> move_to_engine();
 
   // Frames go where they belong, both stacks and the peer work, until nothing moves at this instant.
   void settle();

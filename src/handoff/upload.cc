@@ -1,5 +1,6 @@
 #include "handoff/upload.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "handoff/held_packets.h"
@@ -31,6 +32,7 @@ struct Upload {
 
 Result<> own(Upload& move) {
   TRY(move.before(UploadStep::kOwn));
+  if (!move.conn.program_gone) move.conn.gate().wait_idle(std::min(kIdleWait, move.tools.call_deadline));
   move.frozen_at = move.tools.now();
   if (move.conn.program_gone) {
     // It may have died in the middle of a call, which nobody will end.

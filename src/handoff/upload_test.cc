@@ -23,7 +23,7 @@ class UploadTest : public testing::Test {
  protected:
   // In the engine and parked, with unread bytes, bytes on their way both ways, unsent bytes.
   void SetUp() override {
-    ASSERT_TRUE(offload(hosts.conn, hosts.tools).has_value());
+    ASSERT_TRUE(hosts.move_to_engine().has_value());
     hosts.run(milliseconds(1));
     ASSERT_TRUE(park(hosts.conn, hosts.tools).has_value());
     make_traffic();
@@ -100,7 +100,7 @@ TEST_F(UploadTest, TheIdIsDeadAfterwards) {
 
 TEST_F(UploadTest, BeforeItWasParkedItParksFirst) {
   TwoHosts fresh;
-  ASSERT_TRUE(offload(fresh.conn, fresh.tools).has_value());
+  ASSERT_TRUE(fresh.move_to_engine().has_value());
   fresh.program_writes(5000);
   fresh.peer_writes(5000);
   fresh.run(milliseconds(1));
@@ -134,7 +134,7 @@ TEST_F(UploadTest, ALostTailIsRepairedUnderMoves) {
       ASSERT_TRUE(upload(hosts.conn, hosts.tools).has_value());
       hosts.forward_strays();
     } else {
-      ASSERT_TRUE(offload(hosts.conn, hosts.tools).has_value());
+      ASSERT_TRUE(hosts.move_to_engine().has_value());
       hosts.run(milliseconds(1));
       ASSERT_TRUE(park(hosts.conn, hosts.tools).has_value());
     }
@@ -196,7 +196,7 @@ TEST_F(UploadTest, FailsAtOwnWhenACallOfTheProgramNeverEnds) {
 
 TEST_F(UploadTest, FailsAtParkAndStaysFrozen) {
   TwoHosts fresh;
-  ASSERT_TRUE(offload(fresh.conn, fresh.tools).has_value());
+  ASSERT_TRUE(fresh.move_to_engine().has_value());
   fresh.kernel->fail.park = 1;
   ASSERT_FALSE(upload(fresh.conn, fresh.tools).has_value());
   fresh.expect_in_engine();
@@ -210,7 +210,7 @@ TEST_F(UploadTest, FailsAtParkAndStaysFrozen) {
 
 TEST_F(UploadTest, FailsAtParkInTheGapAndIsRestoredFromThere) {
   TwoHosts fresh;
-  ASSERT_TRUE(offload(fresh.conn, fresh.tools).has_value());
+  ASSERT_TRUE(fresh.move_to_engine().has_value());
   fresh.kernel->fail.park = 1;
   fresh.kernel->fail.park_leaves = kernel::Phase::kGap;
   ASSERT_FALSE(upload(fresh.conn, fresh.tools).has_value());
@@ -362,7 +362,7 @@ TEST(Moves, ThousandsOfMovesUnderTrafficKeepTheStream) {
     hosts.program_writes(1 + rng.below(6000));
     hosts.peer_writes(1 + rng.below(6000));
     hosts.run(microseconds(50 * rng.below(6)), rng.below(4) != 0);
-    const auto out = offload(hosts.conn, hosts.tools);
+    const auto out = hosts.move_to_engine();
     ASSERT_TRUE(out.has_value()) << out.error().message();
     ++moves;
     hosts.program_writes(1 + rng.below(6000));

@@ -348,6 +348,21 @@ TEST_F(Gate, AMoveWaitsForTheCallsInside) {
   EXPECT_EQ(gate_.owner(), Owner::kToEngine);
 }
 
+TEST_F(Gate, WaitingForAnIdleMomentHoldsNobody) {
+  EXPECT_TRUE(gate_.wait_idle(1ms));
+  Owner owner{};
+  ASSERT_TRUE(gate_.enter(owner));
+  EXPECT_FALSE(gate_.wait_idle(1ms)) << "a call is inside";
+  std::thread mover([this] { EXPECT_TRUE(gate_.wait_idle(20s)); });
+  while (slot_.mover_waits.load() == 0) std::this_thread::yield();
+  Owner other{};
+  EXPECT_TRUE(gate_.enter(other)) << "the gate is open";
+  gate_.leave();
+  gate_.leave();
+  mover.join();
+  EXPECT_EQ(gate_.owner(), Owner::kKernel);
+}
+
 TEST_F(Gate, AMoveBeginsOnlyFromTheOwnerThatItThinksOf) {
   EXPECT_FALSE(gate_.begin_move(Owner::kEngine, Owner::kToKernel, 1ms));
   EXPECT_EQ(gate_.owner(), Owner::kKernel);

@@ -87,7 +87,7 @@ struct alignas(64) ConnSlot {
   std::atomic<std::uint64_t> rx_read_bytes;       // of rx_posted_bytes: read by the program
   std::atomic<std::uint64_t> tx_submitted_bytes;  // put into the submission ring
   std::atomic<std::uint32_t> want_tx_space;       // nonzero: wake me (kSent) when half of the send buffer is free again
-  std::uint32_t reserved3;
+  std::atomic<std::uint32_t> option_changes;      // moves on after each option set, before the call leaves the gate
   std::uint64_t reserved4[5];
 };
 static_assert(sizeof(ConnSlot) == 192);

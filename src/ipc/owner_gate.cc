@@ -49,6 +49,24 @@ bool wait_until(ConnSlot& slot, Predicate pred, Duration timeout) noexcept {
   return held || pred(OwnerGate(slot).owner());
 }
 
+// Waits until no call is inside.
+bool wait_empty(ConnSlot& slot, Duration timeout) noexcept {
+  bool empty = slot.calls_inside.load(std::memory_order_seq_cst) == 0;
+  if (empty) return true;
+  const Time deadline = monotonic_now() + timeout;
+  slot.mover_waits.store(1, std::memory_order_seq_cst);
+  for (;;) {
+    const std::uint32_t inside = slot.calls_inside.load(std::memory_order_seq_cst);
+    empty = inside == 0;
+    if (empty) break;
+    const Duration left = deadline - monotonic_now();
+    if (left <= Duration::zero()) break;
+    futex_wait(slot.calls_inside, inside, left);
+  }
+  slot.mover_waits.store(0, std::memory_order_relaxed);
+  return empty;
+}
+
 }  // namespace
 
 bool OwnerGate::enter(Owner& owner) noexcept {
@@ -73,24 +91,13 @@ bool OwnerGate::wait_owner(Owner wanted, Duration timeout) noexcept {
   return wait_until(slot_, [wanted](Owner owner) { return owner == wanted || owner == Owner::kFree; }, timeout);
 }
 
+bool OwnerGate::wait_idle(Duration timeout) noexcept { return wait_empty(slot_, timeout); }
+
 bool OwnerGate::begin_move(Owner from, Owner moving, Duration timeout) noexcept {
   std::uint32_t word = slot_.owner.load(std::memory_order_seq_cst);
   if (owner_of(word) != from) return false;
   if (!slot_.owner.compare_exchange_strong(word, next_word(word, moving), std::memory_order_seq_cst)) return false;
-  const Time deadline = monotonic_now() + timeout;
-  bool empty = slot_.calls_inside.load(std::memory_order_seq_cst) == 0;
-  if (!empty) {
-    slot_.mover_waits.store(1, std::memory_order_seq_cst);
-    for (;;) {
-      const std::uint32_t inside = slot_.calls_inside.load(std::memory_order_seq_cst);
-      empty = inside == 0;
-      if (empty) break;
-      const Duration left = deadline - monotonic_now();
-      if (left <= Duration::zero()) break;
-      futex_wait(slot_.calls_inside, inside, left);
-    }
-    slot_.mover_waits.store(0, std::memory_order_relaxed);
-  }
+  const bool empty = wait_empty(slot_, timeout);
   if (!empty) set_owner(from);
   return empty;
 }

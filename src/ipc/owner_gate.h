@@ -28,7 +28,10 @@ class OwnerGate {
   // Sleeps until the owner is `wanted` or kFree; false when `timeout` passed first.
   bool wait_owner(Owner wanted, Duration timeout) noexcept;
 
-  // Writer side (the driver). Puts the owner to `moving` and waits until no call is inside; false when `timeout` passed
+  // Writer side (the driver). Waits until no call is inside, with the gate open: a move that begins then holds nobody
+  // for as long as a call lasts. A hint; false when `timeout` passed.
+  bool wait_idle(Duration timeout) noexcept;
+  // Puts the owner to `moving` and waits until no call is inside; false when `timeout` passed
   // (the owner is then `from` again: undone).
   [[nodiscard]] bool begin_move(Owner from, Owner moving, Duration timeout) noexcept;
   // Ends a move, or sets the owner outside of one, and wakes those who wait.

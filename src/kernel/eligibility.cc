@@ -66,8 +66,11 @@ std::unexpected<Error> LinuxKernelConn::refuse(Reason reason) {
 Result<> LinuxKernelConn::check_eligible(const Limits& limits) {
   checked_ = false;
   reason_ = Reason::kNone;
+  limited_ = {.receive_queue_bytes = limits.receive_queue_bytes,
+              .send_queue_bytes = limits.send_queue_bytes,
+              .allow_loss_recovery = limits.allow_loss_recovery};
   if (phase_ != Phase::kRunning) return refuse(Reason::kRepairOn);  // a freeze that could not be undone
-  TRY(check_state(limits));
+  TRY(check_state());
   TRY(check_options());
   TRY(check_extensions(limits));
   TRY(check_queues(limits));
@@ -77,7 +80,7 @@ Result<> LinuxKernelConn::check_eligible(const Limits& limits) {
   return {};
 }
 
-Result<> LinuxKernelConn::check_state(const Limits& limits) {
+Result<> LinuxKernelConn::check_state() {
   const int raw = socket_.get();
   const int protocol = option_or(raw, SOL_SOCKET, SO_PROTOCOL, 0);
   if (protocol == IPPROTO_MPTCP) return refuse(Reason::kMptcp);
@@ -87,18 +90,24 @@ Result<> LinuxKernelConn::check_state(const Limits& limits) {
     return refuse(Reason::kLoopback);
   }
   ASSIGN_OR_RETURN(const tcp_info info, read_tcp_info(raw));
-  if (info.tcpi_state != kTcpEstablished) return refuse(Reason::kNotEstablished);
-  pollfd events{.fd = raw, .events = POLLPRI | POLLRDHUP, .revents = 0};
-  if (::poll(&events, 1, 0) < 0) return system_error("poll");
-  if ((events.revents & (POLLHUP | POLLRDHUP)) != 0) return refuse(Reason::kNotEstablished);
-  if ((events.revents & POLLERR) != 0) return refuse(Reason::kErrorQueue);
-  if ((events.revents & POLLPRI) != 0) return refuse(Reason::kUrgentData);
-  if (info.tcpi_ca_state >= TCP_CA_Recovery && !limits.allow_loss_recovery) return refuse(Reason::kLossRecovery);
+  TRY(check_live_state(info));
   if (info.tcpi_max_pacing_rate != kNoPacing) return refuse(Reason::kPacing);
   if (info.tcpi_rcv_ooopack != out_of_order_.packets) {
     out_of_order_ = {.packets = info.tcpi_rcv_ooopack, .at_received_bytes = info.tcpi_bytes_received, .gone = false};
   }
   received_bytes_ = info.tcpi_bytes_received;
+  return {};
+}
+
+// What the peer can change at any time; the freeze checks it again.
+Result<> LinuxKernelConn::check_live_state(const tcp_info& info) {
+  if (info.tcpi_state != kTcpEstablished) return refuse(Reason::kNotEstablished);
+  pollfd events{.fd = socket_.get(), .events = POLLPRI | POLLRDHUP, .revents = 0};
+  if (::poll(&events, 1, 0) < 0) return system_error("poll");
+  if ((events.revents & (POLLHUP | POLLRDHUP)) != 0) return refuse(Reason::kNotEstablished);
+  if ((events.revents & POLLERR) != 0) return refuse(Reason::kErrorQueue);
+  if ((events.revents & POLLPRI) != 0) return refuse(Reason::kUrgentData);
+  if (info.tcpi_ca_state >= TCP_CA_Recovery && !limited_.allow_loss_recovery) return refuse(Reason::kLossRecovery);
   return {};
 }
 

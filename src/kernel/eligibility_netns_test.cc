@@ -36,6 +36,17 @@ class EligibilityTest : public MoveTest {
     return mover.conn->reason();
   }
 
+  // After a check that allowed it: the freeze refuses for this reason, and the connection runs on in the kernel.
+  static void expect_freeze_refuses(Mover& mover, Reason expected) {
+    ASSERT_TRUE(ok(mover.conn->attach_late_filter()));
+    const auto frozen = mover.conn->freeze({mover.receive_room, mover.send_room});
+    ASSERT_FALSE(frozen.has_value());
+    EXPECT_EQ(frozen.error().code, ErrorCode::kNotEligible) << frozen.error().message();
+    EXPECT_EQ(mover.conn->reason(), expected) << reason_name(mover.conn->reason());
+    EXPECT_EQ(mover.conn->phase(), Phase::kRunning);
+    ASSERT_TRUE(ok(mover.conn->detach_late_filter()));
+  }
+
   // A fresh connection may move; with the option set it may not, for this reason; and without it, it may again.
   template <typename T>
   void expect_reason(int level, int name, const T& on, const T& off, Reason expected, Family family = Family::kV4) {
@@ -294,12 +305,7 @@ TEST_F(EligibilityTest, FreezeNoticesAFinSinceTheCheck) {
   EXPECT_EQ(reason(mover), Reason::kNone);
   ASSERT_EQ(::shutdown(theirs(), SHUT_WR), 0);
   ASSERT_TRUE(wait_for(ours(), POLLRDHUP));
-  ASSERT_TRUE(ok(mover.conn->attach_late_filter()));
-  const auto frozen = mover.conn->freeze({mover.receive_room, mover.send_room});
-  ASSERT_FALSE(frozen.has_value());
-  EXPECT_EQ(mover.conn->reason(), Reason::kNotEstablished);
-  EXPECT_EQ(mover.conn->phase(), Phase::kRunning);
-  ASSERT_TRUE(ok(mover.conn->detach_late_filter()));
+  expect_freeze_refuses(mover, Reason::kNotEstablished);
   EXPECT_EQ(*get_option(ours(), IPPROTO_TCP, TCP_REPAIR, "TCP_REPAIR"), 0);
   char byte = 0;
   EXPECT_EQ(::recv(ours(), &byte, 1, 0), 0);  // the end of the stream, as it should be
@@ -311,13 +317,73 @@ TEST_F(EligibilityTest, FreezeNoticesUrgentDataSinceTheCheck) {
   EXPECT_EQ(reason(mover), Reason::kNone);
   ASSERT_EQ(::send(theirs(), "abcU", 4, MSG_OOB), 4);
   ASSERT_TRUE(wait_for(ours(), POLLPRI));
-  ASSERT_TRUE(ok(mover.conn->attach_late_filter()));
-  ASSERT_FALSE(mover.conn->freeze({mover.receive_room, mover.send_room}).has_value());
-  EXPECT_EQ(mover.conn->reason(), Reason::kUrgentData);
-  ASSERT_TRUE(ok(mover.conn->detach_late_filter()));
+  expect_freeze_refuses(mover, Reason::kUrgentData);
   std::array<char, 8> bytes{};
   EXPECT_EQ(::recv(ours(), bytes.data(), bytes.size(), MSG_OOB), 1);
   EXPECT_EQ(bytes[0], 'U');
+}
+
+TEST_F(EligibilityTest, FreezeNoticesALossSinceTheCheck) {
+  Mover mover(*bench_);
+  make(mover);
+  EXPECT_EQ(reason(mover), Reason::kNone);
+  PatternEnd end(ours(), 0, 1);
+  mover.hold->set(true);  // no ACK comes in
+  ASSERT_EQ(end.write_some(5000), 5000);
+  for (int turn = 0; turn < 10'000 && read_tcp_info(ours())->tcpi_ca_state < TCP_CA_Recovery; ++turn)
+    ::poll(nullptr, 0, 1);
+  expect_freeze_refuses(mover, Reason::kLossRecovery);
+  mover.inject_late();
+}
+
+TEST_F(EligibilityTest, FreezeNoticesOutOfOrderDataSinceTheCheck) {
+  Mover mover(*bench_);
+  make(mover);
+  const int on = 1;
+  ASSERT_EQ(::setsockopt(theirs(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on), 0);
+  EXPECT_EQ(reason(mover), Reason::kNone);
+  PatternEnd peer(theirs(), 1, 0);
+  mover.hold->set(true);
+  ASSERT_EQ(peer.write_some(100), 100);  // kept back
+  mover.hold->set(false);
+  ASSERT_EQ(peer.write_some(100), 100);  // overtakes
+  for (int turn = 0; turn < 5000 && read_tcp_info(ours())->tcpi_rcv_ooopack == 0; ++turn) ::poll(nullptr, 0, 1);
+  expect_freeze_refuses(mover, Reason::kOutOfOrder);
+}
+
+TEST_F(EligibilityTest, FreezeNoticesQueuesThatHaveGrownSinceTheCheck) {
+  Mover mover(*bench_);
+  make(mover);
+  PatternEnd end(ours(), 0, 1);
+  PatternEnd peer(theirs(), 1, 0);
+  mover.limits.receive_queue_bytes = 1999;
+  EXPECT_EQ(reason(mover), Reason::kNone);
+  ASSERT_EQ(peer.write_some(2000), 2000);
+  ASSERT_TRUE(wait_for(ours(), POLLIN));
+  expect_freeze_refuses(mover, Reason::kReceiveQueueLimit);
+  while (end.read() < 2000) ASSERT_GE(end.read_some(2000), 0);
+  mover.limits.send_queue_bytes = 100'000;
+  EXPECT_EQ(reason(mover), Reason::kNone);
+  for (long sent = 1; sent > 0;) sent = end.write_some(256U << 10);
+  expect_freeze_refuses(mover, Reason::kSendQueueLimit);
+  while (peer.read() < end.written()) ASSERT_GE(peer.read_some(1U << 20), 0);
+  EXPECT_EQ(end.wrong() + peer.wrong(), 0U);
+}
+
+// By a system call that nobody has counted: nothing is lost.
+TEST_F(EligibilityTest, FreezeNoticesAPeekOffsetSinceTheCheck) {
+  Mover mover(*bench_);
+  make(mover);
+  PatternEnd end(ours(), 0, 1);
+  PatternEnd peer(theirs(), 1, 0);
+  ASSERT_EQ(peer.write_some(100), 100);
+  ASSERT_TRUE(wait_for(ours(), POLLIN));
+  EXPECT_EQ(reason(mover), Reason::kNone);
+  const int offset = 10;
+  if (::setsockopt(ours(), SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof offset) != 0) GTEST_SKIP() << "before Linux 6.9";
+  expect_freeze_refuses(mover, Reason::kUrgentData);
+  EXPECT_EQ(end.read_some(100), 100);
+  EXPECT_EQ(end.wrong(), 0U);
 }
 
 }  // namespace

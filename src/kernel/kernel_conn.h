@@ -121,8 +121,9 @@ class KernelConn {
   [[nodiscard]] virtual int fd() const noexcept = 0;  // owned by this object
   [[nodiscard]] virtual Phase phase() const noexcept = 0;
 
-  // May it move now? Error kNotEligible says why (reason() as well). Also reads what the program has set and what
-  // freeze() needs not read again, so it comes before every freeze(), with the program's calls kept out in between.
+  // May it move now? Error kNotEligible says why (reason() as well). Also reads what the program has set, which
+  // freeze() does not read again: it comes before every freeze(), and the caller sees to it that no option was set in
+  // between. What peer and program can change otherwise, freeze() checks again.
   virtual Result<> check_eligible(const Limits& limits) = 0;
   // Of the last check_eligible() or freeze() that said kNotEligible; kNone after one that did not.
   [[nodiscard]] virtual Reason reason() const noexcept = 0;
@@ -132,7 +133,8 @@ class KernelConn {
   virtual Result<> detach_late_filter() = 0;
 
   // Stops the kernel's sending of new data and takes the snapshot. Any error leaves the connection as it was (the
-  // filter stays): kNotEligible when something came up since the check, kNoResource when a queue exceeds the room.
+  // filter stays): kNotEligible when something came up since the check, or a queue exceeds the limits of the check;
+  // kNoResource when it exceeds the room.
   // REQUIRES: phase kRunning, check_eligible() before, late filter attached.
   virtual Result<Snapshot> freeze(const QueueRoom& room) = 0;
   // Undoes freeze(): the connection runs in the kernel as before, the filter is gone. Packets that the filter caught

@@ -21,6 +21,8 @@
 #include "kernel/late_filter.h"
 #include "kernel/sock_diag.h"
 
+struct tcp_info;
+
 namespace twinstack::kernel {
 
 // What all connections of a service share. All pointers outlive the connections.
@@ -96,7 +98,8 @@ class LinuxKernelConn final : public KernelConn {
   [[nodiscard]] bool has_known_peer() const noexcept;
 
   std::unexpected<Error> refuse(Reason reason);
-  Result<> check_state(const Limits& limits);
+  Result<> check_state();
+  Result<> check_live_state(const tcp_info& info);
   Result<> check_options();
   Result<> check_extensions(const Limits& limits);
   Result<> check_queues(const Limits& limits);
@@ -105,9 +108,10 @@ class LinuxKernelConn final : public KernelConn {
   Result<> read_settings_for_engine();
 
   Result<Snapshot> take_snapshot(const QueueRoom& room);
-  Result<> check_still_eligible(std::uint32_t out_of_order_packets, std::uint8_t state);
+  Result<> check_still_eligible(const tcp_info& info);
+  Result<std::span<const std::byte>> take_receive_queue(std::span<std::byte> room, tcp::MinTcp& min);
   [[nodiscard]] std::uint32_t stalled_us(const tcp::MinTcp& min) const;
-  Result<> take_windows_and_close(tcp::MinTcp& min);
+  Result<> take_windows_and_close(std::uint32_t queued, tcp::MinTcp& min);
   Result<> reopen_window();
   Result<> leave_repair();
 
@@ -148,7 +152,13 @@ class LinuxKernelConn final : public KernelConn {
   };
   OutOfOrder out_of_order_;
   std::uint64_t received_bytes_ = 0;  // tcpi_bytes_received at the last check
-  tcp::MinTcp frozen_;                // of the last freeze()
+  struct Limited {
+    std::uint32_t receive_queue_bytes = 0;
+    std::uint32_t send_queue_bytes = 0;
+    bool allow_loss_recovery = false;
+  };
+  Limited limited_;     // of the last check, for the freeze
+  tcp::MinTcp frozen_;  // of the last freeze()
   // As of the last restore(): what was unacknowledged then, and since when (MinTcp::stalled_us).
   std::uint32_t stalled_una_ = 0;
   Time stalled_since_ = kNever;

@@ -2,11 +2,11 @@
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 
 #include "base/assert.h"
 #include "base/monotonic.h"
@@ -69,29 +69,13 @@ Result<tcp_repair_window> read_window(int fd) {
   return get_option<tcp_repair_window>(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, "TCP_REPAIR_WINDOW");
 }
 
-// The receive queue and its end belong together: when a packet that was past the filter comes in between, again.
-Result<std::span<const std::byte>> take_receive_queue(int fd, std::span<std::byte> room, tcp::MinTcp& min) {
-  TRY(repair::select_queue(fd, repair::Queue::kReceive));
-  ASSIGN_OR_RETURN(std::uint32_t before, repair::queue_seq(fd));
-  for (;;) {
-    ASSIGN_OR_RETURN(const std::size_t bytes, peek_all(fd, room, "the receive queue"));
-    ASSIGN_OR_RETURN(const std::uint32_t after, repair::queue_seq(fd));
-    if (after == before) {
-      min.rcv_nxt = after;
-      min.copied_seq = after - static_cast<std::uint32_t>(bytes);
-      return room.first(bytes);
-    }
-    before = after;
-  }
-}
-
-// Returns [snd_una, write_seq). The kernel does not trim a segment of which a part was acknowledged, so the peek may
-// begin before snd_una; and an ACK that was past the filter may move snd_una on between the calls. Counted from the
-// end both are harmless. While the send queue is selected such an ACK would mark unsent bytes as sent without sending
-// them (A3), so it is for as short as can be; snd_nxt is read last, for it must not lie before what was really sent:
-// ACKs of that would be discarded, for ever if it is more than a window.
-Result<std::span<const std::byte>> take_send_queue(int fd, std::span<std::byte> room, tcp::MinTcp& min) {
-  ASSIGN_OR_RETURN(const std::uint32_t waiting, queue_bytes(fd, SIOCOUTQ, "SIOCOUTQ"));
+// Returns [snd_una, write_seq), of which `waiting` was SIOCOUTQ. The kernel does not trim a segment of which a part was
+// acknowledged, so the peek may begin before snd_una; and an ACK that was past the filter may move snd_una on between
+// the calls. Counted from the end both are harmless. While the send queue is selected such an ACK would mark unsent
+// bytes as sent without sending them (A3), so it is for as short as can be; snd_nxt is read last, for it must not lie
+// before what was really sent: ACKs of that would be discarded, for ever if it is more than a window.
+Result<std::span<const std::byte>> take_send_queue(int fd, std::uint32_t waiting, std::span<std::byte> room,
+                                                   tcp::MinTcp& min) {
   TRY(repair::select_queue(fd, repair::Queue::kSend));
   ASSIGN_OR_RETURN(min.write_seq, repair::queue_seq(fd));
   std::size_t peeked = 0;
@@ -140,7 +124,7 @@ Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
   // With an offset set, peeking would begin there.
   if (options_.peek_offset >= 0) TRY(set_option(raw, SOL_SOCKET, SO_PEEK_OFF, -1, "SO_PEEK_OFF"));
   ASSIGN_OR_RETURN(const tcp_info info, read_tcp_info(raw));
-  TRY(check_still_eligible(info.tcpi_rcv_ooopack, info.tcpi_state));
+  TRY(check_still_eligible(info));
   take_info(info, min);
   TRY(take_timestamp(raw, min));
   if (template_.mss_clamp == 0) {
@@ -149,9 +133,11 @@ Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
     min.mss_clamp = template_.mss_clamp;
   }
   take_mss(info, min);
-  ASSIGN_OR_RETURN(snapshot.unread, take_receive_queue(raw, room.receive, min));
-  TRY(take_windows_and_close(min));
-  ASSIGN_OR_RETURN(const std::span<const std::byte> unsent_and_unacked, take_send_queue(raw, room.send, min));
+  ASSIGN_OR_RETURN(snapshot.unread, take_receive_queue(room.receive, min));
+  ASSIGN_OR_RETURN(const std::uint32_t queued, queue_bytes(raw, SIOCOUTQ, "SIOCOUTQ"));
+  if (queued > limited_.send_queue_bytes) return refuse(Reason::kSendQueueLimit);
+  TRY(take_windows_and_close(queued, min));
+  ASSIGN_OR_RETURN(const std::span<const std::byte> unsent_and_unacked, take_send_queue(raw, queued, room.send, min));
   const std::uint32_t sent = min.snd_nxt - min.snd_una;
   min.stalled_us = stalled_us(min);
   snapshot.unacked = unsent_and_unacked.first(sent);
@@ -167,20 +153,36 @@ std::uint32_t LinuxKernelConn::stalled_us(const tcp::MinTcp& min) const {
 }
 
 // What may have come up between the check and the filter.
-Result<> LinuxKernelConn::check_still_eligible(std::uint32_t out_of_order_packets, std::uint8_t state) {
-  if (state != kTcpEstablished) return refuse(Reason::kNotEstablished);
-  if (out_of_order_packets != out_of_order_.packets) return refuse(Reason::kOutOfOrder);
-  pollfd events{.fd = socket_.get(), .events = POLLPRI | POLLRDHUP, .revents = 0};
-  if (::poll(&events, 1, 0) < 0) return system_error("poll");
-  if ((events.revents & (POLLHUP | POLLRDHUP)) != 0) return refuse(Reason::kNotEstablished);
-  if ((events.revents & POLLERR) != 0) return refuse(Reason::kErrorQueue);
-  if ((events.revents & POLLPRI) != 0) return refuse(Reason::kUrgentData);
+Result<> LinuxKernelConn::check_still_eligible(const tcp_info& info) {
+  TRY(check_live_state(info));
+  if (info.tcpi_rcv_ooopack != out_of_order_.packets) return refuse(Reason::kOutOfOrder);
   return {};
+}
+
+// Peek, end and size belong together: nobody reads, so nothing has come in between when the size is what was peeked.
+// When that does not become so, the peek hides bytes that would be lost: behind an urgent mark (S3), or before an
+// offset (S12) that a system call past the socket layer has set since the check.
+Result<std::span<const std::byte>> LinuxKernelConn::take_receive_queue(std::span<std::byte> room, tcp::MinTcp& min) {
+  const int raw = socket_.get();
+  TRY(repair::select_queue(raw, repair::Queue::kReceive));
+  for (std::optional<std::uint32_t> before;;) {
+    ASSIGN_OR_RETURN(const std::size_t bytes, peek_all(raw, room, "the receive queue"));
+    ASSIGN_OR_RETURN(const std::uint32_t end, repair::queue_seq(raw));
+    ASSIGN_OR_RETURN(const std::uint32_t unread, queue_bytes(raw, SIOCINQ, "SIOCINQ"));
+    if (bytes == unread) {
+      if (unread > limited_.receive_queue_bytes) return refuse(Reason::kReceiveQueueLimit);
+      min.rcv_nxt = end;
+      min.copied_seq = end - unread;
+      return room.first(bytes);
+    }
+    if (before == end) return refuse(Reason::kUrgentData);
+    before = end;
+  }
 }
 
 // R17: pacing, its timers and the loss probe would go on sending new data until the socket is parked. A closed window
 // keeps them from it, and so does, against ACKs that were past the filter, a snd_wl1 that none of them reaches.
-Result<> LinuxKernelConn::take_windows_and_close(tcp::MinTcp& min) {
+Result<> LinuxKernelConn::take_windows_and_close(std::uint32_t queued, tcp::MinTcp& min) {
   const int raw = socket_.get();
   ASSIGN_OR_RETURN(tcp_repair_window window, read_window(raw));
   min.snd_wl1 = window.snd_wl1;
@@ -191,8 +193,10 @@ Result<> LinuxKernelConn::take_windows_and_close(tcp::MinTcp& min) {
   closed_snd_wnd_ = window.snd_wnd;
   closed_snd_wl1_ = window.snd_wl1;
   // What is out stays within it: the loss probe may repeat that.
-  ASSIGN_OR_RETURN(const std::uint32_t queued, queue_bytes(raw, SIOCOUTQ, "SIOCOUTQ"));
-  ASSIGN_OR_RETURN(const std::uint32_t unsent, queue_bytes(raw, SIOCOUTQNSD, "SIOCOUTQNSD"));
+  std::uint32_t unsent = 0;
+  if (queued > 0) {
+    ASSIGN_OR_RETURN(unsent, queue_bytes(raw, SIOCOUTQNSD, "SIOCOUTQNSD"));
+  }
   window.snd_wnd = std::min({queued - std::min(queued, unsent), window.snd_wnd, window.max_window});
   closed_to_ = window.snd_wnd;
   window.snd_wl1 = min.rcv_nxt + window.rcv_wnd;

@@ -417,6 +417,26 @@ TEST_P(CallsInTheKernel, AResetBehindSentBytesIsForTheNextCall) {
   EXPECT_EQ(errno, EPIPE);
 }
 
+// Whoever has read the options must learn that they are no longer the same (ConnSlot::option_changes).
+TEST_P(Calls, OptionsThatAreSetAreCounted) {
+  Pair pair;
+  place(pair.ours);
+  const auto count = [&] { return g_layer.find(pair.ours)->slot->option_changes.load(); };
+  const std::uint32_t before = count();
+  int value = 1;
+  socklen_t length = sizeof(value);
+  ASSERT_EQ(ts_getsockopt(pair.ours, IPPROTO_TCP, TCP_NODELAY, &value, &length), 0);
+  EXPECT_EQ(count(), before);
+  value = 1;
+  ASSERT_EQ(ts_setsockopt(pair.ours, IPPROTO_TCP, TCP_NODELAY, &value, sizeof(value)), 0);
+  EXPECT_EQ(count(), before + 1);
+  value = 65536;
+  ASSERT_EQ(ts_setsockopt(pair.ours, SOL_SOCKET, SO_SNDBUF, &value, sizeof(value)), 0) << "the kernel socket's own";
+  EXPECT_EQ(count(), before + 2);
+  ASSERT_EQ(ts_setsockopt(pair.ours, SOL_SOCKET, SO_RCVLOWAT, &value, sizeof(value)), 0) << "it stays";
+  EXPECT_EQ(count(), before + 3);
+}
+
 TEST_P(Calls, SoErrorIsNotTheMovesOwn) {
   Pair pair;
   place(pair.ours);

@@ -97,6 +97,17 @@ Treatment treatment(int level, int name, bool sets) noexcept {
   return is_known_level ? kBringBack : kStay;
 }
 
+// A call that sets something. Counted when it is done and before it leaves the gate: a move that has read the options
+// without closing the gate finds the count the same once it is closed, or reads them again (handoff::check()).
+template <typename Call>
+auto counted(Sonode& sonode, Call&& call) noexcept {
+  return [&sonode, call]() noexcept {
+    const Outcome result = call();
+    sonode.slot->option_changes.fetch_add(1, std::memory_order_release);
+    return result;
+  };
+}
+
 // The real call where the connection is, but not in the middle of a move.
 template <typename Call>
 Outcome run_in_place(Sonode& sonode, Call&& call) noexcept {
@@ -217,8 +228,8 @@ Outcome get_unsent(Sonode& sonode, int fd, int* count) noexcept {
 }  // namespace
 
 Outcome set_option(Sonode& sonode, int fd, int level, int name, const void* value, socklen_t length) noexcept {
-  const Outcome result = run(sonode, treatment(level, name, true), "setsockopt",
-                             [=]() noexcept { return outcome_of(real().setsockopt(fd, level, name, value, length)); });
+  const auto call = [=]() noexcept { return outcome_of(real().setsockopt(fd, level, name, value, length)); };
+  const Outcome result = run(sonode, treatment(level, name, true), "setsockopt", counted(sonode, call));
   if (level == SOL_SOCKET && name == SO_RCVTIMEO)
     sonode.receive_timeout_ns.store(Sonode::kTimeoutUnknown, std::memory_order_release);
   if (level == SOL_SOCKET && name == SO_SNDTIMEO)
@@ -268,7 +279,7 @@ Outcome control_io(Sonode& sonode, int fd, unsigned long request, void* argument
       return result;
     }
     default:
-      return run(sonode, kBringBack, "ioctl", call);
+      return run(sonode, kBringBack, "ioctl", counted(sonode, call));
   }
 }
 

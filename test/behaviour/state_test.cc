@@ -4,8 +4,10 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <atomic>
 #include <cerrno>
 #include <string>
+#include <thread>
 
 #include "behaviour/behaviour_fixture.h"
 #include "driver/view_json.h"
@@ -115,6 +117,57 @@ TEST_F(Behaviour, B9_OnlyMinTcpAndQueuesCross) {
     // Linux re-establishes without the deduction for timestamps: what it announced before, or that.
     EXPECT_THAT(after.tcpi_advmss, ::testing::AnyOf(before.tcpi_advmss, before.tcpi_advmss + 12));
   }
+  expect_no_reset();
+}
+
+// Sets TCP_USER_TIMEOUT again and again while the kernel has the connection, as the socket layer would: inside the
+// gate.
+class OptionSetter {
+ public:
+  explicit OptionSetter(const RawConnection& served) : served_(served), thread_([this] { run(); }) {}
+  ~OptionSetter() {
+    stop_ = true;
+    thread_.join();
+  }
+  OptionSetter(const OptionSetter&) = delete;
+  OptionSetter& operator=(const OptionSetter&) = delete;
+
+  [[nodiscard]] unsigned last() const { return last_; }
+
+ private:
+  void run() {
+    ipc::OwnerGate gate(served_.slot());
+    for (unsigned value = 100'000; !stop_; ++value) {
+      ipc::Owner owner{};
+      if (gate.enter(owner)) {
+        if (owner == Owner::kKernel) set(value);
+        gate.leave();
+      }
+      std::this_thread::sleep_for(std::chrono::microseconds(value % 16 * 20));
+    }
+  }
+  void set(unsigned value) {
+    ASSERT_EQ(::setsockopt(served_.fd(), IPPROTO_TCP, TCP_USER_TIMEOUT, &value, sizeof(value)), 0);
+    last_ = value;
+    served_.slot().option_changes.fetch_add(1);
+  }
+
+  const RawConnection& served_;
+  std::atomic<unsigned> last_ = 0;
+  std::atomic<bool> stop_ = false;
+  std::thread thread_;
+};
+
+// The options are read before the program is held.
+TEST_F(Behaviour, AnOptionThatIsSetWhileItMovesIsNotMissed) {
+  const auto talk = open();
+  const OptionSetter setter(*talk->served);
+  for (int i = 0; i < 200; ++i) {
+    to_engine(*talk);
+    ASSERT_EQ(hardware(*talk).min.user_timeout_ms, setter.last()) << "move " << i;
+    to_kernel(*talk);
+  }
+  talk->exchange(1000);
   expect_no_reset();
 }
 
