@@ -156,8 +156,7 @@ void EpollSet::on_item_change(EpollItem& item) noexcept {
     if (!item.live) return;
     unmute_if_due(item);
     push_candidate(item);
-    const bool somebody_cares = sleepers_.load(std::memory_order_seq_cst) != 0 || outside_.load();
-    wake = somebody_cares && item.armed && engine_readiness(*item.sonode, item.events) != 0;
+    wake = has_sleepers() && item.armed && engine_readiness(*item.sonode, item.events) != 0;
   }
   if (wake) signal();
 }
@@ -196,6 +195,8 @@ bool EpollSet::activate(int epfd, Session* session) noexcept {
     // Edge-triggered: every set gets an event for every signal, and nobody has to clear it.
     for (RingPort& ring : session->rings()) add(ring.event.get(), EPOLLIN | EPOLLET, kRingCookie);
     add(session->socket(), EPOLLRDHUP | EPOLLET, kServiceCookie);
+    // Those who sleep have armed the rings of the sessions that there were.
+    if (g_layer.sleepers.load(std::memory_order_seq_cst) != 0 && !session->arm()) session->drain();
   }
   if (passive_sleepers_.load(std::memory_order_seq_cst) != 0) signal();
   return true;
@@ -392,9 +393,13 @@ void EpollSet::after_fork_in_child() noexcept {
   passive_sleepers_.store(0, std::memory_order_relaxed);
 }
 
-// Drops those from the front that are not ready: what changes from here on puts them back.
 bool EpollSet::has_candidates() noexcept {
   const MutexLock lock(mutex_);
+  return has_candidates_locked();
+}
+
+// Drops those from the front that are not ready: what changes from here on puts them back.
+bool EpollSet::has_candidates_locked() noexcept {
   while (ready_head_ != nullptr) {
     if (ready_head_->armed && engine_readiness(*ready_head_->sonode, ready_head_->events) != 0) return true;
     unlink_candidate(*ready_head_);

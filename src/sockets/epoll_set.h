@@ -6,7 +6,8 @@
 // INVARIANT: an item whose connection may be ready by the engine is in the candidate list, or its watch is about to put
 // it there. An item whose kernel event was dropped is muted, and is registered anew when the kernel owns it again.
 //
-// Lock order: ctl_mutex_ -> a Sonode's rx_mutex -> mutex_. Any thread. Objects are used again, never freed.
+// Lock order: ctl_mutex_ -> a ring's cq_mutex -> a Sonode's rx_mutex -> mutex_. Any thread. Objects are used again,
+// never freed.
 #pragma once
 
 #include <sys/epoll.h>
@@ -120,12 +121,11 @@ class EpollSet {
   struct Report {
     std::uint32_t stamp = 0;
     int count = 0;
-    bool saw_internal = false;
-    bool saw_service_end = false;
   };
   [[nodiscard]] Outcome wait_passively(int epfd, epoll_event* events, int max_events, const Limit& limit) noexcept;
   [[nodiscard]] Outcome wait_actively(int epfd, epoll_event* events, int max_events, const Limit& limit) noexcept;
   [[nodiscard]] int finish_round(epoll_event* events, int from_kernel, int max_events) noexcept TS_EXCLUDES(mutex_);
+  void serve_internal(const epoll_event* events, int from_kernel) noexcept TS_EXCLUDES(mutex_);
   void translate(epoll_event* events, int from_kernel, Report& report) noexcept TS_REQUIRES(mutex_);
   void translate_item(EpollItem& item, epoll_event* events, std::uint32_t bits, Report& report) noexcept
       TS_REQUIRES(mutex_);
@@ -134,6 +134,12 @@ class EpollSet {
   void clear_signal() noexcept;
   void bring_home_inherited() noexcept;
   [[nodiscard]] bool has_candidates() noexcept TS_EXCLUDES(mutex_);
+  [[nodiscard]] bool has_candidates_locked() noexcept TS_REQUIRES(mutex_);
+  // Whoever asks under mutex_ after a change of the list, and whoever looks at the list after he was counted, cannot
+  // miss each other.
+  [[nodiscard]] bool has_sleepers() const noexcept TS_REQUIRES(mutex_) {
+    return sleepers_.load(std::memory_order_seq_cst) != 0 || outside_.load(std::memory_order_seq_cst);
+  }
   [[nodiscard]] int share_for_kernel(int max_events) noexcept TS_EXCLUDES(mutex_);
 
   std::atomic<std::uint32_t> generation_ = 0;

@@ -87,7 +87,6 @@ Outcome EpollSet::wait_actively(int epfd, epoll_event* events, int max_events, c
     g_layer.end_sleep();
     sleepers_.fetch_sub(1, std::memory_order_seq_cst);
     if (ready < 0) return ready;
-    g_layer.drain();
     const int count = finish_round(events, static_cast<int>(ready), max_events);
     if (count > 0 || (ready == 0 && deadline != INT64_MAX && monotonic_ns() >= deadline)) return count;
   }
@@ -107,6 +106,7 @@ int EpollSet::share_for_kernel(int max_events) noexcept {
 
 // `events` holds what the kernel reported: keeps what is the program's, adds what the engine has.
 int EpollSet::finish_round(epoll_event* events, int from_kernel, int max_events) noexcept {
+  serve_internal(events, from_kernel);
   Report report;
   bool more = false;
   {
@@ -114,12 +114,31 @@ int EpollSet::finish_round(epoll_event* events, int from_kernel, int max_events)
     report.stamp = ++last_stamp_;
     translate(events, from_kernel, report);
     collect(events, max_events, report);
-    more = ready_head_ != nullptr && report.count == max_events && sleepers_.load(std::memory_order_seq_cst) != 0;
+    // As the kernel does: what found no room, and what is level-triggered, is for those who sleep on.
+    more = has_sleepers() && has_candidates_locked();
   }
-  if (report.saw_internal) clear_signal();
-  if (report.saw_service_end) g_layer.for_each_session([](Session& session) { session.check_alive(); });
-  if (more || (outside_.load(std::memory_order_relaxed) && has_candidates())) signal();
+  if (more) signal();
   return report.count;
+}
+
+// What the kernel reported of the layer's own descriptors. Before collect(), which then sees what they stood for.
+void EpollSet::serve_internal(const epoll_event* events, int from_kernel) noexcept {
+  bool ring = false;
+  bool wake = false;
+  bool service_end = false;
+  for (int i = 0; i < from_kernel; ++i) {
+    const std::uint64_t data = events[i].data.u64;
+    if (!is_cookie(data)) continue;
+    const auto index = static_cast<std::uint32_t>(data & 0xffffff);
+    ring = ring || index == kRingCookie;
+    wake = wake || index == kWakeCookie;
+    service_end = service_end || index == kServiceCookie;
+  }
+  // The edge was ours alone: what it announced must be a candidate before this thread goes back to the program.
+  if (ring) g_layer.drain();
+  // Who finds the signal still up has its candidate in the list by now.
+  if (wake) clear_signal();
+  if (service_end) g_layer.for_each_session([](Session& session) { session.check_alive(); });
 }
 
 void EpollSet::translate(epoll_event* events, int from_kernel, Report& report) noexcept {
@@ -130,12 +149,7 @@ void EpollSet::translate(epoll_event* events, int from_kernel, Report& report) n
       continue;
     }
     const auto index = static_cast<std::uint32_t>(data & 0xffffff);
-    if (index >= kSpecialItems) {
-      report.saw_internal = report.saw_internal || index == kWakeCookie;
-      report.saw_service_end = report.saw_service_end || index == kServiceCookie;
-      continue;
-    }
-    if (index >= items_made_) continue;
+    if (index >= items_made_) continue;  // the layer's own, too
     EpollItem& item = item_at(index);
     const bool is_current = item.live && item.sonode != nullptr && (item.generation & 0xffff) == (data >> 24 & 0xffff);
     if (is_current) translate_item(item, events, events[i].events, report);

@@ -68,7 +68,7 @@ Session* Layer::session_for_new() noexcept {
     return nullptr;
   }
   sessions[number].store(session, std::memory_order_release);
-  session_count.store(number + 1, std::memory_order_release);
+  session_count.store(number + 1, std::memory_order_seq_cst);
   current.store(session, std::memory_order_release);
   return session;
 }

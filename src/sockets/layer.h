@@ -48,7 +48,8 @@ struct Layer {
 
   template <typename Fn>
   void for_each_session(Fn&& fn) noexcept {
-    const std::uint32_t count = session_count.load(std::memory_order_acquire);
+    // seq_cst, with begin_sleep(): a new session finds the sleeper, or the sleeper finds its rings.
+    const std::uint32_t count = session_count.load(std::memory_order_seq_cst);
     for (std::uint32_t i = 0; i < count; ++i)
       if (Session* session = sessions[i].load(std::memory_order_acquire); !session->is_inherited()) fn(*session);
   }
@@ -63,8 +64,11 @@ struct Layer {
     sleepers.fetch_add(1, std::memory_order_seq_cst);
     bool idle = true;
     for_each_session([&idle](Session& session) { idle = session.arm() && idle; });
-    if (!idle) end_sleep();
-    return idle;
+    if (idle) return true;
+    end_sleep();
+    // arm() took back a wish for a wake-up that others may sleep on.
+    drain();
+    return false;
   }
   void end_sleep() noexcept { sleepers.fetch_sub(1, std::memory_order_seq_cst); }
 

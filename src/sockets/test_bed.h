@@ -6,9 +6,11 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -17,6 +19,7 @@
 #include <ostream>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "sockets/fake_service.h"
 #include "sockets/layer.h"
@@ -148,6 +151,43 @@ struct Pair {
   int ours = -1;
   int peer = -1;
 };
+
+// An epoll set of the program.
+struct EpollFd {
+  EpollFd() : fd(ts_epoll_create1(EPOLL_CLOEXEC)) {}
+  ~EpollFd() { ts_close(fd); }
+  EpollFd(const EpollFd&) = delete;
+  EpollFd& operator=(const EpollFd&) = delete;
+
+  void control(int operation, int target, std::uint32_t events, std::uint64_t data = 7) const {
+    epoll_event event{};
+    event.events = events;
+    event.data.u64 = data;
+    EXPECT_EQ(ts_epoll_ctl(fd, operation, target, &event), 0) << std::strerror(errno);
+  }
+  // The bits of the next event; 0 when none comes within the time.
+  [[nodiscard]] std::uint32_t next(int timeout_ms, std::uint64_t data = 7) const {
+    epoll_event event{};
+    const int count = ts_epoll_wait(fd, &event, 1, timeout_ms);
+    EXPECT_GE(count, 0) << std::strerror(errno);
+    if (count <= 0) return 0;
+    const std::uint64_t got = event.data.u64;  // a copy: the struct is packed
+    EXPECT_EQ(got, data);
+    return event.events;
+  }
+
+  int fd;
+};
+
+// What can be had now.
+inline std::string read_all(int fd) {
+  std::string all;
+  std::array<char, 4096> buffer;
+  ssize_t n = 0;
+  while ((n = ts_recv(fd, buffer.data(), buffer.size(), MSG_DONTWAIT)) > 0)
+    all.append(buffer.data(), static_cast<std::size_t>(n));
+  return all;
+}
 
 // Where the connection is while a test runs.
 enum class Where { kKernel, kEngine, kFlipping };
