@@ -104,7 +104,7 @@ void Lane::fire_timer(std::uint32_t index, Time now) {
     raise_to_software(index, Cause::kTimeout);
     return;
   }
-  // A user timeout's clock would begin anew in the kernel: such a connection is given up here, on time.
+  // A user timeout's clock begins anew in the kernel: such a connection goes there only when its time is over.
   if (conn.tcb.retries >= kRetriesHere && conn.tcb.user_timeout_ms == 0) raise_to_software(index, Cause::kTimeout);
   want_transmit(index);  // schedules the next deadline as well
 }

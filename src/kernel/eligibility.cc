@@ -126,7 +126,10 @@ Result<bool> LinuxKernelConn::out_of_order_may_be_held() {
 Result<> LinuxKernelConn::check_options() {
   const int raw = socket_.get();
   if (option_or(raw, SOL_SOCKET, SO_ZEROCOPY, 0) != 0) return refuse(Reason::kZerocopy);
-  if (option_or(raw, SOL_SOCKET, SO_TIMESTAMPING, 0) != 0) return refuse(Reason::kTimestamping);
+  // A listener hands these on; the engine has no control data.
+  for (const int name : {SO_TIMESTAMPING, SO_TIMESTAMP, SO_TIMESTAMPNS})
+    if (option_or(raw, SOL_SOCKET, name, 0) != 0) return refuse(Reason::kTimestamping);
+  if (option_or(raw, IPPROTO_TCP, TCP_INQ, 0) != 0) return refuse(Reason::kControlData);
   if (!filter_on_ && has_socket_filter(raw)) return refuse(Reason::kSocketFilter);
   if (has_ip_options(raw, template_.flow.is_v4())) return refuse(Reason::kIpOptions);
   const bool transparent = option_or(raw, IPPROTO_IP, IP_TRANSPARENT, 0) != 0 ||
@@ -180,6 +183,7 @@ Result<> LinuxKernelConn::read_program_options() {
   ASSIGN_OR_RETURN(options_.receive_buffer_bytes, get_option(raw, SOL_SOCKET, SO_RCVBUF, "SO_RCVBUF"));
   ASSIGN_OR_RETURN(options_.buffer_lock, get_option(raw, SOL_SOCKET, SO_BUF_LOCK, "SO_BUF_LOCK"));
   ASSIGN_OR_RETURN(options_.receive_low_water, get_option(raw, SOL_SOCKET, SO_RCVLOWAT, "SO_RCVLOWAT"));
+  if (options_.receive_low_water > 1) return refuse(Reason::kLowWater);
   ASSIGN_OR_RETURN(options_.window_clamp_bytes, get_option(raw, IPPROTO_TCP, TCP_WINDOW_CLAMP, "TCP_WINDOW_CLAMP"));
   ASSIGN_OR_RETURN(options_.quick_ack, get_option(raw, IPPROTO_TCP, TCP_QUICKACK, "TCP_QUICKACK"));
   options_.peek_offset = option_or(raw, SOL_SOCKET, SO_PEEK_OFF, -1);  // TCP knows it since Linux 6.9

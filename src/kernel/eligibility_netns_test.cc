@@ -66,6 +66,14 @@ TEST_F(EligibilityTest, Timestamping) {
   expect_reason(SOL_SOCKET, SO_TIMESTAMPING, int{SOF_TIMESTAMPING_SOFTWARE}, 0, Reason::kTimestamping);
 }
 
+// What a listener hands on to its connections, or a program sets before connect().
+TEST_F(EligibilityTest, WhatTheProgramIsToldBesideTheBytes) {
+  expect_reason(SOL_SOCKET, SO_TIMESTAMP, 1, 0, Reason::kTimestamping);
+  expect_reason(SOL_SOCKET, SO_TIMESTAMPNS, 1, 0, Reason::kTimestamping);
+  expect_reason(IPPROTO_TCP, TCP_INQ, 1, 0, Reason::kControlData);
+  expect_reason(SOL_SOCKET, SO_RCVLOWAT, 2, 1, Reason::kLowWater);
+}
+
 TEST_F(EligibilityTest, Transparent) { expect_reason(IPPROTO_IP, IP_TRANSPARENT, 1, 0, Reason::kTransparent); }
 
 TEST_F(EligibilityTest, TransparentV6) {

@@ -96,18 +96,26 @@ TEST_F(KeepTest, EdgeTriggeredEpollIsToldOfRestoredBytes) {
 }
 
 TEST_F(KeepTest, OptionsOfTheProgramSurvive) {
-  const std::vector<std::tuple<int, int, int>> options = {
-      {SOL_SOCKET, SO_REUSEADDR, 1},     {SOL_SOCKET, SO_KEEPALIVE, 1},
-      {SOL_SOCKET, SO_RCVBUF, 300'000},  {SOL_SOCKET, SO_SNDBUF, 200'000},
-      {SOL_SOCKET, SO_RCVLOWAT, 3},      {SOL_SOCKET, SO_PRIORITY, 5},
-      {SOL_SOCKET, SO_MARK, 9},          {SOL_SOCKET, SO_OOBINLINE, 1},
-      {IPPROTO_TCP, TCP_NODELAY, 1},     {IPPROTO_TCP, TCP_CORK, 1},
-      {IPPROTO_TCP, TCP_KEEPIDLE, 1234}, {IPPROTO_TCP, TCP_KEEPINTVL, 12},
-      {IPPROTO_TCP, TCP_KEEPCNT, 4},     {IPPROTO_TCP, TCP_USER_TIMEOUT, 99},
-      {IPPROTO_TCP, TCP_LINGER2, 7},     {IPPROTO_TCP, TCP_NOTSENT_LOWAT, 5555},
-      {IPPROTO_TCP, TCP_SYNCNT, 3},      {IPPROTO_TCP, TCP_WINDOW_CLAMP, 60'000},
-      {IPPROTO_IP, IP_TTL, 33},          {IPPROTO_IP, IP_TOS, 0x28},
-      {SOL_SOCKET, SO_PEEK_OFF, 2}};
+  const std::vector<std::tuple<int, int, int>> options = {{SOL_SOCKET, SO_REUSEADDR, 1},
+                                                          {SOL_SOCKET, SO_KEEPALIVE, 1},
+                                                          {SOL_SOCKET, SO_RCVBUF, 300'000},
+                                                          {SOL_SOCKET, SO_SNDBUF, 200'000},
+                                                          {SOL_SOCKET, SO_PRIORITY, 5},
+                                                          {SOL_SOCKET, SO_MARK, 9},
+                                                          {SOL_SOCKET, SO_OOBINLINE, 1},
+                                                          {IPPROTO_TCP, TCP_NODELAY, 1},
+                                                          {IPPROTO_TCP, TCP_CORK, 1},
+                                                          {IPPROTO_TCP, TCP_KEEPIDLE, 1234},
+                                                          {IPPROTO_TCP, TCP_KEEPINTVL, 12},
+                                                          {IPPROTO_TCP, TCP_KEEPCNT, 4},
+                                                          {IPPROTO_TCP, TCP_USER_TIMEOUT, 99},
+                                                          {IPPROTO_TCP, TCP_LINGER2, 7},
+                                                          {IPPROTO_TCP, TCP_NOTSENT_LOWAT, 5555},
+                                                          {IPPROTO_TCP, TCP_SYNCNT, 3},
+                                                          {IPPROTO_TCP, TCP_WINDOW_CLAMP, 60'000},
+                                                          {IPPROTO_IP, IP_TTL, 33},
+                                                          {IPPROTO_IP, IP_TOS, 0x28},
+                                                          {SOL_SOCKET, SO_PEEK_OFF, 2}};
   Mover mover(*bench_);
   make(mover);
   for (const auto& [level, name, value] : options) {

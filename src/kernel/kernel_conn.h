@@ -39,7 +39,9 @@ enum class Reason : std::uint8_t {
   kAo,                 // TCP authentication option
   kZerocopy,           // SO_ZEROCOPY is on: completions may be outstanding
   kErrorQueue,         // an error or a message in the error queue waits
-  kTimestamping,       // SO_TIMESTAMPING is on: the error queue will be used
+  kTimestamping,       // SO_TIMESTAMPING, SO_TIMESTAMP or SO_TIMESTAMPNS is on: control data, the error queue
+  kControlData,        // TCP_INQ is on: control data with every recvmsg()
+  kLowWater,           // SO_RCVLOWAT above 1, which the engine does not wait for
   kIpOptions,          // IPv4 options or IPv6 extension headers are sent
   kTransparent,        // IP_TRANSPARENT: the local address is not ours
   kSocketFilter,       // the program attached a filter of its own, which ours would replace

@@ -33,7 +33,11 @@ constexpr ReasonWords words(Reason reason) {
     case Reason::kErrorQueue:
       return {"error-queue", "an error or a message in the error queue waits to be read"};
     case Reason::kTimestamping:
-      return {"timestamping", "SO_TIMESTAMPING is on"};
+      return {"timestamping", "packets' times are reported (SO_TIMESTAMPING, SO_TIMESTAMP or SO_TIMESTAMPNS)"};
+    case Reason::kControlData:
+      return {"control-data", "TCP_INQ is on: recvmsg() gives control data"};
+    case Reason::kLowWater:
+      return {"low-water", "SO_RCVLOWAT is above 1"};
     case Reason::kIpOptions:
       return {"ip-options", "IP options or extension headers are sent"};
     case Reason::kTransparent:

@@ -15,6 +15,7 @@
 #include "base/monotonic.h"
 #include "sockets/process.h"
 #include "sockets/real_calls.h"
+#include "sockets/wait.h"
 
 namespace twinstack::sockets {
 
@@ -70,6 +71,7 @@ Session* Layer::session_for_new() noexcept {
   sessions[number].store(session, std::memory_order_release);
   session_count.store(number + 1, std::memory_order_seq_cst);
   current.store(session, std::memory_order_release);
+  g_wait_room.on_new_session();
   return session;
 }
 

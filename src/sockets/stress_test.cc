@@ -229,22 +229,13 @@ void serve_one_shot(const Listener& listener) {
   ::close(over);
 }
 
-class Stress : public ::testing::TestWithParam<Server> {};
-INSTANTIATE_TEST_SUITE_P(, Stress,
-                         ::testing::Values(Server::kBlockingThreads, Server::kPoll, Server::kSelect,
-                                           Server::kEpollLevel, Server::kEpollEdge, Server::kEpollOneShot),
-                         [](const auto& kind) { return ::testing::PrintToString(kind.param); });
-
-TEST_P(Stress, EveryByteComesBackWhileTheOwnersChange) {
-  FakeService& service = Bed::service(300);
-  const auto violations = service.counters().violations.load();
-  const auto moves = service.counters().to_engine.load();
-  const auto engine_bytes = service.counters().engine_bytes_in.load();
+// All clients of one round, served in one way.
+void serve_round(Server kind) {
   const Listener listener;
   std::vector<std::thread> clients;
   for (std::uint64_t i = 0; i < kConnections; ++i)
     clients.emplace_back([&listener, i] { run_client(listener, i + 1); });
-  switch (GetParam()) {
+  switch (kind) {
     case Server::kBlockingThreads:
       serve_blocking(listener);
       break;
@@ -265,9 +256,26 @@ TEST_P(Stress, EveryByteComesBackWhileTheOwnersChange) {
       break;
   }
   for (auto& client : clients) client.join();
+}
+
+class Stress : public ::testing::TestWithParam<Server> {};
+INSTANTIATE_TEST_SUITE_P(, Stress,
+                         ::testing::Values(Server::kBlockingThreads, Server::kPoll, Server::kSelect,
+                                           Server::kEpollLevel, Server::kEpollEdge, Server::kEpollOneShot),
+                         [](const auto& kind) { return ::testing::PrintToString(kind.param); });
+
+TEST_P(Stress, EveryByteComesBackWhileTheOwnersChange) {
+  FakeService& service = Bed::service(300);
+  const auto violations = service.counters().violations.load();
+  const auto moves = service.counters().to_engine.load();
+  const auto engine_bytes = service.counters().engine_bytes_in.load();
+  // A round may be over before the engine has served a byte of it, on a busy machine.
+  const auto engine_has_served = [&] { return service.counters().engine_bytes_in.load() > engine_bytes; };
+  for (int round = 0; round == 0 || (!engine_has_served() && round < 20 && !HasFailure()); ++round)
+    serve_round(GetParam());
   EXPECT_EQ(service.counters().violations.load(), violations);
   EXPECT_GT(service.counters().to_engine.load(), moves);
-  EXPECT_GT(service.counters().engine_bytes_in.load(), engine_bytes);
+  EXPECT_TRUE(engine_has_served());
   EXPECT_TRUE(eventually([&] { return service.connection_count() == 0; }));
 }
 

@@ -112,6 +112,11 @@ bool WaitRoom::lead(Waiter* waiter) noexcept {
   return leader_ == waiter;
 }
 
+void WaitRoom::on_new_session() noexcept {
+  const MutexLock lock(mutex_);
+  if (leader_ != nullptr) leader_->signal();
+}
+
 void WaitRoom::reset_after_fork() noexcept {
   mutex_.reset_after_fork();
   const MutexLock lock(mutex_);

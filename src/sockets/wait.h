@@ -40,6 +40,8 @@ class WaitRoom {
   void leave(Waiter* waiter) noexcept TS_EXCLUDES(mutex_);
   // Whether `waiter` leads (now, if nobody did).
   [[nodiscard]] bool lead(Waiter* waiter) noexcept TS_EXCLUDES(mutex_);
+  // There is a session that the leader, who may sleep, does not watch.
+  void on_new_session() noexcept TS_EXCLUDES(mutex_);
   void reset_after_fork() noexcept;
 
  private:
