@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "bpf/quiet_libbpf.h"
 #include "bpf/shared.h"
 #include "cwnd.skel.h"
 
@@ -54,6 +55,7 @@ Result<> set_congestion_control(int socket_fd, const char* name) {
 }  // namespace
 
 Result<std::unique_ptr<CwndRestorer>> CwndRestorer::load() {
+  const QuietLibbpf quiet;
   std::unique_ptr<CwndRestorer> made(new CwndRestorer);
   made->name_ = unique_name();
   const std::vector<char> image = object_named(made->name_);
@@ -61,7 +63,10 @@ Result<std::unique_ptr<CwndRestorer>> CwndRestorer::load() {
   made->object_ = bpf_object__open_mem(image.data(), image.size(), nullptr);
   if (made->object_ == nullptr) return system_error("open the congestion restore program");
   if (const int rc = bpf_object__load(made->object_); rc != 0) {
-    return system_error("load the congestion restore program (needs BTF and struct_ops)", -rc);
+    return system_error(
+        "load the congestion restore program (needs BTF and struct_ops; CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, or "
+        "root)",
+        -rc);
   }
   const bpf_map* operations = bpf_object__find_map_by_name(made->object_, "ts_cwnd_ops");
   made->link_ = operations == nullptr ? nullptr : bpf_map__attach_struct_ops(operations);

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "bpf/quiet_libbpf.h"
 #include "late.skel.h"
 
 namespace twinstack::kernel {
@@ -20,6 +21,7 @@ constexpr int kEnough = -ECANCELED;  // ends ring_buffer__consume(), with this r
 }  // namespace
 
 Result<std::unique_ptr<LateFilter>> LateFilter::load(std::size_t ring_bytes) {
+  const QuietLibbpf quiet;
   std::unique_ptr<LateFilter> filter(new LateFilter);
   filter->skeleton_ = late_bpf__open();
   if (filter->skeleton_ == nullptr) return system_error("open the late-packet filter");
@@ -28,7 +30,7 @@ Result<std::unique_ptr<LateFilter>> LateFilter::load(std::size_t ring_bytes) {
     return system_error("size the ring of the late-packet filter", -rc);
   }
   if (const int rc = late_bpf__load(filter->skeleton_); rc != 0) {
-    return system_error("load the late-packet filter (needs CAP_BPF and CAP_NET_ADMIN)", -rc);
+    return system_error("load the late-packet filter (needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, or root)", -rc);
   }
   filter->program_fd_ = bpf_program__fd(filter->skeleton_->progs.twinstack_late);
   filter->ring_ =

@@ -13,6 +13,7 @@
 #include <thread>
 #include <utility>
 
+#include "bpf/quiet_libbpf.h"
 #include "bpf/shared.h"
 #include "nic/af_xdp/attachment.h"
 #include "nic/af_xdp/netns.h"
@@ -24,8 +25,6 @@ namespace {
 
 constexpr std::uint32_t kEthernetBytes = 14;
 static_assert(sizeof(ts_inject_frame) % 8 == 0);  // so that the elements of the mapped array lie side by side
-
-int discard_messages(libbpf_print_level, const char*, va_list) { return 0; }
 
 }  // namespace
 
@@ -52,10 +51,9 @@ struct PacketInjector::Program {
 };
 
 Result<> PacketInjector::Program::load() {
-  const libbpf_print_fn_t before = libbpf_set_print(discard_messages);
+  const QuietLibbpf quiet;
   skeleton = pass_bpf__open_and_load();
   const int failed_with = errno;
-  libbpf_set_print(before);
   if (skeleton == nullptr) {
     if (failed_with == EPERM || failed_with == EACCES) {
       return system_error("loading the injection program (needs CAP_BPF and CAP_NET_ADMIN, or root)", failed_with);
