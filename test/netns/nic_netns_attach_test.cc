@@ -47,6 +47,20 @@ TEST_F(NicNetns, AttachPicksGenericOnVethAndLeavesNothingBehind) {
   EXPECT_EQ(link_text(Side::kB).find("xdp"), std::string::npos) << link_text(Side::kB);
 }
 
+TEST_F(NicNetns, InterfacesOnWhichNothingCanMoveAreRefused) {
+  make_bench();
+  ASSERT_TRUE(bench->run_ok(Side::kB, "ip link set lo up && ip tuntap add dev ts-tun mode tun").has_value());
+  for (const char* name : {"lo", "ts-tun"}) {
+    const auto refused = try_attach(Side::kB, {.interface = name});
+    ASSERT_FALSE(refused.has_value()) << name;
+    EXPECT_EQ(refused.error().code, ErrorCode::kUnsupported);
+    EXPECT_NE(refused.error().message().find(name), std::string::npos) << refused.error().message();
+    EXPECT_NE(refused.error().message().find("use the Ethernet interface"), std::string::npos);
+  }
+  ASSERT_TRUE(bench->run_ok(Side::kB, "ip tuntap add dev ts-tap mode tap").has_value());
+  EXPECT_NE(attach(Side::kB, {.interface = "ts-tap"}), nullptr);
+}
+
 TEST_F(NicNetns, AttachedWithoutLinkItIsTakenOffByTheDestructor) {
   make_bench();
   {

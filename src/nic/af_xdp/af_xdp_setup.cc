@@ -50,8 +50,9 @@ Result<UniqueFd> make_socket() {
 Result<> set_option(int socket_fd, int option, const void* value, socklen_t length, const char* what) {
   if (::setsockopt(socket_fd, SOL_XDP, option, value, length) == 0) return {};
   if (errno == ENOBUFS || errno == ENOMEM) {
-    return std::unexpected(Error{ErrorCode::kNoResource, errno,
-                                 std::string(what) + " (memory, or the limit of locked memory: ulimit -l)"});
+    return std::unexpected(
+        Error{ErrorCode::kNoResource, errno,
+              std::string(what) + " (memory, or the limit of locked memory: give CAP_IPC_LOCK, or raise ulimit -l)"});
   }
   return system_error(what);
 }

@@ -9,6 +9,7 @@
 #include <cerrno>
 
 #include "base/assert.h"
+#include "bpf/quiet_libbpf.h"
 #include "bpf/shared.h"
 #include "nic/af_xdp/netns.h"
 #include "steer.skel.h"
@@ -24,8 +25,6 @@ std::string privilege_hint(int error_number) {
   if (error_number == ENOMEM) return " (memory, or the limit of locked memory: ulimit -l)";
   return {};
 }
-
-int discard_messages(libbpf_print_level, const char*, va_list) { return 0; }
 
 }  // namespace
 
@@ -76,12 +75,10 @@ struct XdpAttachment::Program {
 };
 
 Result<> XdpAttachment::Program::load(std::uint32_t max_flows) {
-  // libbpf would print to standard error what our errors say.
-  const libbpf_print_fn_t before = libbpf_set_print(discard_messages);
+  const QuietLibbpf quiet;
   skeleton = steer_bpf__open();
   int result = skeleton == nullptr ? -errno : bpf_map__set_max_entries(skeleton->maps.ts_flows, max_flows);
   if (result == 0) result = steer_bpf__load(skeleton);
-  libbpf_set_print(before);
   if (result != 0) return system_error("loading the XDP program" + privilege_hint(-result), -result);
   return {};
 }
@@ -102,6 +99,7 @@ XdpAttachment::~XdpAttachment() {
 Result<std::unique_ptr<XdpAttachment>> XdpAttachment::attach(const AttachOptions& options) {
   if (options.max_flows == 0) return error(ErrorCode::kInvalid, "max_flows must not be 0");
   ASSIGN_OR_RETURN(InterfaceFacts facts, interface_facts(options.interface));
+  TRY(check_can_serve(facts));
   if (facts.xdp_program_id != 0) {
     return error(ErrorCode::kNoResource, fmt::format("interface '{}' has an XDP program already (id {}): see "
                                                      "`bpftool prog show id {}`, or is another service running?",
@@ -143,6 +141,7 @@ Result<> XdpAttachment::attach_program(XdpMode wanted) {
 
 // 0 or the negative errno, as libbpf.
 int XdpAttachment::attach_program_as(XdpMode mode) {
+  const QuietLibbpf quiet;
   const auto index = static_cast<int>(facts_.index);
   if (!without_link_) {
     bpf_link_create_opts options{};

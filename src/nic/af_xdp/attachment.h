@@ -39,6 +39,8 @@ Result<XdpMode> parse_xdp_mode(std::string_view word);
 struct InterfaceFacts {
   std::string name;
   std::uint32_t index = 0;
+  bool is_ethernet = false;  // its frames begin with an Ethernet header; neither loopback nor a tunnel of bare packets
+  bool is_loopback = false;
   MacAddress mac{};
   std::uint32_t mtu_bytes = 0;
   std::uint32_t queues = 1;          // combined or receive queues, whichever the driver counts
@@ -48,6 +50,9 @@ struct InterfaceFacts {
 };
 // Of an interface of the current namespace. kNotFound when there is none of that name.
 Result<InterfaceFacts> interface_facts(const std::string& interface);
+// kUnsupported, with what to use instead, for interfaces on which no connection can ever move: loopback, and those
+// without Ethernet frames.
+Result<> check_can_serve(const InterfaceFacts& facts);
 
 struct AttachOptions {
   std::string interface;
@@ -59,8 +64,8 @@ struct AttachOptions {
 class XdpAttachment {
  public:
   // Attaches to an interface of the namespace that the calling thread is in. Errors: kNotFound (no such interface),
-  // kNoResource (another XDP program is there: the message has its id), kUnsupported (mode not possible), kSystem
-  // (no privilege, no memory: the message says which).
+  // kNoResource (another XDP program is there: the message has its id), kUnsupported (mode not possible, or an
+  // interface that check_can_serve() refuses), kSystem (no privilege, no memory: the message says which).
   static Result<std::unique_ptr<XdpAttachment>> attach(const AttachOptions& options);
   XdpAttachment(const XdpAttachment&) = delete;
   XdpAttachment& operator=(const XdpAttachment&) = delete;

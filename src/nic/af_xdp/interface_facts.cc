@@ -1,9 +1,11 @@
 // interface_facts(): what the kernel says of an interface, by ioctl on a socket of the current namespace. Not by sysfs:
 // what is seen there belongs to the namespace in which it was mounted.
 #include <bpf/libbpf.h>
+#include <fmt/format.h>
 #include <linux/ethtool.h>
 #include <linux/sockios.h>
 #include <net/if.h>
+#include <net/if_arp.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -12,6 +14,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "bpf/quiet_libbpf.h"
 #include "nic/af_xdp/attachment.h"
 
 namespace twinstack::nic {
@@ -61,6 +64,8 @@ Result<> read_addresses(int socket_fd, InterfaceFacts& facts) {
   facts.mtu_bytes = static_cast<std::uint32_t>(request.ifr_mtu);
   request = request_for(facts.name);
   if (::ioctl(socket_fd, SIOCGIFHWADDR, &request) != 0) return system_error("reading the MAC of " + facts.name);
+  facts.is_ethernet = request.ifr_hwaddr.sa_family == ARPHRD_ETHER;
+  facts.is_loopback = request.ifr_hwaddr.sa_family == ARPHRD_LOOPBACK;
   std::memcpy(facts.mac.data(), request.ifr_hwaddr.sa_data, facts.mac.size());
   return {};
 }
@@ -77,8 +82,26 @@ Result<InterfaceFacts> interface_facts(const std::string& interface) {
   TRY(read_addresses(socket.get(), facts));
   read_driver(socket.get(), facts);
   facts.queues = count_queues(socket.get(), interface);
+  const QuietLibbpf quiet;
   static_cast<void>(bpf_xdp_query_id(static_cast<int>(facts.index), 0, &facts.xdp_program_id));
   return facts;
+}
+
+Result<> check_can_serve(const InterfaceFacts& facts) {
+  constexpr std::string_view kInstead =
+      "use the Ethernet interface that leads to the peers (twinstack doctor lists those of this namespace)";
+  if (facts.is_loopback) {
+    return error(
+        ErrorCode::kUnsupported,
+        fmt::format("'{}' is loopback: connections within this host stay in the kernel; {}", facts.name, kInstead));
+  }
+  if (!facts.is_ethernet) {
+    return error(
+        ErrorCode::kUnsupported,
+        fmt::format("'{}' carries no Ethernet frames (a TUN device or another tunnel): nothing can move there; {}",
+                    facts.name, kInstead));
+  }
+  return {};
 }
 
 }  // namespace twinstack::nic
