@@ -2,17 +2,14 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <linux/capability.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <charconv>
-#include <fstream>
 
 #include "base/unique_fd.h"
 #include "driver/control_server.h"
@@ -22,25 +19,6 @@ namespace {
 
 constexpr unsigned kOldestMajor = 5;
 constexpr unsigned kOldestMinor = 18;
-
-struct Capability {
-  unsigned bit;
-  const char* name;
-};
-
-constexpr std::uint64_t mask(unsigned bit) { return std::uint64_t{1} << bit; }
-
-Result<std::uint64_t> effective_capabilities() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    constexpr std::string_view kKey = "CapEff:\t";
-    if (!line.starts_with(kKey)) continue;
-    std::uint64_t effective = 0;
-    std::from_chars(line.data() + kKey.size(), line.data() + line.size(), effective, 16);
-    return effective;
-  }
-  return error(ErrorCode::kSystem, "/proc/self/status has no CapEff: is /proc mounted?");
-}
 
 std::string pid_text(int connected_socket) {
   ucred peer{};
@@ -90,25 +68,13 @@ Result<> check_kernel_release(std::string_view release) {
                                                     kOldestMajor, kOldestMinor));
 }
 
-std::vector<std::string> missing_capabilities(std::uint64_t effective, bool other_netns) {
-  // CAP_SYS_ADMIN includes CAP_BPF, and setns() asks for it.
-  if ((effective & mask(CAP_SYS_ADMIN)) != 0) effective |= mask(CAP_BPF);
-  std::vector<Capability> needed = {
-      {CAP_NET_ADMIN, "CAP_NET_ADMIN"}, {CAP_NET_RAW, "CAP_NET_RAW"}, {CAP_BPF, "CAP_BPF"}};
-  if (other_netns) needed.push_back({CAP_SYS_ADMIN, "CAP_SYS_ADMIN"});
-  std::vector<std::string> missing;
-  for (const Capability& one : needed) {
-    if ((effective & mask(one.bit)) == 0) missing.emplace_back(one.name);
-  }
-  return missing;
-}
-
-Result<> check_capabilities(bool other_netns) {
-  ASSIGN_OR_RETURN(const std::uint64_t effective, effective_capabilities());
-  const std::vector<std::string> missing = missing_capabilities(effective, other_netns);
+Result<> check_capabilities(const kernel::Privileges& held, bool other_netns) {
+  const std::vector<std::string> missing = kernel::missing_capabilities(held, other_netns);
   if (missing.empty()) return {};
-  return error(ErrorCode::kSystem, fmt::format("the service needs {}: start it as root (sudo twinstack service ...)",
-                                               fmt::join(missing, ", ")));
+  return error(ErrorCode::kSystem,
+               fmt::format("the service needs {}: start it as root (sudo twinstack service ...), or give it that "
+                           "(AmbientCapabilities= of a systemd unit, setpriv --ambient-caps)",
+                           fmt::join(missing, ", ")));
 }
 
 Result<> clear_stale_sockets(const std::string& socket_path) {

@@ -1,12 +1,11 @@
 // What is looked at before the service starts, so that a refusal comes with words that say what to do. Main thread.
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "base/result.h"
+#include "kernel/capabilities.h"
 
 namespace twinstack::cli {
 
@@ -14,10 +13,8 @@ namespace twinstack::cli {
 // several buffers); text that is no version passes.
 Result<> check_kernel_release(std::string_view release);
 
-// Names of the capabilities that the service needs and `effective` (a mask as in /proc/self/status) lacks.
-[[nodiscard]] std::vector<std::string> missing_capabilities(std::uint64_t effective, bool other_netns);
-// Of this process.
-Result<> check_capabilities(bool other_netns);
+// kSystem, with the names of what is missing.
+Result<> check_capabilities(const kernel::Privileges& held, bool other_netns);
 
 // Makes sure that both sockets can be bound: leaves of a dead service are removed. kNoResource: a service runs there
 // (with its pid, where known) or something that is no socket stands in the way.

@@ -37,7 +37,9 @@ Result<ServiceSettings> settle(const Invocation& invocation) {
 Result<> check(const driver::ServiceOptions& options) {
   utsname system{};
   if (::uname(&system) == 0) TRY(check_kernel_release(system.release));
-  TRY(check_capabilities(std::ranges::any_of(options.interfaces, [](const auto& one) { return !one.netns.empty(); })));
+  const bool other_netns =
+      std::ranges::any_of(options.interfaces, [](const driver::InterfaceOption& one) { return !one.netns.empty(); });
+  TRY(check_capabilities(kernel::own_privileges(), other_netns));
   return clear_stale_sockets(options.socket_path);
 }
 

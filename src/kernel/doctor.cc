@@ -6,11 +6,9 @@
 #include <sched.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -20,6 +18,7 @@
 #include <thread>
 
 #include "base/unique_fd.h"
+#include "kernel/capabilities.h"
 #include "kernel/cwnd.h"
 #include "kernel/late_filter.h"
 #include "kernel/repair.h"
@@ -60,30 +59,11 @@ Probe kernel_version() {
   return bad("kernel", detail, "boot Linux 5.18 or newer (Debian 12 has 6.1)");
 }
 
-struct NamedCapability {
-  unsigned number;
-  const char* name;
-};
-
-std::uint64_t effective_capabilities() {
-  __user_cap_header_struct head{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-  std::array<__user_cap_data_struct, 2> data{};
-  if (::syscall(SYS_capget, &head, data.data()) != 0) return 0;
-  return data[0].effective | std::uint64_t{data[1].effective} << 32;
-}
-
-Probe capabilities() {
-  constexpr std::array<NamedCapability, 5> kWanted = {{{CAP_NET_ADMIN, "CAP_NET_ADMIN"},
-                                                       {CAP_NET_RAW, "CAP_NET_RAW"},
-                                                       {CAP_BPF, "CAP_BPF"},
-                                                       {CAP_SYS_ADMIN, "CAP_SYS_ADMIN"},
-                                                       {CAP_IPC_LOCK, "CAP_IPC_LOCK"}}};
-  const std::uint64_t held = effective_capabilities();
+Probe capabilities(bool other_netns) {
+  const std::vector<std::string> names = missing_capabilities(own_privileges(), other_netns);
+  if (names.empty()) return good("capabilities", "all that the service needs");
   std::string missing;
-  for (const auto& [number, name] : kWanted) {
-    if ((held >> number & 1) == 0) missing += std::string(missing.empty() ? "" : ", ") + name;
-  }
-  if (missing.empty()) return good("capabilities", "all that the service needs");
+  for (const std::string& name : names) missing += (missing.empty() ? "" : ", ") + name;
   return bad("capabilities", "missing: " + missing, "run the service as root, or give the unit these capabilities");
 }
 
@@ -91,13 +71,16 @@ Probe bpf_load() {
   const auto filter = LateFilter::load(kProbeRingBytes);
   if (filter.has_value()) return good("bpf", "the late-packet filter loads");
   return bad("bpf", filter.error().message(),
-             "run as root; check that kernel.unprivileged_bpf_disabled or lockdown does not forbid bpf() to root");
+             "run as root, or with the capabilities above; check that lockdown does not forbid bpf() to root");
 }
 
 Probe bpf_jit() {
   const std::string value = first_line("/proc/sys/net/core/bpf_jit_enable");
-  if (value == "1" || value == "2") return good("bpf-jit", "net.core.bpf_jit_enable = " + value, false);
-  return bad("bpf-jit", value.empty() ? "not known" : "net.core.bpf_jit_enable = " + value,
+  // It is in the first network namespace only: elsewhere nothing is known to be wrong.
+  if (value.empty()) return good("bpf-jit", "not to be seen from this network namespace", false);
+  const std::string detail = "net.core.bpf_jit_enable = " + value;
+  if (value == "1" || value == "2") return good("bpf-jit", detail, false);
+  return bad("bpf-jit", detail,
              "sysctl net.core.bpf_jit_enable=1: without it every steered packet costs several times more", false);
 }
 
@@ -119,6 +102,9 @@ Result<> try_repair() {
   UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   const UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!listener || !socket) return system_error("socket");
+  const linger at_once{.l_onoff = 1, .l_linger = 0};  // nothing is left when it is closed
+  if (::setsockopt(socket.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once) != 0)
+    return system_error("setsockopt(SO_LINGER)");
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -138,11 +124,12 @@ Result<> try_repair() {
   return repair::set_mode(socket.get(), repair::Mode::kOffSilent);
 }
 
-Result<> in_own_namespace(Result<> (*attempt)()) {
+// Without CAP_SYS_ADMIN, which the service does not need either, in this one: its loopback is up as a rule.
+Result<> in_own_namespace_if_allowed(Result<> (*attempt)()) {
   Result<> outcome = error(ErrorCode::kSystem, "no thread");
   std::thread worker([&outcome, attempt] {
     if (::unshare(CLONE_NEWNET) != 0) {
-      outcome = system_error("unshare(CLONE_NEWNET)");
+      outcome = errno == EPERM ? attempt() : system_error("unshare(CLONE_NEWNET)");
       return;
     }
     // lo up, or nothing connects.
@@ -160,10 +147,10 @@ Result<> in_own_namespace(Result<> (*attempt)()) {
 }
 
 Probe tcp_repair() {
-  const auto outcome = in_own_namespace(&try_repair);
+  const auto outcome = in_own_namespace_if_allowed(&try_repair);
   if (outcome.has_value()) return good("tcp-repair", "a connection was closed silently and established in place");
   return bad("tcp-repair", outcome.error().message(),
-             "needs CONFIG_CHECKPOINT_RESTORE in the kernel and CAP_NET_ADMIN (and CAP_SYS_ADMIN to probe it)");
+             "needs CONFIG_CHECKPOINT_RESTORE in the kernel and CAP_NET_ADMIN");
 }
 
 Probe af_xdp() {
@@ -175,16 +162,16 @@ Probe af_xdp() {
 Probe memory_lock() {
   rlimit limit{};
   if (::getrlimit(RLIMIT_MEMLOCK, &limit) != 0) return bad("memlock", std::strerror(errno), "", false);
-  const bool privileged = (effective_capabilities() >> CAP_IPC_LOCK & 1) != 0;
   if (limit.rlim_cur == RLIM_INFINITY) return good("memlock", "unlimited", false);
   const std::string detail = std::to_string(limit.rlim_cur >> 10) + " KB";
-  if (privileged) return good("memlock", detail + ", not applied to CAP_IPC_LOCK", false);
+  if ((own_privileges().effective >> CAP_IPC_LOCK & 1) != 0)
+    return good("memlock", detail + ", not applied to CAP_IPC_LOCK", false);
   if (limit.rlim_cur >= kWantedMemlockBytes) return good("memlock", detail, false);
-  return bad("memlock", detail, "LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited", false);
+  return bad("memlock", detail, "CAP_IPC_LOCK, or LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited", false);
 }
 
 Probe cgroup_v2() {
-  std::ifstream mounts("/proc/self/mounts");
+  std::ifstream mounts("/proc/thread-self/mounts");
   std::string line;
   while (std::getline(mounts, line)) {
     std::istringstream words(line);
@@ -194,15 +181,23 @@ Probe cgroup_v2() {
     words >> device >> folder >> type;
     if (type == "cgroup2") return good("cgroup-v2", folder, false);
   }
-  return bad("cgroup-v2", "not mounted", "mount -t cgroup2 none /sys/fs/cgroup (nothing here depends on it yet)",
-             false);
+  // `ip netns exec` hides it, and nothing here depends on it yet.
+  return good("cgroup-v2", "not mounted here, and not needed", false);
 }
 
 }  // namespace
 
-std::vector<Probe> examine_system() {
-  return {kernel_version(), capabilities(), tcp_repair(), bpf_load(),    af_xdp(),
-          bpf_jit(),        btf(),          struct_ops(), memory_lock(), cgroup_v2()};
+std::vector<Probe> examine_system(bool other_netns) {
+  return {kernel_version(),
+          capabilities(other_netns),
+          tcp_repair(),
+          bpf_load(),
+          af_xdp(),
+          bpf_jit(),
+          btf(),
+          struct_ops(),
+          memory_lock(),
+          cgroup_v2()};
 }
 
 }  // namespace twinstack::kernel

@@ -17,6 +17,7 @@ struct Probe {
   std::string mend;      // how to mend it; empty when ok
 };
 
-[[nodiscard]] std::vector<Probe> examine_system();
+// `other_netns`: the service shall serve an interface of another namespace than its own.
+[[nodiscard]] std::vector<Probe> examine_system(bool other_netns = false);
 
 }  // namespace twinstack::kernel

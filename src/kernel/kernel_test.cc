@@ -1,13 +1,25 @@
 // What of src/kernel needs no privileges and no network.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <functional>
 #include <set>
+#include <thread>
 
 #include "kernel/address.h"
+#include "kernel/capabilities.h"
+#include "kernel/cwnd.h"
 #include "kernel/doctor.h"
 #include "kernel/kernel_conn.h"
+#include "kernel/late_filter.h"
 #include "kernel/linux_kernel_conn.h"
 
 namespace twinstack::kernel {
@@ -68,6 +80,79 @@ TEST(GracePeriod, BothWaitsEndAndLeaveTheAffinityAsItWas) {
   cpu_set_t after;
   ASSERT_EQ(::sched_getaffinity(0, sizeof after, &after), 0);
   EXPECT_TRUE(CPU_EQUAL(&before, &after));
+}
+
+constexpr std::uint64_t bit(unsigned number) { return std::uint64_t{1} << number; }
+
+constexpr std::uint64_t kTheList =
+    bit(CAP_NET_ADMIN) | bit(CAP_NET_RAW) | bit(CAP_BPF) | bit(CAP_PERFMON) | bit(CAP_IPC_LOCK);
+
+Privileges only(std::uint64_t effective) { return {.effective = effective, .unlimited_memlock = false}; }
+
+TEST(Capabilities, WhatTheServiceNeedsIsNamed) {
+  using ::testing::ElementsAre;
+  EXPECT_THAT(missing_capabilities(only(~std::uint64_t{0}), true), ElementsAre());
+  EXPECT_THAT(missing_capabilities(only(kTheList), false), ElementsAre());
+  EXPECT_THAT(missing_capabilities(only(kTheList), true), ElementsAre("CAP_SYS_ADMIN"));
+  EXPECT_THAT(missing_capabilities(only(0), false),
+              ElementsAre("CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF", "CAP_PERFMON", "CAP_IPC_LOCK"));
+  EXPECT_THAT(missing_capabilities(only(bit(CAP_SYS_ADMIN) | bit(CAP_NET_ADMIN)), true),
+              ElementsAre("CAP_NET_RAW", "CAP_IPC_LOCK"));
+  EXPECT_THAT(missing_capabilities({.effective = kTheList & ~bit(CAP_IPC_LOCK), .unlimited_memlock = true}, false),
+              ElementsAre());
+}
+
+// A thread of its own, with these capabilities at most.
+void with_capabilities(std::uint64_t most, const std::function<void()>& fn) {
+  std::thread([&] {
+    __user_cap_header_struct head{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+    std::array<__user_cap_data_struct, 2> data{};
+    ASSERT_EQ(::syscall(SYS_capget, &head, data.data()), 0);
+    data[0].effective &= static_cast<std::uint32_t>(most);
+    data[1].effective &= static_cast<std::uint32_t>(most >> 32);
+    ASSERT_EQ(::syscall(SYS_capset, &head, data.data()), 0);
+    fn();
+  }).join();
+}
+
+TEST(Doctor, ExactlyTheListIsEnough) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root";
+  with_capabilities(kTheList, [] {
+    for (const Probe& probe : examine_system(false)) EXPECT_TRUE(probe.ok || !probe.required) << probe.detail;
+    EXPECT_TRUE(CwndRestorer::load().has_value());
+    const auto probes = examine_system(true);
+    const auto found = std::ranges::find(probes, "capabilities", &Probe::name);
+    ASSERT_NE(found, probes.end());
+    EXPECT_EQ(found->detail, "missing: CAP_SYS_ADMIN");
+  });
+}
+
+TEST(Doctor, UnprivilegedItIsRefusedInOurWordsAlone) {
+  ::testing::internal::CaptureStderr();
+  Result<std::unique_ptr<LateFilter>> filter;
+  Result<std::unique_ptr<CwndRestorer>> restorer;
+  with_capabilities(0, [&] {
+    static_cast<void>(examine_system());
+    filter = LateFilter::load();
+    restorer = CwndRestorer::load();
+  });
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+  ASSERT_FALSE(filter.has_value() || restorer.has_value());
+  EXPECT_THAT(filter.error().message(), ::testing::HasSubstr("needs CAP_BPF, CAP_PERFMON"));
+}
+
+// As `ip netns exec` leaves a program: another network namespace, another /sys.
+TEST(Doctor, WhatCannotBeSeenFromANamespaceIsNoFault) {
+  if (::geteuid() != 0 || std::system("unshare -mn true") != 0) GTEST_SKIP() << "not allowed to make namespaces";
+  std::thread([] {
+    ASSERT_EQ(::unshare(CLONE_NEWNET | CLONE_NEWNS), 0);
+    ASSERT_EQ(::mount("", "/", nullptr, MS_REC | MS_SLAVE, nullptr), 0);
+    ASSERT_EQ(::umount2("/sys", MNT_DETACH), 0);
+    for (const Probe& probe : examine_system()) {
+      if (probe.name != "bpf-jit" && probe.name != "cgroup-v2") continue;
+      EXPECT_TRUE(probe.ok) << probe.name << ": " << probe.detail;
+    }
+  }).join();
 }
 
 TEST(Doctor, EveryProbeSaysWhatItFoundAndABadOneHowToMendIt) {

@@ -1,6 +1,7 @@
 // Faults: the service stops under traffic or cannot start; programs that break the protocol or the rings. What must
 // stay: the connections, and everybody else's session.
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -11,6 +12,7 @@
 
 #include "behaviour/behaviour_fixture.h"
 #include "driver/view_json.h"
+#include "kernel/capabilities.h"
 
 namespace twinstack::testing {
 namespace {
@@ -20,6 +22,35 @@ using ipc::Owner;
 bool has_ended(pid_t pid) {
   siginfo_t info{};
   return ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid;
+}
+
+// src/kernel/capabilities.h has the list.
+TEST_F(Behaviour, ExactlyTheCapabilitiesThatAreAskedForServe) {
+  const auto bit = [](unsigned number) { return std::uint64_t{1} << number; };
+  const std::uint64_t list =
+      bit(CAP_NET_ADMIN) | bit(CAP_NET_RAW) | bit(CAP_BPF) | bit(CAP_PERFMON) | bit(CAP_IPC_LOCK);
+  ASSERT_TRUE(kernel::missing_capabilities({.effective = list, .unlimited_memlock = false}, false).empty());
+  application_.reset();
+  service_.reset();
+  ::testing::internal::CaptureStderr();
+  auto service = ServiceProcess::start(*pair_, driver::Policy::kManual, options(), list);
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  ASSERT_TRUE(service.has_value()) << said;
+  EXPECT_EQ(said.find("libbpf"), std::string::npos) << said;
+  service_ = std::move(*service);
+  auto application = RawApplication::connect(service_->socket_path());
+  ASSERT_TRUE(application.has_value()) << application.error().message();
+  application_ = std::move(*application);
+  for (const bool v6 : {false, true}) {
+    const auto talk = open(v6);
+    talk->exchange(5000);
+    to_engine(*talk, true);
+    talk->exchange(50000);
+    to_kernel(*talk, true);
+    talk->exchange(50000);
+  }
+  EXPECT_EQ(service_->counter("congestion_not_restored"), 0U);
+  expect_no_reset();
 }
 
 TEST_F(Behaviour, StopUnderTrafficBringsAllHomeAndLeavesNothing) {

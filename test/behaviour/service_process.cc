@@ -1,7 +1,11 @@
 #include "behaviour/service_process.h"
 
+#include <linux/capability.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,9 +18,24 @@
 #include "base/log.h"
 
 namespace twinstack::testing {
+namespace {
+
+// Lowers the limit of locked memory too, which is as good as a capability.
+bool keep_only(std::uint64_t capabilities) {
+  __user_cap_header_struct head{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  const auto low = static_cast<std::uint32_t>(capabilities);
+  const auto high = static_cast<std::uint32_t>(capabilities >> 32);
+  const std::array<__user_cap_data_struct, 2> data = {{{.effective = low, .permitted = low, .inheritable = 0},
+                                                       {.effective = high, .permitted = high, .inheritable = 0}}};
+  const rlimit little{.rlim_cur = 65536, .rlim_max = 65536};
+  return ::setrlimit(RLIMIT_MEMLOCK, &little) == 0 && ::syscall(SYS_capset, &head, data.data()) == 0;
+}
+
+}  // namespace
 
 Result<std::unique_ptr<ServiceProcess>> ServiceProcess::start(const NetnsPair& pair, driver::Policy policy,
-                                                              const driver::ServiceOptions& base) {
+                                                              const driver::ServiceOptions& base,
+                                                              std::uint64_t capabilities) {
   std::unique_ptr<ServiceProcess> self(new ServiceProcess);
   std::string directory = (std::filesystem::temp_directory_path() / "twinstack-test-XXXXXX").string();
   if (::mkdtemp(directory.data()) == nullptr) return system_error("mkdtemp");
@@ -34,6 +53,10 @@ Result<std::unique_ptr<ServiceProcess>> ServiceProcess::start(const NetnsPair& p
     options.interfaces = {{.name = NetnsPair::interface(Side::kB), .netns = pair.name(Side::kB)}};
     options.socket_path = self->path_;
     options.policy = policy;
+    if (~capabilities != 0) {
+      options.interfaces[0].netns.clear();
+      if (::setns(pair.fd(Side::kB), CLONE_NEWNET) != 0 || !keep_only(capabilities)) ::_exit(1);
+    }
     auto service = driver::Service::create(options);
     if (!service) {
       std::fprintf(stderr, "service: %s\n", service.error().message().c_str());

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -16,10 +17,12 @@ namespace twinstack::testing {
 
 class ServiceProcess {
  public:
-  // Waits until it is ready.
+  // Waits until it is ready. With fewer `capabilities` (a bit each) the process is in side B's namespace from its
+  // beginning and has no others.
   static Result<std::unique_ptr<ServiceProcess>> start(const NetnsPair& pair,
                                                        driver::Policy policy = driver::Policy::kManual,
-                                                       const driver::ServiceOptions& base = {});
+                                                       const driver::ServiceOptions& base = {},
+                                                       std::uint64_t capabilities = ~std::uint64_t{0});
   ServiceProcess(const ServiceProcess&) = delete;
   ServiceProcess& operator=(const ServiceProcess&) = delete;
   ~ServiceProcess();
