@@ -42,12 +42,11 @@ int run_churn(const Invocation& invocation) {
   if (invocation.churn_wait) ::sigprocmask(SIG_BLOCK, &signals, nullptr);
   const Result<driver::Json> begun = ask_service(
       invocation, {{"cmd", "churn"}, {"interval_ms", invocation.churn_interval_ms}, {"duration_ms", duration_ms}});
-  if (!begun.has_value()) return failure(begun.error());
-  if (!invocation.churn_wait || wait_out(duration_ms)) return kSuccess;
+  if (!begun.has_value()) return failure(invocation, begun.error());
+  if (!invocation.churn_wait || wait_out(duration_ms)) return success(invocation, driver::Json::object());
   const Result<driver::Json> ended = ask_service(invocation, {{"cmd", "churn"}, {"duration_ms", 0}});
-  if (!ended.has_value()) return failure(ended.error());
-  complain("interrupted: the churn was ended");
-  return kFailure;
+  if (!ended.has_value()) return failure(invocation, ended.error());
+  return failure(invocation, "interrupted: the churn was ended", kFailure);
 }
 
 }  // namespace twinstack::cli

@@ -49,6 +49,8 @@ std::optional<std::string> stray_option(const std::vector<std::string>& words) {
   return found == words.end() ? std::nullopt : std::optional(*found);
 }
 
+bool is_json_flag(std::string_view word) { return word == "-j" || word == "--json"; }
+
 // CLI11 2.1 cannot be told a usage line.
 class OwnUsage : public CLI::Formatter {
  public:
@@ -59,11 +61,14 @@ class OwnUsage : public CLI::Formatter {
   std::string usage_;
 };
 
+// What stands behind `--`; nothing: there was none.
+using Tail = std::optional<std::vector<std::string>>;
+
 // Declares the commands to CLI11, which writes what it reads into `invocation_`.
 class Declaration {
  public:
   Declaration();
-  [[nodiscard]] std::expected<Invocation, Stop> parse(std::vector<std::string> head, std::vector<std::string> tail);
+  [[nodiscard]] std::expected<Invocation, Stop> parse(std::vector<std::string> head, const Tail& tail);
 
  private:
   CLI::App* add(Command command, const char* name, const char* description);
@@ -73,13 +78,17 @@ class Declaration {
                     "the service's socket (else $TWINSTACK_SOCKET, else the default path)")
         ->type_name("PATH");
   }
+  [[nodiscard]] std::string names() const;
   void add_filter_command(Command command, const char* name, const char* description, const char* usage);
   void add_service();
   void add_run();
   void add_churn();
   void add_doctor();
-  [[nodiscard]] std::expected<Invocation, Stop> finish(const std::vector<std::string>& tail);
+  [[nodiscard]] std::expected<Invocation, Stop> finish(const Tail& tail);
   [[nodiscard]] std::expected<Invocation, Stop> take_filter(std::vector<std::string> words, bool needed) const;
+  [[nodiscard]] std::expected<Invocation, Stop> take_program(std::vector<std::string> words, const Tail& tail);
+  [[nodiscard]] std::unexpected<Stop> no_command() const;
+  [[nodiscard]] std::unexpected<Stop> stray(const std::string& word) const;
 
   CLI::App app_{kDescription, "twinstack"};
   Invocation invocation_;
@@ -88,7 +97,14 @@ class Declaration {
 
 std::unexpected<Stop> usage_error(const CLI::App* app, std::string_view what) {
   const std::string name = app->get_parent() == nullptr ? "twinstack" : "twinstack " + app->get_name();
-  return std::unexpected(Stop{kUsage, fmt::format("twinstack: {}\nTry: {} --help\n", what, name)});
+  return std::unexpected(Stop{.exit_code = kUsage,
+                              .text = fmt::format("twinstack: {}\nTry: {} --help\n", what, name),
+                              .json = false,
+                              .error = std::string(what)});
+}
+
+std::unexpected<Stop> answer(std::string text) {
+  return std::unexpected(Stop{.exit_code = kSuccess, .text = std::move(text) + '\n', .json = false, .error = {}});
 }
 
 CLI::App* Declaration::add(Command command, const char* name, const char* description) {
@@ -98,6 +114,7 @@ CLI::App* Declaration::add(Command command, const char* name, const char* descri
     invocation_.command = command;
   });
   app->formatter(std::make_shared<OwnUsage>(fmt::format("Usage: twinstack {} [OPTIONS]", name)));
+  app->allow_extras();  // stray() has better words for them
   add_socket(app);
   return app;
 }
@@ -107,7 +124,9 @@ Declaration::Declaration() {
   app_.footer(kExamples);
   app_.formatter(std::make_shared<OwnUsage>("Usage: twinstack [OPTIONS] COMMAND [OPTIONS] [WORDS]"));
   app_.require_subcommand(1);
+  app_.allow_extras();
   add_socket(&app_);
+  add_json(&app_);
   add_service();
   add_run();
   add_filter_command(Command::kList, "ls", "Lists the connections that the service knows", "[FILTER...]");
@@ -121,8 +140,7 @@ Declaration::Declaration() {
 void Declaration::add_filter_command(Command command, const char* name, const char* description, const char* usage) {
   CLI::App* app = add(command, name, description);
   add_json(app);
-  // Not a positional option: CLI11 would take the brackets off [fd00::1].
-  app->allow_extras();
+  // No positional option for the words: CLI11 would take the brackets off [fd00::1].
   app->formatter(std::make_shared<OwnUsage>(fmt::format("Usage: twinstack {} [OPTIONS] {}", name, usage)));
   app->footer(fmt::format(fmt::runtime(kFilterHelp), name));
 }
@@ -149,7 +167,7 @@ void Declaration::add_service() {
       ->type_name("LEVEL");
   app->add_option("--config", service.config, "TOML file with the same keys; the command line wins")->type_name("FILE");
   app->footer(
-      R"(Prints "ready" when programs may connect. SIGTERM or SIGINT: every connection goes back to the kernel first.
+      R"(Prints "ready" when programs may connect; has no -j (stats -j tells how it does). SIGTERM or SIGINT: every connection goes back to the kernel first.
 
 Examples:
   twinstack service --interface eth0
@@ -162,6 +180,7 @@ void Declaration::add_run() {
   app->formatter(std::make_shared<OwnUsage>("Usage: twinstack run [OPTIONS] -- PROGRAM [ARGS...]"));
   app->prefix_command();
   app->footer(R"(Without a service, and for static or setuid programs, the connections stay in the kernel.
+Becomes the program, whose output is its own: has no -j.
 
 Examples:
   twinstack run -- redis-server --port 7000
@@ -170,6 +189,7 @@ Examples:
 
 void Declaration::add_churn() {
   CLI::App* app = add(Command::kChurn, "churn", "Moves all connections back and forth for a while: a test (root)");
+  add_json(app);
   app->add_option("--interval-ms", invocation_.churn_interval_ms, "between two moves (default 100)")
       ->type_name("N")
       ->check(CLI::Range(1, 3'600'000));
@@ -198,37 +218,70 @@ std::expected<Invocation, Stop> Declaration::take_filter(std::vector<std::string
   return invocation;
 }
 
-std::expected<Invocation, Stop> Declaration::finish(const std::vector<std::string>& tail) {
-  std::vector<std::string> words = chosen_->remaining();
-  const bool filtered = invocation_.command == Command::kList || invocation_.command == Command::kOffload ||
-                        invocation_.command == Command::kUpload;
-  const std::optional<std::string> stray = filtered ? stray_option(words) : std::nullopt;
-  if (stray.has_value()) return usage_error(chosen_, fmt::format("unknown option '{}'", *stray));
-  words.insert(words.end(), tail.begin(), tail.end());
-  if (filtered) return take_filter(std::move(words), invocation_.command != Command::kList);
-  invocation_.service.socket = invocation_.socket;
-  invocation_.program = std::move(words);
-  if (invocation_.command != Command::kRun && !invocation_.program.empty())
-    return usage_error(chosen_, fmt::format("'{}' is not expected here", invocation_.program.front()));
-  if (invocation_.command == Command::kRun) {
-    if (invocation_.program.empty()) return usage_error(chosen_, "which program? twinstack run -- PROGRAM [ARGS...]");
-    const std::string& first = invocation_.program.front();
-    if (tail.empty() && first.starts_with('-')) return usage_error(chosen_, fmt::format("unknown option '{}'", first));
+std::string Declaration::names() const {
+  std::vector<std::string> names;
+  for (const CLI::App* app : app_.get_subcommands({})) names.push_back(app->get_name());
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+// The words of the chosen command that it has no use for, one by one as they stand.
+std::unexpected<Stop> Declaration::stray(const std::string& word) const {
+  const bool starts_programs = invocation_.command == Command::kRun || invocation_.command == Command::kService;
+  if (starts_programs && is_json_flag(word)) {
+    const char* why = invocation_.command == Command::kRun ? "becomes the program, whose output is its own"
+                                                           : "prints `ready` and runs on; ask it with `stats -j`";
+    return usage_error(chosen_, fmt::format("'{}' has no {}: it {}", chosen_->get_name(), word, why));
   }
+  if (word.starts_with('-')) return usage_error(chosen_, fmt::format("unknown option '{}'", word));
+  return usage_error(chosen_, fmt::format("'{}' is not expected here", word));
+}
+
+std::unexpected<Stop> Declaration::no_command() const {
+  const std::vector<std::string> words = app_.remaining();
+  if (words.empty()) return usage_error(&app_, fmt::format("which command? One of: {}", names()));
+  if (words.front().starts_with('-')) return usage_error(&app_, fmt::format("unknown option '{}'", words.front()));
+  return usage_error(&app_, fmt::format("unknown command '{}': one of {}", words.front(), names()));
+}
+
+// The first word that is no option is the program, and everything behind it is the program's, `--` as well.
+std::expected<Invocation, Stop> Declaration::take_program(std::vector<std::string> words, const Tail& tail) {
+  if (!words.empty() && words.front().starts_with('-')) return stray(words.front());
+  if (!words.empty() && tail.has_value()) words.emplace_back("--");
+  if (tail.has_value()) words.insert(words.end(), tail->begin(), tail->end());
+  if (words.empty()) return usage_error(chosen_, "which program? twinstack run -- PROGRAM [ARGS...]");
+  invocation_.program = std::move(words);
   return invocation_;
 }
 
-std::expected<Invocation, Stop> Declaration::parse(std::vector<std::string> head, std::vector<std::string> tail) {
+std::expected<Invocation, Stop> Declaration::finish(const Tail& tail) {
+  if (!app_.remaining().empty()) return no_command();
+  invocation_.service.socket = invocation_.socket;
+  const bool starts_programs = invocation_.command == Command::kRun || invocation_.command == Command::kService;
+  if (starts_programs && invocation_.json) return stray("-j");
+  std::vector<std::string> words = chosen_->remaining();
+  if (invocation_.command == Command::kRun) return take_program(std::move(words), tail);
+  const bool filtered = invocation_.command == Command::kList || invocation_.command == Command::kOffload ||
+                        invocation_.command == Command::kUpload;
+  const std::optional<std::string> option = stray_option(words);
+  if (option.has_value()) return stray(*option);
+  if (tail.has_value()) words.insert(words.end(), tail->begin(), tail->end());
+  if (filtered) return take_filter(std::move(words), invocation_.command != Command::kList);
+  if (!words.empty()) return stray(words.front());
+  return invocation_;
+}
+
+std::expected<Invocation, Stop> Declaration::parse(std::vector<std::string> head, const Tail& tail) {
   std::ranges::reverse(head);  // CLI11 takes them from the back
   try {
     app_.parse(std::move(head));
   } catch (const CLI::Success&) {  // --help, --version of whichever app has seen it
     const CLI::App* app = &app_;
-    if (app_.count("--version") > 0) return std::unexpected(Stop{kSuccess, app_.version() + '\n'});
+    if (app_.count("--version") > 0) return answer(app_.version());
     for (const CLI::App* sub : app_.get_subcommands()) app = sub;
-    return std::unexpected(Stop{kSuccess, app->help() + '\n'});
+    return answer(app->help());
   } catch (const CLI::Error& error) {
     const auto subcommands = app_.get_subcommands();
+    if (dynamic_cast<const CLI::RequiredError*>(&error) != nullptr && subcommands.empty()) return no_command();
     return usage_error(subcommands.empty() ? &app_ : subcommands.front(), error.what());
   }
   return finish(tail);
@@ -239,10 +292,14 @@ std::expected<Invocation, Stop> Declaration::parse(std::vector<std::string> head
 std::expected<Invocation, Stop> parse_command_line(std::vector<std::string> arguments) {
   // What stands behind `--` is not ours to read: a program's options, a filter's words.
   const auto mark = std::ranges::find(arguments, "--");
-  std::vector<std::string> tail;
-  if (mark != arguments.end()) tail.assign(mark + 1, arguments.end());
+  Tail tail;
+  if (mark != arguments.end()) tail.emplace(mark + 1, arguments.end());
   arguments.erase(mark, arguments.end());
-  return Declaration().parse(std::move(arguments), std::move(tail));
+  // Looked for by hand: CLI11 tells nothing of options when it has found a mistake.
+  const bool json = std::ranges::any_of(arguments, is_json_flag);
+  auto invocation = Declaration().parse(std::move(arguments), tail);
+  if (!invocation.has_value()) invocation.error().json = json && invocation.error().exit_code != kSuccess;
+  return invocation;
 }
 
 std::string socket_path(const Invocation& invocation) {

@@ -33,7 +33,7 @@ struct Invocation {
   enum class Command : std::uint8_t { kService, kRun, kList, kOffload, kUpload, kStats, kChurn, kDoctor };
   Command command = Command::kList;
   std::optional<std::string> socket;  // --socket, before or behind the command's name
-  bool json = false;                  // -j
+  bool json = false;                  // -j, before or behind it
   std::string filter;                 // ls, offload, upload: the words joined by blanks
   ServiceArguments service;
   std::vector<std::string> program;     // run: PROGRAM ARGS...
@@ -46,7 +46,9 @@ struct Invocation {
 // Instead of an invocation: --help, --version or a mistake.
 struct Stop {
   int exit_code = kSuccess;
-  std::string text;  // for standard output when exit_code is 0, else for standard error
+  std::string text;   // for standard output when exit_code is 0, else for standard error
+  bool json = false;  // -j was there: `error` goes to standard output as JSON, too
+  std::string error;  // the mistake alone
 };
 
 // `arguments` without the program's own name.

@@ -103,17 +103,84 @@ TEST(CommandLine, ChurnStatsAndDoctor) {
 }
 
 TEST(CommandLine, MistakesAreUsageErrorsThatSayWhereHelpIs) {
-  for (const Words& words : {Words{}, Words{"fly"}, Words{"offload"}, Words{"upload", "-j"}, Words{"ls", "--jsn"},
-                             Words{"ls", "-x", "all"}, Words{"run"}, Words{"run", "--"}, Words{"run", "--frobnicate"},
-                             Words{"stats", "all"}, Words{"stats", "--", "x"}, Words{"churn", "--interval-ms", "0"},
-                             Words{"churn", "--interval-ms", "x"}, Words{"churn", "--duration-s", "-1"},
-                             Words{"service", "--max-connections", "many"}, Words{"service", "--spin-us", "-1"},
-                             Words{"service", "eth0"}, Words{"ls", "--socket"}, Words{"service", "--interface"}}) {
+  for (const Words& words : {Words{},
+                             Words{"fly"},
+                             Words{"offload"},
+                             Words{"upload", "-j"},
+                             Words{"ls", "--jsn"},
+                             Words{"ls", "-x", "all"},
+                             Words{"run"},
+                             Words{"run", "--"},
+                             Words{"run", "--frobnicate"},
+                             Words{"stats", "all"},
+                             Words{"stats", "--", "x"},
+                             Words{"churn", "--interval-ms", "0"},
+                             Words{"churn", "--interval-ms", "x"},
+                             Words{"churn", "--duration-s", "-1"},
+                             Words{"service", "--max-connections", "many"},
+                             Words{"service", "--spin-us", "-1"},
+                             Words{"service", "eth0"},
+                             Words{"-x", "ls"},
+                             Words{"stats", "-x"},
+                             Words{"churn", "-x"},
+                             Words{"ls", "--socket"},
+                             Words{"service", "--interface"}}) {
     const Stop stop = stopped(words);
     EXPECT_EQ(stop.exit_code, kUsage) << ::testing::PrintToString(words);
     EXPECT_THAT(stop.text, HasSubstr("--help")) << ::testing::PrintToString(words);
   }
   EXPECT_EQ(stopped({"ls", "--jsn"}).text, "twinstack: unknown option '--jsn'\nTry: twinstack ls --help\n");
+}
+
+std::string first_line(const Stop& stop) { return stop.text.substr(0, stop.text.find('\n')); }
+
+TEST(CommandLine, WordsThatAreNotKnownAreNamed) {
+  const std::string names = "one of service, run, ls, offload, upload, stats, churn, doctor";
+  EXPECT_EQ(first_line(stopped({"foo"})), "twinstack: unknown command 'foo': " + names);
+  EXPECT_EQ(first_line(stopped({"--socket", "/s", "foo", "bar"})), "twinstack: unknown command 'foo': " + names);
+  EXPECT_EQ(first_line(stopped({"-j", "foo"})), "twinstack: unknown command 'foo': " + names);
+  EXPECT_EQ(first_line(stopped({"--foo"})), "twinstack: unknown option '--foo'");
+  EXPECT_EQ(first_line(stopped({"-x", "ls"})), "twinstack: unknown option '-x'");
+  EXPECT_EQ(first_line(stopped({"churn", "-x"})), "twinstack: unknown option '-x'");
+  EXPECT_EQ(first_line(stopped({"stats", "all"})), "twinstack: 'all' is not expected here");
+}
+
+TEST(CommandLine, JsonIsTakenByEveryCommandThatReports) {
+  for (const char* command : {"ls", "stats", "churn", "doctor"}) {
+    EXPECT_TRUE(parsed({command, "-j"}).json) << command;
+    EXPECT_TRUE(parsed({command, "--json"}).json) << command;
+    EXPECT_TRUE(parsed({"-j", command}).json) << command;
+    EXPECT_FALSE(parsed({command}).json) << command;
+  }
+  for (const char* command : {"offload", "upload"}) EXPECT_TRUE(parsed({command, "all", "-j"}).json) << command;
+}
+
+TEST(CommandLine, RunAndServiceSayThatTheyHaveNoJson) {
+  for (const Words& words :
+       {Words{"run", "-j", "--", "true"}, Words{"run", "--json", "true"}, Words{"-j", "run", "--", "true"},
+        Words{"service", "-i", "e", "-j"}, Words{"-j", "service", "-i", "e"}}) {
+    const Stop stop = stopped(words);
+    EXPECT_EQ(stop.exit_code, kUsage);
+    EXPECT_THAT(stop.text, ::testing::ContainsRegex("'(run|service)' has no -(j|-json): it"));
+  }
+}
+
+TEST(CommandLine, WordsOfRunBeforeTheProgramAreOptions) {
+  EXPECT_EQ(first_line(stopped({"run", "-x", "--", "true"})), "twinstack: unknown option '-x'");
+  EXPECT_EQ(first_line(stopped({"run", "--socket", "/s", "--frob", "true"})), "twinstack: unknown option '--frob'");
+  EXPECT_THAT(parsed({"run", "make", "-j", "--", "all"}).program, ElementsAre("make", "-j", "--", "all"));
+  EXPECT_THAT(parsed({"run", "--", "-odd", "-j"}).program, ElementsAre("-odd", "-j"));
+}
+
+TEST(CommandLine, MistakesAreJsonWhenItWasAskedFor) {
+  const Stop stop = stopped({"churn", "-x", "-j"});
+  EXPECT_TRUE(stop.json);
+  EXPECT_EQ(stop.error, "unknown option '-x'");
+  EXPECT_TRUE(stopped({"foo", "--json"}).json);
+  EXPECT_TRUE(stopped({"churn", "-j", "--interval-ms", "x"}).json);
+  EXPECT_FALSE(stopped({"foo"}).json);
+  EXPECT_FALSE(stopped({"stats", "--", "-j"}).json);
+  EXPECT_FALSE(stopped({"ls", "-j", "--help"}).json);
 }
 
 TEST(CommandLine, HelpAndVersion) {

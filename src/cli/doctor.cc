@@ -33,7 +33,12 @@ std::string program_name(std::uint32_t id) {
   return {info.name, ::strnlen(info.name, sizeof info.name)};
 }
 
-void judge_program(const nic::InterfaceFacts& facts, InterfaceReport& report) {
+void judge(const nic::InterfaceFacts& facts, InterfaceReport& report) {
+  if (const Result<> fit = nic::check_can_serve(facts); !fit.has_value()) {
+    report.detail = fit.error().message();
+    report.mend = "name an Ethernet interface: `twinstack doctor` alone lists them";
+    return;
+  }
   report.ok = true;
   if (facts.xdp_program_id == 0) {
     report.detail += ", no XDP program";
@@ -61,7 +66,7 @@ Result<> examine(const driver::InterfaceOption& interface, InterfaceReport& repo
   report.mode_reason = mode.reason;
   report.detail = fmt::format("driver {}, {} queue{}, XDP {} ({})", facts.driver.empty() ? "unknown" : facts.driver,
                               facts.queues, facts.queues == 1 ? "" : "s", mode.mode, mode.reason);
-  judge_program(facts, report);
+  judge(facts, report);
   return {};
 }
 
@@ -113,15 +118,17 @@ Result<std::vector<std::string>> ethernet_interfaces() {
   return names;
 }
 
+std::string_view verdict(const Diagnosis& diagnosis) {
+  return diagnosis.ok() ? "This machine has what Twinstack requires." : "Something that Twinstack requires is missing.";
+}
+
 std::string diagnosis_text(const Diagnosis& diagnosis) {
   std::string text;
   for (const kernel::Probe& probe : diagnosis.system)
     text += line(probe.ok, probe.required, probe.name, probe.detail, probe.mend);
   for (const InterfaceReport& one : diagnosis.interfaces)
     text += line(one.ok, one.required, one.name, one.detail, one.mend);
-  text += diagnosis.ok() ? "This machine has what Twinstack requires.\n"
-                         : "Something that Twinstack requires is missing.\n";
-  return text;
+  return text.append(verdict(diagnosis)) += '\n';
 }
 
 driver::Json to_json(const Diagnosis& diagnosis) {

@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -46,6 +47,8 @@ struct ExpectedMode {
 // The Ethernet-like interfaces of the current namespace, without loopback.
 [[nodiscard]] Result<std::vector<std::string>> ethernet_interfaces();
 
+// The sum of it, in a sentence.
+[[nodiscard]] std::string_view verdict(const Diagnosis& diagnosis);
 [[nodiscard]] std::string diagnosis_text(const Diagnosis& diagnosis);
 [[nodiscard]] driver::Json to_json(const Diagnosis& diagnosis);
 

@@ -1,4 +1,6 @@
 // twinstack doctor: examines the machine and the interfaces.
+#include <algorithm>
+
 #include "cli/commands.h"
 #include "cli/doctor.h"
 #include "cli/output.h"
@@ -23,16 +25,18 @@ Result<std::vector<InterfaceReport>> examine_interfaces(const std::vector<std::s
 int run_doctor(const Invocation& invocation) {
   auto interfaces = examine_interfaces(invocation.interfaces);
   if (!interfaces.has_value()) {
-    complain(interfaces.error().message());
-    return interfaces.error().code == ErrorCode::kInvalid ? kUsage : kFailure;
+    const bool misspelt = interfaces.error().code == ErrorCode::kInvalid;
+    return failure(invocation, interfaces.error().message(), misspelt ? kUsage : kFailure);
   }
-  const Diagnosis diagnosis{.system = kernel::examine_system(), .interfaces = std::move(*interfaces)};
-  if (invocation.json) {
-    print_json(to_json(diagnosis));
-  } else {
+  const bool other_netns =
+      std::ranges::any_of(invocation.interfaces, [](const std::string& word) { return word.contains('@'); });
+  const Diagnosis diagnosis{.system = kernel::examine_system(other_netns), .interfaces = std::move(*interfaces)};
+  if (!invocation.json) {
     print_text(diagnosis_text(diagnosis));
+    return diagnosis.ok() ? kSuccess : kFailure;
   }
-  return diagnosis.ok() ? kSuccess : kFailure;
+  if (!diagnosis.ok()) return failure(invocation, verdict(diagnosis), kFailure, to_json(diagnosis));
+  return success(invocation, to_json(diagnosis));
 }
 
 }  // namespace twinstack::cli

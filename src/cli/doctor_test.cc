@@ -85,9 +85,12 @@ TEST(ExamineInterface, MissingOnesAreSaidToBeMissing) {
   EXPECT_THAT(elsewhere.detail, HasSubstr("ts-cli-no-such-netns"));
 }
 
-TEST(ExamineInterface, LoopbackIsVirtualAndNotListed) {
+TEST(ExamineInterface, LoopbackIsVirtualOfNoUseAndNotListed) {
   const InterfaceReport loopback = examine_interface({.name = "lo", .netns = ""}, true);
   EXPECT_EQ(loopback.mode, "generic") << loopback.detail;
+  EXPECT_FALSE(loopback.ok);
+  EXPECT_THAT(loopback.detail, HasSubstr("connections within this host stay in the kernel"));
+  EXPECT_FALSE(loopback.mend.empty());
   const auto names = ethernet_interfaces();
   ASSERT_TRUE(names.has_value());
   EXPECT_THAT(*names, Not(::testing::Contains("lo")));

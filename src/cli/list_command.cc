@@ -28,20 +28,14 @@ int run_list(const Invocation& invocation) {
   if (!invocation.filter.empty()) {
     // Here too, so that a wrong filter is a usage error whether or not a service runs.
     const auto filter = driver::parse_filter(invocation.filter);
-    if (!filter.has_value()) {
-      complain(filter.error().message());
-      return kUsage;
-    }
+    if (!filter.has_value()) return failure(invocation, filter.error().message(), kUsage);
     request["filter"] = invocation.filter;
   }
   const Result<driver::Json> reply = ask_service(invocation, request);
-  if (!reply.has_value()) return failure(reply.error());
-  if (invocation.json) {
-    print_json(*reply);
-    return kSuccess;
-  }
+  if (!reply.has_value()) return failure(invocation, reply.error());
+  if (invocation.json) return success(invocation, *reply);
   const auto views = views_of(*reply);
-  if (!views.has_value()) return failure(views.error());
+  if (!views.has_value()) return failure(invocation, views.error());
   print_text(connection_table(*views));
   return kSuccess;
 }

@@ -1,11 +1,9 @@
 // twinstack: the command. Reads the command line and hands it to one of the commands.
-#include <fmt/format.h>
-
-#include <cstdio>
 #include <string>
 #include <vector>
 
 #include "cli/commands.h"
+#include "cli/output.h"
 
 namespace {
 
@@ -36,7 +34,5 @@ int dispatch(const twinstack::cli::Invocation& invocation) {
 int main(int count, char** words) {
   const auto invocation = twinstack::cli::parse_command_line(std::vector<std::string>(words + 1, words + count));
   if (invocation.has_value()) return dispatch(*invocation);
-  const twinstack::cli::Stop& stop = invocation.error();
-  fmt::print(stop.exit_code == twinstack::cli::kSuccess ? stdout : stderr, "{}", stop.text);
-  return stop.exit_code;
+  return twinstack::cli::stopped(invocation.error());
 }

@@ -22,22 +22,19 @@ void print_outcome(const driver::MoveOutcome& outcome, bool to_engine) {
 int run_move(const Invocation& invocation) {
   const bool to_engine = invocation.command == Invocation::Command::kOffload;
   const auto filter = driver::parse_filter(invocation.filter);
-  if (!filter.has_value()) {
-    complain(filter.error().message());
-    return kUsage;
-  }
+  if (!filter.has_value()) return failure(invocation, filter.error().message(), kUsage);
   const Result<driver::Json> reply =
       ask_service(invocation, {{"cmd", to_engine ? "offload" : "upload"}, {"filter", invocation.filter}});
-  if (!reply.has_value()) return failure(reply.error());
+  if (!reply.has_value()) return failure(invocation, reply.error());
   const Result<driver::MoveOutcome> outcome = driver::outcome_from_json(*reply);
-  if (!outcome.has_value()) return failure(outcome.error());
-  if (invocation.json) {
-    print_json(*reply);
-  } else {
-    print_outcome(*outcome, to_engine);
-  }
-  if (outcome->matched == 0) complain(fmt::format("no connection matches '{}'", invocation.filter));
-  return outcome->matched == 0 || !outcome->refused.empty() ? kFailure : kSuccess;
+  if (!outcome.has_value()) return failure(invocation, outcome.error());
+  if (!invocation.json) print_outcome(*outcome, to_engine);
+  if (outcome->matched == 0)
+    return failure(invocation, fmt::format("no connection matches '{}'", invocation.filter), kFailure, *reply);
+  if (outcome->refused.empty()) return success(invocation, *reply);
+  if (!invocation.json) return kFailure;  // each has been told
+  const std::string what = fmt::format("{} of {} did not move", outcome->refused.size(), outcome->matched);
+  return failure(invocation, what, kFailure, *reply);
 }
 
 }  // namespace twinstack::cli

@@ -10,12 +10,39 @@ namespace twinstack::cli {
 
 void complain(std::string_view what) { fmt::print(stderr, "twinstack: {}\n", what); }
 
-int failure(const Error& error) {
-  complain(error.message());
-  return kFailure;
-}
+namespace {
 
 void print_json(const driver::Json& json) { print_text(driver::to_line(json) + '\n'); }
+
+void print_mistake(std::string_view what, const driver::Json& result) {
+  driver::Json line = {{"ok", false}, {"error", what}};
+  line.update(result);
+  print_json(line);
+}
+
+}  // namespace
+
+int success(const Invocation& invocation, const driver::Json& result) {
+  if (!invocation.json) return kSuccess;
+  driver::Json line = {{"ok", true}};
+  line.update(result);
+  print_json(line);
+  return kSuccess;
+}
+
+int failure(const Invocation& invocation, const Error& error) { return failure(invocation, error.message(), kFailure); }
+
+int failure(const Invocation& invocation, std::string_view what, ExitCode code, const driver::Json& result) {
+  if (invocation.json) print_mistake(what, result);
+  complain(what);
+  return code;
+}
+
+int stopped(const Stop& stop) {
+  if (stop.json) print_mistake(stop.error, driver::Json::object());
+  fmt::print(stop.exit_code == kSuccess ? stdout : stderr, "{}", stop.text);
+  return stop.exit_code;
+}
 
 void print_text(std::string_view text) {
   // A reader that went away (`| head`) is no error worth a word; SIGPIPE ends us as it ends others.

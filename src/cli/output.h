@@ -1,4 +1,4 @@
-// What all commands print in the same way. Standard output and standard error; main thread.
+// What all commands print in the same way, without -j and with it. Standard output and standard error; main thread.
 #pragma once
 
 #include <string_view>
@@ -11,11 +11,16 @@ namespace twinstack::cli {
 
 // "twinstack: WHAT" to standard error.
 void complain(std::string_view what);
-// complain() and the exit code of it.
-int failure(const Error& error);
 
-// One line of JSON to standard output.
-void print_json(const driver::Json& json);
+// How commands end; each returns the exit code. With -j one line of JSON goes to standard output whatever happens:
+// {"ok":true, ...} with exit status 0, else {"ok":false,"error":"...", ...}. `result`: what the command has to tell, an
+// object.
+int success(const Invocation& invocation, const driver::Json& result);
+int failure(const Invocation& invocation, const Error& error);
+int failure(const Invocation& invocation, std::string_view what, ExitCode code,
+            const driver::Json& result = driver::Json::object());
+int stopped(const Stop& stop);
+
 void print_text(std::string_view text);
 
 // Asks the service of the invocation's socket.

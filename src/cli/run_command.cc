@@ -60,7 +60,7 @@ int run_program(const Invocation& invocation) {
     return kNoSuchProgram;
   }
   const Result<> ready = set_environment(socket);
-  if (!ready.has_value()) return failure(ready.error());
+  if (!ready.has_value()) return failure(invocation, ready.error());
   warn_if_it_stays_in_the_kernel(program, *file, socket);
   std::vector<char*> words;
   for (const std::string& word : invocation.program) words.push_back(const_cast<char*>(word.c_str()));

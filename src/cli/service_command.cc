@@ -52,15 +52,12 @@ Result<> serve(const driver::ServiceOptions& options) {
 
 int run_service(const Invocation& invocation) {
   const Result<ServiceSettings> settings = settle(invocation);
-  if (!settings.has_value()) {
-    complain(settings.error().message());
-    return kUsage;
-  }
+  if (!settings.has_value()) return failure(invocation, settings.error().message(), kUsage);
   const Result<> fit = check(settings->options);
-  if (!fit.has_value()) return failure(fit.error());
+  if (!fit.has_value()) return failure(invocation, fit.error());
   set_up_logging(settings->log_level);
   const Result<> served = serve(settings->options);
-  return served.has_value() ? kSuccess : failure(served.error());
+  return served.has_value() ? kSuccess : failure(invocation, served.error());
 }
 
 }  // namespace twinstack::cli

@@ -7,13 +7,10 @@ namespace twinstack::cli {
 
 int run_stats(const Invocation& invocation) {
   const Result<driver::Json> reply = ask_service(invocation, {{"cmd", "stats"}});
-  if (!reply.has_value()) return failure(reply.error());
-  if (invocation.json) {
-    print_json(*reply);
-    return kSuccess;
-  }
+  if (!reply.has_value()) return failure(invocation, reply.error());
+  if (invocation.json) return success(invocation, *reply);
   const Result<driver::ServiceStats> stats = driver::stats_from_json(*reply);
-  if (!stats.has_value()) return failure(stats.error());
+  if (!stats.has_value()) return failure(invocation, stats.error());
   print_text(stats_text(*stats));
   return kSuccess;
 }
