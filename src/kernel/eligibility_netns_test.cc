@@ -67,12 +67,10 @@ TEST_F(EligibilityTest, Timestamping) {
 }
 
 // What a listener hands on to its connections, or a program sets before connect().
-TEST_F(EligibilityTest, WhatTheProgramIsToldBesideTheBytes) {
-  expect_reason(SOL_SOCKET, SO_TIMESTAMP, 1, 0, Reason::kTimestamping);
-  expect_reason(SOL_SOCKET, SO_TIMESTAMPNS, 1, 0, Reason::kTimestamping);
-  expect_reason(IPPROTO_TCP, TCP_INQ, 1, 0, Reason::kControlData);
-  expect_reason(SOL_SOCKET, SO_RCVLOWAT, 2, 1, Reason::kLowWater);
-}
+TEST_F(EligibilityTest, Timestamps) { expect_reason(SOL_SOCKET, SO_TIMESTAMP, 1, 0, Reason::kTimestamping); }
+TEST_F(EligibilityTest, TimestampsInNs) { expect_reason(SOL_SOCKET, SO_TIMESTAMPNS, 1, 0, Reason::kTimestamping); }
+TEST_F(EligibilityTest, Inq) { expect_reason(IPPROTO_TCP, TCP_INQ, 1, 0, Reason::kControlData); }
+TEST_F(EligibilityTest, LowWater) { expect_reason(SOL_SOCKET, SO_RCVLOWAT, 2, 1, Reason::kLowWater); }
 
 TEST_F(EligibilityTest, Transparent) { expect_reason(IPPROTO_IP, IP_TRANSPARENT, 1, 0, Reason::kTransparent); }
 
