@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -79,6 +80,8 @@ class Commands : public ::testing::Test {
     const auto listening = ipc::listen_on(driver::control_path(directory_ + "/s"), SOCK_STREAM);
     EXPECT_TRUE(listening.has_value());
     std::thread service([&] {
+      pollfd waiting{.fd = listening->get(), .events = POLLIN, .revents = 0};
+      EXPECT_EQ(::poll(&waiting, 1, 10'000), 1);  // it does not block
       const UniqueFd client(::accept(listening->get(), nullptr, nullptr));
       std::array<char, 4096> request{};
       EXPECT_GT(::recv(client.get(), request.data(), request.size(), 0), 0);

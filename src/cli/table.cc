@@ -47,6 +47,7 @@ Row row_of(const driver::ConnectionView& view) {
           fmt::format("{}/{}", view.offloads, view.uploads),
           sent_and_received(view.kernel_bytes_sent, view.kernel_bytes_received),
           sent_and_received(view.engine_bytes_sent, view.engine_bytes_received),
+          view.last_return.empty() ? "-" : printable(view.last_return),
           reason(view)};
 }
 
@@ -98,10 +99,11 @@ std::string lay_out(const std::vector<Row>& rows, const std::vector<bool>& right
 
 std::string connection_table(const std::vector<driver::ConnectionView>& connections) {
   std::vector<Row> rows = {{"Stack", "State", "Recv-Q", "Send-Q", "Local Address:Port", "Peer Address:Port", "Program",
-                            "Sk", "Hw", "RTT ms", "Cwnd", "Out/In", "Kernel tx/rx", "Engine tx/rx", "Reason"}};
+                            "Sk", "Hw", "RTT ms", "Cwnd", "Out/In", "Kernel tx/rx", "Engine tx/rx", "Last return",
+                            "Reason"}};
   for (const driver::ConnectionView& view : connections) rows.push_back(row_of(view));
-  return lay_out(rows,
-                 {false, false, true, true, true, true, false, false, false, true, true, true, true, true, false});
+  return lay_out(
+      rows, {false, false, true, true, true, true, false, false, false, true, true, true, true, true, false, false});
 }
 
 std::string stats_text(const driver::ServiceStats& stats) {

@@ -40,6 +40,7 @@ driver::ConnectionView stays() {
   view.hw_conn_id = 0;
   view.rtt_us = 0;
   view.reason = "urgent data";
+  view.last_return = "by command";
   view.stays = true;
   return view;
 }
@@ -48,11 +49,11 @@ TEST(ConnectionTable, IsLaidOutLikeSs) {
   EXPECT_EQ(
       connection_table({moved(), stays()}),
       "Stack   State  Recv-Q  Send-Q  Local Address:Port  Peer Address:Port  Program              Sk     Hw            "
-      "RTT ms  Cwnd  Out/In  Kernel tx/rx  Engine tx/rx  Reason\n"
+      "RTT ms  Cwnd  Out/In  Kernel tx/rx  Engine tx/rx  Last return  Reason\n"
       "engine  ESTAB       5    1234         10.0.0.1:80     10.0.0.2:51000  server(pid=42,fd=7)  sk:1f  hw:100000002"
-      "   1.500    10     3/2       10/2.0K        3.0M/0  -\n"
+      "   1.500    10     3/2       10/2.0K        3.0M/0  -            -\n"
       "kernel  ESTAB       5    1234        [fd00::1]:80    [fd00::2]:51000  server(pid=42,fd=7)  sk:1f  -           "
-      "       -    10     3/2       10/2.0K        3.0M/0  urgent data (stays)\n");
+      "       -    10     3/2       10/2.0K        3.0M/0  by command   urgent data (stays)\n");
 }
 
 TEST(ConnectionTable, HasAHeadWhenThereIsNothing) {

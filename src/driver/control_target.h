@@ -30,8 +30,9 @@ struct ConnectionView {
 
   std::string stack;   // "kernel", "engine", "to-engine", "to-kernel"
   std::string state;   // of the TCP connection: "ESTAB", "CLOSE-WAIT", ...
-  std::string reason;  // why it is not in the engine, or why it went back; empty when nothing stands against a move
-  bool stays = false;  // never to be moved again
+  std::string reason;  // why it may not move now, or why it is about to return; empty when nothing stands against it
+  std::string last_return;  // why it came back the last time; empty when it never did
+  bool stays = false;       // never to be moved again
 
   std::uint32_t rtt_us = 0;
   std::uint32_t rttvar_us = 0;

@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "base/monotonic.h"
+#include "handoff/inject.h"
 #include "handoff/offload.h"
 #include "handoff/upload.h"
 #include "wire/build.h"
@@ -100,8 +101,11 @@ kernel::LinuxShared Mover::shared_for(std::uint64_t netns_cookie) {
 void Mover::add(ManagedConnection& conn) {
   const kernel::KernelConn& socket = *conn.move.kernel;
   by_cookie_[socket.cookie()] = &conn;
-  for (AttachedInterface* interface : interfaces_)
-    if (interface->netns_cookie() == socket.netns_cookie()) interface->watch(socket.flow());
+  for (AttachedInterface* interface : interfaces_) {
+    if (interface->netns_cookie() != socket.netns_cookie()) continue;
+    interface->watch(socket.flow());
+    conn.is_reachable = true;
+  }
 }
 
 void Mover::remove(ManagedConnection& conn) {
@@ -164,7 +168,9 @@ Result<> Mover::find_way(ManagedConnection& conn) {
 
 Result<> Mover::offload(ManagedConnection& conn) {
   auto done = try_offload(conn);
-  if (!done && !conn.stays) conn.reason = done.error().message();
+  if (done || conn.stays) return done;
+  const bool asked_again = conn.move.kernel->reason() != kernel::Reason::kNone;
+  conn.reason = asked_again ? "" : done.error().message();
   return done;
 }
 
@@ -182,6 +188,11 @@ Result<handoff::MoveReport> Mover::check_and_move(ManagedConnection& conn) {
     const bool again = moved.error().code == ErrorCode::kNotEligible && conn.move.options_changed();
     if (!again || tries == kMostChecks || !conn.linux_conn->is_untouched()) return moved;
   }
+}
+
+std::string Mover::why_not(const ManagedConnection& conn) {
+  const auto eligible = conn.move.kernel->check_eligible(tools_.limits);
+  return eligible ? "" : eligible.error().message();
 }
 
 Result<> Mover::try_offload(ManagedConnection& conn) {
@@ -207,7 +218,7 @@ Result<> Mover::try_offload(ManagedConnection& conn) {
   conn.upload_wanted = false;
   conn.reason.clear();
   by_hw_[conn.move.hw.raw()] = &conn;
-  by_flow_[conn.move.kernel->flow()] = &conn;
+  by_flow_.put(conn.interface, conn.move.kernel->flow(), conn);
   conn.grace_ticket = parker_.request();
   to_park_.push_back(conn.move.kernel->cookie());
   return {};
@@ -215,7 +226,8 @@ Result<> Mover::try_offload(ManagedConnection& conn) {
 
 void Mover::upload(ManagedConnection& conn, const std::string& why, bool drain) {
   if (!conn.in_engine()) return;
-  conn.reason = why;
+  conn.return_cause = why;
+  if (conn.stays) conn.reason = why;
   if (conn.stack == Stack::kDraining && drain) return;
   conn.upload_wanted = true;
   start_upload(conn, drain);
@@ -238,7 +250,6 @@ void Mover::start_upload(ManagedConnection& conn, bool drain) {
 }
 
 void Mover::finish_upload(ManagedConnection& conn) {
-  const auto state = query(conn);
   const std::uint64_t hw = conn.move.hw.raw();
   tools_.call_deadline = deadline_for(conn);
   const auto moved = handoff::upload(conn.move, tools_);
@@ -248,10 +259,6 @@ void Mover::finish_upload(ManagedConnection& conn) {
     return;
   }
   by_hw_.erase(hw);
-  if (state) {
-    conn.engine_bytes_sent += state->bytes_acked;
-    conn.engine_bytes_received += state->bytes_received;
-  }
   left_engine(conn);
   if (!moved) {
     reset(conn, moved.error());
@@ -266,15 +273,17 @@ void Mover::finish_upload(ManagedConnection& conn) {
 }
 
 void Mover::left_engine(ManagedConnection& conn) {
-  by_flow_.erase(conn.move.kernel->flow());
+  by_flow_.erase(conn.interface, conn.move.kernel->flow());
   conn.interface->release_hop(conn.move.hop_index);
   conn.stack = Stack::kKernel;
+  conn.last_return = std::exchange(conn.return_cause, {});
   conn.parked = false;
   conn.upload_wanted = false;
   conn.drain_deadline = kNever;
   conn.failed_uploads = 0;
   conn.upload_failure.clear();
   conn.orphan_since = kNever;
+  conn.look = {};
   // Whoever asked for it must find it there.
   conn.not_before = std::max(conn.not_before, monotonic_now() + kRestInKernel);
   if (returned_) returned_();
@@ -340,7 +349,8 @@ void Mover::give_up(ManagedConnection& conn, const Error& why) {
   if (!conn.move.gate().begin_move(ipc::Owner::kEngine, ipc::Owner::kToKernel, deadline_for(conn)))
     conn.move.gate().set_owner(ipc::Owner::kToKernel);
   (void)conn.move.port->call({.op = engine::CommandOp::kHold, .id = conn.move.hw});
-  (void)conn.move.port->call({.op = engine::CommandOp::kExtract, .id = conn.move.hw});
+  const engine::Reply last = conn.move.port->call({.op = engine::CommandOp::kExtract, .id = conn.move.hw});
+  if (last.status == engine::Status::kOk) conn.move.engine_counters += ipc::counters_of(last.state);
   (void)conn.move.path->unsteer(conn.move.kernel->flow());
   (void)conn.move.port->call({.op = engine::CommandOp::kRelease, .id = conn.move.hw});
   by_hw_.erase(conn.move.hw.raw());
@@ -350,6 +360,7 @@ void Mover::give_up(ManagedConnection& conn, const Error& why) {
   // The reset comes before any call of the program sees the kernel's socket, which is still in repair mode; and what
   // ends the connection's life here comes last.
   conn.move.kernel->reset();
+  handoff::publish_counters(conn.move);
   conn.move.gate().set_owner(ipc::Owner::kKernel);
   handoff::notify_owner_changed(conn.move);
   note_broken(conn, why);
@@ -415,30 +426,13 @@ void Mover::deliver_late(const kernel::LatePacket& packet) {
   frame.insert(frame.end(), packet.tcp.begin(), packet.tcp.end());
   const ipc::Owner owner = conn.move.gate().owner();
   if (conn.move.hw && (owner == ipc::Owner::kToEngine || owner == ipc::Owner::kEngine)) {
-    late_to_engine(conn, frame);
+    (void)handoff::inject_frame(conn.move, frame);  // refused: dropped, as a packet on the wire
     return;
   }
   const ByteView part(frame);
   const nic::RxFrame whole{.parts = {&part, 1}, .length_bytes = static_cast<std::uint32_t>(frame.size())};
   const auto injected = conn.move.path->inject({&whole, 1});
   if (!injected) spdlog::warn("a late packet was not injected: {}", injected.error().message());
-}
-
-void Mover::late_to_engine(ManagedConnection& conn, const std::vector<std::byte>& frame) {
-  const std::uint32_t chunk_bytes = conn.session->arena().geometry().chunk_bytes;
-  const auto count = static_cast<std::uint32_t>((frame.size() + chunk_bytes - 1) / chunk_bytes);
-  const engine::Reply got =
-      conn.move.port->call({.op = engine::CommandOp::kGetChunks, .session = conn.move.session, .chunk_count = count});
-  if (got.status != engine::Status::kOk) return;  // dropped, as a packet on the wire
-  for (std::size_t done = 0, i = 0; done < frame.size(); done += chunk_bytes, ++i)
-    std::memcpy(conn.session->arena().chunk(got.chunks[i]).data(), frame.data() + done,
-                std::min<std::size_t>(chunk_bytes, frame.size() - done));
-  (void)conn.move.port->call({.op = engine::CommandOp::kInject,
-                              .session = conn.move.session,
-                              .id = conn.move.hw,
-                              .frame_bytes = static_cast<std::uint32_t>(frame.size()),
-                              .chunk_count = got.chunk_count,
-                              .chunks = got.chunks});
 }
 
 void Mover::on_engine_events(const std::function<void(std::uint32_t, engine::Cause)>& bad_session) {
@@ -479,8 +473,10 @@ void Mover::forward_stray(AttachedInterface& interface, const std::vector<std::b
   wire::TcpPacket packet;
   const auto length = static_cast<std::uint32_t>(frame.size());
   if (wire::parse_frame({&part, 1}, length, wire::ChecksumMode::kAcceptPartial, packet) == wire::ParseVerdict::kOk) {
-    const auto found = by_flow_.find(packet.flow);
-    if (found != by_flow_.end() && found->second->interface == &interface) return late_to_engine(*found->second, frame);
+    if (ManagedConnection* conn = by_flow_.find(&interface, packet.flow); conn != nullptr) {
+      (void)handoff::inject_frame(conn->move, frame);
+      return;
+    }
   }
   const nic::RxFrame whole{.parts = {&part, 1}, .length_bytes = static_cast<std::uint32_t>(frame.size())};
   const auto injected = interface.inject({&whole, 1});

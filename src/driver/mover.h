@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "driver/attached_interface.h"
+#include "driver/flow_index.h"
 #include "driver/parker.h"
 #include "driver/pause_stats.h"
 #include "driver/session.h"
@@ -55,8 +56,10 @@ class Mover {
   // Called when a connection has come back to the kernel.
   void on_returned(std::function<void()> returned) { returned_ = std::move(returned); }
 
-  // Moves it to the engine now; the reason of a refusal is in conn.reason as well.
+  // Moves it to the engine now. conn.reason keeps the refusal, unless asking again (why_not()) tells it.
   Result<> offload(ManagedConnection& conn);
+  // Why a connection of the kernel may not move now; empty when the kernel has nothing against it.
+  [[nodiscard]] std::string why_not(const ManagedConnection& conn);
   // Moves it to the kernel as soon as it is parked and, with `drain`, everything sent is acknowledged.
   void upload(ManagedConnection& conn, const std::string& why, bool drain = true);
   // The program has closed it: brings it to the kernel if need be and closes our descriptor as the program's would.
@@ -97,7 +100,6 @@ class Mover {
   void left_engine(ManagedConnection& conn);
   void finish_close(ManagedConnection& conn);
   void deliver_late(const kernel::LatePacket& packet);
-  void late_to_engine(ManagedConnection& conn, const std::vector<std::byte>& frame);
   void take_event(const engine::Event& event);
   void forward_stray(AttachedInterface& interface, const std::vector<std::byte>& frame);
   ManagedConnection* find_hw(std::uint64_t hw_conn_id);
@@ -113,9 +115,9 @@ class Mover {
   handoff::MoveTools tools_;
   std::unordered_map<std::uint64_t, ManagedConnection*> by_cookie_;
   std::unordered_map<std::uint64_t, ManagedConnection*> by_hw_;
-  std::unordered_map<FlowKey, ManagedConnection*, FlowHash> by_flow_;  // of those in the engine
-  std::vector<std::uint64_t> to_park_;                                 // cookies, in the order of their tickets
-  std::vector<std::uint64_t> draining_;                                // cookies
+  FlowIndex by_flow_;                    // of those in the engine
+  std::vector<std::uint64_t> to_park_;   // cookies, in the order of their tickets
+  std::vector<std::uint64_t> draining_;  // cookies
   PauseStats offload_pauses_;
   PauseStats upload_pauses_;
   MoverCounters counters_;

@@ -14,7 +14,7 @@
 namespace twinstack::driver {
 namespace {
 
-constexpr Duration kPolicyInterval = std::chrono::milliseconds(100);
+constexpr Duration kPolicyInterval = PolicyLook::kSoon;
 constexpr Duration kRefusalBackoff = std::chrono::seconds(1);
 // Policy auto: a connection that has carried this much is one that a move pays for.
 constexpr std::uint64_t kAutoBytes = 16384;
@@ -57,7 +57,7 @@ void fill_from_kernel(ConnectionView& view, int fd) {
     view.cwnd_segments = info.tcpi_snd_cwnd;
     view.ssthresh_segments = info.tcpi_snd_ssthresh;
     view.mss = info.tcpi_snd_mss;
-    view.retransmits = info.tcpi_total_retrans;
+    view.retransmits += info.tcpi_total_retrans;
   }
   int queued = 0;
   if (::ioctl(fd, SIOCINQ, &queued) == 0) view.receive_queue_bytes = static_cast<std::uint32_t>(queued);
@@ -72,11 +72,18 @@ void fill_from_engine(ConnectionView& view, const ipc::HwConnState& state) {
   view.cwnd_segments = state.min.cwnd_segments;
   view.ssthresh_segments = state.min.ssthresh_segments;
   view.mss = state.min.mss;
-  view.retransmits = state.retransmitted_segments;
+  view.retransmits += state.retransmitted_segments;
   view.receive_queue_bytes = state.unread_bytes;
   view.send_queue_bytes = state.min.write_seq - state.min.snd_una;
   view.engine_bytes_sent += state.bytes_acked;
   view.engine_bytes_received += state.bytes_received;
+}
+
+// Of the stays that have ended; what the current one adds is filled in by the stack.
+void fill_past(ConnectionView& view, const handoff::Connection& conn) {
+  view.engine_bytes_sent = conn.engine_counters.bytes_acked;
+  view.engine_bytes_received = conn.engine_counters.bytes_received;
+  view.retransmits = conn.engine_counters.total_retrans + conn.kernel->past_counters().total_retrans;
 }
 
 }  // namespace
@@ -93,24 +100,18 @@ ConnectionView Service::Impl::view(const ManagedConnection& conn) {
   view.program = session.program();
   view.program_fd = conn.program_fd;
   view.stack = stack_name(conn.move.gate().owner());
-  view.reason = conn.reason;
-  if (!conn.upload_failure.empty())
-    view.reason +=
-        "; the kernel does not take it (attempt " + std::to_string(conn.failed_uploads) + "): " + conn.upload_failure;
+  view.last_return = conn.last_return;
   view.stays = conn.stays;
   view.offloads = conn.offloads;
   view.uploads = conn.uploads;
-  view.engine_bytes_sent = conn.engine_bytes_sent;
-  view.engine_bytes_received = conn.engine_bytes_received;
   if (conn.interface != nullptr) view.interface = conn.interface->name();
   if (!conn.move.kernel) return view;
   view.cookie = conn.move.kernel->cookie();
   view.flow = conn.move.kernel->flow();
-  tcp_info info;
-  if (read_tcp_info(conn.move.kernel->fd(), info)) {
-    view.kernel_bytes_sent = info.tcpi_bytes_acked;
-    view.kernel_bytes_received = info.tcpi_bytes_received;
-  }
+  const kernel::StreamBytes kernel_bytes = conn.linux_conn->stream_bytes();
+  view.kernel_bytes_sent = kernel_bytes.acked;
+  view.kernel_bytes_received = kernel_bytes.received;
+  fill_past(view, conn.move);
   const auto state = mover_->query(conn);
   if (state)
     fill_from_engine(view, *state);
@@ -119,10 +120,26 @@ ConnectionView Service::Impl::view(const ManagedConnection& conn) {
   return view;
 }
 
+// Asks the kernel, which takes some 25 us: not for each connection that an order looks at.
+std::string Service::Impl::reason_of(const ManagedConnection& conn) {
+  if (conn.in_engine()) {
+    if (conn.upload_failure.empty()) return conn.return_cause;
+    return conn.return_cause + "; the kernel does not take it (attempt " + std::to_string(conn.failed_uploads) +
+           "): " + conn.upload_failure;
+  }
+  if (conn.stays || conn.closing || !conn.move.kernel) return conn.reason;
+  const std::string why = mover_->why_not(conn);
+  return why.empty() ? conn.reason : why;
+}
+
 std::vector<ConnectionView> Service::Impl::connections() {
   std::vector<ConnectionView> all;
-  for (auto& [number, session] : sessions_)
-    for (auto& [slot, conn] : session->connections) all.push_back(view(*conn));
+  for (auto& [number, session] : sessions_) {
+    for (auto& [slot, conn] : session->connections) {
+      all.push_back(view(*conn));
+      all.back().reason = reason_of(*conn);
+    }
+  }
   return all;
 }
 
@@ -180,26 +197,33 @@ void Service::Impl::churn_once(Time now) {
   churn_due_ = now >= churn_end_ ? kNever : now + churn_interval_;
 }
 
+// Whether a move pays for it.
+bool Service::Impl::carries(ManagedConnection& conn, Time now) {
+  ++policy_looks_;
+  tcp_info info;
+  const bool read = read_tcp_info(conn.move.kernel->fd(), info);
+  conn.look.looked(now, info.tcpi_segs_in);
+  return read && (info.tcpi_bytes_acked + info.tcpi_bytes_received >= kAutoBytes || info.tcpi_segs_in >= kAutoSegments);
+}
+
 void Service::Impl::apply_policy(Time now) {
-  bool again = false;
+  const auto due = [](const ManagedConnection& conn) { return std::max(conn.not_before, conn.look.due()); };
+  const auto may_move = [](const ManagedConnection& conn) {
+    return !conn.in_engine() && !conn.stays && !conn.closing && conn.is_reachable;
+  };
+  Time next = kNever;
   for (auto& [number, session] : sessions_) {
     if (session->ending) continue;
     for (auto& [slot, entry] : session->connections) {
       ManagedConnection& conn = *entry;
-      if (conn.in_engine() || conn.stays || conn.closing) continue;
-      again = true;
-      if (now < conn.not_before) continue;
-      if (options_.policy == Policy::kAuto) {
-        tcp_info info;
-        if (!read_tcp_info(conn.move.kernel->fd(), info)) continue;
-        const bool carries =
-            info.tcpi_bytes_acked + info.tcpi_bytes_received >= kAutoBytes || info.tcpi_segs_in >= kAutoSegments;
-        if (!carries) continue;
-      }
-      if (!mover_->offload(conn)) conn.not_before = now + kRefusalBackoff;
+      if (!may_move(conn)) continue;
+      if (now >= due(conn) && (options_.policy != Policy::kAuto || carries(conn, now)) && !mover_->offload(conn))
+        conn.not_before = now + kRefusalBackoff;
+      if (may_move(conn)) next = std::min(next, due(conn));
     }
   }
-  policy_due_ = again ? now + kPolicyInterval : kNever;
+  // Not for each connection by itself: one look goes over all.
+  policy_due_ = next == kNever ? kNever : std::max(next, now + kPolicyInterval);
 }
 
 ServiceStats Service::Impl::stats() {
@@ -230,7 +254,8 @@ ServiceStats Service::Impl::stats() {
                   {"broken_sessions", broken_sessions_},
                   {"refused_sessions", refused_sessions_},
                   {"refused_registrations", refused_registrations_},
-                  {"congestion_not_restored", moves.congestion_not_restored}};
+                  {"congestion_not_restored", moves.congestion_not_restored},
+                  {"policy_looks", policy_looks_}};
   for (LaneRunner* lane : lanes_) {
     const std::string prefix = "lane" + std::to_string(lane->port().lane()) + "_";
     const engine::LaneCounters counters = lane->counters();

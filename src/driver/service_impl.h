@@ -80,8 +80,10 @@ class Service::Impl final : public ControlTarget {
 
   // service_control.cc
   [[nodiscard]] ConnectionView view(const ManagedConnection& conn);
+  [[nodiscard]] std::string reason_of(const ManagedConnection& conn);
   MoveOutcome order(const ConnectionFilter& filter, bool to_engine);
   void apply_policy(Time now);
+  [[nodiscard]] bool carries(ManagedConnection& conn, Time now);
   void churn_once(Time now);
 
   std::optional<Closer> closer_;  // goes last: it may have to wait for programs
@@ -106,6 +108,7 @@ class Service::Impl final : public ControlTarget {
 
   UniqueFd spare_;  // given up for a moment when descriptors run out
   Time policy_due_ = kNever;
+  std::uint64_t policy_looks_ = 0;  // of policy `auto`
   Time churn_due_ = kNever;
   Time churn_end_ = kNever;
   Duration churn_interval_{};

@@ -258,6 +258,7 @@ void Service::Impl::manage(ManagedConnection& conn, UniqueFd& socket) {
     // The same socket twice: two holders, of which one would not see the moves of the other.
     conn.reason = "another descriptor of the same socket is registered";
     other->second->stays = true;
+    other->second->reason = conn.reason;
     mover_->upload(*other->second, conn.reason);
     return;
   }
@@ -295,8 +296,10 @@ Result<> Service::Impl::on_upload(Session& session, const ipc::Upload& message) 
   if (conn == nullptr) return {};
   const auto end = std::find(message.reason.begin(), message.reason.end(), '\0');
   const std::string why(message.reason.begin(), end);
-  if (message.stay != 0) conn->stays = true;
-  conn->reason = why;
+  if (message.stay != 0) {
+    conn->stays = true;
+    conn->reason = why;
+  }
   mover_->upload(*conn, why);
   return {};
 }

@@ -14,6 +14,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "driver/attached_interface.h"
+#include "driver/policy_look.h"
 #include "handoff/connection.h"
 #include "ipc/arena.h"
 #include "ipc/messages.h"
@@ -37,23 +38,24 @@ struct ManagedConnection {
   AttachedInterface* interface = nullptr;         // while in the engine; sticks to it afterwards
   Stack stack = Stack::kKernel;
   int program_fd = -1;
-  std::string reason;          // why it is not in the engine
+  std::string reason;          // why it stays, or of the last refusal that the kernel's check does not tell of
+  std::string return_cause;    // of the return that is under way
+  std::string last_return;     // of the last one that came about
   bool stays = false;          // never to be offloaded (again)
   bool closing = false;        // the program has closed it: finish it as the kernel would
   bool parked = false;         // the kernel socket is parked (while in the engine)
   bool upload_wanted = false;  // as soon as it is parked and drained
   std::uint64_t grace_ticket = 0;
   Time drain_deadline = kNever;
-  Time not_before = Time::min();       // of the next attempt to offload by policy
-  unsigned failed_uploads = 0;         // in a row
-  std::string upload_failure;          // of the last of them
-  Time orphan_since = kNever;          // closed by the program, and the return has failed
-  std::uint64_t registered_bytes = 0;  // what the kernel had carried when it was registered (policy)
+  bool is_reachable = false;      // its network namespace has an interface of the service
+  PolicyLook look;                // of policy `auto`, while in the kernel
+  Time not_before = Time::min();  // of the next attempt to offload by policy
+  unsigned failed_uploads = 0;    // in a row
+  std::string upload_failure;     // of the last of them
+  Time orphan_since = kNever;     // closed by the program, and the return has failed
 
   std::uint64_t offloads = 0;
   std::uint64_t uploads = 0;
-  std::uint64_t engine_bytes_sent = 0;  // of past stays in the engine
-  std::uint64_t engine_bytes_received = 0;
 
   [[nodiscard]] bool in_engine() const noexcept { return stack != Stack::kKernel; }
 };

@@ -199,6 +199,7 @@ Json to_json(const ConnectionView& view) {
           {"engine_bytes_sent", view.engine_bytes_sent},
           {"engine_bytes_received", view.engine_bytes_received},
           {"reason", view.reason},
+          {"last_return", view.last_return},
           {"stays", view.stays}};
 }
 
@@ -236,6 +237,7 @@ Result<ConnectionView> connection_from_json(const Json& json) {
   reader.read("stack", view.stack);
   reader.read("state", view.state);
   reader.read("reason", view.reason);
+  reader.read("last_return", view.last_return);
   reader.read("stays", view.stays);
   reader.read("offloads", view.offloads);
   reader.read("uploads", view.uploads);

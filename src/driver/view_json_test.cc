@@ -26,6 +26,7 @@ ConnectionView full_view() {
   view.stack = "engine";
   view.state = "ESTAB";
   view.reason = "because";
+  view.last_return = "by command";
   view.stays = true;
   view.rtt_us = 1;
   view.rttvar_us = 2;

@@ -352,6 +352,9 @@ void Lane::fill_state(std::uint32_t index, Time now, ipc::HwConnState& state) co
   state.segments_in = counters.segs_in;
   state.segments_out = counters.segs_out;
   state.retransmitted_segments = counters.segs_retransmitted;
+  state.data_segments_out = counters.data_segs_out;
+  state.data_segments_in = counters.data_segs_in;
+  state.out_of_order_segments = counters.out_of_order;
   state.unsent_bytes = state.min.write_seq - state.min.snd_nxt;
   state.unread_bytes = record.unread_bytes;
   state.lane = index_;

@@ -54,4 +54,10 @@ void notify_owner_changed(Connection& conn) {
                          .ring = conn.ring});
 }
 
+void publish_counters(const Connection& conn) noexcept {
+  tcp::InfoCounters sum = conn.kernel->past_counters();
+  sum += conn.engine_counters;
+  ipc::store_counters(conn.shared().base, sum);
+}
+
 }  // namespace twinstack::handoff

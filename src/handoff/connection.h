@@ -36,6 +36,7 @@ struct Connection {
   std::uint32_t hop_index = 0;
   // Packets that had waited and were none of this connection when they were to be injected; whoever counts takes them.
   std::uint64_t held_dropped = 0;
+  tcp::InfoCounters engine_counters{};  // of the stays in the engine that have ended
 
   [[nodiscard]] ipc::ConnSlot& shared() const { return arena->slot(slot); }
   [[nodiscard]] ipc::OwnerGate gate() const { return ipc::OwnerGate(shared()); }
@@ -87,5 +88,8 @@ struct MoveReport {
 // Has all who wait for the connection look again. After every change of the owner, also one that was undone: whoever
 // looked in between took the stack that he saw for silent, and sleeps.
 void notify_owner_changed(Connection& conn);
+
+// Puts what both stacks have counted in past stays into the slot. REQUIRES: the owner record is that of a move.
+void publish_counters(const Connection& conn) noexcept;
 
 }  // namespace twinstack::handoff

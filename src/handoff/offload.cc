@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "handoff/held_packets.h"
+#include "handoff/inject.h"
 #include "handoff/steps.h"
 #include "wire/build.h"
 
@@ -182,6 +183,7 @@ Result<> commit(Offload& move) {
   // kernel cookie with the reservation.
   conn.shared().ring.store(conn.ring, std::memory_order_relaxed);
   conn.shared().hw_conn_id.store(conn.hw.raw(), std::memory_order_release);
+  publish_counters(conn);
   conn.gate().set_owner(Owner::kEngine);
   return {};
 }
@@ -248,22 +250,7 @@ Result<> hand_over_late(Connection& conn, const kernel::LateBytes& late, const t
   std::copy(late.bytes.begin(), late.bytes.end(), frame.begin() + head);
   frame.resize(head + late.bytes.size());
   wire::fill_checksum(frame);
-  Command command{.op = CommandOp::kInject, .session = conn.session, .id = conn.hw};
-  const std::uint32_t chunk_bytes = conn.arena->geometry().chunk_bytes;
-  ASSIGN_OR_RETURN(const engine::Reply got, conn.port->request({.op = CommandOp::kGetChunks,
-                                                                .session = conn.session,
-                                                                .chunk_count = chunks_for(frame.size(), chunk_bytes)}));
-  command.frame_bytes = static_cast<std::uint32_t>(frame.size());
-  command.chunk_count = got.chunk_count;
-  command.chunks = got.chunks;
-  for (std::size_t done = 0, i = 0; done < frame.size(); done += chunk_bytes, ++i)
-    std::memcpy(conn.arena->chunk(got.chunks[i]).data(), frame.data() + done,
-                std::min<std::size_t>(chunk_bytes, frame.size() - done));
-  const auto injected = conn.port->request(command);
-  if (injected) return {};
-  command.op = CommandOp::kPutChunks;  // refused: they are still ours
-  (void)conn.port->call(command);
-  return std::unexpected(injected.error());
+  return inject_frame(conn, frame);
 }
 
 }  // namespace

@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <thread>
+#include <utility>
 
+#include "handoff/inject.h"
 #include "handoff/test_host.h"
 
 namespace twinstack::handoff {
@@ -364,6 +366,21 @@ TEST_F(OffloadTest, ParkTellsTheEngineWhatTheKernelHasSent) {
   EXPECT_EQ(tcb.snd_nxt, sent);
   EXPECT_TRUE(tcb.has(tcp::kRetransmitArmed));
   EXPECT_FALSE(tcb.has(tcp::kOtherStackSends));
+  hosts.expect_stream_is_whole();
+}
+
+TEST_F(OffloadTest, AFrameThatTheEngineRefusesKeepsNoChunk) {
+  make_traffic();
+  ASSERT_TRUE(move().has_value());
+  const std::uint32_t before = hosts.lane->lane.free_chunks(hosts.program.session());
+  ASSERT_GT(before, 0U);
+  const Bytes too_long(65536 + 18);
+  EXPECT_FALSE(inject_frame(hosts.conn, too_long).has_value());
+  EXPECT_EQ(hosts.lane->lane.free_chunks(hosts.program.session()), before);
+  const engine::HwConnId served = std::exchange(hosts.conn.hw, engine::HwConnId());
+  EXPECT_FALSE(inject_frame(hosts.conn, Bytes(100)).has_value()) << "a connection that is not there";
+  hosts.conn.hw = served;
+  EXPECT_EQ(hosts.lane->lane.free_chunks(hosts.program.session()), before);
   hosts.expect_stream_is_whole();
 }
 

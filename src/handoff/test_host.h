@@ -37,6 +37,7 @@ class FakeKernel final : public kernel::KernelConn {
   Result<kernel::RestoreReport> restore(const tcp::MinTcp& min, const kernel::RestoreQueues& queues) override;
   Result<kernel::ReleaseReport> release(std::span<const std::byte> unsent, bool probe) override;
   void reset() noexcept override {}
+  [[nodiscard]] tcp::InfoCounters past_counters() const noexcept override { return past; }
   Result<std::uint32_t> rcv_queue_seq() override { return min_.rcv_nxt; }
   Result<bool> stray_write_detected() override { return false; }
 
@@ -74,6 +75,7 @@ class FakeKernel final : public kernel::KernelConn {
   int finished = 0;               // FIN or RST seen
   std::uint32_t drop_option = 0;  // options bits that freeze() adds, to have the install refused
   tcp::Counters counters;
+  tcp::InfoCounters past{};  // what it says of past stays
 
  private:
   class Host;

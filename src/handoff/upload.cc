@@ -128,6 +128,8 @@ Result<> release(Upload& move) {
 
 void commit(Upload& move) {
   Connection& conn = move.conn;
+  conn.engine_counters += ipc::counters_of(move.extracted.state);
+  publish_counters(conn);
   conn.shared().hw_conn_id.store(0, std::memory_order_release);
   conn.gate().set_owner(Owner::kKernel);
 }

@@ -325,6 +325,26 @@ TEST_F(UploadTest, PacketsThatTheProgramSpoiltAreDroppedAndCounted) {
   EXPECT_EQ(hosts.conn.held_dropped, 1U);
 }
 
+TEST_F(UploadTest, WhatBothStacksHaveCountedStandsInTheSlot) {
+  const auto base = [&] { return ipc::load_counters(hosts.conn.shared().base); };
+  hosts.kernel->past.bytes_acked = 1000;
+  hosts.kernel->past.delivered = 7;
+  EXPECT_EQ(base().bytes_acked, 0U) << "published by a move only";
+  packets_between_steps();  // what arrives until the engine is held is its own
+  ASSERT_TRUE(move().has_value());
+  const tcp::InfoCounters engine = hosts.conn.engine_counters;
+  EXPECT_GT(engine.bytes_acked, 0U);
+  EXPECT_EQ(engine.bytes_received, hosts.conn.shared().rx_posted_bytes.load());
+  EXPECT_GT(engine.data_segs_out, 0U);
+  EXPECT_EQ(base().bytes_acked, 1000 + engine.bytes_acked);
+  EXPECT_EQ(base().bytes_received, engine.bytes_received);
+  EXPECT_EQ(base().delivered, 7U);
+  hosts.kernel->past.bytes_acked = 3000;
+  hosts.run(milliseconds(5));
+  ASSERT_TRUE(hosts.move_to_engine().has_value());
+  EXPECT_EQ(base().bytes_acked, 3000 + engine.bytes_acked);
+}
+
 // ---- Peer events end up with the kernel.
 
 TEST_F(UploadTest, AFinOfThePeerIsSeenByTheKernelAfterAllData) {

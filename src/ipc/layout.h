@@ -17,6 +17,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "tcp/info_counters.h"
+
 namespace twinstack::ipc {
 
 inline constexpr std::uint64_t kArenaMagic = 0x4b43415453'4e5754U;  // "TWNSTACK"
@@ -62,6 +64,17 @@ enum class Owner : std::uint8_t {
   kToKernel = 4,  // a move is under way: data calls wait
 };
 
+using SharedCounters = tcp::BasicInfoCounters<std::atomic<std::uint64_t>, std::atomic<std::uint32_t>>;
+
+inline void store_counters(SharedCounters& to, const tcp::InfoCounters& from) noexcept {
+  tcp::for_each_counter(to, from, [](auto& a, const auto& b) { a.store(b, std::memory_order_relaxed); });
+}
+[[nodiscard]] inline tcp::InfoCounters load_counters(const SharedCounters& from) noexcept {
+  tcp::InfoCounters out{};
+  tcp::for_each_counter(out, from, [](auto& a, const auto& b) { a = b.load(std::memory_order_relaxed); });
+  return out;
+}
+
 // One connection of the session, as all three parties see it. The owner record (see owner_gate.h) is line 0.
 struct alignas(64) ConnSlot {
   // Line 0. Owner in bits 0..7, generation of the owner record above (it moves on with every change): a futex word.
@@ -89,8 +102,12 @@ struct alignas(64) ConnSlot {
   std::atomic<std::uint32_t> want_tx_space;       // nonzero: wake me (kSent) when half of the send buffer is free again
   std::atomic<std::uint32_t> option_changes;      // moves on after each option set, before the call leaves the gate
   std::uint64_t reserved4[5];
+
+  // Lines 3 and 4: written by the driver while neither side owns. TCP_INFO as it had counted when the owner of now
+  // began (SharedCounters): what that one counts comes on top.
+  alignas(64) SharedCounters base;
 };
-static_assert(sizeof(ConnSlot) == 192);
+static_assert(sizeof(ConnSlot) == 320);
 
 // Submission ring: application -> engine.
 enum class SubmitOp : std::uint8_t {

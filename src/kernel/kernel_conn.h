@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "tcp/info_counters.h"
 #include "tcp/min_tcp.h"
 #include "wire/flow.h"
 
@@ -99,6 +100,12 @@ struct RestoreQueues {
   std::span<const std::byte> unacked;  // [snd_una, snd_nxt) of the MinTcp
 };
 
+// Bytes of the stream, without SYN and FIN.
+struct StreamBytes {
+  std::uint64_t acked = 0;
+  std::uint64_t received = 0;
+};
+
 struct RestoreReport {
   bool congestion_restored = false;  // cwnd and ssthresh are what MinTcp says
 };
@@ -160,6 +167,10 @@ class KernelConn {
   // Ends a connection whose stream cannot be kept: with a RST to its peer, or in silence when somebody has pointed the
   // socket elsewhere meanwhile. In any phase.
   virtual void reset() noexcept = 0;
+
+  // What TCP_INFO had counted in the stays in the kernel that have ended; a freeze ends one, and its thaw undoes that.
+  // Exact from the park on: until then what happens past the freeze is missing.
+  [[nodiscard]] virtual tcp::InfoCounters past_counters() const noexcept = 0;
 
   // The kernel's rcv_nxt now. REQUIRES: phase is not kRunning.
   virtual Result<std::uint32_t> rcv_queue_seq() = 0;

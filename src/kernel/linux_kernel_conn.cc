@@ -58,6 +58,7 @@ Result<> LinuxKernelConn::detach_late_filter() {
 // while repair mode keeps it silent.
 void LinuxKernelConn::reset() noexcept {
   const int raw = socket_.get();
+  end_stay();
   sockaddr nowhere{};
   nowhere.sa_family = AF_UNSPEC;
   if (!has_known_peer()) static_cast<void>(::connect(raw, &nowhere, sizeof nowhere));

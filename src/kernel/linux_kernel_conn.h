@@ -3,7 +3,7 @@
 // registrations stay. kernel-facts.md numbers the rules (F1, R5 ...) that the sources name.
 //
 // Split by duty: linux_kernel_conn.cc (identity, filter), eligibility.cc (may it move; program's options),
-// snapshot.cc (freeze, thaw), park.cc (park, the shell), restore.cc (restore, release).
+// snapshot.cc (freeze, thaw), park.cc (park, the shell), restore.cc (restore, release), counters.cc (what it carried).
 //
 // Never: a blocking call, a byte sent to the peer except the ACK of freeze() and what release() sends.
 // Needs CAP_NET_ADMIN in the user namespace that owns the socket's network namespace.
@@ -69,6 +69,9 @@ class LinuxKernelConn final : public KernelConn {
   Result<RestoreReport> restore(const tcp::MinTcp& min, const RestoreQueues& queues) override;
   Result<ReleaseReport> release(std::span<const std::byte> unsent, bool probe = true) override;
   void reset() noexcept override;
+  [[nodiscard]] tcp::InfoCounters past_counters() const noexcept override;
+  // What the kernel has carried until now, in all its stays.
+  [[nodiscard]] StreamBytes stream_bytes();
   Result<std::uint32_t> rcv_queue_seq() override;
   Result<bool> stray_write_detected() override;
 
@@ -115,6 +118,11 @@ class LinuxKernelConn final : public KernelConn {
   Result<> reopen_window();
   Result<> leave_repair();
 
+  [[nodiscard]] std::uint64_t acked_control(const tcp::InfoCounters& stay, std::uint32_t in_flight) const noexcept;
+  void end_stay(const LateBytes& late) noexcept;  // by a park
+  void end_stay() noexcept;                       // by a reset
+  void leave(const tcp::InfoCounters& stay, std::uint32_t in_flight) noexcept;
+
   Result<LateBytes> take_late_bytes(std::span<std::byte> room);
   Result<> make_shell(std::uint32_t rcv_nxt);
   Result<> silent_disconnect();
@@ -159,6 +167,10 @@ class LinuxKernelConn final : public KernelConn {
   };
   Limited limited_;     // of the last check, for the freeze
   tcp::MinTcp frozen_;  // of the last freeze()
+  tcp::InfoCounters frozen_counters_{};
+  tcp::InfoCounters past_{};  // of the stays that a park, or a reset, has ended
+  StreamBytes past_stream_;
+  bool has_left_ = false;
   // As of the last restore(): what was unacknowledged then, and since when (MinTcp::stalled_us).
   std::uint32_t stalled_una_ = 0;
   Time stalled_since_ = kNever;

@@ -37,6 +37,7 @@ Result<LateBytes> LinuxKernelConn::park(std::span<std::byte> room) {
   // F4: the shell must not probe. Before the disconnect, which may fail for nothing then.
   if (options_.keepalive != 0) TRY(set_option(raw, SOL_SOCKET, SO_KEEPALIVE, 0, "SO_KEEPALIVE"));
   phase_ = Phase::kGap;
+  end_stay(late);
   window_closed_ = false;  // the disconnect forgets all windows
   TRY(silent_disconnect());
   ASSIGN_OR_RETURN(const std::uint32_t purged_up_to, repair::receive_seq(raw));

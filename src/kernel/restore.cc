@@ -60,6 +60,8 @@ Result<RestoreReport> LinuxKernelConn::restore(const tcp::MinTcp& min, const Res
   const auto unread = static_cast<std::uint32_t>(queues.unread.size());
   TRY(establish_in_place(min, min.snd_una, min.rcv_nxt - unread));
   ASSIGN_OR_RETURN(const RestoreReport report, put_state(min, queues));
+  past_.bytes_received -= unread;  // counted a second time as they were put back
+  past_stream_.received -= unread;
   stalled_una_ = min.snd_una;
   stalled_since_ = queues.unacked.empty() ? kNever : monotonic_now() - std::chrono::microseconds(min.stalled_us);
   phase_ = Phase::kRestored;

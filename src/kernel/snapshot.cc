@@ -126,6 +126,7 @@ Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
   ASSIGN_OR_RETURN(const tcp_info info, read_tcp_info(raw));
   TRY(check_still_eligible(info));
   take_info(info, min);
+  frozen_counters_ = tcp::take_counters(info);
   TRY(take_timestamp(raw, min));
   if (template_.mss_clamp == 0) {
     ASSIGN_OR_RETURN(const int clamp, get_option(raw, IPPROTO_TCP, TCP_MAXSEG, "TCP_MAXSEG"));  // S5

@@ -1,6 +1,6 @@
 // The engine's and the mover's part of FakeService: owners, rings, the relay.
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -18,6 +18,7 @@ namespace twinstack::sockets {
 namespace {
 
 constexpr Duration kMoveLimit = std::chrono::milliseconds(20);
+constexpr std::uint8_t kEstablished = 1;  // TCP_ESTABLISHED
 constexpr std::uint32_t kCompletionReserve = 64;
 constexpr std::uint32_t kReceivesPerTurn = 8;
 
@@ -32,12 +33,15 @@ void FakeService::linger_in_move() {
 
 namespace {
 
-// The engine carries ESTABLISHED only.
-bool is_established(int fd) {
+tcp_info info_of(int fd) {
   tcp_info info{};
   socklen_t length = sizeof(info);
-  return ::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 && info.tcpi_state == TCP_ESTABLISHED;
+  static_cast<void>(::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length));
+  return info;
 }
+
+// The engine carries ESTABLISHED only.
+bool is_established(int fd) { return info_of(fd).tcpi_state == kEstablished; }
 
 }  // namespace
 
@@ -61,6 +65,8 @@ bool FakeService::offload(Connection& c) {
   slot.ring.store(c.ring);
   slot.tx_limit_bytes.store(options_.send_buffer_bytes);
   slot.hw_conn_id.store(c.hw_id);
+  // The socket is not disconnected here, and goes on counting.
+  ipc::store_counters(slot.base, tcp::take_counters(info_of(c.fd.get())));
   // As the real move: what the kernel had received is in the rings before any call sees the new owner.
   receive(c);
   gate.set_owner(ipc::Owner::kEngine);
@@ -91,6 +97,7 @@ bool FakeService::upload(Connection& c) {
   c.rx_chunk = ~0U;
   c.unread_bytes = 0;
   slot.hw_conn_id.store(0);
+  ipc::store_counters(slot.base, {});
   gate.set_owner(ipc::Owner::kKernel);
   ++counters_.to_kernel;
   notify(c);

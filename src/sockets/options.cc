@@ -167,21 +167,41 @@ Outcome get_max_segment(Sonode& sonode, int fd, void* value, socklen_t* length) 
   });
 }
 
+// The kernel's answer, and what both stacks have counted before. REQUIRES: inside the gate, the kernel's.
+Outcome get_kernel_info(const Sonode& sonode, int fd, void* value, socklen_t* length) noexcept {
+  const Outcome result = outcome_of(real().getsockopt(fd, IPPROTO_TCP, TCP_INFO, value, length));
+  const ipc::ConnSlot& slot = *sonode.slot;
+  // In a forked child the slot may serve another connection of the parent's.
+  const bool is_ours = slot.tag.load(std::memory_order_acquire) == sonode.tag.load(std::memory_order_relaxed);
+  if (result == 0 && is_ours) add_base(ipc::load_counters(slot.base), value, *length);
+  return result;
+}
+
+// `state`: of the stay that goes on. REQUIRES: inside the gate, the engine's.
+Outcome get_engine_info(const Sonode& sonode, int fd, const ipc::HwConnState& state, void* value,
+                        socklen_t* length) noexcept {
+  tcp_info info{};
+  socklen_t size = sizeof(info);
+  const Outcome result = outcome_of(real().getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size));
+  if (result < 0) return result;
+  put_engine_state(state, ipc::load_counters(sonode.slot->base), info);
+  return answer(value, length, &info, size);
+}
+
+// The driver is asked outside of the gate, for which it may wait: the answer counts when nothing has moved meanwhile.
 Outcome get_tcp_info(Sonode& sonode, int fd, void* value, socklen_t* length) noexcept {
-  if (sonode.owner() == ipc::Owner::kEngine && !sonode.session->is_inherited()) {
-    if (const auto state = sonode.session->query(sonode); state.has_value()) {
-      tcp_info info{};
-      socklen_t size = sizeof(info);
-      const Outcome result = run_in_place(
-          sonode, [&]() noexcept { return outcome_of(real().getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size)); });
-      if (result < 0) return result;
-      add_engine_state(*state, info);
-      return answer(value, length, &info, size);
-    }
+  constexpr int kAttempts = 8;
+  for (int i = 0; i < kAttempts && !sonode.session->is_inherited(); ++i) {
+    const std::uint32_t word = sonode.slot->owner.load(std::memory_order_acquire);
+    if (ipc::OwnerGate::owner_of(word) != ipc::Owner::kEngine) break;
+    const auto state = sonode.session->query(sonode);
+    const GateScope gate(sonode);
+    if (gate.access() != Access::kEngine) break;
+    if (sonode.slot->owner.load(std::memory_order_acquire) != word) continue;
+    if (!state.has_value()) break;
+    return get_engine_info(sonode, fd, *state, value, length);
   }
-  return run_in_kernel(sonode, "TCP_INFO", [=]() noexcept {
-    return outcome_of(real().getsockopt(fd, IPPROTO_TCP, TCP_INFO, value, length));
-  });
+  return run_in_kernel(sonode, "TCP_INFO", [&]() noexcept { return get_kernel_info(sonode, fd, value, length); });
 }
 
 // Bytes sent and not yet acknowledged, in whatever stack they wait.

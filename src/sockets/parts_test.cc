@@ -167,9 +167,12 @@ TEST(ErrnoMap, IsLinuxs) {
 TEST(TcpInfo, AddsCountersAndReplacesTheRest) {
   tcp_info info{};
   info.tcpi_rtt = 1;
-  info.tcpi_bytes_acked = 100;
-  info.tcpi_segs_out = 10;
+  info.tcpi_bytes_acked = 7;  // of a socket that is not parked yet: part of the base
   info.tcpi_rcv_mss = 1448;
+  tcp::InfoCounters base{};
+  base.bytes_acked = 100;
+  base.segs_out = 10;
+  base.delivered = 9;
   ipc::HwConnState state{};
   state.min.srtt_us = 250;
   state.min.mss = 1460;
@@ -179,15 +182,34 @@ TEST(TcpInfo, AddsCountersAndReplacesTheRest) {
   state.min.ssthresh_segments = 0x7fffffff;
   state.bytes_acked = 5;
   state.segments_out = 2;
+  state.data_segments_in = 3;
   state.ca_state = 3;
-  add_engine_state(state, info);
+  put_engine_state(state, base, info);
   EXPECT_EQ(info.tcpi_rtt, 250U);
   EXPECT_EQ(info.tcpi_snd_mss, 1448U);
   EXPECT_EQ(info.tcpi_unacked, 2U) << "segments, the last one not full";
   EXPECT_EQ(info.tcpi_bytes_acked, 105U);
   EXPECT_EQ(info.tcpi_segs_out, 12U);
+  EXPECT_EQ(info.tcpi_data_segs_in, 3U);
+  EXPECT_EQ(info.tcpi_delivered, 9U) << "what the engine does not count stays";
   EXPECT_EQ(info.tcpi_ca_state, 3U);
   EXPECT_EQ(info.tcpi_rcv_mss, 1448U) << "what the engine does not know stays";
+}
+
+TEST(TcpInfo, TheBaseIsAddedAsFarAsTheAnswerGoes) {
+  tcp::InfoCounters base{};
+  base.bytes_acked = 500;
+  base.total_retrans = 4;
+  base.segs_in = 6;
+  tcp_info info{};
+  info.tcpi_bytes_acked = 20;
+  info.tcpi_total_retrans = 1;
+  info.tcpi_segs_in = 2;
+  add_base(base, &info, offsetof(tcp_info, tcpi_segs_in));
+  EXPECT_EQ(info.tcpi_bytes_acked, 520U);
+  EXPECT_EQ(info.tcpi_total_retrans, 5U);
+  EXPECT_EQ(info.tcpi_segs_in, 2U) << "the program has no room for it";
+  add_base({}, &info, 0);
 }
 
 }  // namespace

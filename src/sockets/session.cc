@@ -177,6 +177,7 @@ Sonode* Session::take(SonodeState state) noexcept {
   slot.tx_submitted_bytes.store(0, std::memory_order_relaxed);
   slot.want_tx_space.store(0, std::memory_order_relaxed);
   slot.calls_inside.store(0, std::memory_order_relaxed);
+  ipc::store_counters(slot.base, {});
   const std::uint32_t tag = slot.tag.load(std::memory_order_relaxed) + 1;
   slot.tag.store(tag, std::memory_order_relaxed);
   slot.ring_hint.store(static_cast<std::uint32_t>(::syscall(SYS_gettid)), std::memory_order_relaxed);

@@ -2,6 +2,7 @@
 
 #include <netinet/in.h>
 
+#include <algorithm>
 #include <cstring>
 
 namespace twinstack::sockets {
@@ -10,11 +11,9 @@ namespace {
 constexpr std::uint8_t kEstablished = 1;  // TCP_ESTABLISHED
 constexpr std::uint32_t kTimestampBytes = 12;
 
-std::uint32_t add(std::uint32_t a, std::uint64_t b) noexcept { return a + static_cast<std::uint32_t>(b); }
-
 }  // namespace
 
-void add_engine_state(const ipc::HwConnState& state, tcp_info& info) noexcept {
+void put_engine_state(const ipc::HwConnState& state, const tcp::InfoCounters& base, tcp_info& info) noexcept {
   const tcp::MinTcp& min = state.min;
   const std::uint32_t mss =
       std::uint32_t{min.mss} -
@@ -32,13 +31,20 @@ void add_engine_state(const ipc::HwConnState& state, tcp_info& info) noexcept {
   info.tcpi_snd_cwnd = min.cwnd_segments;
   info.tcpi_snd_wnd = min.snd_wnd;
   info.tcpi_notsent_bytes = state.unsent_bytes;
-  info.tcpi_bytes_acked += state.bytes_acked;
-  info.tcpi_bytes_received += state.bytes_received;
-  info.tcpi_bytes_sent += state.bytes_sent;
-  info.tcpi_bytes_retrans += state.bytes_retransmitted;
-  info.tcpi_segs_out = add(info.tcpi_segs_out, state.segments_out);
-  info.tcpi_segs_in = add(info.tcpi_segs_in, state.segments_in);
-  info.tcpi_total_retrans = add(info.tcpi_total_retrans, state.retransmitted_segments);
+  // Not the socket's: until it is parked it shows again what the base has already.
+  tcp::InfoCounters sum = base;
+  sum += ipc::counters_of(state);
+  tcp::put_counters(sum, info);
+}
+
+void add_base(const tcp::InfoCounters& base, void* info, socklen_t length) noexcept {
+  tcp_info whole{};
+  const std::size_t known = std::min<std::size_t>(length, sizeof(whole));
+  std::memcpy(&whole, info, known);
+  tcp::InfoCounters sum = base;
+  sum += tcp::take_counters(whole);
+  tcp::put_counters(sum, whole);
+  std::memcpy(info, &whole, known);
 }
 
 }  // namespace twinstack::sockets

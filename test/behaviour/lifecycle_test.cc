@@ -8,6 +8,7 @@
 
 #include "behaviour/behaviour_fixture.h"
 #include "driver/view_json.h"
+#include "kernel/kernel_conn.h"
 
 namespace twinstack::testing {
 namespace {
@@ -47,19 +48,41 @@ TEST_F(SmallEngine, B16_NoSlotLeavesItInSoftwareUnharmed) {
   expect_no_reset();
 }
 
+// Asked of the kernel when `ls` asks: nothing has been tried.
+TEST_F(Behaviour, LsTellsWhatStandsAgainstAMove) {
+  const auto talk = open();
+  EXPECT_EQ(line(*talk)["reason"], "");
+  const auto pace = [&](std::uint32_t bytes_per_second) {
+    ASSERT_EQ(
+        ::setsockopt(talk->served->fd(), SOL_SOCKET, SO_MAX_PACING_RATE, &bytes_per_second, sizeof(bytes_per_second)),
+        0);
+  };
+  pace(1'000'000);
+  EXPECT_EQ(line(*talk)["reason"], kernel::reason_text(kernel::Reason::kPacing));
+  EXPECT_EQ(line(*talk)["stays"], false);
+  pace(UINT32_MAX);
+  EXPECT_EQ(line(*talk)["reason"], "");
+  EXPECT_EQ(line(*talk)["last_return"], "");
+  EXPECT_EQ(service_->counter("offload_refused"), 0U);
+  to_engine(*talk);
+  EXPECT_EQ(line(*talk)["reason"], "");
+}
+
 TEST_F(Behaviour, B17_EitherSideCanStartAReturn) {
   for (const bool v6 : {false, true}) {
     const auto talk = open(v6);
     to_engine(*talk);
     // The driver, by command.
     to_kernel(*talk);
-    EXPECT_EQ(line(*talk)["reason"], "by command");
+    EXPECT_EQ(line(*talk)["last_return"], "by command");
+    EXPECT_EQ(line(*talk)["reason"], "") << "nothing stands against another move";
     talk->exchange(10000);
     // The application.
     to_engine(*talk);
     ASSERT_TRUE(talk->served->request_upload("setsockopt", false).has_value());
     talk->expect_owner(Owner::kKernel);
-    EXPECT_EQ(line(*talk)["reason"], "setsockopt");
+    EXPECT_EQ(line(*talk)["last_return"], "setsockopt");
+    EXPECT_EQ(line(*talk)["reason"], "");
     EXPECT_EQ(line(*talk)["stays"], false);
     talk->exchange(10000);
     // The engine: what it does not carry goes back.
@@ -69,6 +92,8 @@ TEST_F(Behaviour, B17_EitherSideCanStartAReturn) {
     talk->expect_owner(Owner::kKernel);
     EXPECT_TRUE(eventually([&] { return line(*talk)["state"] == "CLOSE-WAIT"; })) << line(*talk).dump();
     EXPECT_EQ(line(*talk)["stays"], true);
+    EXPECT_NE(line(*talk)["reason"], "");
+    EXPECT_EQ(line(*talk)["reason"], line(*talk)["last_return"]);
     // Half closed: the other direction goes on, in the kernel.
     talk->served_sends(30000);
     EXPECT_TRUE(eventually([&] { return talk->to_peer_read == talk->to_peer_sent; }, [&] { talk->peer_reads(); }));

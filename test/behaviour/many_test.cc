@@ -13,6 +13,23 @@ namespace {
 
 using ipc::Owner;
 
+// What `ls` says each stack has carried.
+struct Carried {
+  std::uint64_t kernel_sent = 0;
+  std::uint64_t kernel_received = 0;
+  std::uint64_t engine_sent = 0;
+  std::uint64_t engine_received = 0;
+
+  explicit Carried(const driver::Json& line)
+      : kernel_sent(line["kernel_bytes_sent"]),
+        kernel_received(line["kernel_bytes_received"]),
+        engine_sent(line["engine_bytes_sent"]),
+        engine_received(line["engine_bytes_received"]) {}
+  [[nodiscard]] bool adds_up_to(const Talk& talk) const {
+    return kernel_sent + engine_sent == talk.to_peer_sent && kernel_received + engine_received == talk.to_served_sent;
+  }
+};
+
 TEST_F(Behaviour, B19_ThousandsOfMovesUnderTraffic) {
   constexpr std::uint64_t kRoundTrips = 1050;
   const auto talk = open();
@@ -37,6 +54,7 @@ TEST_F(Behaviour, B19_ThousandsOfMovesUnderTraffic) {
   EXPECT_EQ(seen["offloads"], kRoundTrips);
   EXPECT_EQ(seen["uploads"], kRoundTrips);
   EXPECT_EQ(seen["hw"], "0");
+  EXPECT_TRUE(eventually([&] { return Carried(line(*talk)).adds_up_to(*talk); })) << line(*talk).dump();
   EXPECT_EQ(steered_flows(), 0U);
   EXPECT_EQ(service_->counter("broken_streams"), 0U);
   EXPECT_GT(talk->to_served_read, kRoundTrips * 2000);
@@ -45,6 +63,41 @@ TEST_F(Behaviour, B19_ThousandsOfMovesUnderTraffic) {
   EXPECT_EQ(slot.rx_posted_bytes.load(), slot.rx_read_bytes.load());
   EXPECT_EQ(slot.tx_submitted_bytes.load(), slot.tx_acked_bytes.load());
   expect_no_reset();
+}
+
+// The last bytes may be read by the peer before its ACK is here.
+TEST_F(Behaviour, B19_TheBytesOfTheStacksAddUpToTheStream) {
+  for (const Opening opening : {Opening::kPassive, Opening::kActive}) {
+    const auto talk = open(false, opening);
+    const auto adds_up = [&] { return Carried(line(*talk)).adds_up_to(*talk); };
+    std::uint64_t in_kernel = 0;
+    std::uint64_t in_engine = 0;
+    for (int round = 0; round < 3; ++round) {
+      talk->exchange(100'000);
+      in_kernel += 100'000;
+      EXPECT_TRUE(eventually(adds_up)) << line(*talk).dump();
+      EXPECT_EQ(Carried(line(*talk)).kernel_sent, in_kernel);
+      EXPECT_EQ(Carried(line(*talk)).kernel_received, in_kernel);
+      to_engine(*talk);
+      EXPECT_TRUE(adds_up()) << "before it is parked: " << line(*talk).dump();
+      talk->exchange(70'000);
+      in_engine += 70'000;
+      EXPECT_TRUE(eventually(adds_up)) << line(*talk).dump();
+      EXPECT_EQ(Carried(line(*talk)).engine_sent, in_engine);
+      EXPECT_EQ(Carried(line(*talk)).engine_received, in_engine);
+      to_kernel(*talk);
+      EXPECT_TRUE(adds_up()) << line(*talk).dump();
+    }
+    for (int round = 0; round < 20; ++round) {
+      to_engine(*talk, true);
+      to_kernel(*talk, true);
+    }
+    talk->settle();
+    EXPECT_TRUE(eventually(adds_up)) << line(*talk).dump();
+    ASSERT_EQ(::shutdown(talk->peer.get(), SHUT_WR), 0);
+    EXPECT_TRUE(eventually([&] { return line(*talk)["state"] == "CLOSE-WAIT"; })) << line(*talk).dump();
+    EXPECT_TRUE(adds_up()) << "a FIN is no byte: " << line(*talk).dump();
+  }
 }
 
 TEST_F(Behaviour, B21_HundredsMoveAtOnce) {
@@ -132,6 +185,29 @@ TEST_F(SeveralQueues, ConnectionsAreServedByTheLaneOfTheirQueue) {
   EXPECT_EQ(lanes.size(), 1U);
   EXPECT_EQ(service_->counter("broken_streams"), 0U);
   expect_no_reset();
+}
+
+TEST_F(Behaviour, AnIdleConnectionCostsThePolicyLittle) {
+  constexpr std::size_t kCount = 40;
+  start_service(driver::Policy::kAuto);
+  std::vector<std::unique_ptr<Talk>> talks;
+  for (std::size_t i = 0; i < kCount; ++i) talks.push_back(open());
+  ::poll(nullptr, 0, 3200);  // the looks have become seldom
+  const std::uint64_t before = service_->counter("policy_looks");
+  EXPECT_GE(before, kCount);
+  ::poll(nullptr, 0, 2000);
+  EXPECT_LE(service_->counter("policy_looks") - before, kCount) << "of 20 times as many without a break";
+  // One that becomes busy is seen, and from then on it is looked at often until it has carried enough.
+  const auto began = std::chrono::steady_clock::now();
+  talks[0]->exchange(30'000);
+  talks[0]->expect_owner(Owner::kEngine);
+  EXPECT_LE(std::chrono::steady_clock::now() - began, std::chrono::milliseconds(3500));
+  // None is left that could be moved: no look, and none later.
+  for (std::size_t i = 1; i < kCount; ++i) talks[i]->exchange(30'000);
+  for (const auto& talk : talks) talk->expect_owner(Owner::kEngine);
+  const std::uint64_t last = service_->counter("policy_looks");
+  ::poll(nullptr, 0, 300);
+  EXPECT_EQ(service_->counter("policy_looks"), last);
 }
 
 // ssthresh is infinite until a loss: the link is down for a while, so that there is something to carry.

@@ -143,7 +143,8 @@ class OptionSetter {
         if (owner == Owner::kKernel) set(value);
         gate.leave();
       }
-      std::this_thread::sleep_for(std::chrono::microseconds(value % 16 * 20));
+      // Bursts, in which a move must not be made, and rests, in which it can be.
+      if (value % 64 == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));
     }
   }
   void set(unsigned value) {
