@@ -90,7 +90,9 @@ TEST_P(MoveStreamTest, ThawLeavesTheConnectionAsItWas) {
       ASSERT_TRUE(ok(mover.costs.time("thaw", [&] { return mover.conn->thaw(); })));
       ++thaws;
     } else {
-      ASSERT_EQ(frozen.error().code, ErrorCode::kNotEligible) << frozen.error().message();
+      // kNoResource: more has arrived since the check than the room beyond the limit holds.
+      const ErrorCode refused = frozen.error().code;
+      ASSERT_TRUE(refused == ErrorCode::kNotEligible || refused == ErrorCode::kNoResource) << frozen.error().message();
       ASSERT_TRUE(ok(mover.conn->detach_late_filter()));
     }
     mover.inject_late();
