@@ -1,7 +1,6 @@
 #include "driver/closer.h"
 
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -9,7 +8,8 @@
 
 #include <array>
 #include <utility>
-#include <vector>
+
+#include "driver/lingering.h"
 
 namespace twinstack::driver {
 namespace {
@@ -33,31 +33,6 @@ struct Watched {
   UniqueFd writer;
 };
 
-// A socket whose last close sleeps until the peer is closed.
-struct Lingering {
-  Lingering() {
-    const UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t length = sizeof(address);
-    auto* generic = reinterpret_cast<sockaddr*>(&address);
-    EXPECT_EQ(::bind(listener.get(), generic, length), 0);
-    EXPECT_EQ(::listen(listener.get(), 1), 0);
-    EXPECT_EQ(::getsockname(listener.get(), generic, &length), 0);
-    socket.reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    EXPECT_EQ(::connect(socket.get(), generic, length), 0);
-    peer.reset(::accept(listener.get(), nullptr, nullptr));
-    const std::vector<char> bytes(1 << 20);
-    while (::send(socket.get(), bytes.data(), bytes.size(), MSG_DONTWAIT) > 0) {
-    }
-    const linger how{.l_onoff = 1, .l_linger = 600};
-    EXPECT_EQ(::setsockopt(socket.get(), SOL_SOCKET, SO_LINGER, &how, sizeof(how)), 0);
-  }
-  UniqueFd socket;
-  UniqueFd peer;
-};
-
 TEST(Closer, ClosesEverythingBeforeItEnds) {
   std::array<Watched, 20> all;
   {
@@ -69,7 +44,7 @@ TEST(Closer, ClosesEverythingBeforeItEnds) {
 }
 
 TEST(Closer, ACloseThatSleepsHoldsUpItsOwnUserOnly) {
-  Lingering lingering;
+  Lingering lingering(600);
   Watched annas;
   Watched berts;
   Closer closer;
@@ -83,7 +58,7 @@ TEST(Closer, ACloseThatSleepsHoldsUpItsOwnUserOnly) {
 }
 
 TEST(Closer, KnowsWhoseDescriptorsPileUp) {
-  Lingering lingering;
+  Lingering lingering(600);
   Closer closer;
   const auto add = [&](std::size_t count) {
     for (std::size_t i = 0; i < count; ++i) closer.close(UniqueFd(::eventfd(0, EFD_CLOEXEC)), kAnna);

@@ -80,11 +80,11 @@ class LinuxKernelConn final : public KernelConn {
   [[nodiscard]] ProgramOptions& program_options() noexcept { return options_; }
   // Gives the descriptor up to somebody who may sleep in its close. Nothing but the destructor may follow.
   [[nodiscard]] UniqueFd take_socket() noexcept { return std::move(socket_); }
-  // SO_MARK and SO_BINDTOIFINDEX as of the last check: what a route lookup for this connection needs.
   // For a creator that learns netns_cookie() only afterwards: what the connections of that namespace share.
   void set_shared(const LinuxShared& shared) noexcept { shared_ = shared; }
   // Interface index of a link-local address, else 0.
   [[nodiscard]] std::uint32_t scope_id() const noexcept { return template_.scope_id; }
+  // SO_MARK and SO_BINDTOIFINDEX as of the last check: what a route lookup for this connection needs.
   [[nodiscard]] std::uint32_t mark() const noexcept { return mark_; }
   [[nodiscard]] std::uint32_t bound_interface() const noexcept { return bound_interface_; }
 

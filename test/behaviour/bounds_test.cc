@@ -1,6 +1,5 @@
 // What one user may take of the service, and what it does with clients that keep to no rule: silent ones, ones that
 // pass too much. What must stay: everybody else's service.
-#include <netinet/in.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -12,6 +11,7 @@
 #include <filesystem>
 
 #include "behaviour/behaviour_fixture.h"
+#include "driver/lingering.h"
 #include "driver/view_json.h"
 #include "ipc/channel.h"
 
@@ -30,31 +30,6 @@ class AsUser {
   AsUser(const AsUser&) = delete;
   AsUser& operator=(const AsUser&) = delete;
   ~AsUser() { EXPECT_EQ(::seteuid(0), 0); }
-};
-
-// A socket whose last close sleeps until the peer is closed, 20 s at most.
-struct Lingering {
-  Lingering() {
-    const UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t length = sizeof(address);
-    auto* generic = reinterpret_cast<sockaddr*>(&address);
-    EXPECT_EQ(::bind(listener.get(), generic, length), 0);
-    EXPECT_EQ(::listen(listener.get(), 1), 0);
-    EXPECT_EQ(::getsockname(listener.get(), generic, &length), 0);
-    socket.reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    EXPECT_EQ(::connect(socket.get(), generic, length), 0);
-    peer.reset(::accept(listener.get(), nullptr, nullptr));
-    const std::vector<char> bytes(1 << 20);
-    while (::send(socket.get(), bytes.data(), bytes.size(), MSG_DONTWAIT) > 0) {
-    }
-    const linger how{.l_onoff = 1, .l_linger = 20};
-    EXPECT_EQ(::setsockopt(socket.get(), SOL_SOCKET, SO_LINGER, &how, sizeof(how)), 0);
-  }
-  UniqueFd socket;
-  UniqueFd peer;
 };
 
 // The receiver has the only descriptor then.
@@ -197,7 +172,7 @@ TEST_F(Bounds, ADescriptorWhoseCloseSleepsHoldsNobodyUp) {
   to_engine(*honest);
   const auto hostile = connect_as(kAnna);
   ASSERT_TRUE(hostile.has_value()) << hostile.error().message();
-  std::vector<Lingering> lingering(3);
+  std::array lingering{driver::Lingering(20), driver::Lingering(20), driver::Lingering(20)};
   // With a Hello; as a registration that is none of a TCP socket; in the queue of a session that ends. The service
   // reads none of them before it has the only descriptor.
   ASSERT_EQ(::kill(service_->pid(), SIGSTOP), 0);
@@ -222,7 +197,7 @@ TEST_F(Bounds, ADescriptorWhoseCloseSleepsHoldsNobodyUp) {
   honest->exchange(20'000);
   EXPECT_TRUE(connect_as(kBert).has_value());
   EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(5));
-  lingering.clear();
+  for (auto& one : lingering) one.peer.reset();
 }
 
 // Any user may connect and say nothing.
