@@ -59,10 +59,7 @@ TEST_P(Calls, VectorsAreFilledAndSentInOrder) {
   EXPECT_EQ(ts_writev(pair.ours, out, 3), 5);
   EXPECT_EQ(pair.hear(5), "abcde");
   pair.say("12345");
-  ASSERT_TRUE(eventually([&] {
-    int unread = 0;
-    return ts_ioctl(pair.ours, FIONREAD, reinterpret_cast<uintptr_t>(&unread)) == 0 && unread == 5;
-  }));
+  ASSERT_TRUE(has_unread(pair.ours, 5));
   char d[2] = {};
   char e[8] = {};
   const iovec in[] = {{d, 2}, {e, 8}};
@@ -90,10 +87,7 @@ TEST_P(Calls, UrgentDataIsTheKernels) {
   Pair pair;
   place(pair.ours);
   pair.say("abc");
-  ASSERT_TRUE(eventually([&] {
-    int unread = 0;
-    return ts_ioctl(pair.ours, FIONREAD, reinterpret_cast<uintptr_t>(&unread)) == 0 && unread == 3;
-  }));
+  ASSERT_TRUE(has_unread(pair.ours, 3));
   char byte = 0;
   EXPECT_EQ(ts_recv(pair.ours, &byte, 1, MSG_OOB), -1);
   EXPECT_EQ(errno, EINVAL);

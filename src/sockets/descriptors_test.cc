@@ -200,10 +200,7 @@ TEST_P(Descriptors, AForkedChildUsesTheKernelsSocket) {
   Pair pair;
   place(pair.ours);
   pair.say("for the child");
-  ASSERT_TRUE(eventually([&] {
-    int unread = 0;
-    return ts_ioctl(pair.ours, FIONREAD, reinterpret_cast<uintptr_t>(&unread)) == 0 && unread == 13;
-  }));
+  ASSERT_TRUE(has_unread(pair.ours, 13));
   const pid_t child = ::fork();
   if (child == 0) {
     char text[13];

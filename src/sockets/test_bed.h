@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -110,6 +111,14 @@ class Listener {
 inline bool in_engine(int fd) {
   ts_connection connection{};
   return ts_describe(fd, &connection) == 0 && connection.in_engine != 0;
+}
+
+// Waits until that many bytes can be read, wherever they lie.
+inline bool has_unread(int fd, int bytes) {
+  return eventually([&] {
+    int unread = 0;
+    return ts_ioctl(fd, FIONREAD, reinterpret_cast<uintptr_t>(&unread)) == 0 && unread == bytes;
+  });
 }
 
 // One connection: `ours` by ts_*(), `peer` by the kernel.
