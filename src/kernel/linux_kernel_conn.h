@@ -114,7 +114,7 @@ class LinuxKernelConn final : public KernelConn {
   Result<> check_still_eligible(const tcp_info& info);
   Result<std::span<const std::byte>> take_receive_queue(std::span<std::byte> room, tcp::MinTcp& min);
   [[nodiscard]] std::uint32_t stalled_us(const tcp::MinTcp& min) const;
-  Result<> take_windows_and_close(std::uint32_t queued, tcp::MinTcp& min);
+  Result<> take_windows_and_close(tcp::MinTcp& min);
   Result<> reopen_window();
   Result<> leave_repair();
 
@@ -184,7 +184,6 @@ class LinuxKernelConn final : public KernelConn {
   // The send window that freeze() closed, for thaw().
   bool window_closed_ = false;
   std::uint32_t closed_snd_wnd_ = 0;
-  std::uint32_t closed_to_ = 0;
   std::uint32_t closed_snd_wl1_ = 0;
   bool filter_on_ = false;
   bool bound_ = false;  // by us: the port then outlives every disconnect

@@ -13,6 +13,8 @@
 #include "kernel/repair.h"
 #include "kernel/sockopt.h"
 #include "kernel/tcp_info.h"
+#include "wire/seq.h"
+#include "wire/tcp_options.h"
 
 namespace twinstack::kernel::testing {
 namespace {
@@ -316,6 +318,54 @@ TEST_F(ParkTest, AFrozenSocketSendsNothingNew) {
   const auto late = mover.park(*frozen);
   ASSERT_TRUE(ok(late));
   EXPECT_EQ(late->snd_nxt, frozen->min.snd_nxt);
+}
+
+// R17: its loss probe is due within a few milliseconds, its retransmission timer not before 200.
+TEST_F(ParkTest, AFrozenSocketRepeatsNothing) {
+  Mover mover(*bench_);
+  make(mover);
+  ASSERT_TRUE(ok(mover.conn->check_eligible(mover.limits)));
+  ASSERT_TRUE(ok(mover.conn->attach_late_filter()));
+  PatternEnd end(ours(), 0, 1);
+  ASSERT_EQ(end.write_some(14'000), 14'000);  // the initial window: all goes out, and no ACK comes in
+  const auto frozen = mover.conn->freeze({mover.receive_room, mover.send_room});
+  ASSERT_TRUE(ok(frozen));
+  ASSERT_EQ(frozen->unacked.size(), 14'000U);
+  pollfd nothing{.fd = ours(), .events = 0, .revents = 0};
+  ::poll(&nothing, 1, 100);
+  EXPECT_EQ(bench_->counter(Side::kA, "Tcp", "RetransSegs"), 0U);
+  ASSERT_TRUE(ok(mover.conn->thaw()));
+  mover.inject_late();
+  EXPECT_TRUE(Peer(std::move(connection_.theirs), 0, 256U << 10).finish(end.written()));
+}
+
+// R19: a socket that paces has sent stamps ahead of its clock, which the peer echoes; the engine must not begin before.
+TEST_F(ParkTest, TheTimestampClockDoesNotGoBackBehindPacing) {
+  Mover mover(*bench_);
+  make(mover);
+  ASSERT_TRUE(ok(mover.conn->check_eligible(mover.limits)));
+  const unsigned bytes_per_second = 100'000;
+  ASSERT_EQ(::setsockopt(ours(), SOL_SOCKET, SO_MAX_PACING_RATE, &bytes_per_second, sizeof bytes_per_second), 0);
+  PatternEnd end(ours(), 0, 1);
+  PatternEnd peer(theirs(), 1, 0);
+  ASSERT_EQ(end.write_some(14'000), 14'000);  // the next is 140 ms off, and an ACK carries that stamp already
+  ASSERT_EQ(peer.write_some(1), 1);
+  ASSERT_TRUE(wait_for(ours(), POLLIN));
+  const int quick = 1;
+  ASSERT_EQ(::setsockopt(ours(), IPPROTO_TCP, TCP_QUICKACK, &quick, sizeof quick), 0);
+  ASSERT_TRUE(wait_for(theirs(), POLLIN));
+  ASSERT_TRUE(ok(mover.conn->attach_late_filter()));
+  ASSERT_EQ(peer.write_some(1), 1);
+  ASSERT_TRUE(wait_for(bench_->shared.late_filter->poll_fd(), POLLIN));
+  const auto frozen = mover.conn->freeze({mover.receive_room, mover.send_room});
+  ASSERT_TRUE(ok(frozen));
+  wire::TcpOptions options;
+  ASSERT_TRUE(ok(bench_->shared.late_filter->poll([&](const LatePacket& packet) {
+    const std::size_t header = (static_cast<std::size_t>(packet.tcp[12]) >> 4) * 4;
+    ASSERT_TRUE(wire::parse_options(packet.tcp.subspan(20, header - 20), options));
+  })));
+  ASSERT_TRUE(options.has_timestamps);
+  EXPECT_GE(Seq(frozen->min.ts_val), Seq(options.ts_ecr));
 }
 
 // A freeze that is undone: the kernel goes on with what it has not sent, although no ACK comes for it.

@@ -55,13 +55,38 @@ void take_mss(const tcp_info& info, tcp::MinTcp& min) {
   min.mss = static_cast<std::uint16_t>(std::max(std::min<std::uint32_t>(min.mss_clamp, path), info.tcpi_snd_mss));
 }
 
+// R19: how far a socket that paces may have stamped ahead of its clock. A packet carries the time at which its turn
+// came, and each puts the next one's off by its bytes / rate, so what was sent last may lie ahead by the largest packet
+// that Linux makes at that rate (tcp_tso_autosize()): no figure of TCP_INFO tells exactly. The rate may have grown
+// since.
+std::chrono::microseconds pacing_lead(const tcp_info& info) {
+  constexpr std::uint64_t kUnlimited = ~std::uint64_t{0};
+  constexpr std::uint64_t kMaxPacketBytes = 65536;  // GSO
+  constexpr std::uint64_t kRateGrowth = 4;          // bbr's start-up: 2.9
+  constexpr std::uint64_t kLongestUs = 10'000'000;
+  constexpr std::uint64_t kJiffyMs = 10;  // of HZ=100
+  const std::uint64_t rate = info.tcpi_pacing_rate;
+  if (rate == 0 || rate == kUnlimited) return {};
+  const std::uint32_t round_trip_shift = info.tcpi_min_rtt == ~0U ? 0 : std::min(info.tcpi_min_rtt >> 9, 31U);
+  const std::uint64_t by_rate = (rate >> 10) + (kMaxPacketBytes >> round_trip_shift);
+  const std::uint64_t bytes = std::max(std::min(by_rate, kMaxPacketBytes), std::uint64_t{2} * info.tcpi_snd_mss);
+  const std::uint64_t lead_us = std::min(kRateGrowth * bytes * 1'000'000 / rate, kLongestUs);
+  const std::uint64_t quiet_ms = info.tcpi_last_data_sent > kJiffyMs ? info.tcpi_last_data_sent - kJiffyMs : 0;
+  return std::chrono::microseconds(lead_us - std::min(lead_us, quiet_ms * 1000));
+}
+
 // S6. The low bit says whether the clock counts microseconds; it is rounded up, so that our clock never goes back.
-Result<> take_timestamp(int fd, tcp::MinTcp& min) {
+Result<> take_timestamp(int fd, const tcp_info& info, tcp::MinTcp& min) {
   if ((min.options & tcp::kOptTimestamps) == 0) return {};
   ASSIGN_OR_RETURN(const std::uint32_t value,
                    get_option<std::uint32_t>(fd, IPPROTO_TCP, TCP_TIMESTAMP, "TCP_TIMESTAMP"));
-  if ((value & 1) != 0) min.options |= tcp::kOptTsMicroseconds;
-  min.ts_val = value + ((value & 1) != 0 ? 0 : 1);
+  const std::chrono::microseconds lead = pacing_lead(info);
+  if ((value & 1) != 0) {
+    min.options |= tcp::kOptTsMicroseconds;
+    min.ts_val = value + static_cast<std::uint32_t>(lead.count());
+  } else {
+    min.ts_val = value + 1 + static_cast<std::uint32_t>(std::chrono::ceil<std::chrono::milliseconds>(lead).count());
+  }
   return {};
 }
 
@@ -127,7 +152,7 @@ Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
   TRY(check_still_eligible(info));
   take_info(info, min);
   frozen_counters_ = tcp::take_counters(info);
-  TRY(take_timestamp(raw, min));
+  TRY(take_timestamp(raw, info, min));
   if (template_.mss_clamp == 0) {
     ASSIGN_OR_RETURN(const int clamp, get_option(raw, IPPROTO_TCP, TCP_MAXSEG, "TCP_MAXSEG"));  // S5
     template_.mss_clamp = static_cast<std::uint16_t>(clamp);
@@ -137,7 +162,7 @@ Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
   ASSIGN_OR_RETURN(snapshot.unread, take_receive_queue(room.receive, min));
   ASSIGN_OR_RETURN(const std::uint32_t queued, queue_bytes(raw, SIOCOUTQ, "SIOCOUTQ"));
   if (queued > limited_.send_queue_bytes) return refuse(Reason::kSendQueueLimit);
-  TRY(take_windows_and_close(queued, min));
+  TRY(take_windows_and_close(min));
   ASSIGN_OR_RETURN(const std::span<const std::byte> unsent_and_unacked, take_send_queue(raw, queued, room.send, min));
   const std::uint32_t sent = min.snd_nxt - min.snd_una;
   min.stalled_us = stalled_us(min);
@@ -181,9 +206,9 @@ Result<std::span<const std::byte>> LinuxKernelConn::take_receive_queue(std::span
   }
 }
 
-// R17: pacing, its timers and the loss probe would go on sending new data until the socket is parked. A closed window
-// keeps them from it, and so does, against ACKs that were past the filter, a snd_wl1 that none of them reaches.
-Result<> LinuxKernelConn::take_windows_and_close(std::uint32_t queued, tcp::MinTcp& min) {
+// R17: pacing, its timers and the loss probe would go on sending until the socket is parked. A closed window keeps them
+// from it, and so does, against ACKs that were past the filter, a snd_wl1 that none of them reaches.
+Result<> LinuxKernelConn::take_windows_and_close(tcp::MinTcp& min) {
   const int raw = socket_.get();
   ASSIGN_OR_RETURN(tcp_repair_window window, read_window(raw));
   min.snd_wl1 = window.snd_wl1;
@@ -193,13 +218,7 @@ Result<> LinuxKernelConn::take_windows_and_close(std::uint32_t queued, tcp::MinT
   min.rcv_wup = window.rcv_wup;
   closed_snd_wnd_ = window.snd_wnd;
   closed_snd_wl1_ = window.snd_wl1;
-  // What is out stays within it: the loss probe may repeat that.
-  std::uint32_t unsent = 0;
-  if (queued > 0) {
-    ASSIGN_OR_RETURN(unsent, queue_bytes(raw, SIOCOUTQNSD, "SIOCOUTQNSD"));
-  }
-  window.snd_wnd = std::min({queued - std::min(queued, unsent), window.snd_wnd, window.max_window});
-  closed_to_ = window.snd_wnd;
+  window.snd_wnd = 0;
   window.snd_wl1 = min.rcv_nxt + window.rcv_wnd;
   TRY(set_option(raw, IPPROTO_TCP, TCP_REPAIR_WINDOW, window, "TCP_REPAIR_WINDOW"));
   window_closed_ = true;
@@ -210,7 +229,7 @@ Result<> LinuxKernelConn::reopen_window() {
   const int raw = socket_.get();
   window_closed_ = false;
   ASSIGN_OR_RETURN(tcp_repair_window window, read_window(raw));
-  if (window.snd_wnd == closed_to_) window.snd_wnd = closed_snd_wnd_;                      // else a newer one has come
+  if (window.snd_wnd == 0) window.snd_wnd = closed_snd_wnd_;                               // else a newer one has come
   window.snd_wl1 = min(Seq(closed_snd_wl1_), Seq(window.rcv_wup) + window.rcv_wnd).raw();  // R18
   return set_option(raw, IPPROTO_TCP, TCP_REPAIR_WINDOW, window, "TCP_REPAIR_WINDOW");
 }

@@ -208,6 +208,7 @@ Arrival on_segment(ControlBlock& cb, const wire::Segment& segment, const Payload
   ++host.counters().segs_in;
   if (verdict != Arrival::kAccepted) return verdict;
   update_ts_recent(cb, segment, now);
+  catch_up_with_echo(cb, segment, now);
   cb.last_receive = to_tick(now);
   process_ack(cb, segment, payload.size(), host, now);
   take_ecn_marks(cb, in);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "tcp/test_support.h"
+#include "tcp/timestamps.h"
 #include "tcp/window.h"
 
 namespace twinstack::tcp::test {
@@ -410,6 +411,25 @@ TEST(Timestamps, TheFirstAfterAMoveIsTakenWhateverItIs) {
   segment.options.ts_val = 0x90000000;
   EXPECT_EQ(r.end.receive(segment, stream(0, 10), at_ms(1)), Arrival::kAccepted);
   EXPECT_EQ(r.end.cb.ts_recent, 0x90000000U);
+}
+
+// Linux stamps ahead of its clock where it paces.
+TEST(Timestamps, AnEchoAheadOfOurClockPutsItForward) {
+  MinTcp state = with(kOptTimestamps);
+  state.ts_val = 5000;
+  Receiver r(state);
+  wire::Segment segment = from_peer();
+  segment.options = {.ts_val = 1, .ts_ecr = 5000 + 30, .has_timestamps = true};
+  EXPECT_EQ(r.end.receive(segment, stream(0, 10), at_ms(10)), Arrival::kAccepted);
+  EXPECT_EQ(ts_clock(r.end.cb, at_ms(10)), 5030U);
+  segment = from_peer(kPeerSeq + 10);
+  for (const std::uint32_t no_echo : {5030U + 60'001U, 5000U, 0U, 0x90000000U}) {
+    segment.options.has_timestamps = true;
+    segment.options.ts_val = 1;
+    segment.options.ts_ecr = no_echo;
+    EXPECT_EQ(r.end.receive(segment, "", at_ms(10)), Arrival::kAccepted);
+    EXPECT_EQ(ts_clock(r.end.cb, at_ms(10)), 5030U) << no_echo;
+  }
 }
 
 TEST(Ecn, MarkIsEchoedUntilThePeerReduces) {

@@ -9,6 +9,7 @@ namespace {
 constexpr int kStampShift = 30;                           // stamps of ts_recent: 2^30 ns
 constexpr std::uint32_t kOutdatedAfter = 24 * 24 * 3600;  // 24 days (RFC 7323 5.5), in 2^30 ns near enough
 constexpr std::uint32_t kLongestRttUs = 120'000'000;
+constexpr std::int64_t kLongestLeadNs = 60'000'000'000;  // beyond that it is no echo of ours
 
 std::uint32_t stamp(Time now) noexcept {
   return static_cast<std::uint32_t>(now.time_since_epoch().count() >> kStampShift);
@@ -34,6 +35,12 @@ std::uint32_t ts_clock(const ControlBlock& cb, Time now) noexcept { return cb.ts
 
 void set_ts_clock(ControlBlock& cb, std::uint32_t ts_val, Time now) noexcept {
   cb.ts_offset = ts_val - clock_units(cb, now);
+}
+
+void catch_up_with_echo(ControlBlock& cb, const wire::Segment& segment, Time now) noexcept {
+  if ((cb.options & kOptTimestamps) == 0 || !segment.options.has_timestamps || segment.options.ts_ecr == 0) return;
+  const auto lead = static_cast<std::int32_t>(segment.options.ts_ecr - ts_clock(cb, now));
+  if (lead > 0 && lead <= kLongestLeadNs / unit_ns(cb)) set_ts_clock(cb, segment.options.ts_ecr, now);
 }
 
 bool paws_accepts(const ControlBlock& cb, const wire::Segment& segment, Time now) noexcept {

@@ -15,6 +15,10 @@ namespace twinstack::tcp {
 // Makes ts_clock(now) equal to `ts_val`.
 void set_ts_clock(ControlBlock& cb, std::uint32_t ts_val, Time now) noexcept;
 
+// An echo ahead of our clock: the stack that had the connection before has sent with later stamps than it told (Linux,
+// where it paces). The clock goes on from there, or the peer's PAWS would drop what we send.
+void catch_up_with_echo(ControlBlock& cb, const wire::Segment& segment, Time now) noexcept;
+
 // RFC 7323 5.3 R1: false when the segment is an old duplicate. A segment without the option passes, as on Linux.
 [[nodiscard]] bool paws_accepts(const ControlBlock& cb, const wire::Segment& segment, Time now) noexcept;
 
