@@ -220,6 +220,7 @@ class Lane {
     std::uint32_t index = kNone;
   };
   std::array<Arrived, 16> arrived_;  // the frames that are being processed
+  std::size_t frames_per_poll_ = 1;  // as many as are not too many bytes
   LaneCounters counters_;
   bool signal_ = false;    // the driver should look at events and strays
   bool sleeping_ = false;  // the rings were asked for wake-ups

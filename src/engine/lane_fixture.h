@@ -10,7 +10,7 @@ namespace twinstack::engine::test {
 // One connection against a RawPeer at the other end of the wire.
 class LaneFixture : public testing::Test {
  protected:
-  LaneFixture() {
+  explicit LaneFixture(const nic::MemoryWireOptions& options = {}) : wire(nic::MemoryWire::make(options)) {
     set_hop(box);
     box.lane.open_session(kSession, program.arena());
   }
@@ -46,7 +46,7 @@ class LaneFixture : public testing::Test {
   static constexpr std::uint32_t kOur = 0xfffffff0U;  // sequence numbers wrap early
   static constexpr std::uint32_t kPeer = 0x7ffffff0U;
   Time now = kStart;
-  nic::MemoryWire wire = nic::MemoryWire::make();
+  nic::MemoryWire wire;
   std::unique_ptr<nic::MemoryLink> far = std::move(wire.b);
   Program program;
   LaneBox box{std::move(wire.a), now};

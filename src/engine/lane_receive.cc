@@ -9,7 +9,10 @@
 namespace twinstack::engine {
 namespace {
 
+// Of one poll: whoever has a command for the lane waits for its end. Frames may be super-packets of 64 KB.
 constexpr std::size_t kFramesPerPoll = 64;
+constexpr std::size_t kBytesPerPoll = 256U << 10;
+constexpr std::size_t kLargeFramesPerPoll = kBytesPerPoll / 65536;
 constexpr std::size_t kMaxStrays = 256;
 
 Cause cause_of(tcp::Arrival arrival) noexcept {
@@ -26,8 +29,12 @@ Cause cause_of(tcp::Arrival arrival) noexcept {
 }  // namespace
 
 bool Lane::receive_frames(Time now) {
-  auto frames = link_.receive(kFramesPerPoll);
+  auto frames = link_.receive(frames_per_poll_);
   if (frames.empty()) return false;
+  std::size_t bytes = 1;
+  for (const auto& frame : frames) bytes += frame.length_bytes;
+  // The next ones will be about as large as these.
+  frames_per_poll_ = std::clamp(kBytesPerPoll * frames.size() / bytes, kLargeFramesPerPoll, kFramesPerPoll);
   const wire::ChecksumMode mode = link_.info().checksum;
   // In groups: while a frame is parsed, the state of the connections of those before it is on its way into the cache.
   while (!frames.empty()) {

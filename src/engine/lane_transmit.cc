@@ -17,6 +17,8 @@ constexpr std::uint32_t kMaxSendBuffer = 1U << 20;
 constexpr Duration kBlockedRetry = std::chrono::milliseconds(1);
 // Segments of one connection in a row before the next has its turn.
 constexpr std::uint32_t kSegmentsPerTurn = 32;
+// Segments of one poll, more or less a turn: whoever has a command for the lane waits for its end.
+constexpr std::uint64_t kSegmentsPerPoll = 128;
 
 }  // namespace
 
@@ -40,7 +42,8 @@ void Lane::want_transmit(std::uint32_t index) {
 void Lane::transmit(Time now) {
   // One turn for each connection that is in the list now; what has more to send goes to its end.
   const std::uint32_t last = transmit_tail_;
-  while (transmit_head_ != kNone) {
+  const std::uint64_t most = counters_.segments_out + kSegmentsPerPoll;
+  while (transmit_head_ != kNone && counters_.segments_out < most) {
     if (!link_takes_more()) {
       if (blocked_rounds_ < kBlockedRounds) ++blocked_rounds_;
       retry_at_ = now + kBlockedRetry;
