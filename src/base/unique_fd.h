@@ -5,6 +5,10 @@
 
 namespace twinstack {
 
+// close(2) without libc: in a preloaded program close() is ours, and such a descriptor is not the program's. -1 and
+// errno as close(2).
+int close_by_syscall(int fd) noexcept;
+
 class UniqueFd {
  public:
   UniqueFd() noexcept = default;

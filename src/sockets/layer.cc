@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "base/monotonic.h"
+#include "base/unique_fd.h"
 #include "sockets/process.h"
 #include "sockets/real_calls.h"
 #include "sockets/wait.h"
@@ -82,7 +83,7 @@ int move_away(int fd) noexcept {
   const auto base = static_cast<int>(std::min(limit.rlim_cur / 2, kHiddenBase));
   const int moved = static_cast<int>(::syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, base));
   if (moved < 0) return fd;
-  ::syscall(SYS_close, fd);
+  close_by_syscall(fd);
   return moved;
 }
 

@@ -14,15 +14,6 @@
 #include "sockets/sonode_table.h"
 #include "sockets/tcp_info.h"
 
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-// The layer closes descriptors by system calls that the sanitizer does not see; it then takes a number that is used
-// again for a race.
-extern "C" const char* __tsan_default_suppressions();  // NOLINT(bugprone-reserved-identifier)
-const char* __tsan_default_suppressions() { return "race:twinstack::ipc::receive_message\n"; }
-#endif
-#endif
-
 namespace twinstack::sockets {
 namespace {
 

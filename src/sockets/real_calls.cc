@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "base/unique_fd.h"
+
 namespace twinstack::sockets {
 namespace {
 
@@ -48,7 +50,7 @@ ssize_t raw_sendfile(int out, int in, off_t* offset, size_t size) { return raw(S
 ssize_t raw_splice(int in, off_t* in_offset, int out, off_t* out_offset, size_t size, unsigned flags) {
   return raw(SYS_splice, in, in_offset, out, out_offset, size, flags);
 }
-int raw_close(int fd) { return static_cast<int>(raw(SYS_close, fd)); }
+int raw_close(int fd) { return close_by_syscall(fd); }
 int raw_close_range(unsigned first, unsigned last, int flags) {
   return static_cast<int>(raw(SYS_close_range, first, last, flags));
 }
