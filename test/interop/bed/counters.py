@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 
 # What a stranger's kernel would count if a move had hurt it. Names as nstat prints them.
 PEER_COUNTERS = (
@@ -72,14 +73,18 @@ def cpu_us(pid):
 
 
 def core_busy_us(core):
-    """Busy microseconds of a core since boot (all but idle and iowait), by /proc/stat's ticks."""
+    """A clock of the microseconds in which a core was not idle (only differences mean something).
+
+    Linux measures idle time (tick_nohz_irq_enter() ends it for interrupts too), but samples all else at ticks, which do
+    not come while a core is idle: softirqs on a core with idle time hardly show in the other fields of /proc/stat.
+    """
     tick_us = 1_000_000 / os.sysconf("SC_CLK_TCK")
     with open("/proc/stat", encoding="ascii") as file:
         for line in file:
             fields = line.split()
             if fields[0] == f"cpu{core}":
-                values = [int(field) for field in fields[1:9]]
-                return (sum(values) - values[3] - values[4]) * tick_us
+                idle, iowait = int(fields[4]), int(fields[5])
+                return time.monotonic() * 1_000_000 - (idle + iowait) * tick_us
     raise ValueError(f"no core {core}")
 
 
