@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/monotonic.h"
+#include "driver/policy_traffic.h"
 #include "driver/service_impl.h"
 
 namespace twinstack::driver {
@@ -16,9 +17,8 @@ namespace {
 
 constexpr Duration kPolicyInterval = PolicyLook::kSoon;
 constexpr Duration kRefusalBackoff = std::chrono::seconds(1);
-// Policy auto: a connection that has carried this much is one that a move pays for.
-constexpr std::uint64_t kAutoBytes = 16384;
-constexpr std::uint32_t kAutoSegments = 16;
+constexpr const char* kBulk =
+    "bulk in one direction: the policy leaves it to the kernel, which needs less CPU for that";
 
 const char* state_name(std::uint8_t state) {
   constexpr const char* kNames[] = {"UNKNOWN",   "ESTAB",  "SYN-SENT",   "SYN-RECV", "FIN-WAIT-1", "FIN-WAIT-2",
@@ -197,13 +197,21 @@ void Service::Impl::churn_once(Time now) {
   churn_due_ = now >= churn_end_ ? kNever : now + churn_interval_;
 }
 
-// Whether a move pays for it.
-bool Service::Impl::carries(ManagedConnection& conn, Time now) {
+// Whether a move pays for it (policy auto).
+bool Service::Impl::pays(ManagedConnection& conn, Time now) {
   ++policy_looks_;
   tcp_info info;
   const bool read = read_tcp_info(conn.move.kernel->fd(), info);
   conn.look.looked(now, info.tcpi_segs_in);
-  return read && (info.tcpi_bytes_acked + info.tcpi_bytes_received >= kAutoBytes || info.tcpi_segs_in >= kAutoSegments);
+  const Traffic traffic{.bytes_out = info.tcpi_bytes_acked,
+                        .bytes_in = info.tcpi_bytes_received,
+                        .data_segments_out = info.tcpi_data_segs_out,
+                        .data_segments_in = info.tcpi_data_segs_in,
+                        .segments_in = info.tcpi_segs_in,
+                        .mss = info.tcpi_snd_mss};
+  if (!read || !traffic.is_enough()) return false;
+  if (traffic.is_bulk()) conn.reason = kBulk;
+  return !traffic.is_bulk();
 }
 
 void Service::Impl::apply_policy(Time now) {
@@ -217,7 +225,7 @@ void Service::Impl::apply_policy(Time now) {
     for (auto& [slot, entry] : session->connections) {
       ManagedConnection& conn = *entry;
       if (!may_move(conn)) continue;
-      if (now >= due(conn) && (options_.policy != Policy::kAuto || carries(conn, now)) && !mover_->offload(conn))
+      if (now >= due(conn) && (options_.policy != Policy::kAuto || pays(conn, now)) && !mover_->offload(conn))
         conn.not_before = now + kRefusalBackoff;
       if (may_move(conn)) next = std::min(next, due(conn));
     }

@@ -83,7 +83,7 @@ class Service::Impl final : public ControlTarget {
   [[nodiscard]] std::string reason_of(const ManagedConnection& conn);
   MoveOutcome order(const ConnectionFilter& filter, bool to_engine);
   void apply_policy(Time now);
-  [[nodiscard]] bool carries(ManagedConnection& conn, Time now);
+  [[nodiscard]] bool pays(ManagedConnection& conn, Time now);
   void churn_once(Time now);
 
   std::optional<Closer> closer_;  // goes last: it may have to wait for programs

@@ -131,6 +131,19 @@ TEST_F(Behaviour, B3_ThePolicyDecidesPerConnection) {
   idle->exchange(1000);
 }
 
+TEST_F(Behaviour, ThePolicyLeavesBulkToTheKernel) {
+  start_service(driver::Policy::kAuto);
+  const auto download = open();
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_GT(download->served_sends(100'000), 0U);
+    download->settle();
+  }
+  EXPECT_TRUE(eventually([&] { return line(*download)["reason"].get<std::string>().starts_with("bulk"); }));
+  EXPECT_EQ(line(*download)["stack"], "kernel");
+  to_engine(*download);  // by order all the same
+  EXPECT_EQ(line(*download)["reason"], "");
+}
+
 TEST_F(Behaviour, B4_OnlyTheDriverMoves) {
   auto second = RawApplication::connect(service_->socket_path(), "other");
   ASSERT_TRUE(second.has_value());
