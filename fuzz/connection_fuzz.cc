@@ -137,7 +137,7 @@ class Fuzzed {
   void queue() {
     const std::uint32_t bytes = input_.take<std::uint16_t>();
     if (bytes == 0 || bytes_between(cb_.snd_una, cb_.write_seq) + bytes > kMaxQueued) return;
-    tcp::on_queued(cb_, bytes, now_);
+    tcp::on_queued(cb_, bytes, (bytes & 1) != 0);
   }
 
   void read() {

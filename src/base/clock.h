@@ -12,7 +12,7 @@ struct CoreClock {
   using period = std::nano;
   using duration = std::chrono::duration<rep, period>;
   using time_point = std::chrono::time_point<CoreClock>;
-  static constexpr bool is_steady = true;
+  static constexpr bool is_steady = true;  // NOLINT(readability-identifier-naming): the name that std::chrono asks for
 };
 
 using Duration = CoreClock::duration;

@@ -88,7 +88,7 @@ void Mover::remove(ManagedConnection& conn) {
 
 // Interface, next hop, lane and ring of a connection that is to be offloaded.
 Result<> Mover::find_way(ManagedConnection& conn) {
-  kernel::KernelConn& socket = *conn.move.kernel;
+  const kernel::KernelConn& socket = *conn.move.kernel;
   Error last{.code = ErrorCode::kNotEligible,
              .system_errno = 0,
              .what = "its network namespace has no interface of the service"};
@@ -159,6 +159,8 @@ std::string Mover::why_not(const ManagedConnection& conn) {
 }
 
 Result<> Mover::try_offload(ManagedConnection& conn) {
+  if (conn.upload_wanted)
+    return error(ErrorCode::kNotEligible, "it is on its way back to the kernel: " + conn.return_cause);
   if (conn.in_engine()) return {};
   if (!conn.move.kernel) return error(ErrorCode::kNotEligible, conn.reason);
   if (conn.stays || conn.closing) return error(ErrorCode::kNotEligible, "it stays in the kernel: " + conn.reason);
@@ -224,7 +226,7 @@ void Mover::finish_upload(ManagedConnection& conn) {
   by_hw_.erase(hw);
   left_engine(conn);
   if (!moved) {
-    reset(conn, moved.error());
+    note_broken(conn, moved.error());
     return;
   }
   ++counters_.uploads;

@@ -7,7 +7,7 @@
 namespace twinstack::driver {
 
 struct Traffic {
-  std::uint64_t bytes_out = 0;  // acknowledged
+  std::uint64_t bytes_out = 0;  // sent, repeated ones included, as the segments are
   std::uint64_t bytes_in = 0;
   std::uint64_t data_segments_out = 0;
   std::uint64_t data_segments_in = 0;

@@ -37,7 +37,7 @@ TEST(PolicyTraffic, LongTransfersAreBulkInEitherDirection) {
 }
 
 TEST(PolicyTraffic, ManySmallMessagesOneWayAreNotBulk) {
-  Traffic published = exchanges(10'000, 0, 100);
+  const Traffic published = exchanges(10'000, 0, 100);
   EXPECT_EQ(published.data_segments_in, 0U);
   EXPECT_FALSE(published.is_bulk());
 }

@@ -197,15 +197,19 @@ void Service::Impl::dispatch(Source source, std::uint32_t number) {
     case Source::kEvent: {
       std::uint64_t count = 0;
       [[maybe_unused]] const ssize_t got = ::read(event_.get(), &count, sizeof(count));
-      mover_->on_engine_events([this](std::uint32_t session, engine::Cause cause) {
-        const auto found = sessions_.find(session);
-        if (found == sessions_.end()) return;
-        ++broken_sessions_;
-        end_session(*found->second, engine::to_string(cause));
-      });
+      take_engine_events();
       return;
     }
   }
+}
+
+void Service::Impl::take_engine_events() {
+  mover_->on_engine_events([this](std::uint32_t session, engine::Cause cause) {
+    const auto found = sessions_.find(session);
+    if (found == sessions_.end()) return;
+    ++broken_sessions_;
+    end_session(*found->second, engine::to_string(cause));
+  });
 }
 
 void Service::Impl::on_time(Time now) {

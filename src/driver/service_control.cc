@@ -203,7 +203,7 @@ bool Service::Impl::pays(ManagedConnection& conn, Time now) {
   tcp_info info;
   const bool read = read_tcp_info(conn.move.kernel->fd(), info);
   conn.look.looked(now, info.tcpi_segs_in);
-  const Traffic traffic{.bytes_out = info.tcpi_bytes_acked,
+  const Traffic traffic{.bytes_out = info.tcpi_bytes_sent,
                         .bytes_in = info.tcpi_bytes_received,
                         .data_segments_out = info.tcpi_data_segs_out,
                         .data_segments_in = info.tcpi_data_segs_in,

@@ -77,6 +77,7 @@ class Service::Impl final : public ControlTarget {
   void hand_to_closer(std::vector<UniqueFd>& fds, uid_t uid);
   void bury(Session& session);
   void bury_sessions();
+  void take_engine_events();
 
   // service_control.cc
   [[nodiscard]] ConnectionView view(const ManagedConnection& conn);

@@ -354,14 +354,16 @@ void Service::Impl::bury(Session& session) {
 }
 
 void Service::Impl::bury_sessions() {
-  for (const std::uint32_t number : finished_sessions_) {
+  if (finished_sessions_.empty()) return;
+  for (const std::uint32_t number : std::exchange(finished_sessions_, {})) {
     const auto found = sessions_.find(number);
     if (found == sessions_.end()) continue;
     bury(*found->second);
     quota_.remove_session(found->second->uid());
     sessions_.erase(found);
   }
-  finished_sessions_.clear();
+  // What the lanes have reported of them: soon their numbers are somebody else's.
+  take_engine_events();
 }
 
 }  // namespace twinstack::driver

@@ -58,7 +58,7 @@ Cause Lane::submit(std::uint32_t session_index, LaneSession& session, const ipc:
   ++counters_.submissions;
   switch (entry.op) {
     case ipc::SubmitOp::kSend:
-      return submit_send(session_index, session, entry, now);
+      return submit_send(session_index, session, entry);
     case ipc::SubmitOp::kReturn:
       return submit_return(session_index, session, entry, now);
     case ipc::SubmitOp::kKick:
@@ -67,7 +67,7 @@ Cause Lane::submit(std::uint32_t session_index, LaneSession& session, const ipc:
   return Cause::kBadRingOp;
 }
 
-Cause Lane::submit_send(std::uint32_t session_index, LaneSession& session, const ipc::SubmitEntry& entry, Time now) {
+Cause Lane::submit_send(std::uint32_t session_index, LaneSession& session, const ipc::SubmitEntry& entry) {
   const auto& geometry = session.arena().geometry();
   const std::uint32_t index = resolve(HwConnId(entry.hw_conn_id));
   if (index == kNone || conns_[index].session != session_index) return Cause::kBadRingId;
@@ -88,7 +88,7 @@ Cause Lane::submit_send(std::uint32_t session_index, LaneSession& session, const
     ++session.pieces_in_flight;
   }
   record.queued_bytes += entry.length;
-  tcp::on_queued(conn.tcb, entry.length, now);
+  tcp::on_queued(conn.tcb, entry.length, (entry.flags & ipc::kSubmitMore) != 0);
   want_transmit(index);
   return Cause::kNothing;
 }

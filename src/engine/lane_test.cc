@@ -52,6 +52,23 @@ TEST_F(LaneTest, WrittenBytesReachThePeerInOrder) {
 }
 
 // The unread bytes come before those that the engine receives; they are not acknowledged again.
+TEST_F(LaneTest, AWriteWithMoreWaitsForTheNext) {
+  Moved moved = idle();
+  moved.min.flags |= tcp::kFlagNoDelay;
+  start(moved);
+  got();
+  auto entry = Program::send_entry(conn.hw, 0, 0, 10);
+  entry.flags = ipc::kSubmitMore;
+  program.submit(0, entry);
+  poll();
+  EXPECT_TRUE(got_bytes().empty());
+  program.submit(0, Program::send_entry(conn.hw, 0, 10, 20));
+  poll();
+  const auto segments = got();
+  ASSERT_EQ(segments.size(), 1U);
+  EXPECT_EQ(segments[0].payload.size(), 30U);
+}
+
 TEST_F(LaneTest, UnreadBytesOfTheKernelAreReadFirst) {
   Moved moved = idle();
   moved.unread = peer_bytes(10'000);  // more than two chunks

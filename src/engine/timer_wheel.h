@@ -63,7 +63,7 @@ class TimerWheel {
 
   std::span<HwConn> conns_;
   std::uint64_t tick_;  // all entries with a deadline at or before this tick have fired
-  std::array<std::uint32_t, kLevels * kSlots> heads_;
+  std::array<std::uint32_t, std::size_t{kLevels} * kSlots> heads_;
   std::array<std::uint64_t, kLevels> occupied_{};  // a bit per slot
   std::uint32_t due_ = kNone;
 };

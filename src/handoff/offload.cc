@@ -214,7 +214,6 @@ Result<MoveReport> offload(Connection& conn, MoveTools& tools) {
   TRY(commit(move));
   undo.commit();
   MoveReport report;
-  report.pause = tools.now() - move.frozen_at;
   report.unread_bytes = static_cast<std::uint32_t>(move.snapshot.unread.size());
   report.unacked_bytes = static_cast<std::uint32_t>(move.snapshot.unacked.size());
   report.unsent_bytes = static_cast<std::uint32_t>(move.snapshot.unsent.size());
@@ -222,6 +221,7 @@ Result<MoveReport> offload(Connection& conn, MoveTools& tools) {
   // Packets that waited: those of the filter are older than those of AF_XDP, and the engine takes them first.
   tools.deliver_late();
   (void)conn.port->call({.op = CommandOp::kActivate, .id = conn.hw});
+  report.pause = tools.now() - move.frozen_at;  // a write is served since the commit, a read now
   notify_owner_changed(conn);
   return report;
 }

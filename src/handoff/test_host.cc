@@ -178,7 +178,7 @@ Result<kernel::ReleaseReport> FakeKernel::release(std::span<const std::byte> uns
   phase_ = Phase::kRunning;
   const std::size_t taken = std::min(unsent.size(), fail.release_takes);
   sent_.insert(sent_.end(), unsent.begin(), unsent.begin() + static_cast<std::ptrdiff_t>(taken));
-  tcp::on_queued(tcb_, static_cast<std::uint32_t>(taken), now_);
+  tcp::on_queued(tcb_, static_cast<std::uint32_t>(taken), false);
   transmit();
   return kernel::ReleaseReport{.unsent_taken_bytes = taken, .socket_error = fail.release_socket_error};
 }
@@ -186,7 +186,7 @@ Result<kernel::ReleaseReport> FakeKernel::release(std::span<const std::byte> uns
 void FakeKernel::write(std::span<const std::byte> bytes) {
   ASSERT(phase_ == Phase::kRunning);
   sent_.insert(sent_.end(), bytes.begin(), bytes.end());
-  tcp::on_queued(tcb_, static_cast<std::uint32_t>(bytes.size()), now_);
+  tcp::on_queued(tcb_, static_cast<std::uint32_t>(bytes.size()), false);
   transmit();
 }
 

@@ -36,10 +36,12 @@ class FakeKernel final : public kernel::KernelConn {
   Result<kernel::LateBytes> park(std::span<std::byte> room) override;
   Result<kernel::RestoreReport> restore(const tcp::MinTcp& min, const kernel::RestoreQueues& queues) override;
   Result<kernel::ReleaseReport> release(std::span<const std::byte> unsent, bool probe) override;
-  void reset() noexcept override {}
+  void reset() noexcept override { on_reset(); }
   [[nodiscard]] tcp::InfoCounters past_counters() const noexcept override { return past; }
   Result<std::uint32_t> rcv_queue_seq() override { return min_.rcv_nxt; }
   Result<bool> stray_write_detected() override { return false; }
+
+  std::function<void()> on_reset = [] {};
 
   // The program's side.
   void write(std::span<const std::byte> bytes);

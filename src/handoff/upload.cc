@@ -159,6 +159,8 @@ Result<MoveReport> upload(Connection& conn, MoveTools& tools) {
   TRY(restore(move));
   undo.commit();
   const Result<> released = release(move);
+  // Before any call of the program comes to the socket: newer bytes would follow the gap.
+  if (!released) conn.kernel->reset();
   commit(move);
   move.report.pause = tools.now() - move.frozen_at;
   hand_packets_over(move);

@@ -9,7 +9,8 @@ namespace twinstack::handoff {
 
 // REQUIRES: owner kEngine, conn.hw set; when the kernel socket is not parked yet, a grace period has passed since the
 // offload. Draining before it (Command kDrain) is the caller's choice; what is unacknowledged travels otherwise. On
-// success hw is 0. kBroken: the stream cannot be kept; the engine has let go of it, reset the connection.
+// success hw is 0. kBroken and hw 0: the stream cannot be kept; the engine has let go of it, the connection has been
+// reset.
 [[nodiscard]] Result<MoveReport> upload(Connection& conn, MoveTools& tools);
 
 }  // namespace twinstack::handoff

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 
 #include "handoff/offload.h"
 #include "handoff/test_host.h"
@@ -265,9 +266,14 @@ TEST_F(UploadTest, AReleaseThatFailsOnceIsTriedAgain) {
   expect_moved(move());
 }
 
-// The stream cannot be kept: said so, and nothing is left in the engine; the driver resets the connection.
-void expect_let_go(TwoHosts& hosts, const Result<MoveReport>& report) {
+// The stream cannot be kept: said so, reset, and nothing is left in the engine.
+template <typename Move>
+void expect_let_go(TwoHosts& hosts, const Move& move) {
+  std::optional<ipc::Owner> owner_at_reset;
+  hosts.kernel->on_reset = [&] { owner_at_reset = hosts.owner(); };
+  const Result<MoveReport> report = move();
   ASSERT_FALSE(report.has_value());
+  EXPECT_EQ(owner_at_reset, ipc::Owner::kToKernel) << "before a call of the program can come to the socket";
   EXPECT_EQ(report.error().code, ErrorCode::kBroken);
   EXPECT_FALSE(hosts.conn.hw);
   EXPECT_EQ(hosts.conn.shared().hw_conn_id.load(), 0U);
@@ -280,13 +286,13 @@ void expect_let_go(TwoHosts& hosts, const Result<MoveReport>& report) {
 TEST_F(UploadTest, AReleaseThatNeverWorksIsBroken) {
   packets_between_steps();
   hosts.kernel->fail.release = 100;
-  expect_let_go(hosts, move());
+  expect_let_go(hosts, [this] { return move(); });
 }
 
 TEST_F(UploadTest, AReleaseThatTakesOnlyPartOfTheUnsentBytesIsBroken) {
   packets_between_steps();
   hosts.kernel->fail.release_takes = 100;
-  expect_let_go(hosts, move());
+  expect_let_go(hosts, [this] { return move(); });
 }
 
 TEST_F(UploadTest, AnErrorOfTheSocketIsReportedForTheProgram) {

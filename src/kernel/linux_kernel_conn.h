@@ -185,6 +185,7 @@ class LinuxKernelConn final : public KernelConn {
   bool window_closed_ = false;
   std::uint32_t closed_snd_wnd_ = 0;
   std::uint32_t closed_snd_wl1_ = 0;
+  std::uint32_t closed_to_wl1_ = 0;
   bool filter_on_ = false;
   bool bound_ = false;  // by us: the port then outlives every disconnect
   bool send_buffer_raised_ = false;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <optional>
+#include <string_view>
 
 #include "base/assert.h"
 #include "base/monotonic.h"
@@ -59,10 +60,9 @@ void take_mss(const tcp_info& info, tcp::MinTcp& min) {
 // came, and each puts the next one's off by its bytes / rate, so what was sent last may lie ahead by the largest packet
 // that Linux makes at that rate (tcp_tso_autosize()): no figure of TCP_INFO tells exactly. The rate may have grown
 // since.
-std::chrono::microseconds pacing_lead(const tcp_info& info) {
+std::chrono::microseconds pacing_lead(const tcp_info& info, bool is_bbr) {
   constexpr std::uint64_t kUnlimited = ~std::uint64_t{0};
   constexpr std::uint64_t kMaxPacketBytes = 65536;  // GSO
-  constexpr std::uint64_t kRateGrowth = 4;          // bbr's start-up: 2.9
   constexpr std::uint64_t kLongestUs = 10'000'000;
   constexpr std::uint64_t kJiffyMs = 10;  // of HZ=100
   const std::uint64_t rate = info.tcpi_pacing_rate;
@@ -70,7 +70,7 @@ std::chrono::microseconds pacing_lead(const tcp_info& info) {
   const std::uint32_t round_trip_shift = info.tcpi_min_rtt == ~0U ? 0 : std::min(info.tcpi_min_rtt >> 9, 31U);
   const std::uint64_t by_rate = (rate >> 10) + (kMaxPacketBytes >> round_trip_shift);
   const std::uint64_t bytes = std::max(std::min(by_rate, kMaxPacketBytes), std::uint64_t{2} * info.tcpi_snd_mss);
-  const std::uint64_t lead_us = std::min(kRateGrowth * bytes * 1'000'000 / rate, kLongestUs);
+  const std::uint64_t lead_us = std::min((is_bbr ? 4 : 2) * bytes * 1'000'000 / rate, kLongestUs);
   const std::uint64_t quiet_ms = info.tcpi_last_data_sent > kJiffyMs ? info.tcpi_last_data_sent - kJiffyMs : 0;
   return std::chrono::microseconds(lead_us - std::min(lead_us, quiet_ms * 1000));
 }
@@ -80,7 +80,7 @@ Result<> take_timestamp(int fd, const tcp_info& info, tcp::MinTcp& min) {
   if ((min.options & tcp::kOptTimestamps) == 0) return {};
   ASSIGN_OR_RETURN(const std::uint32_t value,
                    get_option<std::uint32_t>(fd, IPPROTO_TCP, TCP_TIMESTAMP, "TCP_TIMESTAMP"));
-  const std::chrono::microseconds lead = pacing_lead(info);
+  const std::chrono::microseconds lead = pacing_lead(info, std::string_view(min.congestion.data()).starts_with("bbr"));
   if ((value & 1) != 0) {
     min.options |= tcp::kOptTsMicroseconds;
     min.ts_val = value + static_cast<std::uint32_t>(lead.count());
@@ -219,7 +219,7 @@ Result<> LinuxKernelConn::take_windows_and_close(tcp::MinTcp& min) {
   closed_snd_wnd_ = window.snd_wnd;
   closed_snd_wl1_ = window.snd_wl1;
   window.snd_wnd = 0;
-  window.snd_wl1 = min.rcv_nxt + window.rcv_wnd;
+  window.snd_wl1 = closed_to_wl1_ = min.rcv_nxt + window.rcv_wnd;
   TRY(set_option(raw, IPPROTO_TCP, TCP_REPAIR_WINDOW, window, "TCP_REPAIR_WINDOW"));
   window_closed_ = true;
   return {};
@@ -229,7 +229,7 @@ Result<> LinuxKernelConn::reopen_window() {
   const int raw = socket_.get();
   window_closed_ = false;
   ASSIGN_OR_RETURN(tcp_repair_window window, read_window(raw));
-  if (window.snd_wnd == 0) window.snd_wnd = closed_snd_wnd_;                               // else a newer one has come
+  if (window.snd_wl1 == closed_to_wl1_) window.snd_wnd = closed_snd_wnd_;                  // else a newer one has come
   window.snd_wl1 = min(Seq(closed_snd_wl1_), Seq(window.rcv_wup) + window.rcv_wnd).raw();  // R18
   return set_option(raw, IPPROTO_TCP, TCP_REPAIR_WINDOW, window, "TCP_REPAIR_WINDOW");
 }

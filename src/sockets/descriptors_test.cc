@@ -282,6 +282,25 @@ TEST_P(Descriptors, TwoThreadsShareAConnection) {
   echo.join();
 }
 
+TEST_P(Descriptors, ADup3ThatFailsLeavesItsTargetAlone) {
+  Pair pair;
+  Pair target;
+  place(pair.ours);
+  place(target.ours);
+  const int bad = ::dup(0);
+  ::close(bad);
+  EXPECT_EQ(ts_dup3(pair.ours, target.ours, O_NONBLOCK), -1);
+  EXPECT_EQ(errno, EINVAL);
+  EXPECT_EQ(ts_dup2(bad, target.ours), -1);
+  EXPECT_EQ(errno, EBADF);
+  EXPECT_EQ(ts_dup2(pair.ours, 1 << 30), -1);
+  EXPECT_EQ(errno, EBADF);
+  ts_connection known{};
+  EXPECT_EQ(ts_describe(target.ours, &known), 0);
+  target.say("still there");
+  EXPECT_EQ(receive_some(target.ours, 11, MSG_WAITALL), "still there");
+}
+
 TEST_P(Descriptors, OwnDescriptorsCannotBeClosed) {
   Pair pair;
   place(pair.ours);

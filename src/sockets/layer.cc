@@ -108,12 +108,13 @@ void start_layer() noexcept {
   if ((wish != nullptr && std::strcmp(wish, "off") == 0) || ::getauxval(AT_SECURE) != 0) return;
   const char* path = ::secure_getenv(ipc::kSocketPathVariable);
   if (path == nullptr || *path == '\0') path = ipc::kDefaultSocketPath;
-  if (std::strlen(path) >= g_layer.socket_path.size()) return;
+  const std::size_t length = std::strlen(path);
+  if (length >= g_layer.socket_path.size()) return;
   if (::access(path, F_OK) != 0) {
     debug_line("no service: everything stays in the kernel");
     return;
   }
-  std::strcpy(g_layer.socket_path.data(), path);
+  std::memcpy(g_layer.socket_path.data(), path, length + 1);
   static bool watches_forks = false;
   if (!watches_forks) watches_forks = ::pthread_atfork(nullptr, after_fork_in_parent, after_fork_in_child) == 0;
   g_layer.enabled.store(true, std::memory_order_release);

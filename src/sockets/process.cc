@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -202,7 +203,12 @@ Outcome duplicate_to(int fd, int wanted, int flags) noexcept {
   const auto duplicate = [=]() noexcept {
     return outcome_of(flags < 0 ? real().dup2(fd, wanted) : real().dup3(fd, wanted, flags));
   };
-  if (fd == wanted || real().fcntl(fd, F_GETFD, nullptr) < 0) return duplicate();
+  // What fails leaves `wanted` as it is.
+  const bool bad_flags = flags > 0 && (flags & ~O_CLOEXEC) != 0;
+  rlimit limit{};
+  const bool out_of_range =
+      wanted < 0 || (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && static_cast<rlim_t>(wanted) >= limit.rlim_cur);
+  if (fd == wanted || bad_flags || out_of_range || real().fcntl(fd, F_GETFD, nullptr) < 0) return duplicate();
   if (g_layer.table.get(wanted).kind == FdKind::kInternal && g_layer.is_own_process()) return -EBUSY;
   forget(wanted);
   const Outcome result = duplicate();

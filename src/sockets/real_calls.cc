@@ -137,7 +137,7 @@ void bind(Function*& entry, const char* name) noexcept {
   if (symbol == nullptr) return;
   Function* function = nullptr;
   static_assert(sizeof(function) == sizeof(symbol));
-  std::memcpy(&function, &symbol, sizeof(function));
+  std::memcpy(static_cast<void*>(&function), static_cast<const void*>(&symbol), sizeof(function));
   entry = function;
 }
 

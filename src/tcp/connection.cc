@@ -118,6 +118,7 @@ Result<> install(ControlBlock& cb, const MinTcp& state, Time now) {
   cb.flags = static_cast<std::uint8_t>(state.flags);
   set_keepalive(cb, state.keepalive_idle_s, state.keepalive_interval_s, state.keepalive_probes, now);
   if (cb.snd_una != cb.snd_nxt) {
+    skip_rtt_timing(cb, cb.snd_nxt);
     // As if it had been running all the time: it may be due at once.
     const Time since = now - std::chrono::microseconds(state.stalled_us);
     cb.stall_since = to_tick(since);
@@ -144,7 +145,7 @@ void extract(const ControlBlock& cb, Time now, MinTcp& state) {
   state.options = cb.options;
   state.snd_wscale = cb.snd_wscale;
   state.rcv_wscale = cb.rcv_wscale;
-  state.flags = cb.flags;
+  state.flags = cb.flags & static_cast<std::uint8_t>(~kMoreFollows);
   state.ts_val = ts_clock(cb, now);
   state.ts_recent = cb.has(kTsRecentValid) ? cb.ts_recent : 0;
   state.srtt_us = cb.srtt_us;
@@ -158,9 +159,11 @@ void extract(const ControlBlock& cb, Time now, MinTcp& state) {
   state.user_timeout_ms = cb.user_timeout_ms;
 }
 
-void on_queued(ControlBlock& cb, std::uint32_t bytes, Time /*now*/) {
+void on_queued(ControlBlock& cb, std::uint32_t bytes, bool more_follows) {
   ASSERT(bytes_between(cb.snd_una, cb.write_seq) + std::uint64_t{bytes} <= kMaxQueuedBytes);
   cb.write_seq += bytes;
+  const auto others = cb.flags & ~kMoreFollows;
+  cb.flags = static_cast<std::uint8_t>(more_follows ? others | kMoreFollows : others);
 }
 
 void on_read(ControlBlock& cb, Host& host, Time /*now*/) {
@@ -197,7 +200,7 @@ bool has_out_of_order_data(const ControlBlock& cb) { return cb.cold && !cb.cold-
 
 void set_flags(ControlBlock& cb, std::uint16_t flags, Time now) {
   const bool keepalive_changed = ((cb.flags ^ flags) & kFlagKeepalive) != 0;
-  cb.flags = static_cast<std::uint8_t>(flags);
+  cb.flags = static_cast<std::uint8_t>(flags | (cb.flags & kMoreFollows));
   if (keepalive_changed) arm_keepalive(cb, now);
 }
 

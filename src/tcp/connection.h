@@ -114,8 +114,9 @@ void extract(const ControlBlock& cb, Time now, MinTcp& state);
 // A segment of this connection has arrived, checksum verified. `payload` may be a GSO super-packet.
 Arrival on_segment(ControlBlock& cb, const wire::Segment& segment, const Payload& payload, Host& host, Time now);
 
-// The program has added bytes to the send queue. REQUIRES: write_seq - snd_una stays under 2^30.
-void on_queued(ControlBlock& cb, std::uint32_t bytes, Time now);
+// The program has added bytes to the send queue; `more_follows`: with MSG_MORE. REQUIRES: write_seq - snd_una stays
+// under 2^30.
+void on_queued(ControlBlock& cb, std::uint32_t bytes, bool more_follows);
 
 // The program has read: receive_space() has grown. May owe a window update.
 void on_read(ControlBlock& cb, Host& host, Time now);

@@ -52,6 +52,10 @@ enum StateBit : std::uint16_t {
   kOtherStackSends = 1 << 15,  // what the stack that had the connection before sent at last is not known yet
 };
 
+// Bit of ControlBlock::flags: the last write was with MSG_MORE; a segment under the full size waits for the next, as
+// under TCP_CORK.
+inline constexpr std::uint8_t kMoreFollows = 1 << 7;
+
 // State of the congestion control beyond cwnd and ssthresh. Windows in segments, as the RFC's formulas are.
 struct CubicState {   // RFC 9438 4.1.2
   float w_max;        // cwnd just before the last reduction
@@ -121,7 +125,7 @@ struct ControlBlock {
 
   std::uint16_t state = 0;   // StateBit
   std::uint8_t options = 0;  // MinTcpOption
-  std::uint8_t flags = 0;    // MinTcpFlag
+  std::uint8_t flags = 0;    // MinTcpFlag, kMoreFollows
   std::uint8_t snd_wscale = 0;
   std::uint8_t rcv_wscale = 0;
   CongestionKind congestion_kind = CongestionKind::kCubic;

@@ -6,6 +6,8 @@ namespace twinstack::tcp {
 
 namespace {
 
+constexpr std::uint32_t kNotTimed = 0;  // as rtt_start_us
+
 std::uint32_t now_us(Time now) noexcept { return static_cast<std::uint32_t>(now.time_since_epoch().count() / 1000); }
 
 }  // namespace
@@ -40,14 +42,20 @@ Duration backed_off_rto(const ControlBlock& cb) noexcept {
 void start_rtt_timing(ControlBlock& cb, Seq end, Time now) noexcept {
   if (cb.has(kRttTiming)) return;
   cb.rtt_seq = end;
-  cb.rtt_start_us = now_us(now);
+  cb.rtt_start_us = std::max(now_us(now), kNotTimed + 1);
+  cb.set(kRttTiming);
+}
+
+void skip_rtt_timing(ControlBlock& cb, Seq end) noexcept {
+  cb.rtt_seq = end;
+  cb.rtt_start_us = kNotTimed;
   cb.set(kRttTiming);
 }
 
 bool take_timed_sample(ControlBlock& cb, Time now) noexcept {
   if (!cb.has(kRttTiming) || cb.snd_una < cb.rtt_seq) return false;
   cb.clear(kRttTiming);
-  add_rtt_sample(cb, now_us(now) - cb.rtt_start_us);
+  if (cb.rtt_start_us != kNotTimed) add_rtt_sample(cb, now_us(now) - cb.rtt_start_us);
   return true;
 }
 

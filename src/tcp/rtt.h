@@ -25,7 +25,10 @@ void add_rtt_sample(ControlBlock& cb, std::uint32_t sample_us) noexcept;
 // Timing of one segment at a time. A retransmission ends it (Karn's algorithm, RFC 6298 3).
 void start_rtt_timing(ControlBlock& cb, Seq end, Time now) noexcept;
 inline void stop_rtt_timing(ControlBlock& cb) noexcept { cb.clear(kRttTiming); }
-// snd_una has advanced: takes the sample when the timed segment is acknowledged; true then.
+// Nothing is timed until `end` is acknowledged: another stack has sent that, and what is echoed of it are stamps of
+// that stack, which may lie ahead of ours (R19 of docs/kernel-facts.md).
+void skip_rtt_timing(ControlBlock& cb, Seq end) noexcept;
+// snd_una has advanced: takes the sample, if there is one, when the timed segment is acknowledged; true then.
 bool take_timed_sample(ControlBlock& cb, Time now) noexcept;
 
 }  // namespace twinstack::tcp

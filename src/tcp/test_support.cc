@@ -59,9 +59,9 @@ std::uint32_t TestEnd::deliver(const Payload& payload) {
 
 std::uint32_t TestEnd::receive_space() { return static_cast<std::uint32_t>(capacity > unread ? capacity - unread : 0); }
 
-void TestEnd::write(std::uint32_t bytes, Time now) {
+void TestEnd::write(std::uint32_t bytes, Time /*now*/, bool more_follows) {
   written += bytes;
-  on_queued(cb, bytes, now);
+  on_queued(cb, bytes, more_follows);
 }
 
 std::uint32_t TestEnd::read(std::uint32_t bytes, Time now) {

@@ -30,7 +30,7 @@ MinTcp idle_state();
 wire::Segment from_peer(std::uint32_t seq = kPeerSeq, std::uint32_t ack = kOurSeq);
 
 // One end: control block and the buffers that an engine would hold. The stream's bytes are given by their position.
-class TestEnd : public Host {
+class TestEnd final : public Host {
  public:
   explicit TestEnd(const MinTcp& state, Time now, std::uint32_t receive_capacity = kWindow);
   TestEnd(const TestEnd&) = delete;
@@ -39,7 +39,7 @@ class TestEnd : public Host {
   std::uint32_t receive_space() override;
 
   // The program writes `bytes` more of its stream; reads everything; reads up to `bytes`.
-  void write(std::uint32_t bytes, Time now);
+  void write(std::uint32_t bytes, Time now, bool more_follows = false);
   std::uint32_t read(std::uint32_t bytes, Time now);
   void read_all(Time now) { read(~0U, now); }
 

@@ -5,6 +5,7 @@
 
 #include "tcp/rtt.h"
 #include "tcp/test_support.h"
+#include "tcp/timestamps.h"
 
 namespace twinstack::tcp::test {
 namespace {
@@ -246,16 +247,42 @@ TEST(Rtt, OneSegmentIsTimedAndARetransmissionSpoilsIt) {
   EXPECT_EQ(t.end.cb.srtt_us, 30'000U) << "Karn";
 }
 
+wire::Segment echoing(std::uint32_t ack, std::uint32_t ts_ecr) {
+  wire::Segment segment = from_peer(kPeerSeq, ack);
+  segment.options = {.ts_val = 1, .ts_ecr = ts_ecr, .has_timestamps = true};
+  return segment;
+}
+
 TEST(Rtt, TheEchoTellsWhereNothingWasTimed) {
   MinTcp state = idle_state();
   state.options = kOptTimestamps;
   state.ts_val = 1000;
+  Timed t(state);
+  t.end.write(kMss, at_ms(0));
+  t.end.poll(at_ms(0));
+  const Time at = t.end.fire(at_ms(0));  // sent twice: not timed any more
+  t.end.poll(at);
+  const std::uint32_t sent = ts_clock(t.end.cb, at);
+  t.end.receive(echoing(kOurSeq + kMss, sent), "", at + milliseconds(12));
+  EXPECT_EQ(t.end.cb.srtt_us, 12'000U);
+}
+
+// Its stamps may be ahead of our clock, or our clock was put ahead of them.
+TEST(Rtt, WhatTheOtherStackSentIsNotMeasured) {
+  MinTcp state = idle_state();
+  state.options = kOptTimestamps;
+  state.ts_val = 1000;
+  state.srtt_us = 400;
+  state.rttvar_us = 100;
   state.snd_nxt = state.write_seq = kOurSeq + 100;  // sent by the kernel
   Timed t(state);
-  wire::Segment ack = from_peer(kPeerSeq, kOurSeq + 100);
-  ack.options = {.ts_val = 1, .ts_ecr = 1000 - 7, .has_timestamps = true};
-  t.end.receive(ack, "", at_ms(5));
-  EXPECT_EQ(t.end.cb.srtt_us, 12'000U);
+  t.end.write(50, at_ms(1));
+  t.end.poll(at_ms(1));
+  t.end.receive(echoing(kOurSeq + 100, 1000 - 60), "", at_ms(2));
+  EXPECT_EQ(t.end.cb.srtt_us, 400U);
+  t.end.receive(echoing(kOurSeq + 150, 1001), "",
+                at_ms(3));  // the first of ours: the echo's millisecond is all there is
+  EXPECT_EQ(t.end.cb.srtt_us, (7 * 400 + 2000 + 4) / 8);
 }
 
 TEST(Tick, DistancesSurviveTheWrap) {

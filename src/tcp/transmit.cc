@@ -119,7 +119,7 @@ bool plan_retransmission(ControlBlock& cb, Host& host, Time now, SegmentPlan& pl
 // Nagle in Minshall's variant, and cork (RFC 9293 3.7.4): may a segment under the full size go?
 bool partial_may_go(const ControlBlock& cb) noexcept {
   if (cb.has(kForceSend)) return true;
-  if ((cb.flags & kFlagCork) != 0) return false;
+  if ((cb.flags & (kFlagCork | kMoreFollows)) != 0) return false;
   if ((cb.flags & kFlagNoDelay) != 0) return true;
   const bool small_one_out = cb.snd_sml > cb.snd_una && cb.snd_sml <= cb.snd_nxt;
   return !small_one_out;

@@ -150,6 +150,23 @@ TEST(Transmit, CorkHoldsSmallSegmentsUntilItIsPulledOrTimeIsUp) {
   EXPECT_EQ(sizes(t.end.poll(at)), Sizes{10});
 }
 
+TEST(Transmit, WhatMoreFollowsWaitsForItOrUntilTimeIsUp) {
+  Sender s(kFlagNoDelay);
+  s.end.write(kMss + 10, at_ms(1), true);
+  EXPECT_EQ(sizes(s.end.poll(at_ms(1))), Sizes{kMss});
+  EXPECT_EQ(sizes(s.write(20, at_ms(2))), Sizes{30});
+  MinTcp state;
+  s.end.write(10, at_ms(3), true);
+  extract(s.end.cb, at_ms(3), state);
+  EXPECT_EQ(state.flags, kFlagNoDelay) << "it does not travel";
+
+  Sender t(kFlagNoDelay);
+  t.end.write(10, at_ms(1), true);
+  EXPECT_TRUE(t.end.poll(at_ms(1)).empty());
+  const Time at = t.end.fire(at_ms(1));
+  EXPECT_EQ(sizes(t.end.poll(at)), Sizes{10});
+}
+
 TEST(Transmit, DrainingSendsNoNewDataButRetransmits) {
   Sender s;
   s.write(2 * kMss);

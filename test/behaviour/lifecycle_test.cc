@@ -107,9 +107,28 @@ TEST_F(Behaviour, B17_EitherSideCanStartAReturn) {
   expect_no_reset();
 }
 
+// An order that would be undone at once is refused in words, not called a move.
+TEST_F(Behaviour, AConnectionOnItsWayBackIsNotOffloaded) {
+  const auto talk = open();
+  to_engine(*talk);
+  ASSERT_GT(talk->served_sends(100), 0U);
+  driver::Json answer = driver::Json::object();
+  for (int i = 0; i < 50 && answer.value("refused", driver::Json::array()).empty(); ++i) {
+    to_engine(*talk);
+    (void)service_->ask("upload", sk(*talk));
+    answer = service_->ask("offload", sk(*talk));  // it waits for its park, or is home already
+  }
+  ASSERT_EQ(answer["refused"].size(), 1U);
+  EXPECT_NE(answer.dump().find("on its way back"), std::string::npos) << answer.dump();
+  talk->expect_owner(Owner::kKernel);
+  to_engine(*talk);
+  talk->exchange(1000);
+  expect_no_reset();
+}
+
 TEST_F(Behaviour, B17_TheKernelCannotRefuseAReturn) {
   const auto talk = open();
-  // With full queues on both sides, in the middle of traffic, and with the port's namespace short of buffers.
+  // With full queues on both sides, in the middle of traffic.
   for (int round = 0; round < 5 && !HasFailure(); ++round) {
     to_engine(*talk, true);
     for (int i = 0; i < 50; ++i) {
