@@ -1,7 +1,9 @@
 #include "cli/service_checks.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -10,8 +12,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
+#include <filesystem>
+#include <thread>
 
-#include "base/unique_fd.h"
 #include "driver/control_server.h"
 
 namespace twinstack::cli {
@@ -75,6 +79,20 @@ Result<> check_capabilities(const kernel::Privileges& held, bool other_netns) {
                fmt::format("the service needs {}: start it as root (sudo twinstack service ...), or give it that "
                            "(AmbientCapabilities= of a systemd unit, setpriv --ambient-caps)",
                            fmt::join(missing, ", ")));
+}
+
+UniqueFd take_turn_to_start(const std::string& socket_path) {
+  constexpr auto kPatience = std::chrono::seconds(5);
+  constexpr auto kPause = std::chrono::milliseconds(20);
+  const std::string directory = std::filesystem::path(socket_path).parent_path();
+  UniqueFd turn(::open(directory.empty() ? "." : directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const auto begun = std::chrono::steady_clock::now();
+  while (turn && ::flock(turn.get(), LOCK_EX | LOCK_NB) != 0) {
+    // Anybody who may read the directory could hold it: that must not keep a service from starting.
+    if (std::chrono::steady_clock::now() - begun >= kPatience) return {};
+    std::this_thread::sleep_for(kPause);
+  }
+  return turn;
 }
 
 Result<> clear_stale_sockets(const std::string& socket_path) {

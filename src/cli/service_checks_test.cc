@@ -5,9 +5,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "base/unique_fd.h"
 #include "driver/control_server.h"
@@ -54,6 +57,22 @@ class StaleSockets : public ::testing::Test {
 
   std::string directory_;
 };
+
+TEST_F(StaleSockets, OneServiceStartsAtATime) {
+  UniqueFd first = take_turn_to_start(path());
+  ASSERT_TRUE(first);
+  std::atomic<bool> has_turn = false;
+  std::thread second([&] {
+    const UniqueFd turn = take_turn_to_start(path());
+    has_turn = static_cast<bool>(turn);
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_FALSE(has_turn);
+  first.reset();
+  second.join();
+  EXPECT_TRUE(has_turn);
+  EXPECT_FALSE(take_turn_to_start(directory_ + "/none/s")) << "listening there will say what is wrong";
+}
 
 TEST_F(StaleSockets, NothingThereIsFine) {
   EXPECT_EQ(complaint(), "no error");

@@ -43,8 +43,9 @@ Result<> check(const driver::ServiceOptions& options) {
   return clear_stale_sockets(options.socket_path);
 }
 
-Result<> serve(const driver::ServiceOptions& options) {
+Result<> serve(const driver::ServiceOptions& options, UniqueFd turn) {
   ASSIGN_OR_RETURN(const std::unique_ptr<driver::Service> service, driver::Service::create(options));
+  turn.reset();
   return service->run();
 }
 
@@ -53,10 +54,11 @@ Result<> serve(const driver::ServiceOptions& options) {
 int run_service(const Invocation& invocation) {
   const Result<ServiceSettings> settings = settle(invocation);
   if (!settings.has_value()) return failure(invocation, settings.error().message(), kUsage);
+  UniqueFd turn = take_turn_to_start(settings->options.socket_path);
   const Result<> fit = check(settings->options);
   if (!fit.has_value()) return failure(invocation, fit.error());
   set_up_logging(settings->log_level);
-  const Result<> served = serve(settings->options);
+  const Result<> served = serve(settings->options, std::move(turn));
   return served.has_value() ? kSuccess : failure(invocation, served.error());
 }
 

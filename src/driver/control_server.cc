@@ -105,9 +105,7 @@ class Requests {
       ASSIGN_OR_RETURN(filter, requested_filter(request, uid));
     }
     Json connections = Json::array();
-    for (const ConnectionView& view : target_.connections()) {
-      if (filter(view)) connections.push_back(to_json(view));
-    }
+    for (const ConnectionView& view : target_.connections(filter)) connections.push_back(to_json(view));
     return Json{{"connections", std::move(connections)}};
   }
 

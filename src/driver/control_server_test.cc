@@ -37,11 +37,13 @@ constexpr uid_t kBob = 61002;
 
 class FakeTarget : public ControlTarget {
  public:
-  std::vector<ConnectionView> connections() override {
+  std::vector<ConnectionView> connections(const ConnectionFilter& filter) override {
     const auto start = std::chrono::steady_clock::now();
     while (std::chrono::steady_clock::now() < start + work) continue;
     listings.emplace_back(start, std::chrono::steady_clock::now());
-    return views;
+    std::vector<ConnectionView> passed;
+    std::ranges::copy_if(views, std::back_inserter(passed), filter);
+    return passed;
   }
   MoveOutcome offload(const ConnectionFilter& filter) override { return count("offload", filter); }
   MoveOutcome upload(const ConnectionFilter& filter) override { return count("upload", filter); }

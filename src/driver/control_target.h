@@ -89,7 +89,8 @@ class ControlTarget {
  public:
   virtual ~ControlTarget() = default;
 
-  [[nodiscard]] virtual std::vector<ConnectionView> connections() = 0;
+  // Those that the filter passes, which looks at no `reason`: that takes longest to find out.
+  [[nodiscard]] virtual std::vector<ConnectionView> connections(const ConnectionFilter& filter) = 0;
   virtual MoveOutcome offload(const ConnectionFilter& filter) = 0;
   virtual MoveOutcome upload(const ConnectionFilter& filter) = 0;
   // Moves all connections back and forth every `interval` for `duration`; a new order replaces the old one, duration 0

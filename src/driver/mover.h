@@ -33,6 +33,7 @@ struct MoverCounters {
   std::uint64_t held_dropped = 0;     // that waited and were none of their connection, or not whole
   std::uint64_t late_packets = 0;     // packets that the late filter caught
   std::uint64_t stray_frames = 0;     // packets at the wrong lane, or after their connection had left the engine
+  std::uint64_t packets_dropped = 0;  // late and stray ones for which no stack had room; the peer sends them again
   std::uint64_t broken = 0;           // streams that could not be kept: reset
   std::uint64_t congestion_not_restored = 0;
 };

@@ -67,13 +67,15 @@ void Mover::deliver_late(const kernel::LatePacket& packet) {
   frame.insert(frame.end(), packet.tcp.begin(), packet.tcp.end());
   const ipc::Owner owner = conn.move.gate().owner();
   if (conn.move.hw && (owner == ipc::Owner::kToEngine || owner == ipc::Owner::kEngine)) {
-    (void)handoff::inject_frame(conn.move, frame);  // refused: dropped, as a packet on the wire
+    if (!handoff::inject_frame(conn.move, frame)) ++counters_.packets_dropped;
     return;
   }
   const ByteView part(frame);
   const nic::RxFrame whole{.parts = {&part, 1}, .length_bytes = static_cast<std::uint32_t>(frame.size())};
   const auto injected = conn.move.path->inject({&whole, 1});
-  if (!injected) spdlog::warn("a late packet was not injected: {}", injected.error().message());
+  if (injected) return;
+  ++counters_.packets_dropped;
+  spdlog::warn("a late packet was not injected: {}", injected.error().message());
 }
 
 void Mover::on_engine_events(const std::function<void(std::uint32_t, engine::Cause)>& bad_session) {
@@ -120,13 +122,15 @@ void Mover::forward_stray(AttachedInterface& interface, const std::vector<std::b
   const auto length = static_cast<std::uint32_t>(frame.size());
   if (wire::parse_frame({&part, 1}, length, wire::ChecksumMode::kAcceptPartial, packet) == wire::ParseVerdict::kOk) {
     if (ManagedConnection* conn = by_flow_.find(&interface, packet.flow); conn != nullptr) {
-      (void)handoff::inject_frame(conn->move, frame);
+      if (!handoff::inject_frame(conn->move, frame)) ++counters_.packets_dropped;
       return;
     }
   }
   const nic::RxFrame whole{.parts = {&part, 1}, .length_bytes = static_cast<std::uint32_t>(frame.size())};
   const auto injected = interface.inject({&whole, 1});
-  if (!injected) spdlog::warn("a stray packet was not injected: {}", injected.error().message());
+  if (injected) return;
+  ++counters_.packets_dropped;
+  spdlog::warn("a stray packet was not injected: {}", injected.error().message());
 }
 
 void Mover::on_route_events() {

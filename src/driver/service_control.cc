@@ -132,12 +132,14 @@ std::string Service::Impl::reason_of(const ManagedConnection& conn) {
   return why.empty() ? conn.reason : why;
 }
 
-std::vector<ConnectionView> Service::Impl::connections() {
+std::vector<ConnectionView> Service::Impl::connections(const ConnectionFilter& filter) {
   std::vector<ConnectionView> all;
   for (auto& [number, session] : sessions_) {
     for (auto& [slot, conn] : session->connections) {
-      all.push_back(view(*conn));
-      all.back().reason = reason_of(*conn);
+      ConnectionView one = view(*conn);
+      if (!filter(one)) continue;
+      one.reason = reason_of(*conn);
+      all.push_back(std::move(one));
     }
   }
   return all;
@@ -255,6 +257,7 @@ ServiceStats Service::Impl::stats() {
                   {"drain_deadlines", moves.drain_deadlines},
                   {"held_frames", moves.held_frames},
                   {"held_dropped", moves.held_dropped},
+                  {"packets_dropped", moves.packets_dropped},
                   {"late_packets", moves.late_packets},
                   {"late_dropped", late.ring_full + late.too_long + late.unreadable},
                   {"stray_frames", moves.stray_frames},

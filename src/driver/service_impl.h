@@ -36,7 +36,7 @@ class Service::Impl final : public ControlTarget {
   Result<> run();
 
   // service_control.cc: what the command line asks.
-  [[nodiscard]] std::vector<ConnectionView> connections() override;
+  [[nodiscard]] std::vector<ConnectionView> connections(const ConnectionFilter& filter) override;
   MoveOutcome offload(const ConnectionFilter& filter) override;
   MoveOutcome upload(const ConnectionFilter& filter) override;
   void churn(std::chrono::milliseconds interval, std::chrono::milliseconds duration) override;

@@ -256,8 +256,8 @@ Reply Lane::hold(const Command& command, Time now) {
   HwConn& conn = conns_[index];
   if (conn.state != ConnState::kActive) return refuse(Status::kBadState);
   conn.flags &= static_cast<std::uint8_t>(~kDraining);
-  // An ACK that is owed must leave before the kernel speaks; the transmit list is served by this poll or command batch
-  // before the state changes.
+  // An ACK that is owed leaves before the kernel speaks. (If the device takes nothing now, the kernel's probe at its
+  // release acknowledges: R11.)
   if (tcp::owes_ack(conn.tcb)) tcp::acknowledge_now(conn.tcb);
   tcp::set_draining(conn.tcb, true, now);
   transmit_connection(index, now);

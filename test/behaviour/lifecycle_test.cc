@@ -1,4 +1,5 @@
 // B16 to B18 and B20: no room, returns from either side, and every way in which a connection can end.
+#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -261,27 +262,39 @@ INSTANTIATE_TEST_SUITE_P(Stacks, Endings,
 // A program that has two connections, one with bytes that it has not read, waits to be killed.
 class DyingProgram {
  public:
+  static constexpr std::uint64_t kSeed = 20;
+
   DyingProgram(const std::string& path, UniqueFd one, UniqueFd two) {
-    std::array<int, 2> ready{};
-    EXPECT_EQ(::pipe(ready.data()), 0);
+    std::array<int, 2> line{};
+    EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, line.data()), 0);
     pid_ = ::fork();
     if (pid_ == 0) {
       auto application = RawApplication::connect(path, "dying");
       if (!application) ::_exit(1);
       const auto first = (*application)->adopt(std::move(one));
       const auto second = (*application)->adopt(std::move(two));
-      const bool good = first.has_value() && second.has_value() && ::write(ready[1], "r", 1) == 1;
-      while (good) ::pause();
-      ::_exit(1);
+      char order = 0;
+      if (!first || !second || ::write(line[1], "r", 1) != 1 || ::read(line[1], &order, 1) != 1) ::_exit(1);
+      const std::uint64_t bytes = write_all_it_takes(**first);
+      if (::write(line[1], &bytes, sizeof bytes) != sizeof bytes) ::_exit(1);
+      for (;;) ::pause();
     }
-    ::close(ready[1]);
+    ::close(line[1]);
+    line_.reset(line[0]);
     char byte = 0;
-    EXPECT_EQ(::read(ready[0], &byte, 1), 1);
-    ::close(ready[0]);
+    EXPECT_EQ(::read(line_.get(), &byte, 1), 1);
   }
   DyingProgram(const DyingProgram&) = delete;
   DyingProgram& operator=(const DyingProgram&) = delete;
   ~DyingProgram() { kill(); }
+
+  // Has it write to its first connection until no more is taken; returns how many bytes.
+  std::uint64_t write() {
+    std::uint64_t bytes = 0;
+    EXPECT_EQ(::write(line_.get(), "w", 1), 1);
+    EXPECT_EQ(::read(line_.get(), &bytes, sizeof bytes), static_cast<ssize_t>(sizeof bytes));
+    return bytes;
+  }
 
   void kill() {
     if (pid_ <= 0) return;
@@ -291,7 +304,22 @@ class DyingProgram {
   }
 
  private:
+  static std::uint64_t write_all_it_takes(RawConnection& connection) {
+    std::array<std::byte, 10'000> block;
+    std::uint64_t sent = 0;
+    for (int refused = 0; refused < 20;) {
+      fill_stream(kSeed, sent, block);
+      const std::size_t taken = connection.send(block).value_or(0);
+      sent += taken;
+      if (taken > 0) continue;
+      ++refused;
+      ::poll(nullptr, 0, 5);
+    }
+    return sent;
+  }
+
   pid_t pid_ = -1;
+  UniqueFd line_;
 };
 
 TEST_F(Behaviour, B20_ADeadProgramsConnectionsEndAsTheKernelWouldEndThem) {
@@ -323,6 +351,44 @@ TEST_F(Behaviour, B20_ADeadProgramsConnectionsEndAsTheKernelWouldEndThem) {
     EXPECT_EQ(seen, Seen::kReset) << "in engine: " << in_engine;
     expect_nothing_left();
     EXPECT_TRUE(eventually([&] { return service_->ask("stats")["sessions"] == 1; }));  // ours alone
+  }
+}
+
+// What it has written is sent to the last byte before the end is told.
+TEST_F(Behaviour, B20_WhatADeadProgramHasWrittenArrives) {
+  for (const bool in_engine : {false, true}) {
+    auto writer = connect_pair(*pair_, false);
+    auto other = connect_pair(*pair_, true);
+    ASSERT_TRUE(writer.has_value() && other.has_value());
+    DyingProgram program(service_->socket_path(), std::move(writer->served), std::move(other->served));
+    writer->served.reset();
+    other->served.reset();
+    EXPECT_TRUE(eventually([&] {
+      if (in_engine) service_->ask("offload", "program dying");
+      const auto all = service_->ask("ls", "program dying")["connections"];
+      return all.size() == 2 && (!in_engine || service_->ask("stats")["engine_connections"] == 2);
+    }));
+    const std::uint64_t written = program.write();
+    EXPECT_GT(written, 100'000U) << "more than the peer's window: part of it is not even sent";
+    program.kill();
+    std::array<std::byte, 65536> room;
+    std::uint64_t read = 0;
+    ssize_t got = -1;
+    EXPECT_TRUE(eventually([&] {
+      while ((got = ::recv(writer->peer.get(), room.data(), room.size(), MSG_DONTWAIT)) > 0) {
+        EXPECT_EQ(check_stream(DyingProgram::kSeed, read, std::span(room).first(static_cast<std::size_t>(got))), -1);
+        read += static_cast<std::uint64_t>(got);
+      }
+      return got == 0;
+    })) << "errno "
+        << errno;
+    EXPECT_EQ(read, written) << "in engine: " << in_engine;
+    Seen seen = Seen::kNothing;
+    EXPECT_TRUE(eventually([&] { return (seen = look(other->peer.get())) != Seen::kNothing; }));
+    EXPECT_EQ(seen, Seen::kEnd);
+    writer->peer.reset();
+    other->peer.reset();
+    expect_nothing_left();
   }
 }
 
