@@ -82,8 +82,8 @@ void report_first(ColdState& cold, wire::SackBlock range) {
 
 // Ranges at or under rcv_nxt are reported by the cumulative ACK, or not at all while the host could not take them.
 void forget_delivered(ColdState& cold, Seq rcv_nxt) {
-  const auto end = cold.recent.begin() + cold.recent_count;
-  const auto kept = std::remove_if(cold.recent.begin(), end, [&](const auto& range) { return range.left <= rcv_nxt; });
+  auto* const end = cold.recent.begin() + cold.recent_count;
+  auto* const kept = std::remove_if(cold.recent.begin(), end, [&](const auto& range) { return range.left <= rcv_nxt; });
   cold.recent_count = static_cast<std::uint32_t>(kept - cold.recent.begin());
 }
 

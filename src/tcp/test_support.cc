@@ -33,7 +33,7 @@ wire::Segment from_peer(std::uint32_t seq, std::uint32_t ack) {
 }
 
 std::byte stream_byte(std::uint8_t key, std::uint64_t position) {
-  return static_cast<std::byte>((position * 0x9e3779b97f4a7c15U >> 56) + key * 31U + position);
+  return static_cast<std::byte>((position * 0x9e3779b97f4a7c15U >> 56) + key * std::uint64_t{31} + position);
 }
 
 TestEnd::TestEnd(const MinTcp& state, Time now, std::uint32_t receive_capacity)
@@ -44,7 +44,7 @@ TestEnd::TestEnd(const MinTcp& state, Time now, std::uint32_t receive_capacity)
 }
 
 std::uint32_t TestEnd::deliver(const Payload& payload) {
-  const std::uint32_t room = static_cast<std::uint32_t>(capacity > unread ? capacity - unread : 0);
+  const auto room = static_cast<std::uint32_t>(capacity > unread ? capacity - unread : 0);
   const std::uint32_t taken = std::min({payload.size(), room, deliver_limit});
   payload.narrow(0, taken).for_each([this](ByteView piece) {
     for (const std::byte byte : piece) {
