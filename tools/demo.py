@@ -68,6 +68,8 @@ class Demo:
         self._service = service
         self._args = args
         self._contents = {}
+        self._iperf_server = None
+        self._iperf_tests = 0
         self._user = self._unprivileged_user()
         self.tally = Tally()
 
@@ -90,9 +92,9 @@ class Demo:
         interop_redis.start_redis(self._bed, self._service, user=self._user)
         _, self._http_port = start_server(self._bed, self._service,
                                           [testbed.program("file_server"), "-b", "::", "-d", folder], user=self._user)
-        iperf = self._bed.srv.spawn(self._service.run_under(["iperf3", "-s", "--forceflush", "-p", IPERF_PORT]),
-                                    name="iperf3 -s", user=self._user)
-        iperf.wait_ready(r"listening on")
+        self._iperf_server = self._bed.srv.spawn(
+            self._service.run_under(["iperf3", "-s", "--forceflush", "-p", IPERF_PORT]), name="iperf3 -s",
+            user=self._user)
 
     # The strangers' actions; each takes the seconds that are left.
 
@@ -153,6 +155,9 @@ class Demo:
     def _iperf(self, family):
         def action(left):
             seconds = max(2, round(min(left, 8)))
+            # It closes its listener after each test and makes another: in between a stranger is refused.
+            self._iperf_tests += 1
+            self._iperf_server.wait_ready(rf"listening on .*\(test #{self._iperf_tests}\)")
             code, out, err = self._bed.cli.run(
                 ["iperf3", "-c", self._bed.srv.address(family), "-p", IPERF_PORT, "-t", seconds, "--bidir",
                  "-b", "200M", "-J"], timeout_s=seconds + 30)

@@ -270,6 +270,33 @@ TEST_F(ParkTest, AFrozenSocketTakesNobodysPort) {
   mover.conn->reset();
 }
 
+// A server that makes its listener anew finds connections of the old one in every state of a move.
+TEST_F(ParkTest, AListenerCanBeMadeAnewDuringAMove) {
+  Mover mover(*bench_);
+  make(mover, Family::kV4, true);
+  const int one = 1;
+  ASSERT_EQ(::setsockopt(ours(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one), 0);
+  sockaddr_in local{};
+  socklen_t length = sizeof local;
+  ASSERT_EQ(::getsockname(ours(), reinterpret_cast<sockaddr*>(&local), &length), 0);
+  const auto listen_again = [&]() -> int {
+    auto socket = bench_->pair().socket(Side::kA, AF_INET, SOCK_STREAM);
+    if (!socket) return -1;
+    ::setsockopt(socket->get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (::bind(socket->get(), reinterpret_cast<const sockaddr*>(&local), sizeof local) != 0) return errno;
+    return ::listen(socket->get(), 1) == 0 ? 0 : errno;
+  };
+  ASSERT_EQ(listen_again(), 0);
+  const auto frozen = mover.freeze();
+  ASSERT_TRUE(ok(frozen));
+  EXPECT_EQ(listen_again(), 0) << "frozen";
+  const auto late = mover.park(*frozen);
+  ASSERT_TRUE(ok(late));
+  EXPECT_EQ(listen_again(), 0) << "parked";
+  ASSERT_TRUE(ok(mover.back(*frozen, *late, true)));
+  EXPECT_EQ(listen_again(), 0) << "back";
+}
+
 TEST_F(ParkTest, AParkedSocketTakesNobodysPort) {
   const Thief thief(bench_->pair());
   Mover mover(*bench_);

@@ -141,8 +141,9 @@ Result<Snapshot> LinuxKernelConn::freeze(const QueueRoom& room) {
 
 Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
   const int raw = socket_.get();
-  // P2: repair mode lets the socket be bound to ports of others, and until it is parked it is not bound by us.
-  TRY(set_option(raw, SOL_SOCKET, SO_REUSEADDR, 0, "SO_REUSEADDR"));
+  // P2: repair mode lets the socket be bound to ports of others, and until it is parked it is not bound by us. What the
+  // program has set, and not 0: a listener that is made anew on this port would find it in use.
+  TRY(set_option(raw, SOL_SOCKET, SO_REUSEADDR, options_.reuse_address, "SO_REUSEADDR"));
   Snapshot snapshot;
   snapshot.min = template_;
   tcp::MinTcp& min = snapshot.min;
