@@ -52,7 +52,7 @@ std::size_t add_service_fds(std::span<pollfd> to) noexcept {
   };
   g_layer.for_each_session([&add](Session& session) {
     if (session.state() != SessionState::kLive) return;
-    for (RingPort& ring : session.rings()) add(ring.event.get(), POLLIN);
+    for (const RingPort& ring : session.rings()) add(ring.event.get(), POLLIN);
     add(session.socket(), POLLRDHUP);
   });
   return count;

@@ -82,7 +82,7 @@ class Wait {
   static constexpr std::size_t kInlineEntries = 4;
 
   [[nodiscard]] Woken sleep_among(std::span<pollfd> all, std::size_t count, const sigset_t* mask) const noexcept;
-  void drain_signaled(std::span<const pollfd> rings) const noexcept;
+  void drain_signaled(std::span<const pollfd> service) const noexcept;
 
   Waiter* waiter_;
   std::int64_t deadline_ns_;

@@ -18,7 +18,7 @@ std::uint32_t first_touching(const Scoreboard& board, Seq seq) noexcept {
 // Replaces ranges [first, last) by `range`. False when the table is full.
 bool replace(Scoreboard& board, std::uint32_t first, std::uint32_t last, wire::SackBlock range) noexcept {
   if (first == last && board.count >= kMaxSackedRanges) return false;
-  const auto begin = board.ranges.begin();
+  auto* const begin = board.ranges.begin();
   if (first == last) {
     std::move_backward(begin + first, begin + board.count, begin + board.count + 1);
     ++board.count;

@@ -21,7 +21,7 @@ inline constexpr std::uint32_t kOurSeq = 1000;
 inline constexpr std::uint32_t kPeerSeq = 5000;
 inline constexpr std::uint32_t kWindow = 65536;
 
-inline Time at_ms(int ms) { return Time(std::chrono::milliseconds(1'000'000 + ms)); }
+inline Time at_ms(std::int64_t ms) { return Time(std::chrono::milliseconds(1'000'000 + ms)); }
 
 // An idle connection: nothing in flight, windows of kWindow without scaling, no options, cwnd of ten segments.
 MinTcp idle_state();
