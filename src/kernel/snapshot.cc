@@ -58,8 +58,9 @@ void take_mss(const tcp_info& info, tcp::MinTcp& min) {
 
 // R19: how far a socket that paces may have stamped ahead of its clock. A packet carries the time at which its turn
 // came, and each puts the next one's off by its bytes / rate, so what was sent last may lie ahead by the largest packet
-// that Linux makes at that rate (tcp_tso_autosize()): no figure of TCP_INFO tells exactly. The rate may have grown
-// since.
+// that Linux makes at that rate (tcp_tso_autosize()): no figure of TCP_INFO tells exactly, nor whether it paces (with
+// the qdisc fq any congestion control does). Twice that, for a loss probe and for a rate that has grown since; bbr's
+// grows by 2.9 in its start-up.
 std::chrono::microseconds pacing_lead(const tcp_info& info, bool is_bbr) {
   constexpr std::uint64_t kUnlimited = ~std::uint64_t{0};
   constexpr std::uint64_t kMaxPacketBytes = 65536;  // GSO
