@@ -107,7 +107,7 @@ Result<std::string> find_program(const std::string& program, std::string_view se
   while (!program.empty() && !search_path.empty()) {
     const std::size_t end = std::min(search_path.find(':'), search_path.size());
     const std::string_view folder = search_path.substr(0, end);
-    const std::string candidate = fmt::format("{}/{}", folder.empty() ? "." : folder, program);
+    std::string candidate = fmt::format("{}/{}", folder.empty() ? "." : folder, program);
     if (is_executable(candidate)) return candidate;
     search_path.remove_prefix(std::min(end + 1, search_path.size()));
   }

@@ -29,7 +29,7 @@ enum class Reception : std::uint8_t {
 };
 
 // Looks at the file and, for a script, at its interpreter.
-[[nodiscard]] Reception reception_of(const std::string& file);
+[[nodiscard]] Reception reception_of(const std::string& start);
 // Why its connections stay in the kernel; empty for kTaken and kUnknown.
 [[nodiscard]] std::string_view explanation(Reception reception) noexcept;
 

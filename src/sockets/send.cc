@@ -18,7 +18,7 @@ namespace twinstack::sockets {
 namespace {
 
 // Copied inside the gate at a time: a move waits for the calls inside.
-constexpr std::size_t kBytesPerPass = 128 * 1024;
+constexpr std::size_t kBytesPerPass = 128U << 10;
 constexpr std::size_t kPartsPerCall = 64;
 constexpr std::size_t kEntriesPerPass = 72;  // 128 KB in chunks of 2 KB, and the ends
 // Free places of the submission ring without which nothing is copied.

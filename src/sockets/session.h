@@ -117,7 +117,7 @@ class Session {
   }
   void mark_starved(Sonode& sonode) noexcept;
   // Takes back the chunks whose bytes the peer has acknowledged (or the kernel has taken over).
-  void reclaim_tx(Sonode& sonode) noexcept TS_REQUIRES(sonode.tx_mutex);
+  void reclaim_tx(Sonode& connection) noexcept TS_REQUIRES(connection.tx_mutex);
 
  private:
   Session(UniqueFd socket, ipc::Arena arena, std::uint32_t number) noexcept;
@@ -136,8 +136,8 @@ class Session {
   void take_in(RingPort& ring) noexcept TS_REQUIRES(ring.cq_mutex);
   void handle(std::uint32_t ring, const ipc::CompleteEntry& entry) noexcept;
   void on_received(std::uint32_t ring, const ipc::CompleteEntry& entry) noexcept;
-  bool append(Sonode& sonode, std::uint32_t ring, const ipc::CompleteEntry& entry) noexcept
-      TS_REQUIRES(sonode.rx_mutex);
+  bool append(Sonode& connection, std::uint32_t ring, const ipc::CompleteEntry& entry) noexcept
+      TS_REQUIRES(connection.rx_mutex);
   void flush_late_returns(RingPort& ring) noexcept TS_REQUIRES(ring.sq_mutex);
   void ring_doorbell(const RingPort& ring) const noexcept;
 

@@ -39,7 +39,7 @@ class AfXdpLink final : public Link {
   // Errors: kInvalid (options), kNoResource (queue taken by another socket, memlock limit), kUnsupported (no AF_XDP in
   // this kernel, forced mode refused by the driver, frames of the MTU need several buffers and get one), kNotFound (no
   // such queue), kSystem.
-  static Result<std::unique_ptr<AfXdpLink>> open(XdpAttachment& attachment, const AfXdpOptions& options);
+  static Result<std::unique_ptr<AfXdpLink>> open(XdpAttachment& attachment, const AfXdpOptions& wanted);
 
   std::span<const RxFrame> receive(std::size_t max_frames) override;
   void release() override;
@@ -65,7 +65,7 @@ class AfXdpLink final : public Link {
   AfXdpLink(UniqueFd socket, Umem umem, const LinkInfo& info, const AfXdpOptions& options);
   Result<> set_up_rings();
   Result<> bind(const XdpAttachment& attachment);
-  Result<> bind_one_of(const XdpAttachment& attachment, std::span<const std::uint16_t> flags);
+  Result<> bind_one_of(const XdpAttachment& attachment, std::span<const std::uint16_t> choices);
   [[nodiscard]] std::uint32_t largest_mtu_of_one_buffer() const noexcept;
   [[nodiscard]] std::unexpected<Error> mtu_too_large(const std::string& interface) const;
   void fill_all();
