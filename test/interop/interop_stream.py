@@ -32,12 +32,10 @@ MATRIX = [
 
 def run_case(bed, service, args, family, server_args, client_args):
     watch = testbed.PeerWatch(bed)
-    # One that nothing holds back may always have more unread than a move carries: it stays, and that is right.
-    is_bounded = "--rate" in client_args or "--request" in client_args
     by_time = [] if "--bytes-up" in client_args else ["-d", args.duration]
     pair = StreamPair(bed, service, family, server_args, [*client_args, *by_time])
     with Moves(service, args.interval_ms, args.duration + 30,
-               need_moves=is_bounded and args.duration >= 5) as moves:
+               need_moves=args.duration >= 5) as moves:
         pair.start_client()
         ours, theirs = pair.check(args.duration + 40)
     watch.stop().check()
