@@ -212,8 +212,9 @@ bool Service::Impl::pays(ManagedConnection& conn, Time now) {
                         .segments_in = info.tcpi_segs_in,
                         .mss = info.tcpi_snd_mss};
   if (!read || !traffic.is_enough()) return false;
-  if (traffic.is_bulk()) conn.reason = kBulk;
-  return !traffic.is_bulk();
+  if (!traffic.is_bulk()) return true;
+  conn.reason = kBulk;
+  return false;
 }
 
 void Service::Impl::apply_policy(Time now) {

@@ -190,9 +190,9 @@ TEST_F(Behaviour, B14_PacketsDuringTheMoveAreHeldAndProcessedOnce) {
     talk->to_served_sent = sent;
     talk->settle();
   }
-  std::uint64_t held = service_->counter("held_frames");
-  held += service_->counter("lane0_held_frames") + service_->counter("late_packets");
-  EXPECT_GT(held, 0U) << "no packet came during a move: this test has shown nothing";
+  // (Not `late_packets`: those may have come after the commit.)
+  EXPECT_GT(service_->counter("lane0_held_frames"), 0U) << "no packet waited for a move: this test has shown nothing";
+  EXPECT_GT(service_->counter("held_frames"), 0U) << "none waited for a return";
   EXPECT_EQ(service_->counter("broken_streams"), 0U);
   expect_no_reset();
 }
