@@ -17,10 +17,11 @@ namespace {
 
 using Stack = ManagedConnection::Stack;
 
-// One install carries at most kMaxCommandChunks chunks (engine/device.h): 0.5 + 1 MiB in chunks of 16 KiB.
-constexpr std::uint32_t kReceiveQueueLimit = 512U << 10;
-constexpr std::uint32_t kSendQueueLimit = 1U << 20;
-constexpr std::size_t kRoomBeyond = 128U << 10;  // what may arrive after the check (QueueRoom)
+// As long as Linux lets queues grow by itself (tcp_rmem 32 MiB since 6.17, tcp_wmem 4 MiB), and what programs may ask
+// for beyond; both go into chunks of the lane's share, of which there must be enough.
+constexpr std::uint32_t kReceiveQueueLimit = 32U << 20;
+constexpr std::uint32_t kSendQueueLimit = 16U << 20;
+constexpr std::size_t kReceiveRoom = kReceiveQueueLimit + (128U << 10);  // more may arrive after the check (QueueRoom)
 // The engine's send queue may be longer than one that the kernel gave.
 constexpr std::size_t kSendRoom = 72U << 20;
 constexpr Duration kMinDrain = std::chrono::milliseconds(5);
@@ -37,29 +38,29 @@ constexpr unsigned kMostChecks = 3;  // of one move, while the program goes on s
 Result<std::unique_ptr<Mover>> Mover::create(int event_fd, std::function<void(ManagedConnection&)> closed) {
   std::unique_ptr<Mover> self(new Mover(event_fd, std::move(closed)));
   ASSIGN_OR_RETURN(self->late_filter_, kernel::LateFilter::load());
-  auto cwnd = kernel::CwndRestorer::load();
-  if (cwnd)
-    self->cwnd_ = std::move(*cwnd);
+  auto congestion = kernel::CongestionHook::load();
+  if (congestion)
+    self->congestion_ = std::move(*congestion);
   else
-    spdlog::warn("connections come back with the initial congestion window: {}", cwnd.error().message());
+    spdlog::warn("connections come back with the initial congestion window: {}", congestion.error().message());
   return self;
 }
 
 Mover::Mover(int event_fd, std::function<void(ManagedConnection&)> closed)
     : closed_(std::move(closed)),
-      receive_room_(kReceiveQueueLimit + kRoomBeyond),
-      send_room_(kSendRoom),
+      receive_room_(std::make_unique_for_overwrite<std::byte[]>(kReceiveRoom)),
+      send_room_(std::make_unique_for_overwrite<std::byte[]>(kSendRoom)),
       parker_(event_fd) {
   tools_.limits.receive_queue_bytes = kReceiveQueueLimit;
   tools_.limits.send_queue_bytes = kSendQueueLimit;
-  tools_.receive_room = receive_room_;
-  tools_.send_room = send_room_;
+  tools_.receive_room = {receive_room_.get(), kReceiveRoom};
+  tools_.send_room = {send_room_.get(), kSendRoom};
   tools_.now = monotonic_now;
   tools_.deliver_late = [this] { on_late_packets(); };
 }
 
 kernel::LinuxShared Mover::shared_for(std::uint64_t netns_cookie) {
-  kernel::LinuxShared shared{.late_filter = late_filter_.get(), .cwnd = cwnd_.get(), .diag = nullptr};
+  kernel::LinuxShared shared{.late_filter = late_filter_.get(), .congestion = congestion_.get(), .diag = nullptr};
   for (AttachedInterface* interface : interfaces_) {
     if (interface->netns_cookie() == netns_cookie) shared.diag = &interface->diag();
   }

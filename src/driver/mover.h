@@ -17,7 +17,7 @@
 #include "driver/parker.h"
 #include "driver/pause_stats.h"
 #include "driver/session.h"
-#include "kernel/cwnd.h"
+#include "kernel/congestion_hook.h"
 #include "kernel/late_filter.h"
 
 namespace twinstack::driver {
@@ -109,10 +109,10 @@ class Mover {
   std::function<void()> returned_;
   Duration orphan_patience_ = std::chrono::seconds(60);
   std::unique_ptr<kernel::LateFilter> late_filter_;
-  std::unique_ptr<kernel::CwndRestorer> cwnd_;
+  std::unique_ptr<kernel::CongestionHook> congestion_;
   std::vector<AttachedInterface*> interfaces_;
-  std::vector<std::byte> receive_room_;
-  std::vector<std::byte> send_room_;
+  std::unique_ptr<std::byte[]> receive_room_;  // memory as it is touched
+  std::unique_ptr<std::byte[]> send_room_;
   handoff::MoveTools tools_;
   std::unordered_map<std::uint64_t, ManagedConnection*> by_cookie_;
   std::unordered_map<std::uint64_t, ManagedConnection*> by_hw_;

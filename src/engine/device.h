@@ -23,8 +23,8 @@ enum class CommandOp : std::uint32_t {
       1,  // slot for `flow`, owned by session/slot/tag, with `chunk_count` chunks. Reply: id, chunks. State: held
   kGetChunks = 2,  // `chunk_count` more chunks of `session`. Reply: chunks
   kPutChunks = 3,  // gives `chunks` back
-  kInstall = 4,    // `min` and the queues: `unread_bytes`, then (in a chunk of its own) `send_bytes`, laid out in
-                   // `chunks`. Nothing is seen of it by program or peer before kActivate
+  kInstall = 4,    // `min`, and the queues or (after kLoad) their end: `unread_bytes`, then (in a chunk of its own)
+                   // `send_bytes`, laid out in `chunks`. Nothing is seen of it by program or peer before kActivate
   kInject = 5,     // a frame of `frame_bytes`, laid out in `chunks`: as if received. The chunks pass to the engine
   kActivate =
       6,         // unread bytes are posted, held frames are processed, an ACK is sent, the engine serves the connection
@@ -40,6 +40,7 @@ enum class CommandOp : std::uint32_t {
   kNotify = 15,    // completion entry kOwnerChanged for session/slot/tag through `ring`
   kSetHopOf = 16,  // connection `id` uses `hop_index` from now on
   kSilent = 17,    // the stack that `id` came from sends no more; it has sent up to `min.snd_nxt`. Reply: state
+  kLoad = 18,    // of a reserved connection, before kInstall: more of its queues than one command has chunks for
 };
 
 struct NextHop {

@@ -97,6 +97,7 @@ class Lane {
   Reply reserve(const Command& command);
   Reply get_chunks(const Command& command);
   Reply put_chunks(const Command& command);
+  Reply load(const Command& command);
   Reply install(const Command& command, Time now);
   Reply inject(const Command& command, Time now);
   Reply activate(const Command& command, Time now);
@@ -110,8 +111,7 @@ class Lane {
   Reply notify(const Command& command);
   Reply set_hop_of(const Command& command);
   void set_hop(const Command& command);
-  void queue_unread(std::uint32_t index, const Command& command);
-  void queue_sent(std::uint32_t index, const Command& command);
+  Status queue_loaded(std::uint32_t index, const Command& command);
   void bound_mss(std::uint32_t index);
   void fill_state(std::uint32_t index, Time now, ipc::HwConnState& state) const;
 
@@ -164,9 +164,9 @@ class Lane {
   void publish_completions();
   void cancel_sleep() noexcept;
   // Completion entries of a ring that other posts leave to received bytes: of the connections that wait to post, and of
-  // an install (a piece per chunk).
+  // those that wait to be activated (a piece per chunk).
   [[nodiscard]] std::uint32_t completions_kept() const noexcept {
-    return static_cast<std::uint32_t>(post_list_.size()) + kMaxCommandChunks + 16;
+    return static_cast<std::uint32_t>(post_list_.size()) + unread_pieces_ + 16;
   }
 
   // lane_transmit.cc: segments out.
@@ -198,6 +198,7 @@ class Lane {
   TimerWheel timers_;
   std::vector<std::uint32_t> free_slots_;
   std::uint32_t in_use_ = 0;
+  std::uint32_t unread_pieces_ = 0;  // in the `unread` lists of all connections
   std::uint32_t transmit_head_ = kNone;
   std::uint32_t transmit_tail_ = kNone;
   // A device that takes nothing (its link is down): after so many polls in vain the lane may sleep between two tries.

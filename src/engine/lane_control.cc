@@ -1,6 +1,7 @@
 // The control queue: what the driver asks of the lane. Each command checks its connection's id and state, and changes
 // nothing when it refuses.
 #include <algorithm>
+#include <utility>
 
 #include "base/assert.h"
 #include "engine/conn_host.h"
@@ -10,6 +11,10 @@ namespace twinstack::engine {
 namespace {
 
 Reply refuse(Status status) { return Reply{.status = status}; }
+
+std::uint32_t chunks_for(std::uint32_t bytes, std::uint32_t chunk_bytes) {
+  return (bytes + chunk_bytes - 1) / chunk_bytes;
+}
 
 // The longest frame: an IP packet, Ethernet header and a VLAN tag.
 constexpr std::uint32_t kMaxFrameBytes = 65535 + 18;
@@ -41,6 +46,8 @@ Reply Lane::carry_out(const Command& command, Time now) {
   const std::uint32_t index = resolve(command.id);
   if (index == kNone) return refuse(Status::kStaleId);
   switch (command.op) {
+    case CommandOp::kLoad:
+      return load(command);
     case CommandOp::kInstall:
       return install(command, now);
     case CommandOp::kInject:
@@ -117,59 +124,60 @@ Reply Lane::put_chunks(const Command& command) {
   return Reply{};
 }
 
-// The unread bytes of the kernel's receive queue: the application reads them before anything that the engine receives.
-// They are posted when the connection is activated, so that a move can still be undone.
-void Lane::queue_unread(std::uint32_t index, const Command& command) {
-  HwConnRecord& record = records_[index];
-  const std::uint32_t chunk_bytes = session(conns_[index].session)->chunk_bytes();
-  std::uint32_t left = command.unread_bytes;
-  for (std::uint32_t i = 0; left > 0; ++i) {
-    const std::uint32_t here = std::min(left, chunk_bytes);
-    const bool queued = pieces_.append(
-        record.unread, Piece{.chunk = command.chunks[i], .offset = 0, .length = here | Piece::kEngineChunk});
-    ASSERT(queued);  // install() has checked that there are enough
-    left -= here;
-  }
-  record.unread_bytes = command.unread_bytes;
-}
-
-void Lane::queue_sent(std::uint32_t index, const Command& command) {
+// What the program has not read, and what the peer has not acknowledged. Unread bytes are read before anything that the
+// engine receives; they are posted when the connection is activated, so that a move can still be undone.
+Status Lane::queue_loaded(std::uint32_t index, const Command& command) {
   HwConn& conn = conns_[index];
   HwConnRecord& record = records_[index];
-  const std::uint32_t chunk_bytes = session(conn.session)->chunk_bytes();
-  std::uint32_t left = command.send_bytes;
-  std::uint32_t at = (command.unread_bytes + chunk_bytes - 1) / chunk_bytes;
-  for (; left > 0; ++at) {
-    const std::uint32_t here = std::min(left, chunk_bytes);
-    const bool queued = pieces_.append(
-        conn.send_queue, Piece{.chunk = command.chunks[at], .offset = 0, .length = here | Piece::kEngineChunk});
-    ASSERT(queued);  // install() has checked that there are enough
-    left -= here;
-  }
-  record.queued_bytes = command.send_bytes;
-  record.engine_queued_bytes = command.send_bytes;
+  LaneSession& owner = *session(conn.session);
+  const std::uint32_t chunk_bytes = owner.chunk_bytes();
+  const std::uint32_t unread_chunks = chunks_for(command.unread_bytes, chunk_bytes);
+  const std::uint32_t chunks = unread_chunks + chunks_for(command.send_bytes, chunk_bytes);
+  if (chunks != command.chunk_count || chunks > kMaxCommandChunks) return Status::kBadArgument;
+  if (owner.ring(record.ring)->complete.room() < completions_kept() + unread_chunks || pieces_.available() < chunks)
+    return Status::kNoChunk;
+  const auto queue = [&](PieceList& list, std::uint32_t at, std::uint32_t left) {
+    for (; left > 0; ++at) {
+      const std::uint32_t here = std::min(left, chunk_bytes);
+      const bool queued =
+          pieces_.append(list, Piece{.chunk = command.chunks[at], .offset = 0, .length = here | Piece::kEngineChunk});
+      ASSERT(queued);
+      left -= here;
+    }
+  };
+  queue(record.unread, 0, command.unread_bytes);
+  queue(conn.send_queue, unread_chunks, command.send_bytes);
+  unread_pieces_ += unread_chunks;
+  record.unread_bytes += command.unread_bytes;
+  record.queued_bytes += command.send_bytes;
+  record.engine_queued_bytes += command.send_bytes;
+  return Status::kOk;
 }
 
-// Takes over a connection: its state, what the program has not read, what the peer has not acknowledged. On success
-// all chunks of the command are the engine's; on refusal they stay the driver's.
+// On success all chunks of the command are the connection's; on refusal they stay the driver's.
+Reply Lane::load(const Command& command) {
+  const std::uint32_t index = resolve(command.id);
+  const HwConn& conn = conns_[index];
+  if (conn.state != ConnState::kHeld || (conn.flags & kInstalled) != 0) return refuse(Status::kBadState);
+  return Reply{.status = queue_loaded(index, command), .id = command.id};
+}
+
+// Takes over a connection: its state and (what load() has not brought) its queues. Chunks as with load().
 Reply Lane::install(const Command& command, Time now) {
   const std::uint32_t index = resolve(command.id);
   HwConn& conn = conns_[index];
   HwConnRecord& record = records_[index];
   LaneSession& owner = *session(conn.session);
   if (conn.state != ConnState::kHeld || (conn.flags & kInstalled) != 0) return refuse(Status::kBadState);
-  const std::uint32_t chunk_bytes = owner.chunk_bytes();
-  const std::uint32_t needed =
-      (command.unread_bytes + chunk_bytes - 1) / chunk_bytes + (command.send_bytes + chunk_bytes - 1) / chunk_bytes;
-  if (needed != command.chunk_count || command.hop_index >= hops_.size() ||
-      command.min.write_seq - command.min.snd_una != command.send_bytes)
+  if (command.hop_index >= hops_.size() ||
+      command.min.write_seq - command.min.snd_una != record.queued_bytes + command.send_bytes)
     return refuse(Status::kBadArgument);
-  if (owner.ring(record.ring)->complete.room() < completions_kept() || pieces_.available() < needed)
-    return refuse(Status::kNoChunk);
-  if (!tcp::install(conn.tcb, command.min, now).has_value()) return refuse(Status::kUnsupported);
+  tcp::ControlBlock tcb;
+  if (!tcp::install(tcb, command.min, now).has_value()) return refuse(Status::kUnsupported);
+  if (const Status queued = queue_loaded(index, command); queued != Status::kOk) return refuse(queued);
+  conn.tcb = std::move(tcb);
   conn.flags |= kInstalled;
   tcp::other_stack_may_send(conn.tcb);
-  conn.send_queue = PieceList{};
   conn.send_head_skip = 0;
   conn.cursor_piece = kNone;
   conn.rx_chunk = kNone;
@@ -186,11 +194,9 @@ Reply Lane::install(const Command& command, Time now) {
       command.min.rcv_wnd - std::min(command.min.rcv_wnd, command.min.rcv_nxt - command.min.rcv_wup);
   // And a full segment in any case: a window under that is not offered at all (RFC 9293 3.8.6.2.2).
   record.rcv_buf_bytes =
-      std::max({command.min.rcv_buf_bytes / 2, offered + command.unread_bytes, std::uint32_t{command.min.mss}});
+      std::max({command.min.rcv_buf_bytes / 2, offered + record.unread_bytes, std::uint32_t{command.min.mss}});
   record.snd_buf_bytes = kInitialSendBuffer;
   bound_mss(index);
-  queue_unread(index, command);
-  queue_sent(index, command);
   owner.arena().slot(record.slot).tx_limit_bytes.store(record.snd_buf_bytes, std::memory_order_relaxed);
   return Reply{.status = Status::kOk, .id = command.id};
 }
@@ -307,6 +313,7 @@ Reply Lane::release(const Command& command) {
   LaneSession& owner = *session(conn.session);
   if (conn.state != ConnState::kHeld) return refuse(Status::kBadState);
   held_to_strays(index);
+  unread_pieces_ -= count_pieces(record.unread);
   drop_pieces(record.unread, owner, UINT32_MAX);
   if (conn.rx_chunk != kNone) close_rx_chunk(conn, owner);
   // What was still queued has been handed to the kernel: for the application it is as good as acknowledged.

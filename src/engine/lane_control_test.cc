@@ -95,8 +95,8 @@ TEST_F(LaneControl, StaleAndForeignIdsReachNobody) {
                           HwConnId(0, living.index() + 1, 1),
                           HwConnId(0, 0xffffff, 1)};
   for (const CommandOp op :
-       {CommandOp::kInstall, CommandOp::kInject, CommandOp::kActivate, CommandOp::kDrain, CommandOp::kHold,
-        CommandOp::kExtract, CommandOp::kDropHeld, CommandOp::kRelease, CommandOp::kQuery, CommandOp::kSetHopOf}) {
+       {CommandOp::kLoad, CommandOp::kInstall, CommandOp::kInject, CommandOp::kActivate, CommandOp::kDrain,
+        CommandOp::kHold, CommandOp::kExtract, CommandOp::kDropHeld, CommandOp::kRelease, CommandOp::kQuery, CommandOp::kSetHopOf}) {
     for (const HwConnId none : bad) EXPECT_EQ(status({.op = op, .id = none, .flag = 1}), Status::kStaleId);
   }
   EXPECT_EQ(status({.op = static_cast<CommandOp>(99), .id = living}), Status::kBadArgument);
@@ -114,7 +114,8 @@ TEST_F(LaneControl, CommandsNeedTheirState) {
             Status::kOk);
   ASSERT_EQ(status({.op = CommandOp::kRelease, .id = held}), Status::kOk);
   start();
-  for (const CommandOp op : {CommandOp::kInstall, CommandOp::kActivate, CommandOp::kExtract, CommandOp::kRelease})
+  for (const CommandOp op : {CommandOp::kLoad, CommandOp::kInstall, CommandOp::kActivate, CommandOp::kExtract,
+                             CommandOp::kRelease})
     EXPECT_EQ(status({.op = op, .id = id()}), Status::kBadState);
   EXPECT_EQ(box.conn(id()).state, ConnState::kActive);
 }
@@ -124,6 +125,60 @@ TEST_F(LaneControl, InstallRefusesQueuesThatDoNotFitTheState) {
   moved.send_queue = stream_bytes(1, 0, 100);
   moved.min.write_seq += 99;
   EXPECT_EQ(install(box, program, conn, moved), Status::kBadArgument);
+}
+
+// Queues in two commands: order, what the program sees before the activation (nothing), what a refusal leaves.
+TEST_F(LaneControl, LoadedQueuesAreThoseOfTheInstall) {
+  const auto unread = peer_bytes(5000);
+  const auto send_queue = stream_bytes(conn.send_key, 0, 5000);
+  const Reply reserved = reserve(box, program, conn, idle().min.flow, 4);
+  const auto carry = [&](CommandOp op, std::uint32_t from, std::uint32_t bytes, std::uint32_t first_chunk) {
+    Command command{.op = op, .id = reserved.id};
+    command.min = idle().min;
+    command.min.write_seq += 5000;
+    command.unread_bytes = command.send_bytes = bytes;
+    command.chunk_count = 2;
+    std::copy_n(reserved.chunks.begin() + first_chunk, 2, command.chunks.begin());
+    const auto lay = [&](std::uint32_t chunk, const std::vector<std::byte>& queue) {
+      std::copy_n(queue.begin() + from, bytes, program.arena().chunk(command.chunks[chunk]).begin());
+    };
+    lay(0, unread);
+    lay(1, send_queue);
+    return command;
+  };
+  ASSERT_EQ(status(carry(CommandOp::kLoad, 0, 3000, 0)), Status::kOk);
+  Command wrong = carry(CommandOp::kInstall, 3000, 2000, 2);
+  wrong.min.write_seq += 1;
+  EXPECT_EQ(status(wrong), Status::kBadArgument);
+  wrong = carry(CommandOp::kLoad, 3000, 2000, 2);
+  wrong.chunk_count = 3;
+  EXPECT_EQ(status(wrong), Status::kBadArgument);
+  ASSERT_EQ(status(carry(CommandOp::kInstall, 3000, 2000, 2)), Status::kOk);
+  poll();
+  program.pump();
+  EXPECT_EQ(conn.unread_bytes, 0U) << "the kernel still has these bytes";
+  conn.hw = reserved.id.raw();
+  EXPECT_EQ(box.call({.op = CommandOp::kQuery, .id = id()}).state.unread_bytes, 5000U);
+  ASSERT_EQ(status({.op = CommandOp::kActivate, .id = id()}), Status::kOk);
+  poll();
+  program.pump();
+  EXPECT_EQ(program.read(conn), 5000U);
+  EXPECT_EQ(program.wrong_pieces, 0U);
+  Moved moved = extract(box, program, conn);
+  EXPECT_EQ(moved.send_queue, send_queue);
+  expect_nothing_is_lent();
+}
+
+TEST_F(LaneControl, LoadedQueuesThatAreReleasedComeBack) {
+  const Reply reserved = reserve(box, program, conn, idle().min.flow, 4);
+  Command command{.op = CommandOp::kLoad, .id = reserved.id};
+  command.unread_bytes = command.send_bytes = 6000;
+  command.chunk_count = 4;
+  command.chunks = reserved.chunks;
+  ASSERT_EQ(status(command), Status::kOk);
+  ASSERT_EQ(status({.op = CommandOp::kRelease, .id = reserved.id}), Status::kOk);
+  expect_nothing_is_lent();
+  EXPECT_EQ(program.arena().slot(5).tx_acked_bytes.load(), 0U);
 }
 
 TEST_F(LaneControl, InstallRefusesWhatTheCoreDoesNotDo) {

@@ -182,6 +182,7 @@ void Lane::post_unread(std::uint32_t index) {
   while (!record.unread.empty()) {
     const Piece piece = pieces_.at(record.unread.head);
     pieces_.pop_front(record.unread);
+    --unread_pieces_;
     conn.rx_chunk = piece.chunk;
     conn.rx_fill = piece.bytes();
     conn.rx_posted = 0;
@@ -197,7 +198,7 @@ void Lane::post_received(std::uint32_t index) {
   if (bytes == 0) return;
   LaneSession& owner = *session(conn.session);
   LaneRing& ring = *owner.ring(record.ring);
-  // deliver() and install() have made sure of the room: only a program that wrote a wrong index took it back.
+  // deliver() and queue_loaded() have made sure of the room: only a program that wrote a wrong index took it back.
   if (ring.complete.room() == 0) break_session(conn.session, owner, Cause::kBadRingIndex);
   if (!owner.broken) {
     push_completion(ring, ipc::CompleteEntry{.op = ipc::CompleteOp::kReceived,

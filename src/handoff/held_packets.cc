@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "wire/build.h"
 #include "wire/packet.h"
 
 namespace twinstack::handoff {
@@ -30,14 +31,18 @@ class FrameList {
   [[nodiscard]] std::size_t size() const { return frames_.size(); }
 
   // Valid as long as the list.
-  [[nodiscard]] std::vector<nic::RxFrame> frames() {
+  [[nodiscard]] std::vector<nic::RxFrame> frames(const std::optional<OvertakenAcks>& overtaken) {
     parts_.clear();
-    for (const auto& frame : frames_) {
+    for (auto& frame : frames_) {
       const ByteView whole(frame);
       wire::TcpPacket packet;
       const auto length = static_cast<std::uint32_t>(whole.size());
       const auto verdict = wire::parse_frame({&whole, 1}, length, wire::ChecksumMode::kAcceptPartial, packet);
-      if (verdict == wire::ParseVerdict::kOk && packet.flow == conn_.kernel->flow()) parts_.push_back(whole);
+      if (verdict != wire::ParseVerdict::kOk || packet.flow != conn_.kernel->flow()) continue;
+      const Seq ack = packet.segment.ack;
+      if (overtaken && (packet.segment.flags & wire::kAck) != 0 && ack >= overtaken->oldest && ack < overtaken->newest)
+        wire::replace_ack(frame, packet, overtaken->newest);
+      parts_.push_back(whole);
     }
     std::vector<nic::RxFrame> out;
     out.reserve(parts_.size());
@@ -54,7 +59,7 @@ class FrameList {
 
 }  // namespace
 
-Result<std::uint32_t> inject_held(Connection& conn, int rounds) {
+Result<std::uint32_t> inject_held(Connection& conn, int rounds, std::optional<OvertakenAcks> overtaken) {
   std::uint32_t injected = 0;
   for (int round = 0; round < rounds; ++round) {
     ASSIGN_OR_RETURN(const engine::Reply swept, conn.port->request({.op = engine::CommandOp::kSweep, .id = conn.hw}));
@@ -62,7 +67,7 @@ Result<std::uint32_t> inject_held(Connection& conn, int rounds) {
     list.add(swept.late_head, swept.late_pieces);
     list.add(swept.held_head, swept.held_pieces);
     if (list.size() == 0) break;
-    const auto frames = list.frames();
+    const auto frames = list.frames(overtaken);
     if (!frames.empty()) TRY(conn.path->inject(frames));
     injected += static_cast<std::uint32_t>(frames.size());
     TRY(conn.port->request({.op = engine::CommandOp::kDropHeld,

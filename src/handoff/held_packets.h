@@ -2,14 +2,25 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "base/result.h"
 #include "handoff/connection.h"
+#include "wire/seq.h"
 
 namespace twinstack::handoff {
 
+// Acknowledgement numbers that were good when a packet came and have been overtaken since: [oldest, newest). The kernel
+// that has just been restored drops a packet with an older one than its own snd_una (R20 of docs/kernel-facts.md).
+struct OvertakenAcks {
+  Seq oldest;  // RFC 5961 5.2: snd_una - max_window
+  Seq newest;  // snd_una
+};
+
 // Injects what the engine holds for the connection, oldest first, and what arrives meanwhile, until nothing is left or
-// `rounds` are done. Returns the frames injected. REQUIRES: the engine holds the connection.
-[[nodiscard]] Result<std::uint32_t> inject_held(Connection& conn, int rounds);
+// `rounds` are done. With `overtaken`, packets with such a number are given the newest. Returns the frames
+// injected. REQUIRES: the engine holds the connection.
+[[nodiscard]] Result<std::uint32_t> inject_held(Connection& conn, int rounds,
+                                                std::optional<OvertakenAcks> overtaken = std::nullopt);
 
 }  // namespace twinstack::handoff

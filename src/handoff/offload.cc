@@ -125,11 +125,9 @@ Result<> freeze(Offload& move) {
 
 void undo_freeze(Offload& move) { (void)move.conn.kernel->thaw(); }
 
-// Makes the command's chunk list as long as the queues need it.
+// Makes the command's chunk list `needed` long.
 Result<> fit_chunks(Offload& move, std::uint32_t needed) {
   Command& command = move.command;
-  if (needed > engine::kMaxCommandChunks)
-    return error(ErrorCode::kNoResource, "the connection's queues exceed what one move can carry");
   if (needed > command.chunk_count) {
     ASSIGN_OR_RETURN(const engine::Reply more, move.conn.port->request({.op = CommandOp::kGetChunks,
                                                                         .session = move.conn.session,
@@ -155,24 +153,42 @@ std::uint32_t copy_to_chunks(const Offload& move, std::uint32_t at, ByteView byt
   return at;
 }
 
+ByteView take_front(ByteView& bytes, std::size_t most) {
+  const ByteView front = bytes.first(std::min(most, bytes.size()));
+  bytes = bytes.subspan(front.size());
+  return front;
+}
+
+// Lays as much of the queues as one command carries out in its chunks, and takes it off them.
+Result<> fill_command(Offload& move, ByteView& unread, ByteView& send) {
+  const std::uint32_t chunk_bytes = move.conn.arena->geometry().chunk_bytes;
+  const ByteView unread_here = take_front(unread, std::size_t{engine::kMaxCommandChunks} * chunk_bytes);
+  const std::uint32_t unread_chunks = chunks_for(unread_here.size(), chunk_bytes);
+  const ByteView send_here =
+      take_front(send, std::size_t{engine::kMaxCommandChunks - unread_chunks} * chunk_bytes);
+  TRY(fit_chunks(move, unread_chunks + chunks_for(send_here.size(), chunk_bytes)));
+  copy_to_chunks(move, copy_to_chunks(move, 0, unread_here), send_here);
+  move.command.unread_bytes = static_cast<std::uint32_t>(unread_here.size());
+  move.command.send_bytes = static_cast<std::uint32_t>(send_here.size());
+  return {};
+}
+
 Result<> install(Offload& move) {
   TRY(move.before(OffloadStep::kInstall));
   const kernel::Snapshot& snapshot = move.snapshot;
-  const std::uint32_t chunk_bytes = move.conn.arena->geometry().chunk_bytes;
-  const std::size_t send_bytes = snapshot.unacked.size() + snapshot.unsent.size();
-  TRY(fit_chunks(move, chunks_for(snapshot.unread.size(), chunk_bytes) + chunks_for(send_bytes, chunk_bytes)));
-  const std::uint32_t send_at = copy_to_chunks(move, 0, snapshot.unread);
+  ByteView unread = snapshot.unread;
   // Unacknowledged and unsent bytes are neighbours in the caller's room (Snapshot).
-  copy_to_chunks(move, send_at, {move.tools.send_room.data(), send_bytes});
+  ByteView send(move.tools.send_room.data(), snapshot.unacked.size() + snapshot.unsent.size());
   Command& command = move.command;
-  command.op = CommandOp::kInstall;
   command.id = move.conn.hw;
   command.hop_index = move.conn.hop_index;
   command.min = snapshot.min;
-  command.unread_bytes = static_cast<std::uint32_t>(snapshot.unread.size());
-  command.send_bytes = static_cast<std::uint32_t>(send_bytes);
-  TRY(move.conn.port->request(command));
-  command.chunk_count = 0;  // the chunks are the engine's now
+  do {
+    TRY(fill_command(move, unread, send));
+    command.op = unread.empty() && send.empty() ? CommandOp::kInstall : CommandOp::kLoad;
+    TRY(move.conn.port->request(command));
+    command.chunk_count = 0;  // the chunks are the engine's now
+  } while (command.op == CommandOp::kLoad);
   return {};
 }
 

@@ -294,16 +294,42 @@ TEST(OffloadChunks, FailsAtInstallWhenTheChunksAreUsedUp) {
   hosts.expect_no_packet_lost();
 }
 
-TEST(OffloadChunks, FailsAtInstallWhenTheQueuesExceedOneCommand) {
+// More than one command has chunks for, and one that carries of both.
+TEST(OffloadChunks, LongQueuesTravelInSeveralCommands) {
   ipc::ArenaConfig config = TwoHosts::default_arena();
   config.chunk_bytes = 2048;
+  config.rx_chunk_count = 1024;
   TwoHosts hosts(config);
-  hosts.program_writes(250'000);
+  hosts.program_writes(450'000);
+  hosts.peer_writes(250'000);
+  hosts.run(milliseconds(5), false);
+  const std::size_t most = std::size_t{engine::kMaxCommandChunks} * config.chunk_bytes;
+  ASSERT_GT(hosts.kernel->unread_bytes(), 100'000U);
+  ASSERT_LT(hosts.kernel->unread_bytes(), most);
+  ASSERT_GT(hosts.kernel->send_queue_bytes(), most);
+  const auto report = hosts.move_to_engine();
+  ASSERT_TRUE(report.has_value()) << report.error().message();
+  EXPECT_GT(report->unread_bytes, 100'000U);
+  EXPECT_GT(report->unacked_bytes + report->unsent_bytes, most);
+  hosts.expect_in_engine();
+  hosts.expect_stream_is_whole();
+  hosts.expect_no_packet_lost();
+}
+
+// Some are loaded already: they come back with the reservation.
+TEST(OffloadChunks, FailsAtInstallWhenTheChunksAreUsedUpMidway) {
+  ipc::ArenaConfig config = TwoHosts::default_arena();
+  config.chunk_bytes = 2048;
+  config.rx_chunk_count = engine::kMaxCommandChunks + 20;
+  TwoHosts hosts(config);
+  hosts.program_writes(450'000);
   const auto report = hosts.move_to_engine();
   ASSERT_FALSE(report.has_value());
   EXPECT_EQ(report.error().code, ErrorCode::kNoResource);
+  EXPECT_EQ(hosts.lane->lane.free_chunks(hosts.program.session()), config.rx_chunk_count);
   hosts.expect_in_kernel();
   hosts.expect_stream_is_whole();
+  hosts.expect_no_packet_lost();
 }
 
 // The packets of a failed move cannot be injected at once: they are not lost, the driver forwards them.

@@ -164,9 +164,12 @@ Result<kernel::RestoreReport> FakeKernel::restore(const tcp::MinTcp& min, const 
   min_ = min;
   tcp::MinTcp held = min;
   held.write_seq = held.snd_nxt;
+  held.ts_recent = 0;  // as with Linux: PAWS begins with the next packet
   ASSERT(tcp::install(tcb_, held, now_).has_value());
   sent_.assign(queues.unacked.begin(), queues.unacked.end());
   unread_.assign(queues.unread.begin(), queues.unread.end());
+  is_restored_ = true;
+  restored_una_ = tcb_.snd_una;
   phase_ = Phase::kRestored;
   return kernel::RestoreReport{.congestion_restored = true};
 }
@@ -215,6 +218,10 @@ void FakeKernel::receive(const Bytes& frame) {
   ASSERT(wire::parse_frame({&part, 1}, static_cast<std::uint32_t>(frame.size()), wire::ChecksumMode::kVerify, packet) ==
          wire::ParseVerdict::kOk);
   ASSERT(packet.flow == min_.flow);
+  if (is_restored_ && packet.segment.ack < restored_una_) {  // R20
+    ++lost_frames;
+    return;
+  }
   Host host(*this);
   const Seq una = tcb_.snd_una;
   if (tcp::to_software(tcp::on_segment(tcb_, packet.segment, packet.payload, host, now_))) ++finished;

@@ -73,7 +73,7 @@ class FakeKernel final : public kernel::KernelConn {
   // all that may goes out.
   bool opens_after_snapshot = false;
   std::uint64_t frames = 0;       // processed
-  std::uint64_t lost_frames = 0;  // that came when nobody could process them
+  std::uint64_t lost_frames = 0;  // that came when nobody could process them, or that it dropped (R20)
   int finished = 0;               // FIN or RST seen
   std::uint32_t drop_option = 0;  // options bits that freeze() adds, to have the install refused
   tcp::Counters counters;
@@ -91,6 +91,8 @@ class FakeKernel final : public kernel::KernelConn {
   kernel::Phase phase_ = kernel::Phase::kRunning;
   bool filter_on_ = false;
   bool checked_ = false;        // since the last freeze
+  bool is_restored_ = false;
+  Seq restored_una_;            // snd_una of the last restore
   std::deque<std::byte> sent_;  // from snd_una on
   std::deque<std::byte> unread_;
 };

@@ -139,9 +139,12 @@ void commit(Upload& move) {
 void hand_packets_over(Upload& move) {
   Connection& conn = move.conn;
   move.tools.deliver_late();
-  const auto first = inject_held(conn, kInjectRounds);
+  // While a packet waits (a FIN, say) the engine takes newer ACKs.
+  const tcp::MinTcp& min = move.extracted.state.min;
+  const OvertakenAcks overtaken{.oldest = Seq(min.snd_una) - min.max_window, .newest = Seq(min.snd_una)};
+  const auto first = inject_held(conn, kInjectRounds, overtaken);
   (void)conn.path->unsteer(conn.kernel->flow());
-  const auto last = inject_held(conn, 1);
+  const auto last = inject_held(conn, 1, overtaken);
   move.report.held_frames = first.value_or(0) + last.value_or(0);
 }
 

@@ -369,6 +369,43 @@ TEST_F(UploadTest, AFinOfThePeerIsSeenByTheKernelAfterAllData) {
   EXPECT_EQ(hosts.path->injected, 1U);
 }
 
+// R20: the FIN waits, the engine goes on with newer ACKs until it is drained, and the kernel that comes back knows no
+// older one.
+TEST_F(UploadTest, AFinThatNewerAcksHaveOvertakenIsSeenByTheKernel) {
+  hosts.program_writes(30'000);
+  hosts.run(milliseconds(5));
+  const auto& tcb = hosts.lane->conn(hosts.conn.hw).tcb;
+  engine::test::RawPeer raw(*hosts.lane_end, engine::test::reversed(hosts.flow), tcb.rcv_nxt.raw(), tcb.snd_nxt.raw());
+  raw.ts_val = tcb.ts_recent;
+  const Seq before = tcb.snd_una;
+  raw.send_frame(raw.frame({}, wire::kAck | wire::kFin));
+  hosts.settle();
+  hosts.program_writes(20'000);
+  hosts.run(milliseconds(5));
+  ASSERT_GT(tcb.snd_una, before);
+  ASSERT_TRUE(move().has_value());
+  EXPECT_EQ(hosts.kernel->finished, 1);
+  EXPECT_EQ(hosts.kernel->lost_frames, 0U);
+}
+
+// RFC 5961 5.2: what nobody who has seen the connection would send is not made good on the way.
+TEST_F(UploadTest, AnAckFromBeforeTheWindowStaysAsItCame) {
+  hosts.run(milliseconds(5));
+  const auto& tcb = hosts.lane->conn(hosts.conn.hw).tcb;
+  engine::test::RawPeer raw(*hosts.lane_end, engine::test::reversed(hosts.flow), tcb.rcv_nxt.raw(),
+                            tcb.snd_una.raw() - tcb.max_window - 1);
+  raw.ts_val = tcb.ts_recent;
+  const auto frame = raw.frame({}, wire::kAck);
+  hosts.tools.before_upload_step = [&](UploadStep step) -> Result<> {
+    if (step != UploadStep::kExtract) return {};
+    raw.send_frame(frame);
+    hosts.settle();
+    return {};
+  };
+  ASSERT_TRUE(move().has_value());
+  EXPECT_EQ(hosts.kernel->lost_frames, 1U);
+}
+
 // ---- B19, B14, B15, B22: thousands of moves under traffic in both directions.
 
 TEST(Moves, ThousandsOfMovesUnderTrafficKeepTheStream) {

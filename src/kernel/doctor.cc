@@ -19,7 +19,7 @@
 
 #include "base/unique_fd.h"
 #include "kernel/capabilities.h"
-#include "kernel/cwnd.h"
+#include "kernel/congestion_hook.h"
 #include "kernel/late_filter.h"
 #include "kernel/repair.h"
 #include "kernel/sockopt.h"
@@ -91,7 +91,7 @@ Probe btf() {
 }
 
 Probe struct_ops() {
-  const auto restorer = CwndRestorer::load();
+  const auto restorer = CongestionHook::load();
   if (restorer.has_value()) return good("cwnd-restore", "struct_ops congestion control registers", false);
   return bad("cwnd-restore", restorer.error().message(),
              "needs BTF and BPF struct_ops: without them connections come back with the initial window", false);

@@ -264,7 +264,7 @@ TEST_F(KeepTest, CostOfSettingTheWindow) {
   make(mover);
   for (std::uint32_t cwnd = 10; cwnd < 1010; ++cwnd) {
     const auto applied =
-        mover.costs.time("apply", [&] { return bench_->shared.cwnd->apply(ours(), cwnd, 2 * cwnd, "cubic"); });
+        mover.costs.time("apply", [&] { return bench_->shared.congestion->apply(ours(), cwnd, 2 * cwnd, "cubic"); });
     ASSERT_TRUE(ok(applied));
     ASSERT_EQ(info_of(ours()).tcpi_snd_cwnd, cwnd);
     ASSERT_EQ(info_of(ours()).tcpi_snd_ssthresh, 2 * cwnd);
@@ -273,7 +273,7 @@ TEST_F(KeepTest, CostOfSettingTheWindow) {
 }
 
 TEST_F(KeepTest, WithoutARestorerTheConnectionIsWholeAndTheReportSaysSo) {
-  bench_->shared.cwnd = nullptr;
+  bench_->shared.congestion = nullptr;
   Mover mover(*bench_);
   make(mover);
   ASSERT_TRUE(ok(mover.round_trip()));

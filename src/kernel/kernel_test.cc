@@ -16,7 +16,7 @@
 
 #include "kernel/address.h"
 #include "kernel/capabilities.h"
-#include "kernel/cwnd.h"
+#include "kernel/congestion_hook.h"
 #include "kernel/doctor.h"
 #include "kernel/kernel_conn.h"
 #include "kernel/late_filter.h"
@@ -119,7 +119,7 @@ TEST(Doctor, ExactlyTheListIsEnough) {
   if (::geteuid() != 0) GTEST_SKIP() << "needs root";
   with_capabilities(kTheList, [] {
     for (const Probe& probe : examine_system(false)) EXPECT_TRUE(probe.ok || !probe.required) << probe.detail;
-    EXPECT_TRUE(CwndRestorer::load().has_value());
+    EXPECT_TRUE(CongestionHook::load().has_value());
     const auto probes = examine_system(true);
     const auto found = std::ranges::find(probes, "capabilities", &Probe::name);
     ASSERT_NE(found, probes.end());
@@ -130,11 +130,11 @@ TEST(Doctor, ExactlyTheListIsEnough) {
 TEST(Doctor, UnprivilegedItIsRefusedInOurWordsAlone) {
   ::testing::internal::CaptureStderr();
   Result<std::unique_ptr<LateFilter>> filter;
-  Result<std::unique_ptr<CwndRestorer>> restorer;
+  Result<std::unique_ptr<CongestionHook>> restorer;
   with_capabilities(0, [&] {
     static_cast<void>(examine_system());
     filter = LateFilter::load();
-    restorer = CwndRestorer::load();
+    restorer = CongestionHook::load();
   });
   EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
   ASSERT_FALSE(filter.has_value() || restorer.has_value());

@@ -16,7 +16,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
-#include "kernel/cwnd.h"
+#include "kernel/congestion_hook.h"
 #include "kernel/kernel_conn.h"
 #include "kernel/late_filter.h"
 #include "kernel/sock_diag.h"
@@ -28,7 +28,7 @@ namespace twinstack::kernel {
 // What all connections of a service share. All pointers outlive the connections.
 struct LinuxShared {
   LateFilter* late_filter = nullptr;  // required
-  CwndRestorer* cwnd = nullptr;       // optional: without it cwnd and ssthresh are not restored
+  CongestionHook* congestion = nullptr;  // optional: without it cwnd and ssthresh are not restored, stamps estimated
   SockDiag* diag = nullptr;           // optional, of the socket's namespace: without it MD5 keys are not seen
 };
 
@@ -113,6 +113,10 @@ class LinuxKernelConn final : public KernelConn {
   Result<Snapshot> take_snapshot(const QueueRoom& room);
   Result<> check_still_eligible(const tcp_info& info);
   Result<std::span<const std::byte>> take_receive_queue(std::span<std::byte> room, tcp::MinTcp& min);
+  void take_estimates(const tcp_info& info, tcp::MinTcp& min) const;
+  Result<> take_timestamp(const tcp_info& info, tcp::MinTcp& min);
+  Result<std::span<const std::byte>> take_send_queue(std::uint32_t waiting, std::span<std::byte> room,
+                                                     tcp::MinTcp& min);
   [[nodiscard]] std::uint32_t stalled_us(const tcp::MinTcp& min) const;
   Result<> take_windows_and_close(tcp::MinTcp& min);
   Result<> reopen_window();
@@ -171,8 +175,10 @@ class LinuxKernelConn final : public KernelConn {
   tcp::InfoCounters past_{};  // of the stays that a park, or a reset, has ended
   StreamBytes past_stream_;
   bool has_left_ = false;
-  // As of the last restore(): what was unacknowledged then, and since when (MinTcp::stalled_us).
-  std::uint32_t stalled_una_ = 0;
+  // Of the send queue, by the last freeze(), though it never left (A3).
+  std::uint32_t marked_as_sent_ = 0;
+  tcp::MinTcp restored_;  // of the last restore()
+  // As of that: since when there has been unacknowledged data (MinTcp::stalled_us).
   Time stalled_since_ = kNever;
   Time frozen_at_{};                   // of the last freeze(), CLOCK_MONOTONIC; the epoch when there was none
   std::uint32_t shell_rcv_nxt_ = 0;    // what park() set

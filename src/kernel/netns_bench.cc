@@ -233,12 +233,12 @@ Result<std::unique_ptr<Bench>> Bench::create(const twinstack::testing::NetnsOpti
   auto made = std::make_unique<Bench>();
   ASSIGN_OR_RETURN(made->pair_, NetnsPair::create(options));
   ASSIGN_OR_RETURN(made->late_filter_, LateFilter::load());
-  ASSIGN_OR_RETURN(made->cwnd_, CwndRestorer::load());
+  ASSIGN_OR_RETURN(made->congestion_, CongestionHook::load());
   Result<SockDiag> diag = error(ErrorCode::kNotFound, "not opened");
   TRY(made->pair_->in(Side::kA, [&] { diag = SockDiag::open(); }));
   if (!diag.has_value()) return std::unexpected(diag.error());
   made->diag_ = std::make_unique<SockDiag>(std::move(*diag));
-  made->shared = {.late_filter = made->late_filter_.get(), .cwnd = made->cwnd_.get(), .diag = made->diag_.get()};
+  made->shared = {.late_filter = made->late_filter_.get(), .congestion = made->congestion_.get(), .diag = made->diag_.get()};
   return made;
 }
 

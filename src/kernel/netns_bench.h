@@ -39,6 +39,11 @@ class PatternEnd {
   // Reads and checks up to `bytes`; returns how many, -errno on an error other than EAGAIN. At the end of stream 0
   // and `ended()`.
   long read_some(std::size_t bytes);
+  // Writes until the socket takes no more.
+  void fill() {
+    while (write_some(256U << 10) > 0) {
+    }
+  }
   // Bytes that left the pattern by another way (written by release()).
   void skip_written(std::uint64_t bytes) { written_ += bytes; }
 
@@ -148,7 +153,7 @@ class Bench {
  private:
   std::unique_ptr<NetnsPair> pair_;
   std::unique_ptr<LateFilter> late_filter_;
-  std::unique_ptr<CwndRestorer> cwnd_;
+  std::unique_ptr<CongestionHook> congestion_;
   std::unique_ptr<SockDiag> diag_;
 };
 

@@ -55,15 +55,17 @@ Result<LateBytes> LinuxKernelConn::park(std::span<std::byte> room) {
 
 Result<LateBytes> LinuxKernelConn::take_late_bytes(std::span<std::byte> room) {
   const int raw = socket_.get();
+  ASSIGN_OR_RETURN(const std::uint32_t unsent, queue_bytes(raw, SIOCOUTQNSD, "SIOCOUTQNSD"));
   TRY(repair::select_queue(raw, repair::Queue::kSend));
   ASSIGN_OR_RETURN(const std::uint32_t write_seq, repair::queue_seq(raw));
   ASSIGN_OR_RETURN(const std::uint32_t unacked, queue_bytes(raw, SIOCOUTQ, "SIOCOUTQ"));
   if (write_seq != frozen_.write_seq) {
     return error(ErrorCode::kBroken, "somebody wrote to the kernel socket after the snapshot");
   }
-  ASSIGN_OR_RETURN(const std::uint32_t unsent, queue_bytes(raw, SIOCOUTQNSD, "SIOCOUTQNSD"));
   LateBytes late{
       .first_seq = frozen_.rcv_nxt, .bytes = {}, .snd_una = write_seq - unacked, .snd_nxt = write_seq - unsent};
+  // A3: no more than what the freeze had the kernel mark as sent, which it was not.
+  if (late.snd_nxt - frozen_.snd_nxt <= marked_as_sent_) late.snd_nxt = frozen_.snd_nxt;
   TRY(repair::select_queue(raw, repair::Queue::kReceive));
   ASSIGN_OR_RETURN(const std::uint32_t rcv_nxt, repair::queue_seq(raw));
   if (rcv_nxt != frozen_.rcv_nxt) {

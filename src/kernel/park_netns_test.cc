@@ -14,7 +14,6 @@
 #include "kernel/sockopt.h"
 #include "kernel/tcp_info.h"
 #include "wire/seq.h"
-#include "wire/tcp_options.h"
 
 namespace twinstack::kernel::testing {
 namespace {
@@ -77,11 +76,6 @@ TEST_P(LateTest, PacketsAreHandedOverWhole) {
 
 INSTANTIATE_TEST_SUITE_P(Families, LateTest, ::testing::Values(Family::kV4, Family::kV6),
                          [](const auto& test) { return std::string(test.param == Family::kV4 ? "V4" : "V6"); });
-
-// Writes until the socket takes no more.
-void fill(PatternEnd& end) {
-  for (long sent = 1; sent > 0;) sent = end.write_some(256U << 10);
-}
 
 // sendfile() and MSG_ZEROCOPY leave payload in page fragments from the first byte on.
 TEST_F(ParkTest, LargestSuperPacketsAreHandedOverWhole) {
@@ -325,99 +319,13 @@ TEST_F(ParkTest, ASocketThatSomebodyBoundElsewhereIsBroken) {
   mover.conn->reset();
 }
 
-// R17: the window is open, and pacing alone has kept the data back.
-TEST_F(ParkTest, AFrozenSocketSendsNothingNew) {
-  Mover mover(*bench_);
-  make(mover);
-  ASSERT_TRUE(ok(mover.conn->check_eligible(mover.limits)));
-  const unsigned bytes_per_second = 50'000;
-  ASSERT_EQ(::setsockopt(ours(), SOL_SOCKET, SO_MAX_PACING_RATE, &bytes_per_second, sizeof bytes_per_second), 0);
-  PatternEnd end(ours(), 0, 1);
-  ASSERT_EQ(end.write_some(40'000), 40'000);
-  ASSERT_TRUE(ok(mover.conn->attach_late_filter()));
-  mover.hold->set(true);
-  const auto frozen = mover.conn->freeze({mover.receive_room, mover.send_room});
-  ASSERT_TRUE(ok(frozen));
-  ASSERT_GT(frozen->unsent.size(), 10'000U);
-  ASSERT_GT(frozen->min.snd_wnd, 40'000U);
-  pollfd nothing{.fd = ours(), .events = 0, .revents = 0};
-  ::poll(&nothing, 1, 500);  // pacing lets half of it go in this time
-  const auto late = mover.park(*frozen);
-  ASSERT_TRUE(ok(late));
-  EXPECT_EQ(late->snd_nxt, frozen->min.snd_nxt);
-}
-
-// R17: its loss probe is due within a few milliseconds, its retransmission timer not before 200.
-TEST_F(ParkTest, AFrozenSocketRepeatsNothing) {
-  Mover mover(*bench_);
-  make(mover);
-  ASSERT_TRUE(ok(mover.conn->check_eligible(mover.limits)));
-  ASSERT_TRUE(ok(mover.conn->attach_late_filter()));
-  PatternEnd end(ours(), 0, 1);
-  ASSERT_EQ(end.write_some(14'000), 14'000);  // the initial window: all goes out, and no ACK comes in
-  const auto frozen = mover.conn->freeze({mover.receive_room, mover.send_room});
-  ASSERT_TRUE(ok(frozen));
-  ASSERT_EQ(frozen->unacked.size(), 14'000U);
-  pollfd nothing{.fd = ours(), .events = 0, .revents = 0};
-  ::poll(&nothing, 1, 100);
-  EXPECT_EQ(bench_->counter(Side::kA, "Tcp", "RetransSegs"), 0U);
-  ASSERT_TRUE(ok(mover.conn->thaw()));
-  mover.inject_late();
-  EXPECT_TRUE(Peer(std::move(connection_.theirs), 0, 256U << 10).finish(end.written()));
-}
-
-// R19: a socket that paces has sent stamps ahead of its clock, which the peer echoes; the engine must not begin before.
-TEST_F(ParkTest, TheTimestampClockDoesNotGoBackBehindPacing) {
-  Mover mover(*bench_);
-  make(mover);
-  ASSERT_TRUE(ok(mover.conn->check_eligible(mover.limits)));
-  const unsigned bytes_per_second = 100'000;
-  ASSERT_EQ(::setsockopt(ours(), SOL_SOCKET, SO_MAX_PACING_RATE, &bytes_per_second, sizeof bytes_per_second), 0);
-  PatternEnd end(ours(), 0, 1);
-  PatternEnd peer(theirs(), 1, 0);
-  ASSERT_EQ(end.write_some(14'000), 14'000);  // the next is 140 ms off, and an ACK carries that stamp already
-  ASSERT_EQ(peer.write_some(1), 1);
-  ASSERT_TRUE(wait_for(ours(), POLLIN));
-  const int quick = 1;
-  ASSERT_EQ(::setsockopt(ours(), IPPROTO_TCP, TCP_QUICKACK, &quick, sizeof quick), 0);
-  ASSERT_TRUE(wait_for(theirs(), POLLIN));
-  ASSERT_TRUE(ok(mover.conn->attach_late_filter()));
-  ASSERT_EQ(peer.write_some(1), 1);
-  ASSERT_TRUE(wait_for(bench_->shared.late_filter->poll_fd(), POLLIN));
-  const auto frozen = mover.conn->freeze({mover.receive_room, mover.send_room});
-  ASSERT_TRUE(ok(frozen));
-  wire::TcpOptions options;
-  ASSERT_TRUE(ok(bench_->shared.late_filter->poll([&](const LatePacket& packet) {
-    const std::size_t header = (static_cast<std::size_t>(packet.tcp[12]) >> 4) * 4;
-    ASSERT_TRUE(wire::parse_options(packet.tcp.subspan(20, header - 20), options));
-  })));
-  ASSERT_TRUE(options.has_timestamps);
-  EXPECT_GE(Seq(frozen->min.ts_val), Seq(options.ts_ecr));
-}
-
-// A freeze that is undone: the kernel goes on with what it has not sent, although no ACK comes for it.
-TEST_F(ParkTest, AThawedSocketGoesOnSending) {
-  Mover mover(*bench_);
-  make(mover);
-  PatternEnd end(ours(), 0, 1);
-  fill(end);
-  auto frozen = mover.freeze();
-  ASSERT_TRUE(ok(frozen));
-  ASSERT_GT(frozen->unsent.size(), 50'000U);
-  ASSERT_TRUE(ok(mover.conn->thaw()));
-  mover.inject_late();
-  Peer peer(std::move(connection_.theirs), 0, 256U << 10);
-  EXPECT_TRUE(peer.finish(end.written()));
-  EXPECT_EQ(peer.wrong(), 0U);
-}
-
 // Both queues of the send side exceed the buffer: it is raised for the unacknowledged bytes, and once more for the
 // unsent ones.
 TEST_F(ParkTest, TheSendBufferIsRaisedForBothQueues) {
   Mover mover(*bench_);
   make(mover);
   PatternEnd end(ours(), 0, 1);
-  fill(end);
+  end.fill();
   auto frozen = mover.freeze();
   ASSERT_TRUE(ok(frozen));
   ASSERT_TRUE(ok(mover.park(*frozen)));
@@ -469,8 +377,8 @@ TEST_F(ParkTest, QueuesLargerThanTheBuffersComeBack) {
   make(mover);
   PatternEnd end(ours(), 0, 1);
   PatternEnd peer(theirs(), 1, 0);
-  fill(end);
-  fill(peer);
+  end.fill();
+  peer.fill();
   auto frozen = mover.freeze();
   ASSERT_TRUE(ok(frozen));
   ASSERT_GT(frozen->unread.size(), 20'000U);
@@ -498,7 +406,7 @@ TEST_F(ParkTest, UnsentBytesGoInWhateverTheLowWaterMark) {
   Mover mover(*bench_);
   make(mover);
   PatternEnd end(ours(), 0, 1);
-  fill(end);
+  end.fill();
   auto frozen = mover.freeze();
   ASSERT_TRUE(ok(frozen));
   ASSERT_GT(frozen->unsent.size(), 50'000U);
@@ -519,7 +427,7 @@ TEST_F(ParkTest, ErrorOfTheConnectionAtReleaseIsReported) {
   Mover mover(*bench_);
   make(mover);
   PatternEnd end(ours(), 0, 1);
-  fill(end);
+  end.fill();
   const auto frozen = mover.freeze();
   ASSERT_TRUE(ok(frozen));
   ASSERT_TRUE(ok(mover.park(*frozen)));

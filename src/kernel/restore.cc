@@ -62,7 +62,7 @@ Result<RestoreReport> LinuxKernelConn::restore(const tcp::MinTcp& min, const Res
   ASSIGN_OR_RETURN(const RestoreReport report, put_state(min, queues));
   past_.bytes_received -= unread;  // counted a second time as they were put back
   past_stream_.received -= unread;
-  stalled_una_ = min.snd_una;
+  restored_ = min;
   stalled_since_ = queues.unacked.empty() ? kNever : monotonic_now() - std::chrono::microseconds(min.stalled_us);
   phase_ = Phase::kRestored;
   return report;
@@ -148,11 +148,11 @@ Result<> LinuxKernelConn::put_window(const tcp::MinTcp& min) {
 
 // The connection is whole without it (it begins with the initial window), so a refusal is only reported.
 bool LinuxKernelConn::put_congestion(const tcp::MinTcp& min) {
-  if (shared_.cwnd == nullptr || min.cwnd_segments == 0) return false;
+  if (shared_.congestion == nullptr || min.cwnd_segments == 0) return false;
   std::array<char, 17> name{};  // the program may have chosen another one while the connection was away
   socklen_t length = name.size() - 1;
   if (::getsockopt(socket_.get(), IPPROTO_TCP, TCP_CONGESTION, name.data(), &length) != 0) return false;
-  return shared_.cwnd->apply(socket_.get(), min.cwnd_segments, min.ssthresh_segments, name.data()).has_value();
+  return shared_.congestion->apply(socket_.get(), min.cwnd_segments, min.ssthresh_segments, name.data()).has_value();
 }
 
 // R9, those that can be set while held. The clamp comes after the window: it also lets the receive window grow again.

@@ -39,10 +39,6 @@ void take_info(const tcp_info& info, tcp::MinTcp& min) {
   min.advmss = static_cast<std::uint16_t>(info.tcpi_advmss);
   min.snd_wscale = info.tcpi_snd_wscale;
   min.rcv_wscale = info.tcpi_rcv_wscale;
-  min.srtt_us = info.tcpi_rtt;
-  min.rttvar_us = info.tcpi_rttvar;
-  min.rto_us = info.tcpi_rto;
-  min.min_rtt_us = info.tcpi_min_rtt == ~0U ? 0 : info.tcpi_min_rtt;
   min.cwnd_segments = info.tcpi_snd_cwnd;
   min.ssthresh_segments = info.tcpi_snd_ssthresh;
   min.reordering_segments = info.tcpi_reordering;
@@ -56,11 +52,11 @@ void take_mss(const tcp_info& info, tcp::MinTcp& min) {
   min.mss = static_cast<std::uint16_t>(std::max(std::min<std::uint32_t>(min.mss_clamp, path), info.tcpi_snd_mss));
 }
 
-// R19: how far a socket that paces may have stamped ahead of its clock. A packet carries the time at which its turn
+// R19, when the hook does not tell: how far a socket that paces may have stamped ahead of its clock. A packet carries the time at which its turn
 // came, and each puts the next one's off by its bytes / rate, so what was sent last may lie ahead by the largest packet
 // that Linux makes at that rate (tcp_tso_autosize()): no figure of TCP_INFO tells exactly, nor whether it paces (with
 // the qdisc fq any congestion control does). Twice that, for a loss probe and for a rate that has grown since; bbr's
-// grows by 2.9 in its start-up.
+// grows by 2.9 in its start-up. (More than this was seen: a rate can grow by much in a short round trip.)
 std::chrono::microseconds pacing_lead(const tcp_info& info, bool is_bbr) {
   constexpr std::uint64_t kUnlimited = ~std::uint64_t{0};
   constexpr std::uint64_t kMaxPacketBytes = 65536;  // GSO
@@ -76,46 +72,8 @@ std::chrono::microseconds pacing_lead(const tcp_info& info, bool is_bbr) {
   return std::chrono::microseconds(lead_us - std::min(lead_us, quiet_ms * 1000));
 }
 
-// S6. The low bit says whether the clock counts microseconds; it is rounded up, so that our clock never goes back.
-Result<> take_timestamp(int fd, const tcp_info& info, tcp::MinTcp& min) {
-  if ((min.options & tcp::kOptTimestamps) == 0) return {};
-  ASSIGN_OR_RETURN(const std::uint32_t value,
-                   get_option<std::uint32_t>(fd, IPPROTO_TCP, TCP_TIMESTAMP, "TCP_TIMESTAMP"));
-  const std::chrono::microseconds lead = pacing_lead(info, std::string_view(min.congestion.data()).starts_with("bbr"));
-  if ((value & 1) != 0) {
-    min.options |= tcp::kOptTsMicroseconds;
-    min.ts_val = value + static_cast<std::uint32_t>(lead.count());
-  } else {
-    min.ts_val = value + 1 + static_cast<std::uint32_t>(std::chrono::ceil<std::chrono::milliseconds>(lead).count());
-  }
-  return {};
-}
-
 Result<tcp_repair_window> read_window(int fd) {
   return get_option<tcp_repair_window>(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, "TCP_REPAIR_WINDOW");
-}
-
-// Returns [snd_una, write_seq), of which `waiting` was SIOCOUTQ. The kernel does not trim a segment of which a part was
-// acknowledged, so the peek may begin before snd_una; and an ACK that was past the filter may move snd_una on between
-// the calls. Counted from the end both are harmless. While the send queue is selected such an ACK would mark unsent
-// bytes as sent without sending them (A3), so it is for as short as can be; snd_nxt is read last, for it must not lie
-// before what was really sent: ACKs of that would be discarded, for ever if it is more than a window.
-Result<std::span<const std::byte>> take_send_queue(int fd, std::uint32_t waiting, std::span<std::byte> room,
-                                                   tcp::MinTcp& min) {
-  TRY(repair::select_queue(fd, repair::Queue::kSend));
-  ASSIGN_OR_RETURN(min.write_seq, repair::queue_seq(fd));
-  std::size_t peeked = 0;
-  if (waiting > 0) {
-    ASSIGN_OR_RETURN(peeked, peek_all(fd, room, "the send queue"));
-  }
-  TRY(repair::select_queue(fd, repair::Queue::kNone));
-  const auto bytes = static_cast<std::uint32_t>(std::min<std::size_t>(waiting, peeked));
-  min.snd_una = min.write_seq - bytes;
-  min.snd_nxt = min.write_seq;
-  if (bytes == 0) return room.first(0);
-  ASSIGN_OR_RETURN(const std::uint32_t unsent, queue_bytes(fd, SIOCOUTQNSD, "SIOCOUTQNSD"));
-  min.snd_nxt -= std::min(unsent, bytes);
-  return room.subspan(peeked - bytes, bytes);
 }
 
 }  // namespace
@@ -153,8 +111,8 @@ Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
   ASSIGN_OR_RETURN(const tcp_info info, read_tcp_info(raw));
   TRY(check_still_eligible(info));
   take_info(info, min);
+  take_estimates(info, min);
   frozen_counters_ = tcp::take_counters(info);
-  TRY(take_timestamp(raw, info, min));
   if (template_.mss_clamp == 0) {
     ASSIGN_OR_RETURN(const int clamp, get_option(raw, IPPROTO_TCP, TCP_MAXSEG, "TCP_MAXSEG"));  // S5
     template_.mss_clamp = static_cast<std::uint16_t>(clamp);
@@ -165,7 +123,8 @@ Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
   ASSIGN_OR_RETURN(const std::uint32_t queued, queue_bytes(raw, SIOCOUTQ, "SIOCOUTQ"));
   if (queued > limited_.send_queue_bytes) return refuse(Reason::kSendQueueLimit);
   TRY(take_windows_and_close(min));
-  ASSIGN_OR_RETURN(const std::span<const std::byte> unsent_and_unacked, take_send_queue(raw, queued, room.send, min));
+  TRY(take_timestamp(info, min));  // the last segment with data has been sent
+  ASSIGN_OR_RETURN(const std::span<const std::byte> unsent_and_unacked, take_send_queue(queued, room.send, min));
   const std::uint32_t sent = min.snd_nxt - min.snd_una;
   min.stalled_us = stalled_us(min);
   snapshot.unacked = unsent_and_unacked.first(sent);
@@ -173,9 +132,40 @@ Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
   return snapshot;
 }
 
+// S6. The low bit says whether the clock counts microseconds; it is rounded up, so that our clock never goes back.
+Result<> LinuxKernelConn::take_timestamp(const tcp_info& info, tcp::MinTcp& min) {
+  if ((min.options & tcp::kOptTimestamps) == 0) return {};
+  const int fd = socket_.get();
+  const std::optional<Duration> told =
+      shared_.congestion != nullptr ? shared_.congestion->stamp_lead(fd, min.congestion.data()) : std::nullopt;
+  const auto lead = told ? std::chrono::ceil<std::chrono::microseconds>(*told)
+                         : pacing_lead(info, std::string_view(min.congestion.data()).starts_with("bbr"));
+  ASSIGN_OR_RETURN(const std::uint32_t value,
+                   get_option<std::uint32_t>(fd, IPPROTO_TCP, TCP_TIMESTAMP, "TCP_TIMESTAMP"));
+  if ((value & 1) != 0) {
+    min.options |= tcp::kOptTsMicroseconds;
+    min.ts_val = value + static_cast<std::uint32_t>(lead.count());
+  } else {
+    min.ts_val = value + 1 + static_cast<std::uint32_t>(std::chrono::ceil<std::chrono::milliseconds>(lead).count());
+  }
+  return {};
+}
+
+// Since it came back the kernel may have measured nothing (R10): what was known then is better than an RTO of 3 s.
+void LinuxKernelConn::take_estimates(const tcp_info& info, tcp::MinTcp& min) const {
+  min.srtt_us = info.tcpi_rtt;
+  min.rttvar_us = info.tcpi_rttvar;
+  min.rto_us = info.tcpi_rto;
+  min.min_rtt_us = info.tcpi_min_rtt == ~0U ? 0 : info.tcpi_min_rtt;
+  if (info.tcpi_rtt != 0 || restored_.srtt_us == 0) return;
+  min.srtt_us = restored_.srtt_us;
+  min.rttvar_us = restored_.rttvar_us;
+  min.rto_us = restored_.rto_us;
+}
+
 // Linux does not tell since when its timer runs. But what was out at the last return, and is out still, we know.
 std::uint32_t LinuxKernelConn::stalled_us(const tcp::MinTcp& min) const {
-  if (stalled_since_ == kNever || min.snd_una != stalled_una_ || min.snd_nxt == min.snd_una) return 0;
+  if (stalled_since_ == kNever || min.snd_una != restored_.snd_una || min.snd_nxt == min.snd_una) return 0;
   const auto since = std::chrono::duration_cast<std::chrono::microseconds>(monotonic_now() - stalled_since_);
   return static_cast<std::uint32_t>(std::min<std::int64_t>(since.count(), UINT32_MAX));
 }
@@ -206,6 +196,33 @@ Result<std::span<const std::byte>> LinuxKernelConn::take_receive_queue(std::span
     if (before == end) return refuse(Reason::kUrgentData);
     before = end;
   }
+}
+
+// Returns [snd_una, write_seq), of which `waiting` was SIOCOUTQ. The kernel does not trim a segment of which a part was
+// acknowledged, so the peek may begin before snd_una; and an ACK that was past the filter may move snd_una on between
+// the calls. Counted from the end both are harmless. While the send queue is selected whatever has the kernel send (an
+// ACK, its pacing, a packet of its own that has left the device) marks unsent bytes as sent that never leave (A3): what
+// has really been sent is read before, when the closed window keeps it from more.
+Result<std::span<const std::byte>> LinuxKernelConn::take_send_queue(std::uint32_t waiting, std::span<std::byte> room,
+                                                                    tcp::MinTcp& min) {
+  const int raw = socket_.get();
+  ASSIGN_OR_RETURN(const std::uint32_t unsent, queue_bytes(raw, SIOCOUTQNSD, "SIOCOUTQNSD"));
+  TRY(repair::select_queue(raw, repair::Queue::kSend));
+  ASSIGN_OR_RETURN(min.write_seq, repair::queue_seq(raw));
+  std::size_t peeked = 0;
+  if (waiting > 0) {
+    ASSIGN_OR_RETURN(peeked, peek_all(raw, room, "the send queue"));
+  }
+  TRY(repair::select_queue(raw, repair::Queue::kNone));
+  const auto bytes = static_cast<std::uint32_t>(std::min<std::size_t>(waiting, peeked));
+  min.snd_una = min.write_seq - bytes;
+  min.snd_nxt = min.write_seq - std::min(unsent, bytes);
+  marked_as_sent_ = 0;
+  if (unsent > 0) {
+    ASSIGN_OR_RETURN(const std::uint32_t left, queue_bytes(raw, SIOCOUTQNSD, "SIOCOUTQNSD"));
+    marked_as_sent_ = unsent - std::min(unsent, left);
+  }
+  return room.subspan(peeked - bytes, bytes);
 }
 
 // R17: pacing, its timers and the loss probe would go on sending until the socket is parked. A closed window keeps them

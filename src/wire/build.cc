@@ -13,7 +13,8 @@ constexpr std::uint16_t kTypeIpv4 = 0x0800;
 constexpr std::uint16_t kTypeIpv6 = 0x86dd;
 constexpr std::uint8_t kProtocolTcp = 6;
 constexpr std::uint16_t kDontFragment = 0x4000;
-constexpr std::size_t kTcpChecksumAt = 16;  // in the TCP header
+constexpr std::size_t kTcpAckAt = 8;  // in the TCP header
+constexpr std::size_t kTcpChecksumAt = 16;
 constexpr std::size_t kMappedPrefixBytes = 12;
 
 void write_ethernet(std::byte* out, const PathHeader& path, bool v4) noexcept {
@@ -139,6 +140,19 @@ void fill_checksum(std::span<std::byte> frame, const InternetSum& payload_sum) n
   InternetSum sum = sum_of(frame, at, tcp_header);
   sum.add(payload_sum);
   store_checksum(frame, at, sum);
+}
+
+// RFC 1624 (3): the checksum is updated, so a wrong one stays wrong. A partial one covers the pseudo-header alone.
+void replace_ack(std::span<std::byte> frame, const TcpPacket& packet, Seq ack) noexcept {
+  std::byte* const field = frame.data() + packet.tcp_offset + kTcpAckAt;
+  const std::uint32_t before = ~load_be<std::uint32_t>(field);
+  store_be(field, ack.raw());
+  if (packet.partial_checksum) return;
+  std::byte* const checksum = frame.data() + packet.tcp_offset + kTcpChecksumAt;
+  std::uint32_t sum = static_cast<std::uint16_t>(~load_be<std::uint16_t>(checksum));
+  for (const std::uint32_t value : {before, ack.raw()}) sum += (value >> 16) + (value & 0xffffU);
+  while (sum > 0xffffU) sum = (sum >> 16) + (sum & 0xffffU);
+  store_be(checksum, static_cast<std::uint16_t>(~sum));
 }
 
 }  // namespace twinstack::wire

@@ -51,4 +51,7 @@ void fill_checksum(std::span<std::byte> frame) noexcept;
 // The same when the sum of the payload is known already (copy_and_sum()).
 void fill_checksum(std::span<std::byte> frame, const InternetSum& payload_sum) noexcept;
 
+// Another acknowledgement number in a frame that parse_frame() took; `packet` is what it said of it.
+void replace_ack(std::span<std::byte> frame, const TcpPacket& packet, Seq ack) noexcept;
+
 }  // namespace twinstack::wire

@@ -154,6 +154,25 @@ TEST(Parse, ReadsBackWhatBuildWrites) {
   }
 }
 
+TEST(Build, AnotherAckKeepsTheChecksumRightAndAWrongOneWrong) {
+  Rng rng(7);
+  for (const FlowKey& flow : {v4_flow(), v6_flow()}) {
+    for (int i = 0; i < 1000; ++i) {
+      Bytes frame = frame_of(flow, plain_segment(), "payload");
+      TcpPacket packet;
+      ASSERT_EQ(parse(frame, packet), ParseVerdict::kOk);
+      const Seq ack(i == 0 ? 0 : i == 1 ? 0xffffffffU : static_cast<std::uint32_t>(rng.next()));
+      replace_ack(frame, packet, ack);
+      ASSERT_EQ(parse(frame, packet), ParseVerdict::kOk) << ack.raw();
+      EXPECT_EQ(packet.segment.ack, ack);
+      EXPECT_EQ(text_of(packet.payload), "payload");
+      frame.back() ^= std::byte{1};
+      replace_ack(frame, packet, ack + 77);
+      EXPECT_EQ(parse(frame, packet), ParseVerdict::kBadChecksum);
+    }
+  }
+}
+
 TEST(Parse, SuperPacketInManyParts) {
   std::string payload;
   for (int i = 0; i < 64000; ++i) payload += static_cast<char>(i * 7);
@@ -210,6 +229,10 @@ TEST(Parse, PartialChecksumOnlyWhereItIsAllowed) {
     EXPECT_EQ(parse(frame, packet), ParseVerdict::kBadChecksum);
     EXPECT_EQ(parse(frame, packet, ChecksumMode::kAcceptPartial), ParseVerdict::kOk);
     EXPECT_TRUE(packet.partial_checksum);
+    replace_ack(frame, packet, Seq(0xfedcba98U));
+    EXPECT_EQ(parse(frame, packet, ChecksumMode::kAcceptPartial), ParseVerdict::kOk);
+    EXPECT_TRUE(packet.partial_checksum);
+    EXPECT_EQ(packet.segment.ack, Seq(0xfedcba98U));
     fill_checksum_of(frame, flow.is_v4() ? 34 : 54);
     EXPECT_EQ(parse(frame, packet, ChecksumMode::kAcceptPartial), ParseVerdict::kOk);
     EXPECT_FALSE(packet.partial_checksum);

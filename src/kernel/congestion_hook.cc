@@ -1,4 +1,4 @@
-#include "kernel/cwnd.h"
+#include "kernel/congestion_hook.h"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -15,14 +15,15 @@
 #include <string_view>
 #include <vector>
 
+#include "base/monotonic.h"
 #include "bpf/quiet_libbpf.h"
 #include "bpf/shared.h"
-#include "cwnd.skel.h"
+#include "congestion.skel.h"
 
 namespace twinstack::kernel {
 namespace {
 
-constexpr std::string_view kPlaceholder = "ts@@@@@@@@@@@@@";  // as in src/bpf/cwnd.bpf.c
+constexpr std::string_view kPlaceholder = "ts@@@@@@@@@@@@@";  // as in src/bpf/congestion.bpf.c
 
 // Names of congestion controls are one space for the whole machine: process and instance make ours unique.
 std::string unique_name() {
@@ -35,7 +36,7 @@ std::string unique_name() {
 // The object file with the placeholder replaced: libbpf 1.1 gives no access to the members of a struct_ops map.
 std::vector<char> object_named(const std::string& name) {
   std::size_t size = 0;
-  const auto* bytes = static_cast<const char*>(cwnd_bpf__elf_bytes(&size));
+  const auto* bytes = static_cast<const char*>(congestion_bpf__elf_bytes(&size));
   std::vector<char> image(bytes, bytes + size);
   const auto at = std::search(image.begin(), image.end(), kPlaceholder.begin(), kPlaceholder.end());
   if (at == image.end()) return {};
@@ -54,40 +55,54 @@ Result<> set_congestion_control(int socket_fd, const char* name) {
 
 }  // namespace
 
-Result<std::unique_ptr<CwndRestorer>> CwndRestorer::load() {
+Result<std::unique_ptr<CongestionHook>> CongestionHook::load() {
   const QuietLibbpf quiet;
-  std::unique_ptr<CwndRestorer> made(new CwndRestorer);
+  std::unique_ptr<CongestionHook> made(new CongestionHook);
   made->name_ = unique_name();
   const std::vector<char> image = object_named(made->name_);
-  if (image.empty()) return error(ErrorCode::kUnsupported, "congestion restore: no name in the object");
+  if (image.empty()) return error(ErrorCode::kUnsupported, "congestion hook: no name in the object");
   made->object_ = bpf_object__open_mem(image.data(), image.size(), nullptr);
-  if (made->object_ == nullptr) return system_error("open the congestion restore program");
+  if (made->object_ == nullptr) return system_error("open the congestion hook");
   if (const int rc = bpf_object__load(made->object_); rc != 0) {
     return system_error(
-        "load the congestion restore program (needs BTF and struct_ops; CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, or "
+        "load the congestion hook (needs BTF and struct_ops; CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, or "
         "root)",
         -rc);
   }
-  const bpf_map* operations = bpf_object__find_map_by_name(made->object_, "ts_cwnd_ops");
+  const bpf_map* operations = bpf_object__find_map_by_name(made->object_, "ts_congestion_ops");
   made->link_ = operations == nullptr ? nullptr : bpf_map__attach_struct_ops(operations);
-  if (made->link_ == nullptr) return system_error("register the congestion restore program");
-  made->storage_fd_ = bpf_object__find_map_fd_by_name(made->object_, "ts_cwnd_storage");
+  if (made->link_ == nullptr) return system_error("register the congestion hook");
+  made->storage_fd_ = bpf_object__find_map_fd_by_name(made->object_, "ts_storage");
   return made;
 }
 
-CwndRestorer::~CwndRestorer() {
+CongestionHook::~CongestionHook() {
   bpf_link__destroy(link_);
   bpf_object__close(object_);
 }
 
-Result<> CwndRestorer::apply(int socket_fd, std::uint32_t cwnd_segments, std::uint32_t ssthresh_segments,
+Result<> CongestionHook::apply(int socket_fd, std::uint32_t cwnd_segments, std::uint32_t ssthresh_segments,
                              const char* congestion_control) {
-  const ts_cwnd wanted{.cwnd_segments = cwnd_segments, .ssthresh_segments = ssthresh_segments};
+  const ts_congestion wanted{
+      .cwnd_segments = cwnd_segments, .ssthresh_segments = ssthresh_segments, .next_send_ns = 0};
   if (bpf_map_update_elem(storage_fd_, &socket_fd, &wanted, BPF_ANY) != 0) {
     return system_error("write the congestion window to the socket's storage");
   }
-  const auto ours = set_congestion_control(socket_fd, name_.c_str());
-  if (!ours.has_value()) return ours;  // the real one is still in charge
+  return pass_by(socket_fd, congestion_control);
+}
+
+std::optional<Duration> CongestionHook::stamp_lead(int socket_fd, const char* congestion_control) {
+  ts_congestion talk{.cwnd_segments = 0, .ssthresh_segments = 0, .next_send_ns = UINT64_MAX};
+  if (bpf_map_update_elem(storage_fd_, &socket_fd, &talk, BPF_ANY) != 0) return std::nullopt;
+  if (!pass_by(socket_fd, congestion_control).has_value()) return std::nullopt;
+  if (bpf_map_lookup_elem(storage_fd_, &socket_fd, &talk) != 0 || talk.next_send_ns == UINT64_MAX) return std::nullopt;
+  const Duration next_send(static_cast<std::int64_t>(talk.next_send_ns));
+  return std::max(next_send - monotonic_now().time_since_epoch(), Duration::zero());
+}
+
+// Ours in charge, for its init(), and the real one again.
+Result<> CongestionHook::pass_by(int socket_fd, const char* congestion_control) {
+  TRY(set_congestion_control(socket_fd, name_.c_str()));  // refused: the real one is still in charge
   return set_congestion_control(socket_fd, congestion_control);
 }
 
