@@ -7,8 +7,9 @@ import sys
 import testbed
 from bed.load import Moves, StreamPair
 
-# What a slow reader gets is bounded by bytes: after a duration, megabytes of buffers would have to be drained.
-SLOW = ["-c", "4", "--bytes-up", "1500000", "--bytes-down", "1500000"]
+# Small buffers: a slow reader is one that the sender waits for, and little has to be drained at the end.
+SMALL_BUFFERS = ["--buffer", "65536"]
+SLOW_READER = ["--slow-reader-us", "2000", "--read-max", "16384"]
 
 # name, server's options, client's options besides the duration
 MATRIX = [
@@ -22,8 +23,8 @@ MATRIX = [
     ("small-writes", ["--write-max", "50"], ["-c", "8", "--write-max", "50", "--pause-permille", "100"]),
     ("large-writes", ["--write-min", "200000", "--write-max", "1000000"],
      ["-c", "2", "--write-min", "200000", "--write-max", "1000000"]),
-    ("slow-server-reader", ["--slow-reader-us", "2000", "--read-max", "16384"], SLOW),
-    ("slow-client-reader", ["--loop", "edge"], [*SLOW, "--slow-reader-us", "2000", "--read-max", "16384"]),
+    ("slow-server-reader", [*SLOW_READER, *SMALL_BUFFERS], ["-c", "4", *SMALL_BUFFERS]),
+    ("slow-client-reader", ["--loop", "edge", *SMALL_BUFFERS], ["-c", "4", *SLOW_READER, *SMALL_BUFFERS]),
     ("request-response-small", ["--loop", "edge"], ["-c", "16", "--request", "64", "--response", "64"]),
     ("request-response-large", [], ["-c", "4", "--request", "200", "--response", "300000"]),
     ("rated", ["--rate", "200000"], ["-c", "32", "--rate", "200000"]),
@@ -32,10 +33,8 @@ MATRIX = [
 
 def run_case(bed, service, args, family, server_args, client_args):
     watch = testbed.PeerWatch(bed)
-    by_time = [] if "--bytes-up" in client_args else ["-d", args.duration]
-    pair = StreamPair(bed, service, family, server_args, [*client_args, *by_time])
-    with Moves(service, args.interval_ms, args.duration + 30,
-               need_moves=args.duration >= 5) as moves:
+    pair = StreamPair(bed, service, family, server_args, [*client_args, "-d", args.duration])
+    with Moves(service, args.interval_ms, args.duration + 30) as moves:
         pair.start_client()
         ours, theirs = pair.check(args.duration + 40)
     watch.stop().check()

@@ -23,6 +23,13 @@ void set_flag(int fd, int level, int option) {
   (void)setsockopt(fd, level, option, &one, sizeof one);
 }
 
+Result<> set_buffers(int fd, int bytes) {
+  if (bytes == 0) return {};
+  for (const int option : {SO_RCVBUF, SO_SNDBUF})
+    if (setsockopt(fd, SOL_SOCKET, option, &bytes, sizeof bytes) != 0) return system_error("setsockopt(buffer)");
+  return {};
+}
+
 }  // namespace
 
 Result<Address> parse_address(const std::string& host, std::uint16_t port) {
@@ -40,10 +47,11 @@ Result<Address> parse_address(const std::string& host, std::uint16_t port) {
   return address;
 }
 
-Result<UniqueFd> listen_on(const Address& address, int backlog) {
+Result<UniqueFd> listen_on(const Address& address, int backlog, int buffer_bytes) {
   UniqueFd fd(socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd) return system_error("socket");
   set_flag(fd.get(), SOL_SOCKET, SO_REUSEADDR);
+  TRY(set_buffers(fd.get(), buffer_bytes));
   if (bind(fd.get(), address.raw(), address.length) != 0) return system_error("bind");
   if (listen(fd.get(), backlog) != 0) return system_error("listen");
   return fd;
@@ -62,9 +70,10 @@ Result<std::uint16_t> local_port(int fd) {
   return ntohs(port);
 }
 
-Result<UniqueFd> start_connect(const Address& address) {
+Result<UniqueFd> start_connect(const Address& address, int buffer_bytes) {
   UniqueFd fd(socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd) return system_error("socket");
+  TRY(set_buffers(fd.get(), buffer_bytes));
   if (connect(fd.get(), address.raw(), address.length) != 0 && errno != EINPROGRESS) return system_error("connect");
   return fd;
 }
@@ -75,9 +84,10 @@ int connect_error(int fd) {
   return getsockopt(fd, SOL_SOCKET, SO_ERROR, &value, &length) == 0 ? value : errno;
 }
 
-Result<UniqueFd> connect_blocking(const Address& address) {
+Result<UniqueFd> connect_blocking(const Address& address, int buffer_bytes) {
   UniqueFd fd(socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd) return system_error("socket");
+  TRY(set_buffers(fd.get(), buffer_bytes));
   if (connect(fd.get(), address.raw(), address.length) != 0) return system_error("connect");
   return fd;
 }

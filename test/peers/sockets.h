@@ -23,15 +23,16 @@ struct Address {
 // A numeric IPv4 or IPv6 address ("::", "10.0.0.1", "fe80::1%eth0").
 [[nodiscard]] Result<Address> parse_address(const std::string& host, std::uint16_t port);
 
+// `buffer_bytes`, here and below: SO_RCVBUF and SO_SNDBUF before the connection is made; 0 = the system's way.
 // Non-blocking listener with SO_REUSEADDR; port 0 = any free one.
-[[nodiscard]] Result<UniqueFd> listen_on(const Address& address, int backlog);
+[[nodiscard]] Result<UniqueFd> listen_on(const Address& address, int backlog, int buffer_bytes = 0);
 [[nodiscard]] Result<std::uint16_t> local_port(int fd);
 
 // Starts a non-blocking connect; writable means done, connect_error() then tells how it went (0 = connected).
-[[nodiscard]] Result<UniqueFd> start_connect(const Address& address);
+[[nodiscard]] Result<UniqueFd> start_connect(const Address& address, int buffer_bytes = 0);
 [[nodiscard]] int connect_error(int fd);
 // Connects and returns a blocking socket.
-[[nodiscard]] Result<UniqueFd> connect_blocking(const Address& address);
+[[nodiscard]] Result<UniqueFd> connect_blocking(const Address& address, int buffer_bytes = 0);
 
 [[nodiscard]] Result<> set_nonblocking(int fd, bool nonblocking);
 void set_no_delay(int fd);

@@ -81,7 +81,7 @@ class StreamLoop {
 Result<> StreamLoop::prepare_server() {
   ASSIGN_OR_RETURN(signals_, stop_signals_fd());
   TRY(readiness_->add(signals_.get(), kSignalKey, true, false));
-  ASSIGN_OR_RETURN(listener_, listen_on(address_, 4096));
+  ASSIGN_OR_RETURN(listener_, listen_on(address_, 4096, options_.buffer_bytes));
   ASSIGN_OR_RETURN(const std::uint16_t port, local_port(listener_.get()));
   TRY(readiness_->add(listener_.get(), kListenerKey, true, false));
   print_ready(port);
@@ -112,7 +112,7 @@ std::size_t StreamLoop::take_slot(UniqueFd fd, std::uint64_t now) {
 
 void StreamLoop::open_client(std::uint64_t now) {
   const StreamHeader header = make_header(options_, opened_);
-  auto fd = start_connect(address_);
+  auto fd = start_connect(address_, options_.buffer_bytes);
   if (!fd) {
     ++opened_;
     report_.add_failure(fd.error().message());

@@ -40,6 +40,8 @@ void add_behaviour(CLI::App& app, StreamOptions& options) {
   app.add_option("--pause-max-us", b.pause_max_us, "longest such pause");
   app.add_option("--slow-reader-us", b.slow_reader_us, "pause after every read");
   app.add_option("--rate", b.rate_bytes_per_s, "bytes per second that each connection writes; 0 = no limit");
+  app.add_option("--buffer", options.buffer_bytes, "SO_RCVBUF and SO_SNDBUF, bytes; 0 = the system's way")
+      ->check(CLI::Range(0, 1 << 24));
   app.add_option("--stall-limit", options.stall_limit_s, "seconds without progress that count as a failure");
 }
 

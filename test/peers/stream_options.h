@@ -27,6 +27,7 @@ struct StreamOptions {
   std::uint16_t port = 0;
   LoopKind loop = LoopKind::kLevel;
   StreamBehaviour behaviour;
+  int buffer_bytes = 0;       // SO_RCVBUF and SO_SNDBUF; 0 = the system's way
   double stall_limit_s = 30;  // no progress on a connection for so long is an error
   // client
   std::uint32_t connections = 1;

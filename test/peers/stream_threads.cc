@@ -129,7 +129,7 @@ void serve_connection(UniqueFd fd, const StreamOptions& options, StreamReport& r
 Result<> run_server(const StreamOptions& options, StreamReport& report) {
   ASSIGN_OR_RETURN(const UniqueFd signals, stop_signals_fd());
   ASSIGN_OR_RETURN(const Address address, parse_address(options.host, options.port));
-  ASSIGN_OR_RETURN(const UniqueFd listener, listen_on(address, 4096));
+  ASSIGN_OR_RETURN(const UniqueFd listener, listen_on(address, 4096, options.buffer_bytes));
   ASSIGN_OR_RETURN(const std::uint16_t port, local_port(listener.get()));
   print_ready(port);
   std::vector<std::jthread> threads;
@@ -156,7 +156,7 @@ Result<> run_client(const StreamOptions& options, StreamReport& report) {
   std::atomic<std::uint64_t> next{0};
   const auto work = [&] {
     for (std::uint64_t index = next++; index < wanted; index = next++) {
-      auto fd = connect_blocking(address);
+      auto fd = connect_blocking(address, options.buffer_bytes);
       const auto set = fd ? set_timeouts(fd->get(), options.stall_limit_s) : Result<>{};
       if (!fd || !set) {
         report.add_failure(!fd ? fd.error().message() : set.error().message());
