@@ -67,7 +67,8 @@ __u32 BPF_PROG(ts_undo, struct sock* sk) {
   return now > prior ? now : prior;
 }
 
-/* The name is replaced before the load by one that is unique to the process (congestion_hook.cc looks for these 15 bytes). */
+/* The name is replaced before the load by one that is unique to the process (congestion_hook.cc looks for these 15
+ * bytes). */
 SEC(".struct_ops")
 struct tcp_congestion_ops ts_congestion_ops = {
     .init = (void*)ts_init,

@@ -54,8 +54,8 @@ struct ts_late_head {
   ts_u32 tcp_bytes;
 };
 
-/* Value of the socket storage by which src/bpf/congestion.bpf.c and user space speak: what a socket shall get (0 = leave
- * as it is; done once), and what was found in it: the CLOCK_MONOTONIC time before which it sends no more data. */
+/* Value of the socket storage by which src/bpf/congestion.bpf.c and user space speak: what a socket shall get (0 =
+ * leave as it is; done once), and what was found in it: the CLOCK_MONOTONIC time before which it sends no more data. */
 struct ts_congestion {
   ts_u32 cwnd_segments;
   ts_u32 ssthresh_segments;

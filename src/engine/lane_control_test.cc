@@ -94,9 +94,9 @@ TEST_F(LaneControl, StaleAndForeignIdsReachNobody) {
                           HwConnId(1, living.index(), living.generation()),
                           HwConnId(0, living.index() + 1, 1),
                           HwConnId(0, 0xffffff, 1)};
-  for (const CommandOp op :
-       {CommandOp::kLoad, CommandOp::kInstall, CommandOp::kInject, CommandOp::kActivate, CommandOp::kDrain,
-        CommandOp::kHold, CommandOp::kExtract, CommandOp::kDropHeld, CommandOp::kRelease, CommandOp::kQuery, CommandOp::kSetHopOf}) {
+  for (const CommandOp op : {CommandOp::kLoad, CommandOp::kInstall, CommandOp::kInject, CommandOp::kActivate,
+                             CommandOp::kDrain, CommandOp::kHold, CommandOp::kExtract, CommandOp::kDropHeld,
+                             CommandOp::kRelease, CommandOp::kQuery, CommandOp::kSetHopOf}) {
     for (const HwConnId none : bad) EXPECT_EQ(status({.op = op, .id = none, .flag = 1}), Status::kStaleId);
   }
   EXPECT_EQ(status({.op = static_cast<CommandOp>(99), .id = living}), Status::kBadArgument);
@@ -114,8 +114,8 @@ TEST_F(LaneControl, CommandsNeedTheirState) {
             Status::kOk);
   ASSERT_EQ(status({.op = CommandOp::kRelease, .id = held}), Status::kOk);
   start();
-  for (const CommandOp op : {CommandOp::kLoad, CommandOp::kInstall, CommandOp::kActivate, CommandOp::kExtract,
-                             CommandOp::kRelease})
+  for (const CommandOp op :
+       {CommandOp::kLoad, CommandOp::kInstall, CommandOp::kActivate, CommandOp::kExtract, CommandOp::kRelease})
     EXPECT_EQ(status({.op = op, .id = id()}), Status::kBadState);
   EXPECT_EQ(box.conn(id()).state, ConnState::kActive);
 }

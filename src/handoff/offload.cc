@@ -164,8 +164,7 @@ Result<> fill_command(Offload& move, ByteView& unread, ByteView& send) {
   const std::uint32_t chunk_bytes = move.conn.arena->geometry().chunk_bytes;
   const ByteView unread_here = take_front(unread, std::size_t{engine::kMaxCommandChunks} * chunk_bytes);
   const std::uint32_t unread_chunks = chunks_for(unread_here.size(), chunk_bytes);
-  const ByteView send_here =
-      take_front(send, std::size_t{engine::kMaxCommandChunks - unread_chunks} * chunk_bytes);
+  const ByteView send_here = take_front(send, std::size_t{engine::kMaxCommandChunks - unread_chunks} * chunk_bytes);
   TRY(fit_chunks(move, unread_chunks + chunks_for(send_here.size(), chunk_bytes)));
   copy_to_chunks(move, copy_to_chunks(move, 0, unread_here), send_here);
   move.command.unread_bytes = static_cast<std::uint32_t>(unread_here.size());

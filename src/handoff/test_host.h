@@ -90,7 +90,7 @@ class FakeKernel final : public kernel::KernelConn {
   tcp::ControlBlock tcb_;
   kernel::Phase phase_ = kernel::Phase::kRunning;
   bool filter_on_ = false;
-  bool checked_ = false;        // since the last freeze
+  bool checked_ = false;  // since the last freeze
   bool is_restored_ = false;
   Seq restored_una_;            // snd_una of the last restore
   std::deque<std::byte> sent_;  // from snd_una on

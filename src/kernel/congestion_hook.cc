@@ -82,9 +82,8 @@ CongestionHook::~CongestionHook() {
 }
 
 Result<> CongestionHook::apply(int socket_fd, std::uint32_t cwnd_segments, std::uint32_t ssthresh_segments,
-                             const char* congestion_control) {
-  const ts_congestion wanted{
-      .cwnd_segments = cwnd_segments, .ssthresh_segments = ssthresh_segments, .next_send_ns = 0};
+                               const char* congestion_control) {
+  const ts_congestion wanted{.cwnd_segments = cwnd_segments, .ssthresh_segments = ssthresh_segments, .next_send_ns = 0};
   if (bpf_map_update_elem(storage_fd_, &socket_fd, &wanted, BPF_ANY) != 0) {
     return system_error("write the congestion window to the socket's storage");
   }

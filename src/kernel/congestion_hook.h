@@ -32,9 +32,9 @@ class CongestionHook {
   Result<> apply(int socket_fd, std::uint32_t cwnd_segments, std::uint32_t ssthresh_segments,
                  const char* congestion_control);
 
-  // No segment that the socket has sent until now carries a timestamp that lies further ahead of the clock than this (R19
-  // of docs/kernel-facts.md); 0 or more. Empty: the system did not tell. `congestion_control`, which must be the one in
-  // charge, is afterwards freshly initialised; the window stays.
+  // No segment that the socket has sent until now carries a timestamp that lies further ahead of the clock than this
+  // (R19 of docs/kernel-facts.md); 0 or more. Empty: the system did not tell. `congestion_control`, which must be the
+  // one in charge, is afterwards freshly initialised; the window stays.
   [[nodiscard]] std::optional<Duration> stamp_lead(int socket_fd, const char* congestion_control);
 
  private:

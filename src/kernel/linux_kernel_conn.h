@@ -27,9 +27,9 @@ namespace twinstack::kernel {
 
 // What all connections of a service share. All pointers outlive the connections.
 struct LinuxShared {
-  LateFilter* late_filter = nullptr;  // required
+  LateFilter* late_filter = nullptr;     // required
   CongestionHook* congestion = nullptr;  // optional: without it cwnd and ssthresh are not restored, stamps estimated
-  SockDiag* diag = nullptr;           // optional, of the socket's namespace: without it MD5 keys are not seen
+  SockDiag* diag = nullptr;              // optional, of the socket's namespace: without it MD5 keys are not seen
 };
 
 // What the program has set and a move loses or must change meanwhile. Read by check_eligible(), put back by thaw() and

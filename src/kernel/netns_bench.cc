@@ -238,7 +238,8 @@ Result<std::unique_ptr<Bench>> Bench::create(const twinstack::testing::NetnsOpti
   TRY(made->pair_->in(Side::kA, [&] { diag = SockDiag::open(); }));
   if (!diag.has_value()) return std::unexpected(diag.error());
   made->diag_ = std::make_unique<SockDiag>(std::move(*diag));
-  made->shared = {.late_filter = made->late_filter_.get(), .congestion = made->congestion_.get(), .diag = made->diag_.get()};
+  made->shared = {
+      .late_filter = made->late_filter_.get(), .congestion = made->congestion_.get(), .diag = made->diag_.get()};
   return made;
 }
 

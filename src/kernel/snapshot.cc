@@ -52,11 +52,12 @@ void take_mss(const tcp_info& info, tcp::MinTcp& min) {
   min.mss = static_cast<std::uint16_t>(std::max(std::min<std::uint32_t>(min.mss_clamp, path), info.tcpi_snd_mss));
 }
 
-// R19, when the hook does not tell: how far a socket that paces may have stamped ahead of its clock. A packet carries the time at which its turn
-// came, and each puts the next one's off by its bytes / rate, so what was sent last may lie ahead by the largest packet
-// that Linux makes at that rate (tcp_tso_autosize()): no figure of TCP_INFO tells exactly, nor whether it paces (with
-// the qdisc fq any congestion control does). Twice that, for a loss probe and for a rate that has grown since; bbr's
-// grows by 2.9 in its start-up. (More than this was seen: a rate can grow by much in a short round trip.)
+// R19, when the hook does not tell: how far a socket that paces may have stamped ahead of its clock. A packet carries
+// the time at which its turn came, and each puts the next one's off by its bytes / rate, so what was sent last may lie
+// ahead by the largest packet that Linux makes at that rate (tcp_tso_autosize()): no figure of TCP_INFO tells exactly,
+// nor whether it paces (with the qdisc fq any congestion control does). Twice that, for a loss probe and for a rate
+// that has grown since; bbr's grows by 2.9 in its start-up. (More than this was seen: a rate can grow by much in a
+// short round trip.)
 std::chrono::microseconds pacing_lead(const tcp_info& info, bool is_bbr) {
   constexpr std::uint64_t kUnlimited = ~std::uint64_t{0};
   constexpr std::uint64_t kMaxPacketBytes = 65536;  // GSO
