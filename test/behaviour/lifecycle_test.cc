@@ -1,6 +1,7 @@
 // B16 to B18 and B20: no room, returns from either side, and every way in which a connection can end.
 #include <poll.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -9,6 +10,7 @@
 
 #include "behaviour/behaviour_fixture.h"
 #include "driver/view_json.h"
+#include "engine/device.h"
 #include "kernel/kernel_conn.h"
 
 namespace twinstack::testing {
@@ -46,6 +48,51 @@ TEST_F(SmallEngine, B16_NoSlotLeavesItInSoftwareUnharmed) {
   to_kernel(*talks[0]);
   to_engine(*talks[2]);
   for (const auto& talk : talks) talk->exchange(20000);
+  expect_no_reset();
+}
+
+// Chunks of the application: unread bytes of some connections take them all.
+TEST_F(Behaviour, B16_NoMemoryLeavesItInSoftwareUnharmed) {
+  constexpr std::size_t kUnread = 12U << 20;
+  constexpr std::size_t kMostTalks = 16;  // 128 MiB of chunks hold ten of them
+  std::vector<std::unique_ptr<Talk>> talks;
+  Json reply;
+  for (;;) {
+    talks.push_back(open());
+    Talk& talk = *talks.back();
+    const int room = 32 << 20;
+    ASSERT_EQ(::setsockopt(talk.served->fd(), SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room), 0);
+    ASSERT_EQ(::setsockopt(talk.peer.get(), SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room), 0);
+    const auto send_all = [&] {
+      while (talk.to_served_sent < kUnread && talk.peer_sends(1U << 20) > 0) {
+      }
+      return talk.to_served_sent >= kUnread;
+    };
+    ASSERT_TRUE(eventually(send_all));
+    ASSERT_TRUE(eventually([&] {
+      int unread = 0;
+      return ::ioctl(talk.served->fd(), FIONREAD, &unread) == 0 &&
+             static_cast<std::size_t>(unread) == talk.to_served_sent;
+    }));
+    reply = service_->ask("offload", sk(talk));
+    if (reply["moved"] == 0) break;
+    ASSERT_LT(talks.size(), kMostTalks);
+  }
+  ASSERT_GT(talks.size(), 2U);
+  Talk& refused = *talks.back();
+  ASSERT_EQ(reply["refused"].size(), 1U) << reply.dump();
+  EXPECT_EQ(reply["refused"][0]["reason"], engine::to_string(engine::Status::kNoChunk));
+  EXPECT_EQ(line(refused)["reason"], reply["refused"][0]["reason"]);
+  EXPECT_EQ(line(refused)["stack"], "kernel");
+  EXPECT_EQ(refused.served->slot().hw_conn_id.load(), 0U);
+  EXPECT_GT(service_->counter("offload_failed"), 0U);
+  // Memory that is free again serves the next one.
+  talks[0]->settle();
+  to_engine(refused);
+  for (const auto& talk : talks) {
+    talk->settle();
+    talk->exchange(20000);
+  }
   expect_no_reset();
 }
 
