@@ -176,8 +176,8 @@ Result<> install(Offload& move) {
   TRY(move.before(OffloadStep::kInstall));
   const kernel::Snapshot& snapshot = move.snapshot;
   ByteView unread = snapshot.unread;
-  // Unacknowledged and unsent bytes are neighbours in the caller's room (Snapshot).
-  ByteView send(move.tools.send_room.data(), snapshot.unacked.size() + snapshot.unsent.size());
+  // Neighbours (Snapshot).
+  ByteView send(snapshot.unacked.data(), snapshot.unacked.size() + snapshot.unsent.size());
   Command& command = move.command;
   command.id = move.conn.hw;
   command.hop_index = move.conn.hop_index;

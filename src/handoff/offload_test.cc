@@ -294,6 +294,16 @@ TEST(OffloadChunks, FailsAtInstallWhenTheChunksAreUsedUp) {
   hosts.expect_no_packet_lost();
 }
 
+// S8: the peer has acknowledged a part of a segment, which the kernel keeps whole.
+TEST_F(OffloadTest, BytesAcknowledgedBeforeTheQueueAreNotSentAgain) {
+  make_traffic();
+  hosts.kernel->stale_bytes = 700;
+  ASSERT_GT(hosts.kernel->send_queue_bytes(), 0U);
+  ASSERT_TRUE(move().has_value());
+  hosts.program_writes(5000);
+  hosts.expect_stream_is_whole();
+}
+
 // More than one command has chunks for, and one that carries of both.
 TEST(OffloadChunks, LongQueuesTravelInSeveralCommands) {
   ipc::ArenaConfig config = TwoHosts::default_arena();

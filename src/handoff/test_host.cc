@@ -105,12 +105,14 @@ Result<> FakeKernel::detach_late_filter() {
 Result<kernel::Snapshot> FakeKernel::freeze(const kernel::QueueRoom& room) {
   ASSERT(phase_ == Phase::kRunning && checked_ && filter_on_);
   if (take_failure(fail.freeze)) return error(ErrorCode::kNotEligible, "a FIN came up");
-  if (unread_.size() >= room.receive.size() || sent_.size() >= room.send.size())
+  if (unread_.size() >= room.receive.size() || stale_bytes + sent_.size() >= room.send.size())
     return error(ErrorCode::kNoResource, "a queue exceeds the room");
   phase_ = Phase::kFrozen;
   checked_ = false;
   std::copy(unread_.begin(), unread_.end(), room.receive.begin());
-  std::copy(sent_.begin(), sent_.end(), room.send.begin());
+  // S8: the peek may begin before snd_una.
+  std::fill_n(room.send.begin(), stale_bytes, std::byte{0xee});
+  std::copy(sent_.begin(), sent_.end(), room.send.begin() + stale_bytes);
   kernel::Snapshot snapshot;
   snapshot.min = min_;
   tcp::extract(tcb_, now_, snapshot.min);
@@ -118,8 +120,8 @@ Result<kernel::Snapshot> FakeKernel::freeze(const kernel::QueueRoom& room) {
   snapshot.min.options = static_cast<std::uint16_t>(snapshot.min.options | drop_option);
   const std::size_t unacked = snapshot.min.snd_nxt - snapshot.min.snd_una;
   snapshot.unread = room.receive.first(unread_.size());
-  snapshot.unacked = room.send.first(unacked);
-  snapshot.unsent = room.send.subspan(unacked, sent_.size() - unacked);
+  snapshot.unacked = room.send.subspan(stale_bytes, unacked);
+  snapshot.unsent = room.send.subspan(stale_bytes + unacked, sent_.size() - unacked);
   if (std::exchange(opens_after_snapshot, false)) {
     snapshot.min.snd_wnd = 0;
     transmit();

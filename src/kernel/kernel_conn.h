@@ -76,7 +76,7 @@ struct QueueRoom {
   std::span<std::byte> send;
 };
 
-// What crosses to the engine. The views lie in the caller's QueueRoom.
+// What crosses to the engine. The views lie in the caller's QueueRoom, `unsent` right behind `unacked`; not at its start.
 struct Snapshot {
   tcp::MinTcp min;
   std::span<const std::byte> unread;   // [copied_seq, rcv_nxt)
