@@ -40,14 +40,16 @@ struct {
 
 SEC("struct_ops/ts_init")
 void BPF_PROG(ts_init, struct sock* sk) {
-  struct ts_congestion* talk = bpf_sk_storage_get(&ts_storage, sk, 0, 0);
+  struct ts_congestion* talk = bpf_sk_storage_get(&ts_storage, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
   struct tcp_sock* tp = (struct tcp_sock*)sk;
+  __u64 now = bpf_ktime_get_ns();
+  __u64 next_send = tp->tcp_wstamp_ns;
   if (!talk) return;
   if (talk->cwnd_segments) tp->snd_cwnd = talk->cwnd_segments;
   if (talk->ssthresh_segments) tp->snd_ssthresh = talk->ssthresh_segments;
   talk->cwnd_segments = 0;
   talk->ssthresh_segments = 0;
-  talk->next_send_ns = tp->tcp_wstamp_ns;
+  talk->put_off_ns = next_send > now ? next_send - now : 0;
 }
 
 SEC("struct_ops/ts_ssthresh")

@@ -55,11 +55,11 @@ struct ts_late_head {
 };
 
 /* Value of the socket storage by which src/bpf/congestion.bpf.c and user space speak: what a socket shall get (0 =
- * leave as it is; done once), and what was found in it: the CLOCK_MONOTONIC time before which it sends no more data. */
+ * leave as it is; done once), and what was found in it: for how long its pacing keeps it from sending data. */
 struct ts_congestion {
   ts_u32 cwnd_segments;
   ts_u32 ssthresh_segments;
-  ts_u64 next_send_ns;
+  ts_u64 put_off_ns;
 };
 
 #endif

@@ -17,8 +17,9 @@ namespace {
 
 using Stack = ManagedConnection::Stack;
 
-// As long as Linux lets queues grow by itself (tcp_rmem 32 MiB since 6.17, tcp_wmem 4 MiB), and what programs may ask
-// for beyond; both go into chunks of the lane's share, of which there must be enough.
+// As long as Linux lets queues grow by itself (tcp_rmem: 32 MiB on newer kernels; tcp_wmem: 4 MiB), and what programs
+// may ask for beyond; both go into chunks of the lane's share, of which one move takes no more than half of what is
+// left.
 constexpr std::uint32_t kReceiveQueueLimit = 32U << 20;
 constexpr std::uint32_t kSendQueueLimit = 16U << 20;
 constexpr std::size_t kReceiveRoom = kReceiveQueueLimit + (128U << 10);  // more may arrive after the check (QueueRoom)
@@ -42,7 +43,9 @@ Result<std::unique_ptr<Mover>> Mover::create(int event_fd, std::function<void(Ma
   if (congestion)
     self->congestion_ = std::move(*congestion);
   else
-    spdlog::warn("connections come back with the initial congestion window: {}", congestion.error().message());
+    spdlog::warn(
+        "connections come back with the initial congestion window, and what pacing (bbr) has stamped is guessed: {}",
+        congestion.error().message());
   return self;
 }
 

@@ -19,8 +19,8 @@ namespace twinstack::engine {
 inline constexpr std::uint32_t kMaxCommandChunks = 96;
 
 enum class CommandOp : std::uint32_t {
-  kReserve =
-      1,  // slot for `flow`, owned by session/slot/tag, with `chunk_count` chunks. Reply: id, chunks. State: held
+  kReserve = 1,  // slot for `flow`, owned by session/slot/tag, with `chunk_count` chunks; kNoChunk when
+                 // `expected_chunks` in all would be more than half of those left. Reply: id, chunks. State: held
   kGetChunks = 2,  // `chunk_count` more chunks of `session`. Reply: chunks
   kPutChunks = 3,  // gives `chunks` back
   kInstall = 4,    // `min`, and the queues or (after kLoad) their end: `unread_bytes`, then (in a chunk of its own)
@@ -66,6 +66,7 @@ struct Command {
   std::uint32_t frame_bytes = 0;
   std::uint32_t late_pieces = 0;
   std::uint32_t held_pieces = 0;
+  std::uint32_t expected_chunks = 0;
   NextHop hop{};
   tcp::MinTcp min{};
   std::uint32_t chunk_count = 0;
@@ -75,7 +76,9 @@ struct Command {
 enum class Status : std::uint32_t {
   kOk = 0,
   kNoSlot,    // the slot table is full
-  kNoChunk,   // the session's chunks are used up
+  kNoChunk,   // the session's chunks are used up, or too few are left
+  kNoPiece,   // the lane's list nodes are used up
+  kRingFull,  // the application does not read its completion ring
   kStaleId,   // no such connection
   kBadState,  // not in a state for this command
   kBadArgument,

@@ -169,7 +169,11 @@ const char* to_string(Status status) noexcept {
     case Status::kNoSlot:
       return "the engine's connection table is full";
     case Status::kNoChunk:
-      return "the session's chunks are used up";
+      return "too few of the application's chunks are left";
+    case Status::kNoPiece:
+      return "the lane's memory for pieces of data is used up";
+    case Status::kRingFull:
+      return "the application does not read what the engine has for it";
     case Status::kStaleId:
       return "no such hardware connection";
     case Status::kBadState:

@@ -165,8 +165,8 @@ class Lane {
   void cancel_sleep() noexcept;
   // Completion entries of a ring that other posts leave to received bytes: of the connections that wait to post, and of
   // those that wait to be activated (a piece per chunk).
-  [[nodiscard]] std::uint32_t completions_kept() const noexcept {
-    return static_cast<std::uint32_t>(post_list_.size()) + unread_pieces_ + 16;
+  [[nodiscard]] std::uint32_t completions_kept(const LaneRing& ring) const noexcept {
+    return static_cast<std::uint32_t>(post_list_.size()) + ring.unread_pieces + 16;
   }
 
   // lane_transmit.cc: segments out.
@@ -198,7 +198,6 @@ class Lane {
   TimerWheel timers_;
   std::vector<std::uint32_t> free_slots_;
   std::uint32_t in_use_ = 0;
-  std::uint32_t unread_pieces_ = 0;  // in the `unread` lists of all connections
   std::uint32_t transmit_head_ = kNone;
   std::uint32_t transmit_tail_ = kNone;
   // A device that takes nothing (its link is down): after so many polls in vain the lane may sleep between two tries.

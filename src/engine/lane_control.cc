@@ -84,6 +84,8 @@ Reply Lane::reserve(const Command& command) {
     return refuse(Status::kBadArgument);
   if (free_slots_.empty()) return refuse(Status::kNoSlot);
   if (owner->pool().available() < command.chunk_count) return refuse(Status::kNoChunk);
+  // Of what is left one move takes no more than half: the others have to receive.
+  if (owner->pool().available() / 2 < command.expected_chunks) return refuse(Status::kNoChunk);
   const std::uint32_t index = free_slots_.back();
   free_slots_.pop_back();
   HwConn& conn = conns_[index];
@@ -134,8 +136,9 @@ Status Lane::queue_loaded(std::uint32_t index, const Command& command) {
   const std::uint32_t unread_chunks = chunks_for(command.unread_bytes, chunk_bytes);
   const std::uint32_t chunks = unread_chunks + chunks_for(command.send_bytes, chunk_bytes);
   if (chunks != command.chunk_count || chunks > kMaxCommandChunks) return Status::kBadArgument;
-  if (owner.ring(record.ring)->complete.room() < completions_kept() + unread_chunks || pieces_.available() < chunks)
-    return Status::kNoChunk;
+  LaneRing& ring = *owner.ring(record.ring);
+  if (ring.complete.room() < completions_kept(ring) + unread_chunks) return Status::kRingFull;
+  if (pieces_.available() < chunks) return Status::kNoPiece;
   const auto queue = [&](PieceList& list, std::uint32_t at, std::uint32_t left) {
     for (; left > 0; ++at) {
       const std::uint32_t here = std::min(left, chunk_bytes);
@@ -147,7 +150,7 @@ Status Lane::queue_loaded(std::uint32_t index, const Command& command) {
   };
   queue(record.unread, 0, command.unread_bytes);
   queue(conn.send_queue, unread_chunks, command.send_bytes);
-  unread_pieces_ += unread_chunks;
+  ring.unread_pieces += unread_chunks;
   record.unread_bytes += command.unread_bytes;
   record.queued_bytes += command.send_bytes;
   record.engine_queued_bytes += command.send_bytes;
@@ -282,7 +285,7 @@ Reply Lane::extract(const Command& command, Time now) {
   LaneSession& owner = *session(conn.session);
   LaneRing& ring = *owner.ring(record.ring);
   drain_ring(conn.session, owner, ring, now, owner.arena().geometry().sq_entries + 1, pieces_.capacity());
-  if (ring.waiting && !owner.broken) return refuse(Status::kNoChunk);
+  if (ring.waiting && !owner.broken) return refuse(Status::kNoPiece);
   conn.flags |= kExtracted;
   post_received(index);
   if (conn.rx_chunk != kNone) close_rx_chunk(conn, owner);
@@ -313,7 +316,7 @@ Reply Lane::release(const Command& command) {
   LaneSession& owner = *session(conn.session);
   if (conn.state != ConnState::kHeld) return refuse(Status::kBadState);
   held_to_strays(index);
-  unread_pieces_ -= count_pieces(record.unread);
+  owner.ring(record.ring)->unread_pieces -= count_pieces(record.unread);
   drop_pieces(record.unread, owner, UINT32_MAX);
   if (conn.rx_chunk != kNone) close_rx_chunk(conn, owner);
   // What was still queued has been handed to the kernel: for the application it is as good as acknowledged.
@@ -400,7 +403,7 @@ Reply Lane::notify(const Command& command) {
                                                   .offset = 0,
                                                   .length = 0,
                                                   .hw_conn_id = command.id.raw()});
-  return posted ? Reply{} : refuse(Status::kNoChunk);
+  return posted ? Reply{} : refuse(Status::kRingFull);
 }
 
 void Lane::set_hop(const Command& command) {

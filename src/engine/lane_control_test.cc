@@ -181,6 +181,44 @@ TEST_F(LaneControl, LoadedQueuesThatAreReleasedComeBack) {
   EXPECT_EQ(program.arena().slot(5).tx_acked_bytes.load(), 0U);
 }
 
+// What an unread chunk will need in the ring is kept for it until it is posted or released, and no longer.
+TEST_F(LaneControl, RingEntriesOfLoadedChunksAreKeptAndComeBack) {
+  const std::uint32_t entries = program.arena().geometry().cq_entries;
+  const auto load = [&] {
+    const Reply reserved = reserve(box, program, conn, idle().min.flow, 64);
+    Command command{.op = CommandOp::kLoad, .id = reserved.id};
+    command.unread_bytes = 64 * program.arena().geometry().chunk_bytes;
+    command.chunk_count = 64;
+    command.chunks = reserved.chunks;
+    EXPECT_EQ(status(command), Status::kOk);
+    return reserved.id;
+  };
+  const Command notify{.op = CommandOp::kNotify, .session = kSession, .slot = 5, .tag = 1, .ring = 0};
+  for (std::uint32_t i = 0; i < entries / 16; ++i)
+    ASSERT_EQ(status({.op = CommandOp::kRelease, .id = load()}), Status::kOk);
+  std::uint32_t room = 0;
+  while (status(notify) == Status::kOk) ++room;
+  program.pump();
+  poll();
+  const HwConnId loaded = load();
+  std::uint32_t less = 0;
+  while (status(notify) == Status::kOk) ++less;
+  EXPECT_EQ(less + 64, room);
+  program.pump();
+  EXPECT_EQ(status({.op = CommandOp::kRelease, .id = loaded}), Status::kOk);
+  expect_nothing_is_lent();
+}
+
+// Refused before anything is stopped: whoever else there is must be able to receive.
+TEST_F(LaneControl, OneMoveTakesNoMoreThanHalfOfTheChunks) {
+  Command command = reserve_command();
+  command.expected_chunks = 129;
+  EXPECT_EQ(status(command), Status::kNoChunk);
+  expect_nothing_is_lent();
+  command.expected_chunks = 128;
+  EXPECT_EQ(status(command), Status::kOk);
+}
+
 TEST_F(LaneControl, InstallRefusesWhatTheCoreDoesNotDo) {
   Moved moved = idle();
   moved.min.options |= 0x8000;
@@ -197,7 +235,7 @@ TEST_F(LaneControl, NotifyReachesTheProgramAndChecksItsArguments) {
   program.pump();
   EXPECT_EQ(conn.owner_events, 1U);
   EXPECT_EQ(status({.op = CommandOp::kNotify, .session = 77, .slot = 5, .tag = 1, .ring = 0}), Status::kBadArgument);
-  EXPECT_EQ(status({.op = CommandOp::kNotify, .session = kSession, .slot = 5, .tag = 1, .ring = 9}), Status::kNoChunk);
+  EXPECT_EQ(status({.op = CommandOp::kNotify, .session = kSession, .slot = 5, .tag = 1, .ring = 9}), Status::kRingFull);
 }
 
 // ---- Identifiers and queries.

@@ -146,7 +146,7 @@ std::uint32_t Lane::deliver(std::uint32_t index, const Payload& payload) {
   // Room for what may be posted of this payload: a piece per chunk.
   const std::uint32_t chunks = payload.size() / owner.chunk_bytes() + 2;
   const std::uint32_t reserve = std::min(kCompletionReserve, owner.arena().geometry().cq_entries / 4);
-  if (owner.broken || ring->complete.room() < chunks + std::max(completions_kept(), reserve)) {
+  if (owner.broken || ring->complete.room() < chunks + std::max(completions_kept(*ring), reserve)) {
     ++counters_.completion_full;
     return 0;
   }
@@ -182,7 +182,7 @@ void Lane::post_unread(std::uint32_t index) {
   while (!record.unread.empty()) {
     const Piece piece = pieces_.at(record.unread.head);
     pieces_.pop_front(record.unread);
-    --unread_pieces_;
+    --owner.ring(record.ring)->unread_pieces;
     conn.rx_chunk = piece.chunk;
     conn.rx_fill = piece.bytes();
     conn.rx_posted = 0;
@@ -234,7 +234,7 @@ void Lane::push_completion(LaneRing& ring, const ipc::CompleteEntry& entry) {
 
 bool Lane::complete(LaneSession& session, std::uint32_t ring_index, const ipc::CompleteEntry& entry) {
   LaneRing* ring = session.ring(ring_index);
-  if (ring == nullptr || ring->complete.room() <= completions_kept()) return false;
+  if (ring == nullptr || ring->complete.room() <= completions_kept(*ring)) return false;
   push_completion(*ring, entry);
   return true;
 }

@@ -16,8 +16,9 @@ struct LaneRing {
   std::uint32_t index = 0;    // in the arena
   ipc::SubmitConsumer submit;
   ipc::CompleteProducer complete;
-  bool dirty = false;    // in the lane's list of rings with entries to publish
-  bool waiting = false;  // `next` was taken from the ring and waits for pieces to come free
+  bool dirty = false;               // in the lane's list of rings with entries to publish
+  std::uint32_t unread_pieces = 0;  // of connections that wait to be activated: each will need an entry
+  bool waiting = false;             // `next` was taken from the ring and waits for pieces to come free
   ipc::SubmitEntry next{};
 };
 

@@ -35,7 +35,9 @@ engine::Reply EnginePort::call(const engine::Command& command) {
 Result<engine::Reply> EnginePort::request(const engine::Command& command) {
   const engine::Reply reply = call(command);
   if (reply.status == engine::Status::kOk) return reply;
-  const bool resource = reply.status == engine::Status::kNoSlot || reply.status == engine::Status::kNoChunk;
+  using engine::Status;
+  const bool resource = reply.status == Status::kNoSlot || reply.status == Status::kNoChunk ||
+                        reply.status == Status::kNoPiece || reply.status == Status::kRingFull;
   return error(resource ? ErrorCode::kNoResource : ErrorCode::kInvalid, engine::to_string(reply.status));
 }
 

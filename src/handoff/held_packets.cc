@@ -10,6 +10,13 @@ namespace {
 
 using engine::Piece;
 
+bool is_overtaken(const wire::TcpPacket& packet, const OvertakenAcks& overtaken) {
+  const wire::Segment& segment = packet.segment;
+  const bool carries_more = packet.payload.size() > 0 || (segment.flags & (wire::kFin | wire::kUrg)) != 0;
+  return carries_more && (segment.flags & wire::kAck) != 0 && segment.ack >= overtaken.oldest &&
+         segment.ack < overtaken.newest;
+}
+
 // Copies of the frames in a list. They lie in chunks that the program can write: what is injected must be what was
 // looked at, and a packet of this connection.
 class FrameList {
@@ -39,9 +46,8 @@ class FrameList {
       const auto length = static_cast<std::uint32_t>(whole.size());
       const auto verdict = wire::parse_frame({&whole, 1}, length, wire::ChecksumMode::kAcceptPartial, packet);
       if (verdict != wire::ParseVerdict::kOk || packet.flow != conn_.kernel->flow()) continue;
-      const Seq ack = packet.segment.ack;
-      if (overtaken && (packet.segment.flags & wire::kAck) != 0 && ack >= overtaken->oldest && ack < overtaken->newest)
-        wire::replace_ack(frame, packet, overtaken->newest);
+      if (overtaken && is_overtaken(packet, *overtaken))
+        wire::replace_ack(frame, packet, overtaken->newest, overtaken->window);
       parts_.push_back(whole);
     }
     std::vector<nic::RxFrame> out;

@@ -13,13 +13,14 @@ namespace twinstack::handoff {
 // Acknowledgement numbers that were good when a packet came and have been overtaken since: [oldest, newest). The kernel
 // that has just been restored drops a packet with an older one than its own snd_una (R20 of docs/kernel-facts.md).
 struct OvertakenAcks {
-  Seq oldest;  // RFC 5961 5.2: snd_una - max_window
-  Seq newest;  // snd_una
+  Seq oldest;                // RFC 5961 5.2: snd_una - max_window
+  Seq newest;                // snd_una
+  std::uint16_t window = 0;  // the one that came with the newest, as in the header
 };
 
 // Injects what the engine holds for the connection, oldest first, and what arrives meanwhile, until nothing is left or
-// `rounds` are done. With `overtaken`, packets with such a number are given the newest. Returns the frames
-// injected. REQUIRES: the engine holds the connection.
+// `rounds` are done. With `overtaken`, packets that carry more than such a number are given the newest; those
+// that do not may be dropped. Returns the frames injected. REQUIRES: the engine holds the connection.
 [[nodiscard]] Result<std::uint32_t> inject_held(Connection& conn, int rounds,
                                                 std::optional<OvertakenAcks> overtaken = std::nullopt);
 

@@ -39,14 +39,19 @@ std::uint32_t chunks_for(std::size_t bytes, std::uint32_t chunk_bytes) {
 Result<> reserve(Offload& move) {
   TRY(move.before(OffloadStep::kReserve));
   Connection& conn = move.conn;
-  ASSIGN_OR_RETURN(const engine::Reply reply, conn.port->request({.op = CommandOp::kReserve,
-                                                                  .session = conn.session,
-                                                                  .slot = conn.slot,
-                                                                  .tag = conn.tag,
-                                                                  .ring = conn.ring,
-                                                                  .kernel_cookie = conn.kernel->cookie(),
-                                                                  .flow = conn.kernel->flow(),
-                                                                  .chunk_count = kReservedChunks}));
+  const std::uint32_t chunk_bytes = conn.arena->geometry().chunk_bytes;
+  const kernel::QueueSizes queues = conn.kernel->checked_queues();
+  ASSIGN_OR_RETURN(const engine::Reply reply,
+                   conn.port->request({.op = CommandOp::kReserve,
+                                       .session = conn.session,
+                                       .slot = conn.slot,
+                                       .tag = conn.tag,
+                                       .ring = conn.ring,
+                                       .kernel_cookie = conn.kernel->cookie(),
+                                       .flow = conn.kernel->flow(),
+                                       .expected_chunks = chunks_for(queues.unread_bytes, chunk_bytes) +
+                                                          chunks_for(queues.send_bytes, chunk_bytes),
+                                       .chunk_count = kReservedChunks}));
   conn.hw = reply.id;
   move.command.chunk_count = reply.chunk_count;
   move.command.chunks = reply.chunks;
@@ -172,6 +177,14 @@ Result<> fill_command(Offload& move, ByteView& unread, ByteView& send) {
   return {};
 }
 
+// The engine's clock goes on from when it is installed, and long queues take their time until then.
+void let_clock_go_on(tcp::MinTcp& min, Duration since) {
+  if ((min.options & tcp::kOptTimestamps) == 0) return;
+  const bool microseconds = (min.options & tcp::kOptTsMicroseconds) != 0;
+  min.ts_val += static_cast<std::uint32_t>(microseconds ? std::chrono::ceil<std::chrono::microseconds>(since).count()
+                                                        : std::chrono::ceil<std::chrono::milliseconds>(since).count());
+}
+
 Result<> install(Offload& move) {
   TRY(move.before(OffloadStep::kInstall));
   const kernel::Snapshot& snapshot = move.snapshot;
@@ -185,6 +198,7 @@ Result<> install(Offload& move) {
   do {
     TRY(fill_command(move, unread, send));
     command.op = unread.empty() && send.empty() ? CommandOp::kInstall : CommandOp::kLoad;
+    if (command.op == CommandOp::kInstall) let_clock_go_on(command.min, move.tools.now() - snapshot.stamped_at);
     TRY(move.conn.port->request(command));
     command.chunk_count = 0;  // the chunks are the engine's now
   } while (command.op == CommandOp::kLoad);

@@ -88,6 +88,8 @@ Result<> FakeKernel::check_eligible(const kernel::Limits&) {
   checked_ = false;
   if (take_failure(fail.check)) return error(ErrorCode::kNotEligible, "urgent data is pending");
   checked_ = true;
+  checked_queues_ = {.unread_bytes = static_cast<std::uint32_t>(unread_.size()),
+                     .send_bytes = static_cast<std::uint32_t>(sent_.size())};
   return {};
 }
 
@@ -114,6 +116,7 @@ Result<kernel::Snapshot> FakeKernel::freeze(const kernel::QueueRoom& room) {
   std::fill_n(room.send.begin(), stale_bytes, std::byte{0xee});
   std::copy(sent_.begin(), sent_.end(), room.send.begin() + stale_bytes);
   kernel::Snapshot snapshot;
+  snapshot.stamped_at = now_;
   snapshot.min = min_;
   tcp::extract(tcb_, now_, snapshot.min);
   snapshot.min.copied_seq -= static_cast<std::uint32_t>(unread_.size());

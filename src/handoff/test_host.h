@@ -28,6 +28,7 @@ class FakeKernel final : public kernel::KernelConn {
   [[nodiscard]] int fd() const noexcept override { return -1; }
   [[nodiscard]] kernel::Phase phase() const noexcept override { return phase_; }
   Result<> check_eligible(const kernel::Limits& limits) override;
+  [[nodiscard]] kernel::QueueSizes checked_queues() const noexcept override { return checked_queues_; }
   [[nodiscard]] kernel::Reason reason() const noexcept override { return kernel::Reason::kNone; }
   Result<> attach_late_filter() override;
   Result<> detach_late_filter() override;
@@ -67,8 +68,8 @@ class FakeKernel final : public kernel::KernelConn {
     int release_socket_error = 0;
   } fail;
 
-  std::vector<Bytes> late;     // what the filter caught
-  Bytes taken_after_snapshot;  // bytes that "a packet past the filter" brought: park() finds them
+  std::vector<Bytes> late;        // what the filter caught
+  Bytes taken_after_snapshot;     // bytes that "a packet past the filter" brought: park() finds them
   std::uint16_t stale_bytes = 0;  // acknowledged ones that the snapshot's peek finds before the send queue
   // Sends nothing new until the snapshot, which finds the window closed; then "a packet past the filter" opens it, and
   // all that may goes out.
@@ -92,6 +93,7 @@ class FakeKernel final : public kernel::KernelConn {
   kernel::Phase phase_ = kernel::Phase::kRunning;
   bool filter_on_ = false;
   bool checked_ = false;  // since the last freeze
+  kernel::QueueSizes checked_queues_;
   bool is_restored_ = false;
   Seq restored_una_;            // snd_una of the last restore
   std::deque<std::byte> sent_;  // from snd_una on

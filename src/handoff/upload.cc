@@ -141,7 +141,9 @@ void hand_packets_over(Upload& move) {
   move.tools.deliver_late();
   // While a packet waits (a FIN, say) the engine takes newer ACKs.
   const tcp::MinTcp& min = move.extracted.state.min;
-  const OvertakenAcks overtaken{.oldest = Seq(min.snd_una) - min.max_window, .newest = Seq(min.snd_una)};
+  const OvertakenAcks overtaken{.oldest = Seq(min.snd_una) - min.max_window,
+                                .newest = Seq(min.snd_una),
+                                .window = static_cast<std::uint16_t>(min.snd_wnd >> min.snd_wscale)};
   const auto first = inject_held(conn, kInjectRounds, overtaken);
   (void)conn.path->unsteer(conn.kernel->flow());
   const auto last = inject_held(conn, 1, overtaken);

@@ -15,7 +15,6 @@
 #include <string_view>
 #include <vector>
 
-#include "base/monotonic.h"
 #include "bpf/quiet_libbpf.h"
 #include "bpf/shared.h"
 #include "congestion.skel.h"
@@ -83,26 +82,27 @@ CongestionHook::~CongestionHook() {
 
 Result<> CongestionHook::apply(int socket_fd, std::uint32_t cwnd_segments, std::uint32_t ssthresh_segments,
                                const char* congestion_control) {
-  const ts_congestion wanted{.cwnd_segments = cwnd_segments, .ssthresh_segments = ssthresh_segments, .next_send_ns = 0};
+  const ts_congestion wanted{.cwnd_segments = cwnd_segments, .ssthresh_segments = ssthresh_segments, .put_off_ns = 0};
   if (bpf_map_update_elem(storage_fd_, &socket_fd, &wanted, BPF_ANY) != 0) {
     return system_error("write the congestion window to the socket's storage");
   }
   return pass_by(socket_fd, congestion_control);
 }
 
-std::optional<Duration> CongestionHook::stamp_lead(int socket_fd, const char* congestion_control) {
-  ts_congestion talk{.cwnd_segments = 0, .ssthresh_segments = 0, .next_send_ns = UINT64_MAX};
-  if (bpf_map_update_elem(storage_fd_, &socket_fd, &talk, BPF_ANY) != 0) return std::nullopt;
-  if (!pass_by(socket_fd, congestion_control).has_value()) return std::nullopt;
-  if (bpf_map_lookup_elem(storage_fd_, &socket_fd, &talk) != 0 || talk.next_send_ns == UINT64_MAX) return std::nullopt;
-  const Duration next_send(static_cast<std::int64_t>(talk.next_send_ns));
-  return std::max(next_send - monotonic_now().time_since_epoch(), Duration::zero());
+Result<Duration> CongestionHook::stamp_lead(int socket_fd, const char* congestion_control) {
+  TRY(pass_by(socket_fd, congestion_control));
+  ts_congestion talk{};
+  if (bpf_map_lookup_elem(storage_fd_, &socket_fd, &talk) != 0) return system_error("read the socket's storage");
+  return Duration(static_cast<std::int64_t>(std::min<std::uint64_t>(talk.put_off_ns, INT64_MAX)));
 }
 
 // Ours in charge, for its init(), and the real one again.
 Result<> CongestionHook::pass_by(int socket_fd, const char* congestion_control) {
   TRY(set_congestion_control(socket_fd, name_.c_str()));  // refused: the real one is still in charge
-  return set_congestion_control(socket_fd, congestion_control);
+  auto back = set_congestion_control(socket_fd, congestion_control);
+  // Ours never stays: Linux always has this one.
+  if (!back.has_value()) TRY(set_congestion_control(socket_fd, "reno"));
+  return back;
 }
 
 }  // namespace twinstack::kernel

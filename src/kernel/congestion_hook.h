@@ -9,7 +9,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "base/clock.h"
@@ -28,14 +27,14 @@ class CongestionHook {
   ~CongestionHook();
 
   // Sets both on an ESTABLISHED socket; `congestion_control` is in charge afterwards, freshly initialised. On error it
-  // is in charge as well, with whatever window the socket had, unless the system refuses even that (kSystem).
+  // is in charge as well, with whatever window the socket had, unless the system refuses even that: then reno is.
   Result<> apply(int socket_fd, std::uint32_t cwnd_segments, std::uint32_t ssthresh_segments,
                  const char* congestion_control);
 
   // No segment that the socket has sent until now carries a timestamp that lies further ahead of the clock than this
-  // (R19 of docs/kernel-facts.md); 0 or more. Empty: the system did not tell. `congestion_control`, which must be the
-  // one in charge, is afterwards freshly initialised; the window stays.
-  [[nodiscard]] std::optional<Duration> stamp_lead(int socket_fd, const char* congestion_control);
+  // (R19 of docs/kernel-facts.md); 0 or more. `congestion_control`, which must be the one in charge, is afterwards
+  // freshly initialised; the window stays. On error as with apply().
+  [[nodiscard]] Result<Duration> stamp_lead(int socket_fd, const char* congestion_control);
 
  private:
   CongestionHook() = default;

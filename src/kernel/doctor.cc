@@ -87,14 +87,20 @@ Probe bpf_jit() {
 Probe btf() {
   if (::access("/sys/kernel/btf/vmlinux", R_OK) == 0) return good("btf", "/sys/kernel/btf/vmlinux", false);
   return bad("btf", "/sys/kernel/btf/vmlinux cannot be read",
-             "use a kernel built with CONFIG_DEBUG_INFO_BTF: without it congestion windows do not come back", false);
+             "use a kernel built with CONFIG_DEBUG_INFO_BTF: without it congestion windows do not come back, and what "
+             "pacing has stamped "
+             "is guessed",
+             false);
 }
 
 Probe struct_ops() {
-  const auto restorer = CongestionHook::load();
-  if (restorer.has_value()) return good("cwnd-restore", "struct_ops congestion control registers", false);
-  return bad("cwnd-restore", restorer.error().message(),
-             "needs BTF and BPF struct_ops: without them connections come back with the initial window", false);
+  const auto hook = CongestionHook::load();
+  if (hook.has_value()) return good("congestion-hook", "struct_ops congestion control registers", false);
+  return bad(
+      "congestion-hook", hook.error().message(),
+      "needs BTF and BPF struct_ops: without them connections come back with the initial window, and a peer may drop "
+      "what follows a move of one that paces (bbr)",
+      false);
 }
 
 // A connection to itself through the loopback of a namespace of its own, taken through a silent disconnect and back.

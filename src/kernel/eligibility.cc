@@ -160,6 +160,7 @@ Result<> LinuxKernelConn::check_queues(const Limits& limits) {
   if (unread > limits.receive_queue_bytes) return refuse(Reason::kReceiveQueueLimit);
   ASSIGN_OR_RETURN(const std::uint32_t unacked, queue_bytes(raw, SIOCOUTQ, "SIOCOUTQ"));
   if (unacked > limits.send_queue_bytes) return refuse(Reason::kSendQueueLimit);
+  checked_queues_ = {.unread_bytes = unread, .send_bytes = unacked};
   ASSIGN_OR_RETURN(const bool held, out_of_order_may_be_held());
   if (held) return refuse(Reason::kOutOfOrder);
   if (shared_.diag == nullptr) return {};

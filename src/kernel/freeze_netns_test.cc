@@ -1,11 +1,13 @@
 // What a frozen socket does and does not: its sending, its stamps, what the snapshot takes for sent, the way back.
 #include <gtest/gtest.h>
+#include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 
 #include "kernel/mover.h"
+#include "kernel/sockopt.h"
 #include "kernel/tcp_info.h"
 #include "wire/seq.h"
 #include "wire/tcp_options.h"
@@ -110,6 +112,23 @@ TEST_F(PacedTest, TheTimestampClockDoesNotGoBackWhenTheRateHasGrown) {
   expect_no_step_back(mover, peer, 300);
 }
 
+TEST_F(PacedTest, WhatIsHeldBackForTooLongIsRefusedAndUnharmed) {
+  Mover mover(*bench_);
+  make(mover);
+  ASSERT_TRUE(ok(mover.conn->check_eligible(mover.limits)));
+  set_rate(300);
+  PatternEnd end(ours(), 0, 1);
+  ASSERT_EQ(end.write_some(14'000), 14'000);
+  ASSERT_TRUE(wait_for(theirs(), POLLIN));
+  ASSERT_TRUE(ok(mover.conn->attach_late_filter()));
+  const auto frozen = mover.conn->freeze({mover.receive_room, mover.send_room});
+  ASSERT_FALSE(frozen.has_value());
+  EXPECT_EQ(mover.conn->reason(), Reason::kPacing);
+  EXPECT_EQ(mover.conn->phase(), Phase::kRunning);
+  mover.inject_late();
+  EXPECT_TRUE(Peer(std::move(connection_.theirs), 0, 256U << 10).finish(end.written()));
+}
+
 TEST_F(PacedTest, WithoutTheHookTheLeadIsEstimated) {
   bench_->shared.congestion = nullptr;
   Mover mover(*bench_);
@@ -119,13 +138,14 @@ TEST_F(PacedTest, WithoutTheHookTheLeadIsEstimated) {
   expect_no_step_back(mover, peer, 10'000);
 }
 
-// A3: its pacing comes due while the send queue is read, and the kernel takes for sent what it has not. Likely in each
-// round, not certain in any.
+// A3: its pacing comes due while the send queue is read, and the kernel takes for sent what it has not: likely in each
+// round.
 TEST_F(PacedTest, WhatIsOnlyMarkedAsSentIsUnsent) {
   constexpr int kRounds = 10;
   constexpr std::size_t kBytes = 6U << 20;
   Mover mover(*bench_);
   make(mover);
+  int rounds_with_marked = 0;
   for (int round = 0; round < kRounds; ++round) {
     auto connected = bench_->connect(Family::kV4, true);
     ASSERT_TRUE(ok(connected));
@@ -144,6 +164,9 @@ TEST_F(PacedTest, WhatIsOnlyMarkedAsSentIsUnsent) {
     const auto frozen = mover.conn->freeze({mover.receive_room, mover.send_room});
     ASSERT_TRUE(ok(frozen));
     ASSERT_GT(frozen->unsent.size(), 1U << 20);
+    const auto said_to_be_unsent = queue_bytes(ours(), SIOCOUTQNSD, "SIOCOUTQNSD");
+    ASSERT_TRUE(ok(said_to_be_unsent));
+    if (*said_to_be_unsent != frozen->unsent.size()) ++rounds_with_marked;
     pollfd nothing{.fd = ours(), .events = 0, .revents = 0};
     ::poll(&nothing, 1, 20);
     const auto arrived = read_tcp_info(theirs());
@@ -154,6 +177,7 @@ TEST_F(PacedTest, WhatIsOnlyMarkedAsSentIsUnsent) {
     EXPECT_EQ(late->snd_nxt, frozen->min.snd_nxt);
     mover.conn->reset();
   }
+  EXPECT_GT(rounds_with_marked, 0);
 }
 
 // R10: the kernel measures anew after a return. What was known before is not forgotten for that.

@@ -272,7 +272,7 @@ TEST_F(KeepTest, CostOfSettingTheWindow) {
   mover.costs.print("congestion window by struct_ops");
 }
 
-TEST_F(KeepTest, WithoutARestorerTheConnectionIsWholeAndTheReportSaysSo) {
+TEST_F(KeepTest, WithoutTheHookTheConnectionIsWholeAndTheReportSaysSo) {
   bench_->shared.congestion = nullptr;
   Mover mover(*bench_);
   make(mover);

@@ -20,6 +20,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/result.h"
 #include "tcp/info_counters.h"
 #include "tcp/min_tcp.h"
@@ -46,7 +47,7 @@ enum class Reason : std::uint8_t {
   kIpOptions,          // IPv4 options or IPv6 extension headers are sent
   kTransparent,        // IP_TRANSPARENT: the local address is not ours
   kSocketFilter,       // the program attached a filter of its own, which ours would replace
-  kPacing,             // SO_MAX_PACING_RATE is set
+  kPacing,             // SO_MAX_PACING_RATE is set, or holds back what was sent
   kCongestionControl,  // a congestion control that the engine has no like of
   kReceiveQueueLimit,  // more unread bytes than may travel
   kSendQueueLimit,     // more unacknowledged and unsent bytes than may travel
@@ -69,6 +70,11 @@ struct Limits {
   std::vector<std::string> congestion_controls = {"cubic", "reno", "bbr"};
 };
 
+struct QueueSizes {
+  std::uint32_t unread_bytes = 0;
+  std::uint32_t send_bytes = 0;  // unacknowledged and unsent
+};
+
 // Room of the caller for the queues of a snapshot. Reserve before the freeze: the byte limits of Limits plus 64 KB
 // suffice. Each must exceed its queue by at least a byte.
 struct QueueRoom {
@@ -76,12 +82,14 @@ struct QueueRoom {
   std::span<std::byte> send;
 };
 
-// What crosses to the engine. The views lie in the caller's QueueRoom, `unsent` right behind `unacked`; not at its start.
+// What crosses to the engine. The views lie in the caller's QueueRoom, `unsent` right behind `unacked`; not at its
+// start.
 struct Snapshot {
   tcp::MinTcp min;
   std::span<const std::byte> unread;   // [copied_seq, rcv_nxt)
   std::span<const std::byte> unacked;  // [snd_una, snd_nxt)
   std::span<const std::byte> unsent;   // [snd_nxt, write_seq)
+  Time stamped_at{};                   // when min.ts_val was the clock's value
 };
 
 // What the kernel took in after the snapshot, by packets that were already past the filter.
@@ -134,6 +142,8 @@ class KernelConn {
   // freeze() does not read again: it comes before every freeze(), and the caller sees to it that no option was set in
   // between. What peer and program can change otherwise, freeze() checks again.
   virtual Result<> check_eligible(const Limits& limits) = 0;
+  // As the last check_eligible() found them.
+  [[nodiscard]] virtual QueueSizes checked_queues() const noexcept = 0;
   // Of the last check_eligible() or freeze() that said kNotEligible; kNone after one that did not.
   [[nodiscard]] virtual Reason reason() const noexcept = 0;
 
@@ -141,12 +151,14 @@ class KernelConn {
   virtual Result<> attach_late_filter() = 0;
   virtual Result<> detach_late_filter() = 0;
 
-  // Stops the kernel's sending of new data and takes the snapshot. Any error leaves the connection as it was (the
-  // filter stays): kNotEligible when something came up since the check, or a queue exceeds the limits of the check;
-  // kNoResource when it exceeds the room.
-  // REQUIRES: phase kRunning, check_eligible() before, late filter attached.
+  // Stops the kernel's sending of new data and takes the snapshot. Any error leaves the connection as it was but for
+  // what thaw() names (the filter stays): kNotEligible when something came up since the check, or a queue exceeds the
+  // limits of the check; kNoResource when it exceeds the room. REQUIRES: phase kRunning, check_eligible() before, late
+  // filter attached.
   virtual Result<Snapshot> freeze(const QueueRoom& room) = 0;
-  // Undoes freeze(): the connection runs in the kernel as before, the filter is gone. Packets that the filter caught
+  // Undoes freeze(): the connection runs in the kernel as before, the filter is gone. What may differ: the congestion
+  // control starts afresh with the window that it had (R19), and unsent bytes may count as sent until a timer of the
+  // kernel repairs that (A3). Packets that the filter caught
   // meanwhile are the caller's to inject. REQUIRES: phase kFrozen.
   virtual Result<> thaw() = 0;
 

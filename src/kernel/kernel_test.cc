@@ -130,14 +130,14 @@ TEST(Doctor, ExactlyTheListIsEnough) {
 TEST(Doctor, UnprivilegedItIsRefusedInOurWordsAlone) {
   ::testing::internal::CaptureStderr();
   Result<std::unique_ptr<LateFilter>> filter;
-  Result<std::unique_ptr<CongestionHook>> restorer;
+  Result<std::unique_ptr<CongestionHook>> hook;
   with_capabilities(0, [&] {
     static_cast<void>(examine_system());
     filter = LateFilter::load();
-    restorer = CongestionHook::load();
+    hook = CongestionHook::load();
   });
   EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
-  ASSERT_FALSE(filter.has_value() || restorer.has_value());
+  ASSERT_FALSE(filter.has_value() || hook.has_value());
   EXPECT_THAT(filter.error().message(), ::testing::HasSubstr("needs CAP_BPF, CAP_PERFMON"));
 }
 
@@ -167,7 +167,7 @@ TEST(Doctor, EveryProbeSaysWhatItFoundAndABadOneHowToMendIt) {
     }
   }
   EXPECT_THAT(names, ::testing::IsSupersetOf({"kernel", "capabilities", "tcp-repair", "bpf", "af-xdp", "btf",
-                                              "cwnd-restore", "memlock", "cgroup-v2", "bpf-jit"}));
+                                              "congestion-hook", "memlock", "cgroup-v2", "bpf-jit"}));
 }
 
 }  // namespace

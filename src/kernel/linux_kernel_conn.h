@@ -61,6 +61,7 @@ class LinuxKernelConn final : public KernelConn {
   [[nodiscard]] Reason reason() const noexcept override { return reason_; }
 
   Result<> check_eligible(const Limits& limits) override;
+  [[nodiscard]] QueueSizes checked_queues() const noexcept override { return checked_queues_; }
   Result<> attach_late_filter() override;
   Result<> detach_late_filter() override;
   Result<Snapshot> freeze(const QueueRoom& room) override;
@@ -164,6 +165,7 @@ class LinuxKernelConn final : public KernelConn {
   };
   OutOfOrder out_of_order_;
   std::uint64_t received_bytes_ = 0;  // tcpi_bytes_received at the last check
+  QueueSizes checked_queues_;
   struct Limited {
     std::uint32_t receive_queue_bytes = 0;
     std::uint32_t send_queue_bytes = 0;
@@ -180,7 +182,7 @@ class LinuxKernelConn final : public KernelConn {
   tcp::MinTcp restored_;  // of the last restore()
   // As of that: since when there has been unacknowledged data (MinTcp::stalled_us).
   Time stalled_since_ = kNever;
-  Time frozen_at_{};                   // of the last freeze(), CLOCK_MONOTONIC; the epoch when there was none
+  Time frozen_at_{};                   // when the last freeze() read the timestamp; the epoch when there was none
   std::uint32_t shell_rcv_nxt_ = 0;    // what park() set
   std::uint32_t shell_write_seq_ = 0;  // what park() set
   Phase phase_ = Phase::kRunning;

@@ -23,7 +23,8 @@ namespace {
 
 constexpr std::uint32_t kHeaderBytesV4 = 20 + 20;  // IP and TCP without options
 constexpr std::uint32_t kHeaderBytesV6 = 40 + 20;
-constexpr int kFlushAckStayInteractive = 2;  // TCP_QUICKACK: bit 0 alone decides what the mode is afterwards
+constexpr std::chrono::seconds kLongestLead(10);  // of a stamp over the clock
+constexpr int kFlushAckStayInteractive = 2;       // TCP_QUICKACK: bit 0 alone decides what the mode is afterwards
 
 std::uint16_t negotiated(const tcp_info& info) {
   unsigned options = 0;
@@ -61,14 +62,14 @@ void take_mss(const tcp_info& info, tcp::MinTcp& min) {
 std::chrono::microseconds pacing_lead(const tcp_info& info, bool is_bbr) {
   constexpr std::uint64_t kUnlimited = ~std::uint64_t{0};
   constexpr std::uint64_t kMaxPacketBytes = 65536;  // GSO
-  constexpr std::uint64_t kLongestUs = 10'000'000;
-  constexpr std::uint64_t kJiffyMs = 10;  // of HZ=100
+  constexpr std::uint64_t kJiffyMs = 10;            // of HZ=100
   const std::uint64_t rate = info.tcpi_pacing_rate;
   if (rate == 0 || rate == kUnlimited) return {};
   const std::uint32_t round_trip_shift = info.tcpi_min_rtt == ~0U ? 0 : std::min(info.tcpi_min_rtt >> 9, 31U);
   const std::uint64_t by_rate = (rate >> 10) + (kMaxPacketBytes >> round_trip_shift);
   const std::uint64_t bytes = std::max(std::min(by_rate, kMaxPacketBytes), std::uint64_t{2} * info.tcpi_snd_mss);
-  const std::uint64_t lead_us = std::min((is_bbr ? 4 : 2) * bytes * 1'000'000 / rate, kLongestUs);
+  constexpr auto kMostUs = static_cast<std::uint64_t>(std::chrono::microseconds(kLongestLead).count());
+  const std::uint64_t lead_us = std::min((is_bbr ? 4 : 2) * bytes * 1'000'000 / rate, kMostUs);
   const std::uint64_t quiet_ms = info.tcpi_last_data_sent > kJiffyMs ? info.tcpi_last_data_sent - kJiffyMs : 0;
   return std::chrono::microseconds(lead_us - std::min(lead_us, quiet_ms * 1000));
 }
@@ -93,7 +94,6 @@ Result<Snapshot> LinuxKernelConn::freeze(const QueueRoom& room) {
     return snapshot;
   }
   frozen_ = snapshot->min;
-  frozen_at_ = monotonic_now();
   phase_ = Phase::kFrozen;
   checked_ = false;
   return snapshot;
@@ -124,7 +124,8 @@ Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
   ASSIGN_OR_RETURN(const std::uint32_t queued, queue_bytes(raw, SIOCOUTQ, "SIOCOUTQ"));
   if (queued > limited_.send_queue_bytes) return refuse(Reason::kSendQueueLimit);
   TRY(take_windows_and_close(min));
-  TRY(take_timestamp(info, min));  // the last segment with data has been sent
+  TRY(take_timestamp(info, min));  // after the last segment with data that the window let go
+  snapshot.stamped_at = frozen_at_ = monotonic_now();
   ASSIGN_OR_RETURN(const std::span<const std::byte> unsent_and_unacked, take_send_queue(queued, room.send, min));
   const std::uint32_t sent = min.snd_nxt - min.snd_una;
   min.stalled_us = stalled_us(min);
@@ -137,8 +138,9 @@ Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
 Result<> LinuxKernelConn::take_timestamp(const tcp_info& info, tcp::MinTcp& min) {
   if ((min.options & tcp::kOptTimestamps) == 0) return {};
   const int fd = socket_.get();
-  const std::optional<Duration> told =
-      shared_.congestion != nullptr ? shared_.congestion->stamp_lead(fd, min.congestion.data()) : std::nullopt;
+  const auto told = shared_.congestion != nullptr ? shared_.congestion->stamp_lead(fd, min.congestion.data())
+                                                  : error(ErrorCode::kUnsupported, "no hook");
+  if (told && *told > kLongestLead) return refuse(Reason::kPacing);
   const auto lead = told ? std::chrono::ceil<std::chrono::microseconds>(*told)
                          : pacing_lead(info, std::string_view(min.congestion.data()).starts_with("bbr"));
   ASSIGN_OR_RETURN(const std::uint32_t value,
@@ -162,6 +164,7 @@ void LinuxKernelConn::take_estimates(const tcp_info& info, tcp::MinTcp& min) con
   min.srtt_us = restored_.srtt_us;
   min.rttvar_us = restored_.rttvar_us;
   min.rto_us = restored_.rto_us;
+  if (min.min_rtt_us == 0) min.min_rtt_us = restored_.min_rtt_us;
 }
 
 // Linux does not tell since when its timer runs. But what was out at the last return, and is out still, we know.

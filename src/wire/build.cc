@@ -14,6 +14,7 @@ constexpr std::uint16_t kTypeIpv6 = 0x86dd;
 constexpr std::uint8_t kProtocolTcp = 6;
 constexpr std::uint16_t kDontFragment = 0x4000;
 constexpr std::size_t kTcpAckAt = 8;  // in the TCP header
+constexpr std::size_t kTcpWindowAt = 14;
 constexpr std::size_t kTcpChecksumAt = 16;
 constexpr std::size_t kMappedPrefixBytes = 12;
 
@@ -143,16 +144,19 @@ void fill_checksum(std::span<std::byte> frame, const InternetSum& payload_sum) n
 }
 
 // RFC 1624 (3): the checksum is updated, so a wrong one stays wrong. A partial one covers the pseudo-header alone.
-void replace_ack(std::span<std::byte> frame, const TcpPacket& packet, Seq ack) noexcept {
-  std::byte* const field = frame.data() + packet.tcp_offset + kTcpAckAt;
-  const std::uint32_t before = ~load_be<std::uint32_t>(field);
-  store_be(field, ack.raw());
+void replace_ack(std::span<std::byte> frame, const TcpPacket& packet, Seq ack, std::uint16_t window) noexcept {
+  std::byte* const tcp = frame.data() + packet.tcp_offset;
+  const std::uint32_t ack_before = load_be<std::uint32_t>(tcp + kTcpAckAt);
+  const auto window_before = load_be<std::uint16_t>(tcp + kTcpWindowAt);
+  store_be(tcp + kTcpAckAt, ack.raw());
+  store_be(tcp + kTcpWindowAt, window);
   if (packet.partial_checksum) return;
-  std::byte* const checksum = frame.data() + packet.tcp_offset + kTcpChecksumAt;
-  std::uint32_t sum = static_cast<std::uint16_t>(~load_be<std::uint16_t>(checksum));
-  for (const std::uint32_t value : {before, ack.raw()}) sum += (value >> 16) + (value & 0xffffU);
+  std::uint32_t sum = static_cast<std::uint16_t>(~load_be<std::uint16_t>(tcp + kTcpChecksumAt));
+  for (const std::uint32_t value : {~ack_before, ack.raw()}) sum += (value >> 16) + (value & 0xffffU);
+  sum += static_cast<std::uint16_t>(~window_before);
+  sum += window;
   while (sum > 0xffffU) sum = (sum >> 16) + (sum & 0xffffU);
-  store_be(checksum, static_cast<std::uint16_t>(~sum));
+  store_be(tcp + kTcpChecksumAt, static_cast<std::uint16_t>(~sum));
 }
 
 }  // namespace twinstack::wire

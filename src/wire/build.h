@@ -51,7 +51,8 @@ void fill_checksum(std::span<std::byte> frame) noexcept;
 // The same when the sum of the payload is known already (copy_and_sum()).
 void fill_checksum(std::span<std::byte> frame, const InternetSum& payload_sum) noexcept;
 
-// Another acknowledgement number in a frame that parse_frame() took; `packet` is what it said of it.
-void replace_ack(std::span<std::byte> frame, const TcpPacket& packet, Seq ack) noexcept;
+// Another acknowledgement number and window (as in the header, unscaled) in a frame that parse_frame() took; `packet`
+// is what it said of it.
+void replace_ack(std::span<std::byte> frame, const TcpPacket& packet, Seq ack, std::uint16_t window) noexcept;
 
 }  // namespace twinstack::wire

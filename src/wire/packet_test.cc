@@ -162,12 +162,14 @@ TEST(Build, AnotherAckKeepsTheChecksumRightAndAWrongOneWrong) {
       TcpPacket packet;
       ASSERT_EQ(parse(frame, packet), ParseVerdict::kOk);
       const Seq ack(i == 0 ? 0 : i == 1 ? 0xffffffffU : static_cast<std::uint32_t>(rng.next()));
-      replace_ack(frame, packet, ack);
+      const auto window = static_cast<std::uint16_t>(rng.next());
+      replace_ack(frame, packet, ack, window);
       ASSERT_EQ(parse(frame, packet), ParseVerdict::kOk) << ack.raw();
       EXPECT_EQ(packet.segment.ack, ack);
+      EXPECT_EQ(packet.segment.window, window);
       EXPECT_EQ(text_of(packet.payload), "payload");
       frame.back() ^= std::byte{1};
-      replace_ack(frame, packet, ack + 77);
+      replace_ack(frame, packet, ack + 77, window);
       EXPECT_EQ(parse(frame, packet), ParseVerdict::kBadChecksum);
     }
   }
@@ -209,6 +211,11 @@ TEST(Parse, OneVlanTag) {
   EXPECT_TRUE(packet.has_vlan);
   EXPECT_EQ(packet.vlan_tci, 0x2064);
   EXPECT_EQ(packet.ip_offset, 18);
+  Bytes padded = frame;
+  padded.resize(padded.size() + 10, std::byte{0x55});
+  replace_ack(padded, packet, Seq(99), 5);
+  ASSERT_EQ(parse(padded, packet), ParseVerdict::kOk);
+  EXPECT_EQ(packet.segment.ack, Seq(99));
   frame.insert(frame.begin() + 12, tag.begin(), tag.end());
   EXPECT_EQ(parse(frame, packet), ParseVerdict::kNotIp);
 }
@@ -229,7 +236,7 @@ TEST(Parse, PartialChecksumOnlyWhereItIsAllowed) {
     EXPECT_EQ(parse(frame, packet), ParseVerdict::kBadChecksum);
     EXPECT_EQ(parse(frame, packet, ChecksumMode::kAcceptPartial), ParseVerdict::kOk);
     EXPECT_TRUE(packet.partial_checksum);
-    replace_ack(frame, packet, Seq(0xfedcba98U));
+    replace_ack(frame, packet, Seq(0xfedcba98U), 17);
     EXPECT_EQ(parse(frame, packet, ChecksumMode::kAcceptPartial), ParseVerdict::kOk);
     EXPECT_TRUE(packet.partial_checksum);
     EXPECT_EQ(packet.segment.ack, Seq(0xfedcba98U));

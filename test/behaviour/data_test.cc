@@ -197,6 +197,33 @@ TEST_F(Behaviour, B14_PacketsDuringTheMoveAreHeldAndProcessedOnce) {
   expect_no_reset();
 }
 
+// As long as queues may become: more than any one command carries, and than the kernel's buffers at the start.
+TEST_F(Behaviour, B15_LongQueuesTravelBothWays) {
+  constexpr std::size_t kUnread = 30U << 20;
+  constexpr std::size_t kUnsent = 12U << 20;
+  const auto talk = open();
+  const int room = 48 << 20;
+  for (const int fd : {talk->served->fd(), talk->peer.get()})
+    for (const int option : {SO_RCVBUFFORCE, SO_SNDBUFFORCE})
+      ASSERT_EQ(::setsockopt(fd, SOL_SOCKET, option, &room, sizeof room), 0);
+  const int small = 65536;
+  ASSERT_EQ(::setsockopt(talk->peer.get(), SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
+  ASSERT_TRUE(eventually([&] {
+    while (talk->to_served_sent < kUnread && talk->peer_sends(1U << 20) > 0) {
+    }
+    while (talk->to_peer_sent < kUnsent && talk->served_sends(1U << 20) > 0) {
+    }
+    return talk->to_served_sent >= kUnread && talk->to_peer_sent >= kUnsent;
+  }));
+  EXPECT_TRUE(eventually([&] { return line(*talk)["recv_q"] == talk->to_served_sent; }));
+  EXPECT_GT(line(*talk)["send_q"], kUnsent / 2);
+  to_engine(*talk);
+  to_kernel(*talk);
+  talk->settle();
+  talk->exchange(100'000);
+  expect_no_reset();
+}
+
 TEST_F(Behaviour, B15_UnsentAndUnreadDataComeBack) {
   for (const bool v6 : {false, true}) {
     const auto talk = open(v6);

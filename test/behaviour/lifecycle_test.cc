@@ -55,6 +55,8 @@ TEST_F(SmallEngine, B16_NoSlotLeavesItInSoftwareUnharmed) {
 TEST_F(Behaviour, B16_NoMemoryLeavesItInSoftwareUnharmed) {
   constexpr std::size_t kUnread = 12U << 20;
   constexpr std::size_t kMostTalks = 16;  // 128 MiB of chunks hold ten of them
+  const auto other = open();
+  to_engine(*other);
   std::vector<std::unique_ptr<Talk>> talks;
   Json reply;
   for (;;) {
@@ -86,6 +88,8 @@ TEST_F(Behaviour, B16_NoMemoryLeavesItInSoftwareUnharmed) {
   EXPECT_EQ(line(refused)["stack"], "kernel");
   EXPECT_EQ(refused.served->slot().hw_conn_id.load(), 0U);
   EXPECT_GT(service_->counter("offload_failed"), 0U);
+  other->exchange(300'000);
+  EXPECT_TRUE(is_in_engine(*other));
   // Memory that is free again serves the next one.
   talks[0]->settle();
   to_engine(refused);
