@@ -19,8 +19,8 @@ namespace twinstack::engine {
 inline constexpr std::uint32_t kMaxCommandChunks = 96;
 
 enum class CommandOp : std::uint32_t {
-  kReserve = 1,  // slot for `flow`, owned by session/slot/tag, with `chunk_count` chunks; kNoChunk when
-                 // `expected_chunks` in all would be more than half of those left. Reply: id, chunks. State: held
+  kReserve = 1,    // slot for `flow`, owned by session/slot/tag, with `chunk_count` chunks; kNoChunk when
+                   // `expected_chunks` in all would be more than half of those left. Reply: id, chunks. State: held
   kGetChunks = 2,  // `chunk_count` more chunks of `session`. Reply: chunks
   kPutChunks = 3,  // gives `chunks` back
   kInstall = 4,    // `min`, and the queues or (after kLoad) their end: `unread_bytes`, then (in a chunk of its own)
