@@ -56,7 +56,7 @@ Result<std::unique_ptr<AttachedInterface>> AttachedInterface::attach(const Inter
 Result<> AttachedInterface::open_lanes(const ServiceOptions& options, std::uint32_t first_lane, int driver_event_fd) {
   const std::uint32_t queues = xdp_->interface().queues;
   for (std::uint32_t queue = 0; queue < queues; ++queue) {
-    ASSIGN_OR_RETURN(auto link, nic::AfXdpLink::open(*xdp_, {.queue = queue}));
+    ASSIGN_OR_RETURN(auto link, nic::AfXdpLink::open(*xdp_, {.queue = queue, .defer_kick = true}));
     ASSIGN_OR_RETURN(const std::uint64_t secret, random_secret());
     LaneRunnerOptions lane{.index = first_lane + queue,
                            .capacity = {.connections = options.max_connections, .pieces = 262144},

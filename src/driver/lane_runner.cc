@@ -134,11 +134,16 @@ void LaneRunner::signal_driver() const { write_event(options_.driver_event_fd); 
 
 // Called by the driver, which has put a command into the queue.
 void LaneRunner::ring() {
-  PiLock lock(mutex_);
-  lane_.process_commands(monotonic_now());
-  if (lane_.take_signal()) signal_driver();
-  if (asleep_ && (lane_.has_work() || lane_.has_waiting_rings() || lane_.next_deadline() < sleep_until_))
-    write_event(doorbell_.get());
+  bool wait = false;
+  {
+    PiLock lock(mutex_);
+    lane_.process_commands(monotonic_now());
+    wait = lane_.take_last_words();
+    if (lane_.take_signal()) signal_driver();
+    if (asleep_ && (lane_.has_work() || lane_.has_waiting_rings() || lane_.next_deadline() < sleep_until_))
+      write_event(doorbell_.get());
+  }
+  link_->kick(wait);
 }
 
 // Called by the lane, which runs under the lock.
@@ -184,6 +189,7 @@ void LaneRunner::run() {
   while (!stopping_.load(std::memory_order_acquire)) {
     const bool spun_enough = monotonic_now() - idle_since >= options_.spin;
     const Round round = poll_once(spun_enough);
+    link_->kick(false);
     if (round == Round::kSleep) sleep();
     if (round != Round::kIdle) idle_since = monotonic_now();
   }

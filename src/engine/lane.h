@@ -61,7 +61,8 @@ class Lane {
 
   // Does what there is to do, in bounded time. True when there was work (poll again at once).
   bool poll(Time now);
-  // Carries out queued commands only (the driver's quick path). Frames that this produced have been flushed.
+  // Carries out queued commands only (the driver's quick path). Frames that this produced have been flushed;
+  // Link::kick() is the caller's, as after poll().
   void process_commands(Time now);
 
   // When poll() must be called even if nothing arrives.
@@ -75,6 +76,8 @@ class Lane {
   [[nodiscard]] bool has_waiting_rings() const noexcept { return rings_wait_; }
   // True once after events or strays came up for the driver.
   [[nodiscard]] bool take_signal() noexcept { return std::exchange(signal_, false); }
+  // True once after a connection with unacknowledged data was held: that must have left before the other stack speaks.
+  [[nodiscard]] bool take_last_words() noexcept { return std::exchange(last_words_, false); }
 
   // A frame that was redirected to this lane but belongs to none of its connections; it is the kernel's. Empty: none.
   [[nodiscard]] std::vector<std::byte> take_stray();
@@ -222,7 +225,8 @@ class Lane {
   std::array<Arrived, 16> arrived_;  // the frames that are being processed
   std::size_t frames_per_poll_ = 1;  // as many as are not too many bytes
   LaneCounters counters_;
-  bool signal_ = false;    // the driver should look at events and strays
+  bool signal_ = false;  // the driver should look at events and strays
+  bool last_words_ = false;
   bool sleeping_ = false;  // the rings were asked for wake-ups
 };
 

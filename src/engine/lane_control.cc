@@ -271,6 +271,7 @@ Reply Lane::hold(const Command& command, Time now) {
   tcp::set_draining(conn.tcb, true, now);
   transmit_connection(index, now);
   conn.state = ConnState::kHeld;
+  last_words_ |= !tcp::is_drained(conn.tcb);
   timers_.cancel(index);
   return Reply{};
 }

@@ -117,9 +117,18 @@ void Lane::break_session(std::uint32_t session_index, LaneSession& session, Caus
   push_event(Event{.type = EventType::kBadSession, .cause = cause, .session = session_index});
 }
 
+// What is free of the buffer; but of the chunks, which all connections of the program share, no connection shall hold
+// more than are left (Choudhury and Hahne again) when what is offered has come. A program that does not read one of
+// them can so receive on the others.
 std::uint32_t Lane::receive_space(std::uint32_t index) {
+  const HwConn& conn = conns_[index];
   const HwConnRecord& record = records_[index];
-  return record.rcv_buf_bytes - std::min(record.rcv_buf_bytes, record.unread_bytes);
+  LaneSession& owner = *session(conn.session);
+  const std::uint32_t open_bytes = conn.rx_chunk == kNone ? 0 : owner.chunk_bytes() - conn.rx_fill;
+  const std::uint64_t left = std::uint64_t{owner.pool().available()} * owner.chunk_bytes() + open_bytes;
+  const std::uint32_t unread = record.unread_bytes;
+  const std::uint32_t own = record.rcv_buf_bytes - std::min(record.rcv_buf_bytes, unread);
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(own, (left - std::min<std::uint64_t>(left, unread)) / 2));
 }
 
 bool Lane::open_rx_chunk(HwConn& conn, LaneSession& session) {

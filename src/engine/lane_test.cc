@@ -479,6 +479,44 @@ TEST_F(LaneTest, OutOfChunksThePeerSendsAgain) {
   EXPECT_EQ(poor.wrong_pieces, 0U);
 }
 
+// One connection whose program does not read, and one beside it: nothing that the engine has offered is dropped.
+TEST_F(LaneTest, WindowsAreOfferedByTheChunksLeft) {
+  ipc::ArenaConfig config = small_arena();
+  config.rx_chunk_count = 20;  // 80 KB
+  Program poor(config, 9);
+  box.lane.open_session(9, poor.arena());
+  const auto fill = [&](std::uint32_t number, std::uint32_t slot) -> ProgramConn& {
+    ProgramConn& mine = poor.open(slot);
+    Moved moved = idle(number);
+    moved.min.rcv_buf_bytes = 1U << 20;
+    moved.min.rcv_wnd = 0;  // what the kernel had offered is used up
+    EXPECT_EQ(install(box, poor, mine, moved), Status::kOk);
+    RawPeer sender(*far, reversed(flow_number(number)), kPeer, kOur);
+    std::uint64_t sent = 0;
+    Seq right_edge = sender.seq;
+    for (int i = 0; i < 200; ++i) {
+      poll();
+      for (const auto& got : sender.receive(now))
+        right_edge = got.segment.ack + (std::uint32_t{got.segment.window} << moved.min.rcv_wscale);
+      const std::uint32_t most = std::min(bytes_between(sender.seq, max(sender.seq, right_edge)), 1000U);
+      if (most == 0) continue;
+      sender.send(stream_bytes(mine.receive_key, sent, most));
+      sent += most;
+    }
+    poll();
+    EXPECT_EQ(box.record(HwConnId(mine.hw)).counters.bytes_received, sent) << "nothing was dropped";
+    EXPECT_GT(sent, 4096U);
+    return mine;
+  };
+  ProgramConn& first = fill(7, 5);
+  EXPECT_GT(box.lane.free_chunks(9), 0U);
+  ProgramConn& second = fill(8, 6);
+  poor.pump();
+  EXPECT_GT(poor.read(first), 16'384U);
+  EXPECT_GT(poor.read(second), 4096U);
+  EXPECT_EQ(poor.wrong_pieces, 0U);
+}
+
 // The program does not look into its completion ring: nothing is lost, nothing breaks, the peer sends again.
 TEST_F(LaneTest, AFullCompletionRingDropsAndRecovers) {
   ipc::ArenaConfig config = small_arena();

@@ -1,7 +1,7 @@
 // Link: one queue of a packet device, as the engine sees it: AF_XDP, the in-memory link, and wrappers around either
 // (fault, pcap, trace). Frames are whole Ethernet frames without FCS.
 //
-// One thread at a time uses a Link (the holder of the lane's lock). No call blocks.
+// One thread at a time uses a Link (the holder of the lane's lock), but for kick(). No call blocks.
 #pragma once
 
 #include <array>
@@ -61,6 +61,10 @@ class Link {
   // Hands all committed frames to the device (as a rule one system call) and takes back buffers that were sent. What
   // the device does not take now is offered again by the next flush().
   virtual void flush() = 0;
+  // The system call, where the link leaves it to its user (AfXdpOptions::defer_kick): after each flush(), by any thread
+  // and without the lane's lock, as it may work off a peer's packets for hundreds of microseconds. Whoever finds
+  // another at it has its frames sent by that one and does not wait, unless `wait`.
+  virtual void kick(bool /*wait*/) {}
 
   // A descriptor that polls readable when frames wait, -1 when the link has none (memory link).
   [[nodiscard]] virtual int poll_fd() const = 0;

@@ -4,6 +4,8 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <atomic>
+#include <thread>
 
 #include "netns/nic_netns_util.h"
 #include "nic/af_xdp/injector.h"
@@ -230,6 +232,51 @@ TEST_F(NicNetns, ThousandsOfFramesLeaveInOrder) {
   }
   EXPECT_EQ(link->tx_room(), 256U);  // every buffer came back
   EXPECT_EQ(link->stats().tx_frames, kFrames);
+  EXPECT_EQ(link->stats().tx_dropped, 0U);
+}
+
+// flush() leaves the system call to kick(), which two threads make at once: each frame leaves, once and in order.
+TEST_F(NicNetns, FramesLeaveWithTheKicksOfTwoThreads) {
+  make_bench();
+  const auto nic = attach(Side::kB);
+  ASSERT_NE(nic, nullptr);
+  const auto link = open(*nic, {.tx_frames = 256, .defer_kick = true});
+  ASSERT_NE(link, nullptr);
+  const UniqueFd sink = udp_sink(*bench);
+  const std::uint16_t port = local_of(sink.get()).port();
+  const MacAddress target = mac_of(*bench, Side::kA);
+  constexpr std::uint32_t kFrames = 5000;
+  const auto commit = [&](std::uint32_t number) {
+    std::span<std::byte> room = link->allocate_tx();
+    while (room.empty()) {
+      link->kick(false);
+      link->flush();
+      room = link->allocate_tx();
+    }
+    link->commit_tx(write_udp(room, link->info().mac, target, port, std::as_bytes(std::span(&number, 1))));
+    link->flush();
+  };
+  commit(0);
+  EXPECT_FALSE(readable_within(sink.get(), 50)) << "nobody has kicked";
+  std::atomic<bool> done = false;
+  std::thread other([&] {
+    for (unsigned i = 0; !done; ++i) link->kick(i % 8 == 0);
+  });
+  for (std::uint32_t i = 1; i < kFrames; ++i) {
+    commit(i);
+    link->kick(false);
+  }
+  done = true;
+  other.join();
+  link->kick(false);
+  for (std::uint32_t i = 0; i < kFrames; ++i) {
+    std::uint32_t number = 0;
+    ASSERT_TRUE(readable_within(sink.get(), 5000)) << i;
+    ASSERT_EQ(::recv(sink.get(), &number, sizeof number, MSG_DONTWAIT), 4);
+    ASSERT_EQ(number, i);
+  }
+  link->flush();
+  EXPECT_EQ(link->tx_room(), 256U);
   EXPECT_EQ(link->stats().tx_dropped, 0U);
 }
 

@@ -98,20 +98,36 @@ std::size_t AfXdpLink::tx_room() {
 
 void AfXdpLink::flush() {
   tx_.submit();
-  // One call as a rule. Kernels before 6.17 stop after 32 frames, and all stop when the send buffer is full or a frame
-  // was dropped: go on as long as it gets anywhere.
-  while (tx_.occupied() > 0 && tx_.needs_wakeup() && kick()) {
-  }
+  if (!options_.defer_kick) send_committed();
   reap_completions();
 }
 
-// Asks the kernel to send. True when it stopped half-way and asking again makes sense.
-bool AfXdpLink::kick() {
+void AfXdpLink::kick(bool wait) {
+  if (wait) {
+    send_committed();
+    return;
+  }
+  if (kickers_.fetch_add(1, std::memory_order_acq_rel) != 0) return;
+  std::uint32_t asked = 1;
+  do {
+    send_committed();
+  } while (!kickers_.compare_exchange_strong(asked, 0, std::memory_order_acq_rel));
+}
+
+// One call as a rule. Kernels before 6.17 stop after 32 frames, and all stop when the send buffer is full or a frame
+// was dropped: go on as long as it gets anywhere. Any thread, several at once.
+void AfXdpLink::send_committed() {
+  while (tx_.occupied() > 0 && tx_.needs_wakeup() && ask_to_send()) {
+  }
+}
+
+// True when the kernel stopped half-way and asking again makes sense.
+bool AfXdpLink::ask_to_send() {
   const std::uint32_t before = tx_.occupied();
-  ++kicks_;
+  kicks_.fetch_add(1, std::memory_order_relaxed);
   if (::sendto(socket_.get(), nullptr, 0, MSG_DONTWAIT, nullptr, 0) >= 0) return false;
   const int why = errno;
-  if (why == EBUSY) ++stats_.tx_dropped;  // the device or its queue dropped one frame
+  if (why == EBUSY) tx_dropped_.fetch_add(1, std::memory_order_relaxed);  // the device or its queue dropped one frame
   return (why == EAGAIN || why == EBUSY || why == EINTR) && tx_.occupied() < before;
 }
 
@@ -133,6 +149,7 @@ std::uint64_t AfXdpLink::slot_address(std::uint32_t slot) const noexcept {
 
 LinkStats AfXdpLink::stats() const {
   LinkStats result = stats_;
+  result.tx_dropped = tx_dropped_.load(std::memory_order_relaxed);
   xdp_statistics kernel{};
   socklen_t length = sizeof kernel;
   if (::getsockopt(socket_.get(), SOL_XDP, XDP_STATISTICS, &kernel, &length) == 0) {

@@ -11,6 +11,7 @@
 
 #include <linux/if_xdp.h>
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -31,6 +32,7 @@ struct AfXdpOptions {
   std::uint32_t tx_frames = 4096;     // buffers for sending, power of two
   std::uint32_t max_parts = 64;       // a frame of more buffers is dropped and counted; 64 KB take 37 of 2048 bytes
   std::uint32_t frame_bytes = 0;      // of a buffer, 2048 or 4096; 0: 2048 when the MTU fits, else 4096
+  bool defer_kick = false;            // flush() leaves the system call to kick()
   bool without_multi_buffer = false;  // bind as on a kernel before 6.6: for tests
 };
 
@@ -47,6 +49,7 @@ class AfXdpLink final : public Link {
   void commit_tx(std::uint32_t length_bytes) override;
   std::size_t tx_room() override;
   void flush() override;
+  void kick(bool wait) override;
   [[nodiscard]] int poll_fd() const override { return socket_.get(); }
   [[nodiscard]] const LinkInfo& info() const override { return info_; }
   // Asks the kernel for its drop counters: a system call, not for every poll.
@@ -59,7 +62,7 @@ class AfXdpLink final : public Link {
   // Frames of more parts than max_parts, dropped.
   [[nodiscard]] std::uint64_t chains_too_long() const noexcept { return chains_too_long_; }
   // Calls of sendto() so far: tells how well sending is batched.
-  [[nodiscard]] std::uint64_t kicks() const noexcept { return kicks_; }
+  [[nodiscard]] std::uint64_t kicks() const noexcept { return kicks_.load(std::memory_order_relaxed); }
 
  private:
   AfXdpLink(UniqueFd socket, Umem umem, const LinkInfo& info, const AfXdpOptions& options);
@@ -70,7 +73,8 @@ class AfXdpLink final : public Link {
   [[nodiscard]] std::unexpected<Error> mtu_too_large(const std::string& interface) const;
   void fill_all();
   bool gather(std::uint32_t& index, std::uint32_t end);
-  bool kick();
+  void send_committed();
+  bool ask_to_send();
   void reap_completions();
   [[nodiscard]] std::uint64_t slot_address(std::uint32_t slot) const noexcept;
 
@@ -101,7 +105,9 @@ class AfXdpLink final : public Link {
 
   LinkStats stats_;
   std::uint64_t chains_too_long_ = 0;
-  std::uint64_t kicks_ = 0;
+  std::atomic<std::uint64_t> kicks_ = 0;
+  std::atomic<std::uint64_t> tx_dropped_ = 0;
+  std::atomic<std::uint32_t> kickers_ = 0;  // who have asked since the one who is at it began
 };
 
 }  // namespace twinstack::nic
