@@ -132,18 +132,25 @@ nic::LinkStats LaneRunner::link_stats() {
 
 void LaneRunner::signal_driver() const { write_event(options_.driver_event_fd); }
 
-// Called by the driver, which has put a command into the queue.
+// Called by the driver, which has put a command into the queue. What that has to send the lane sends with its next
+// round, unless it sleeps, or another stack will speak as soon as we return.
 void LaneRunner::ring() {
-  bool wait = false;
+  bool is_ours_to_send = false;
   {
     PiLock lock(mutex_);
     lane_.process_commands(monotonic_now());
-    wait = lane_.take_last_words();
+    is_ours_to_send = lane_.take_last_words() || asleep_;
     if (lane_.take_signal()) signal_driver();
     if (asleep_ && (lane_.has_work() || lane_.has_waiting_rings() || lane_.next_deadline() < sleep_until_))
       write_event(doorbell_.get());
   }
-  link_->kick(wait);
+  if (is_ours_to_send) kick();
+}
+
+// Under a lock of its own, with priority inheritance as well: who waits for the kernel's lends the lane nothing.
+void LaneRunner::kick() {
+  PiLock lock(kick_mutex_);
+  link_->kick();
 }
 
 // Called by the lane, which runs under the lock.
@@ -189,7 +196,7 @@ void LaneRunner::run() {
   while (!stopping_.load(std::memory_order_acquire)) {
     const bool spun_enough = monotonic_now() - idle_since >= options_.spin;
     const Round round = poll_once(spun_enough);
-    link_->kick(false);
+    kick();
     if (round == Round::kSleep) sleep();
     if (round != Round::kIdle) idle_since = monotonic_now();
   }

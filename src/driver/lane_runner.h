@@ -71,6 +71,7 @@ class LaneRunner final : public engine::Waker, public handoff::LaneDoorbell {
   // One round under the lock. kSleep: nothing to do, wake-ups are asked for.
   Round poll_once(bool may_sleep);
   void sleep();
+  void kick();
   void signal_driver() const;
 
   LaneRunnerOptions options_;
@@ -83,6 +84,7 @@ class LaneRunner final : public engine::Waker, public handoff::LaneDoorbell {
   // application decides whether the lane blocks.
   UniqueFd doorbells_;
   PiMutex mutex_;
+  PiMutex kick_mutex_;  // taken without the other
   engine::Lane lane_ TS_GUARDED_BY(mutex_);
   struct Events {
     std::vector<int> rings;

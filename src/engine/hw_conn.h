@@ -55,6 +55,7 @@ enum HwConnFlag : std::uint8_t {
   kDraining = 1 << 3,        // the driver waits for snd_una == snd_nxt
   kInstalled = 1 << 4,       // carries a TCP state (install done)
   kExtracted = 1 << 5,       // its state was handed out: the program has no say any more
+  kShortOfChunks = 1 << 6,   // offered less than its buffer has room for: in the session's list
 };
 
 // A piece of a chunk. Lists: the send queue (first byte = snd_una), the held frames, unread bytes of an install.

@@ -76,7 +76,7 @@ class Lane {
   [[nodiscard]] bool has_waiting_rings() const noexcept { return rings_wait_; }
   // True once after events or strays came up for the driver.
   [[nodiscard]] bool take_signal() noexcept { return std::exchange(signal_, false); }
-  // True once after a connection with unacknowledged data was held: that must have left before the other stack speaks.
+  // True once after a connection was held: its last frames must have left before its other stack speaks.
   [[nodiscard]] bool take_last_words() noexcept { return std::exchange(last_words_, false); }
 
   // A frame that was redirected to this lane but belongs to none of its connections; it is the kernel's. Empty: none.
@@ -157,6 +157,7 @@ class Lane {
   void break_session(std::uint32_t session_index, LaneSession& session, Cause cause);
   std::uint32_t deliver(std::uint32_t index, const Payload& payload);
   std::uint32_t receive_space(std::uint32_t index);
+  void offer_more(LaneSession& session, Time now);
   bool open_rx_chunk(HwConn& conn, LaneSession& session);
   void close_rx_chunk(HwConn& conn, LaneSession& session);
   void post_unread(std::uint32_t index);

@@ -271,7 +271,7 @@ Reply Lane::hold(const Command& command, Time now) {
   tcp::set_draining(conn.tcb, true, now);
   transmit_connection(index, now);
   conn.state = ConnState::kHeld;
-  last_words_ |= !tcp::is_drained(conn.tcb);
+  last_words_ = true;
   timers_.cancel(index);
   return Reply{};
 }
@@ -338,6 +338,7 @@ Reply Lane::release(const Command& command) {
   conn.send_head_skip = 0;
   conn.cursor_piece = kNone;
   conn.state = ConnState::kFree;
+  if ((conn.flags & kShortOfChunks) != 0) std::erase(owner.short_of_chunks, index);
   conn.flags &= kInTransmitList;  // transmit() takes it out
   // The id is never used again; generation 0 would make id 0 possible.
   if (++conn.generation == 0) conn.generation = 1;
@@ -393,7 +394,7 @@ Reply Lane::silent(const Command& command, Time now) {
 
 Reply Lane::notify(const Command& command) {
   LaneSession* owner = session(command.session);
-  if (owner == nullptr) return refuse(Status::kBadArgument);
+  if (owner == nullptr || owner->ring(command.ring) == nullptr) return refuse(Status::kBadArgument);
   const bool posted = complete(*owner, command.ring,
                                ipc::CompleteEntry{.op = ipc::CompleteOp::kOwnerChanged,
                                                   .flags = 0,

@@ -2,6 +2,7 @@
 // session that wrote it and touches no other.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/assert.h"
 #include "engine/conn_host.h"
@@ -29,8 +30,10 @@ bool Lane::drain_submissions(Time now) {
   bool worked = false;
   rings_wait_ = false;
   for (auto& [number, session] : sessions_) {
+    const std::uint32_t chunks_before = session.pool().available();
     for (auto& ring : session.rings())
       worked |= drain_ring(number, session, ring, now, kSubmissionsPerPoll, piece_limit());
+    if (!session.short_of_chunks.empty() && session.pool().available() > chunks_before) offer_more(session, now);
   }
   return worked;
 }
@@ -118,17 +121,35 @@ void Lane::break_session(std::uint32_t session_index, LaneSession& session, Caus
 }
 
 // What is free of the buffer; but of the chunks, which all connections of the program share, no connection shall hold
-// more than are left (Choudhury and Hahne again) when what is offered has come. A program that does not read one of
+// more than are left (Choudhury and Hahne again) when what it is offered has come. A program that does not read one of
 // them can so receive on the others.
 std::uint32_t Lane::receive_space(std::uint32_t index) {
-  const HwConn& conn = conns_[index];
+  HwConn& conn = conns_[index];
   const HwConnRecord& record = records_[index];
   LaneSession& owner = *session(conn.session);
   const std::uint32_t open_bytes = conn.rx_chunk == kNone ? 0 : owner.chunk_bytes() - conn.rx_fill;
   const std::uint64_t left = std::uint64_t{owner.pool().available()} * owner.chunk_bytes() + open_bytes;
   const std::uint32_t unread = record.unread_bytes;
   const std::uint32_t own = record.rcv_buf_bytes - std::min(record.rcv_buf_bytes, unread);
-  return static_cast<std::uint32_t>(std::min<std::uint64_t>(own, (left - std::min<std::uint64_t>(left, unread)) / 2));
+  const std::uint64_t share = (left - std::min<std::uint64_t>(left, unread)) / 2;
+  if (share >= own) return own;
+  if ((conn.flags & kShortOfChunks) == 0) {
+    conn.flags |= kShortOfChunks;
+    owner.short_of_chunks.push_back(index);
+  }
+  return static_cast<std::uint32_t>(share);
+}
+
+// Chunks have come back: who was offered too little may be offered more. (A peer's probe would ask, but seldom.)
+void Lane::offer_more(LaneSession& session, Time now) {
+  for (const std::uint32_t index : std::exchange(session.short_of_chunks, {})) {
+    HwConn& conn = conns_[index];
+    conn.flags &= static_cast<std::uint8_t>(~kShortOfChunks);
+    if (conn.state != ConnState::kActive) continue;
+    ConnHost host(*this, index);
+    tcp::on_read(conn.tcb, host, now);
+    if (tcp::owes_ack(conn.tcb)) want_transmit(index);
+  }
 }
 
 bool Lane::open_rx_chunk(HwConn& conn, LaneSession& session) {

@@ -39,6 +39,7 @@ class LaneSession {
   bool broken = false;                 // the application broke the protocol: its rings are not read any more
   std::uint32_t pieces_in_flight = 0;  // nodes of the lane's pool that the program's data holds
   std::uint32_t connections = 0;
+  std::vector<std::uint32_t> short_of_chunks;  // connections to be offered more when chunks come back
 
  private:
   const ipc::Arena* arena_;

@@ -479,7 +479,7 @@ TEST_F(LaneTest, OutOfChunksThePeerSendsAgain) {
   EXPECT_EQ(poor.wrong_pieces, 0U);
 }
 
-// One connection whose program does not read, and one beside it: nothing that the engine has offered is dropped.
+// One connection whose program does not read, and then one beside it: what is offered has its chunks.
 TEST_F(LaneTest, WindowsAreOfferedByTheChunksLeft) {
   ipc::ArenaConfig config = small_arena();
   config.rx_chunk_count = 20;  // 80 KB
@@ -515,6 +515,41 @@ TEST_F(LaneTest, WindowsAreOfferedByTheChunksLeft) {
   EXPECT_GT(poor.read(first), 16'384U);
   EXPECT_GT(poor.read(second), 4096U);
   EXPECT_EQ(poor.wrong_pieces, 0U);
+}
+
+// ... and when the program reads that one, the other's peer is told without having asked.
+TEST_F(LaneTest, ChunksThatComeBackAreOfferedToTheOthers) {
+  ipc::ArenaConfig config = small_arena();
+  config.rx_chunk_count = 20;
+  Program poor(config, 9);
+  box.lane.open_session(9, poor.arena());
+  Moved hog = idle(8);
+  hog.min.rcv_wnd = 80U << 10;  // offered by the kernel
+  ProgramConn& first = poor.open(6);
+  ASSERT_EQ(install(box, poor, first, hog), Status::kOk);
+  RawPeer greedy(*far, reversed(flow_number(8)), kPeer, kOur);
+  for (std::uint64_t sent = 0; sent < 76'000; sent += 1000) {
+    greedy.send(stream_bytes(first.receive_key, sent, 1000));
+    poll();
+  }
+  poor.pump();
+  Moved moved = idle();
+  moved.min.rcv_wnd = 0;
+  ProgramConn& second = poor.open(5);
+  ASSERT_EQ(install(box, poor, second, moved), Status::kOk);
+  poll();
+  const auto offered = [&] {
+    std::uint32_t window = 0;
+    for (const auto& segment : got()) window = std::uint32_t{segment.segment.window} << moved.min.rcv_wscale;
+    return window;
+  };
+  const std::uint32_t before = offered();
+  EXPECT_LT(before, 4096U);
+  EXPECT_GE(poor.read(first), 76'000U);
+  poll();
+  poor.pump();
+  poll();
+  EXPECT_GT(offered(), 20'000U);
 }
 
 // The program does not look into its completion ring: nothing is lost, nothing breaks, the peer sends again.

@@ -326,20 +326,59 @@ TEST(OffloadChunks, LongQueuesTravelInSeveralCommands) {
   hosts.expect_no_packet_lost();
 }
 
-// Some are loaded already: they come back with the reservation.
+// The check saw less than what the freeze finds. Some are loaded already: they come back with the reservation.
 TEST(OffloadChunks, FailsAtInstallWhenTheChunksAreUsedUpMidway) {
   ipc::ArenaConfig config = TwoHosts::default_arena();
   config.chunk_bytes = 2048;
   config.rx_chunk_count = engine::kMaxCommandChunks + 20;
   TwoHosts hosts(config);
+  OffloadStep last{};
+  hosts.tools.before_offload_step = [&](OffloadStep step) -> Result<> {
+    last = step;
+    return {};
+  };
+  ASSERT_TRUE(check(hosts.conn, hosts.tools).has_value());
   hosts.program_writes(450'000);
-  const auto report = hosts.move_to_engine();
+  const auto report = offload(hosts.conn, hosts.tools);
   ASSERT_FALSE(report.has_value());
   EXPECT_EQ(report.error().code, ErrorCode::kNoResource);
+  EXPECT_EQ(last, OffloadStep::kInstall);
   EXPECT_EQ(hosts.lane->lane.free_chunks(hosts.program.session()), config.rx_chunk_count);
   hosts.expect_in_kernel();
   hosts.expect_stream_is_whole();
   hosts.expect_no_packet_lost();
+}
+
+TEST(OffloadChunks, TooFewOfThemAreSeenBeforeAnythingIsStopped) {
+  ipc::ArenaConfig config = TwoHosts::default_arena();
+  config.chunk_bytes = 2048;
+  config.rx_chunk_count = engine::kMaxCommandChunks + 20;
+  TwoHosts hosts(config);
+  OffloadStep last{};
+  hosts.tools.before_offload_step = [&](OffloadStep step) -> Result<> {
+    last = step;
+    return {};
+  };
+  hosts.program_writes(450'000);
+  const auto report = hosts.move_to_engine();
+  ASSERT_FALSE(report.has_value());
+  EXPECT_EQ(report.error().code, ErrorCode::kNoResource);
+  EXPECT_EQ(last, OffloadStep::kReserve);
+}
+
+// The engine's timestamps go on from the kernel's clock, however long the queues took.
+TEST_F(OffloadTest, TheClockGoesOnWhileQueuesAreCopied) {
+  make_traffic();
+  hosts.tools.before_offload_step = [&](OffloadStep step) -> Result<> {
+    if (step == OffloadStep::kInstall) hosts.now += milliseconds(25);
+    return {};
+  };
+  const Time before = hosts.now;
+  tcp::MinTcp kernels;
+  tcp::extract(hosts.kernel->tcb(), before, kernels);
+  ASSERT_TRUE(move().has_value());
+  const auto engines = hosts.lane->call({.op = engine::CommandOp::kQuery, .id = hosts.conn.hw}).state.min;
+  EXPECT_GE(Seq(engines.ts_val), Seq(kernels.ts_val) + 25);
 }
 
 // The packets of a failed move cannot be injected at once: they are not lost, the driver forwards them.

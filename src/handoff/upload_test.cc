@@ -388,22 +388,29 @@ TEST_F(UploadTest, AFinThatNewerAcksHaveOvertakenIsSeenByTheKernel) {
   EXPECT_EQ(hosts.kernel->lost_frames, 0U);
 }
 
-// RFC 5961 5.2: what nobody who has seen the connection would send is not made good on the way.
-TEST_F(UploadTest, AnAckFromBeforeTheWindowStaysAsItCame) {
+// RFC 5961 5.2: what nobody who has seen the connection would send is not made good on the way; nor is an ACK that
+// carries nothing else, whose window is as old.
+TEST_F(UploadTest, OnlyGoodPacketsThatCarrySomethingGetTheNewestAck) {
+  hosts.program_writes(30'000);
   hosts.run(milliseconds(5));
   const auto& tcb = hosts.lane->conn(hosts.conn.hw).tcb;
-  engine::test::RawPeer raw(*hosts.lane_end, engine::test::reversed(hosts.flow), tcb.rcv_nxt.raw(),
-                            tcb.snd_una.raw() - tcb.max_window - 1);
+  const FlowKey from_peer = engine::test::reversed(hosts.flow);
+  engine::test::RawPeer raw(*hosts.lane_end, from_peer, tcb.rcv_nxt.raw(), tcb.snd_una.raw());
   raw.ts_val = tcb.ts_recent;
-  const auto frame = raw.frame({}, wire::kAck);
+  const auto with_ack = [&](Seq ack) { return [ack](wire::Segment& segment) { segment.ack = ack; }; };
+  const std::vector<std::byte> fin_of_nobody =
+      raw.frame({}, wire::kAck | wire::kFin, with_ack(tcb.snd_una - tcb.max_window - 1));
+  const std::vector<std::byte> bare = raw.frame({}, wire::kAck, with_ack(tcb.snd_una - 1));
   hosts.tools.before_upload_step = [&](UploadStep step) -> Result<> {
     if (step != UploadStep::kExtract) return {};
-    raw.send_frame(frame);
+    raw.send_frame(fin_of_nobody);
+    raw.send_frame(bare);
     hosts.settle();
     return {};
   };
   ASSERT_TRUE(move().has_value());
-  EXPECT_EQ(hosts.kernel->lost_frames, 1U);
+  EXPECT_EQ(hosts.kernel->lost_frames, 2U);
+  EXPECT_EQ(hosts.kernel->finished, 0);
 }
 
 // ---- B19, B14, B15, B22: thousands of moves under traffic in both directions.

@@ -86,7 +86,9 @@ Result<> CongestionHook::apply(int socket_fd, std::uint32_t cwnd_segments, std::
   if (bpf_map_update_elem(storage_fd_, &socket_fd, &wanted, BPF_ANY) != 0) {
     return system_error("write the congestion window to the socket's storage");
   }
-  return pass_by(socket_fd, congestion_control);
+  auto done = pass_by(socket_fd, congestion_control);
+  if (!done.has_value()) (void)bpf_map_delete_elem(storage_fd_, &socket_fd);  // it is not for the next time
+  return done;
 }
 
 Result<Duration> CongestionHook::stamp_lead(int socket_fd, const char* congestion_control) {

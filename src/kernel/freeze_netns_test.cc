@@ -123,7 +123,7 @@ TEST_F(PacedTest, WhatIsHeldBackForTooLongIsRefusedAndUnharmed) {
   ASSERT_TRUE(ok(mover.conn->attach_late_filter()));
   const auto frozen = mover.conn->freeze({mover.receive_room, mover.send_room});
   ASSERT_FALSE(frozen.has_value());
-  EXPECT_EQ(mover.conn->reason(), Reason::kPacing);
+  EXPECT_EQ(frozen.error().code, ErrorCode::kNotEligible);
   EXPECT_EQ(mover.conn->phase(), Phase::kRunning);
   mover.inject_late();
   EXPECT_TRUE(Peer(std::move(connection_.theirs), 0, 256U << 10).finish(end.written()));

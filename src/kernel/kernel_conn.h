@@ -47,7 +47,7 @@ enum class Reason : std::uint8_t {
   kIpOptions,          // IPv4 options or IPv6 extension headers are sent
   kTransparent,        // IP_TRANSPARENT: the local address is not ours
   kSocketFilter,       // the program attached a filter of its own, which ours would replace
-  kPacing,             // SO_MAX_PACING_RATE is set, or holds back what was sent
+  kPacing,             // SO_MAX_PACING_RATE is set
   kCongestionControl,  // a congestion control that the engine has no like of
   kReceiveQueueLimit,  // more unread bytes than may travel
   kSendQueueLimit,     // more unacknowledged and unsent bytes than may travel

@@ -45,7 +45,7 @@ constexpr ReasonWords words(Reason reason) {
     case Reason::kSocketFilter:
       return {"socket-filter", "the program attached a filter to the socket"};
     case Reason::kPacing:
-      return {"pacing", "SO_MAX_PACING_RATE is set, or holds back what was sent"};
+      return {"pacing", "SO_MAX_PACING_RATE is set"};
     case Reason::kCongestionControl:
       return {"congestion-control", "the engine has no like of its congestion control"};
     case Reason::kReceiveQueueLimit:

@@ -140,7 +140,8 @@ Result<> LinuxKernelConn::take_timestamp(const tcp_info& info, tcp::MinTcp& min)
   const int fd = socket_.get();
   const auto told = shared_.congestion != nullptr ? shared_.congestion->stamp_lead(fd, min.congestion.data())
                                                   : error(ErrorCode::kUnsupported, "no hook");
-  if (told && *told > kLongestLead) return refuse(Reason::kPacing);
+  if (told && *told > kLongestLead)
+    return error(ErrorCode::kNotEligible, "SO_MAX_PACING_RATE still holds back what was sent, for more than 10 s");
   const auto lead = told ? std::chrono::ceil<std::chrono::microseconds>(*told)
                          : pacing_lead(info, std::string_view(min.congestion.data()).starts_with("bbr"));
   ASSIGN_OR_RETURN(const std::uint32_t value,

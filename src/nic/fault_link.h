@@ -50,7 +50,7 @@ class FaultLink final : public Link {
   void commit_tx(std::uint32_t length_bytes) override;
   std::size_t tx_room() override { return inner_->tx_room(); }
   void flush() override;
-  void kick(bool wait) override { inner_->kick(wait); }
+  void kick() override { inner_->kick(); }
   // Of the inner link: says nothing of held frames, see next_event().
   [[nodiscard]] int poll_fd() const override { return inner_->poll_fd(); }
   [[nodiscard]] Time next_event() const override;

@@ -61,10 +61,10 @@ class Link {
   // Hands all committed frames to the device (as a rule one system call) and takes back buffers that were sent. What
   // the device does not take now is offered again by the next flush().
   virtual void flush() = 0;
-  // The system call, where the link leaves it to its user (AfXdpOptions::defer_kick): after each flush(), by any thread
-  // and without the lane's lock, as it may work off a peer's packets for hundreds of microseconds. Whoever finds
-  // another at it has its frames sent by that one and does not wait, unless `wait`.
-  virtual void kick(bool /*wait*/) {}
+  // The system call, where the link leaves it to its user (AfXdpOptions::defer_kick): after each flush(), without the
+  // lane's lock, as it may work off a peer's packets for hundreds of microseconds. One thread at a time, beside one
+  // that makes the other calls.
+  virtual void kick() {}
 
   // A descriptor that polls readable when frames wait, -1 when the link has none (memory link).
   [[nodiscard]] virtual int poll_fd() const = 0;

@@ -55,7 +55,7 @@ class PcapLink final : public Link {
   void commit_tx(std::uint32_t length_bytes) override;
   std::size_t tx_room() override { return inner_->tx_room(); }
   void flush() override { inner_->flush(); }
-  void kick(bool wait) override { inner_->kick(wait); }
+  void kick() override { inner_->kick(); }
   [[nodiscard]] int poll_fd() const override { return inner_->poll_fd(); }
   [[nodiscard]] Time next_event() const override { return inner_->next_event(); }
   void advance(Time now) override;

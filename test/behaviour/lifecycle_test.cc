@@ -54,7 +54,7 @@ TEST_F(SmallEngine, B16_NoSlotLeavesItInSoftwareUnharmed) {
 // Chunks of the application: unread bytes of some connections take them all.
 TEST_F(Behaviour, B16_NoMemoryLeavesItInSoftwareUnharmed) {
   constexpr std::size_t kUnread = 12U << 20;
-  constexpr std::size_t kMostTalks = 16;  // 128 MiB of chunks hold ten of them
+  constexpr std::size_t kMostTalks = 10;  // of 128 MiB each may take half of what is left
   const auto other = open();
   to_engine(*other);
   std::vector<std::unique_ptr<Talk>> talks;
@@ -78,7 +78,7 @@ TEST_F(Behaviour, B16_NoMemoryLeavesItInSoftwareUnharmed) {
     }));
     reply = service_->ask("offload", sk(talk));
     if (reply["moved"] == 0) break;
-    ASSERT_LT(talks.size(), kMostTalks);
+    ASSERT_LE(talks.size(), kMostTalks);
   }
   ASSERT_GT(talks.size(), 2U);
   Talk& refused = *talks.back();

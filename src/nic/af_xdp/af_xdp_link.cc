@@ -98,37 +98,26 @@ std::size_t AfXdpLink::tx_room() {
 
 void AfXdpLink::flush() {
   tx_.submit();
-  if (!options_.defer_kick) send_committed();
+  if (!options_.defer_kick) kick();
   reap_completions();
 }
 
-void AfXdpLink::kick(bool wait) {
-  if (wait) {
-    send_committed();
-    return;
-  }
-  if (kickers_.fetch_add(1, std::memory_order_acq_rel) != 0) return;
-  std::uint32_t asked = 1;
-  do {
-    send_committed();
-  } while (!kickers_.compare_exchange_strong(asked, 0, std::memory_order_acq_rel));
+// One call as a rule. Kernels before 6.17 stop after 32 frames and do not always show how far they came; all stop when
+// the send buffer is full or a frame was dropped. So many calls as that takes, and no more: what the device does not
+// take waits. (Frames that are committed meanwhile only add to occupied().)
+void AfXdpLink::kick() {
+  constexpr std::uint32_t kFramesPerCall = 32;
+  for (std::uint32_t calls = tx_.occupied() / kFramesPerCall + 2; calls > 0; --calls)
+    if (tx_.occupied() == 0 || !tx_.needs_wakeup() || !ask_to_send()) return;
 }
 
-// One call as a rule. Kernels before 6.17 stop after 32 frames, and all stop when the send buffer is full or a frame
-// was dropped: go on as long as it gets anywhere. Any thread, several at once.
-void AfXdpLink::send_committed() {
-  while (tx_.occupied() > 0 && tx_.needs_wakeup() && ask_to_send()) {
-  }
-}
-
-// True when the kernel stopped half-way and asking again makes sense.
+// True when the kernel may have stopped half-way.
 bool AfXdpLink::ask_to_send() {
-  const std::uint32_t before = tx_.occupied();
   kicks_.fetch_add(1, std::memory_order_relaxed);
   if (::sendto(socket_.get(), nullptr, 0, MSG_DONTWAIT, nullptr, 0) >= 0) return false;
   const int why = errno;
   if (why == EBUSY) tx_dropped_.fetch_add(1, std::memory_order_relaxed);  // the device or its queue dropped one frame
-  return (why == EAGAIN || why == EBUSY || why == EINTR) && tx_.occupied() < before;
+  return why == EAGAIN || why == EBUSY || why == EINTR;
 }
 
 void AfXdpLink::reap_completions() {

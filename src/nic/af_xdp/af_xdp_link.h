@@ -2,11 +2,11 @@
 // one memory area (UMEM) that the kernel writes and reads; receive() and allocate_tx() hand out that memory itself.
 //
 // Frames larger than a buffer (GSO super-packets of a local peer, jumbo frames) come and go in several buffers
-// (XDP_USE_SG, Linux 6.6). In copy mode the kernel sends only when asked: flush() asks once, and again only when the
+// (XDP_USE_SG, Linux 6.6). In copy mode the kernel sends only when asked: kick() asks once, and again only when the
 // kernel says that it stopped half-way.
 //
-// One thread at a time. open() makes the socket in the namespace of the attachment; afterwards the namespace of the
-// caller does not matter. The link may outlive the attachment (it then receives nothing).
+// One thread at a time, but for kick(). open() makes the socket in the namespace of the attachment; afterwards the
+// namespace of the caller does not matter. The link may outlive the attachment (it then receives nothing).
 #pragma once
 
 #include <linux/if_xdp.h>
@@ -49,7 +49,7 @@ class AfXdpLink final : public Link {
   void commit_tx(std::uint32_t length_bytes) override;
   std::size_t tx_room() override;
   void flush() override;
-  void kick(bool wait) override;
+  void kick() override;
   [[nodiscard]] int poll_fd() const override { return socket_.get(); }
   [[nodiscard]] const LinkInfo& info() const override { return info_; }
   // Asks the kernel for its drop counters: a system call, not for every poll.
@@ -73,7 +73,6 @@ class AfXdpLink final : public Link {
   [[nodiscard]] std::unexpected<Error> mtu_too_large(const std::string& interface) const;
   void fill_all();
   bool gather(std::uint32_t& index, std::uint32_t end);
-  void send_committed();
   bool ask_to_send();
   void reap_completions();
   [[nodiscard]] std::uint64_t slot_address(std::uint32_t slot) const noexcept;
@@ -107,7 +106,6 @@ class AfXdpLink final : public Link {
   std::uint64_t chains_too_long_ = 0;
   std::atomic<std::uint64_t> kicks_ = 0;
   std::atomic<std::uint64_t> tx_dropped_ = 0;
-  std::atomic<std::uint32_t> kickers_ = 0;  // who have asked since the one who is at it began
 };
 
 }  // namespace twinstack::nic

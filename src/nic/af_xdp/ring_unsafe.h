@@ -1,7 +1,7 @@
 // The four rings that an AF_XDP socket shares with the kernel: single producer, single consumer, in mapped memory. All
 // casts of that memory are in this file and in umem_unsafe.h. Indexes run freely and are masked on use.
 //
-// One thread at a time on our side; the other side is the kernel.
+// One thread at a time on our side, but for occupied() and needs_wakeup(); the other side is the kernel.
 #pragma once
 
 #include <linux/if_xdp.h>
@@ -64,8 +64,11 @@ class Ring {
         mask_(size - 1) {}
 
   [[nodiscard]] Slot& slot(std::uint32_t index) const noexcept { return slots_[index & mask_]; }
-  // Entries between producer and consumer as both stand now.
-  [[nodiscard]] std::uint32_t occupied() const noexcept { return load(producer_) - load(consumer_); }
+  // Entries between producer and consumer: at least those of now, while others move on.
+  [[nodiscard]] std::uint32_t occupied() const noexcept {
+    const std::uint32_t consumer = load(consumer_);
+    return load(producer_) - consumer;
+  }
   [[nodiscard]] bool needs_wakeup() const noexcept {
     return (std::atomic_ref(*flags_).load(std::memory_order_relaxed) & XDP_RING_NEED_WAKEUP) != 0;
   }
