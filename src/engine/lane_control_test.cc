@@ -363,29 +363,6 @@ TEST_F(LaneControl, AHoldTellsThatItsLastFramesMustLeave) {
   EXPECT_FALSE(box.lane.take_last_words());
 }
 
-// A ring that is full for one application is no reason to refuse another.
-TEST_F(LaneControl, RingEntriesAreKeptForTheirOwnRingAlone) {
-  Program beside(small_arena(), 9);
-  box.lane.open_session(9, beside.arena());
-  const std::uint32_t entries = program.arena().geometry().cq_entries;
-  const Command notify{.op = CommandOp::kNotify, .session = kSession, .slot = 5, .tag = 1, .ring = 0};
-  while (status(notify) == Status::kOk) {
-  }
-  const Reply reserved = reserve(box, program, conn, idle().min.flow, 2);
-  Command command{.op = CommandOp::kLoad, .id = reserved.id};
-  command.unread_bytes = 2 * program.arena().geometry().chunk_bytes;
-  command.chunk_count = 2;
-  command.chunks = reserved.chunks;
-  EXPECT_EQ(status(command), Status::kRingFull);
-  program.pump();
-  ASSERT_EQ(status(command), Status::kOk);
-  Command other = notify;
-  other.session = 9;
-  std::uint32_t room = 0;
-  while (status(other) == Status::kOk) ++room;
-  EXPECT_EQ(room, entries - 16);
-}
-
 // ---- Held packets.
 
 class LaneHeld : public LaneControl {

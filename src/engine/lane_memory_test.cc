@@ -1,0 +1,174 @@
+// What a lane does when memory runs short: chunks, completion rings, and what one application takes from another.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "engine/lane_fixture.h"
+
+namespace twinstack::engine {
+namespace {
+
+using namespace test;
+using std::chrono::milliseconds;
+
+class LaneMemory : public LaneFixture {
+ protected:
+  Status status(const Command& command) { return box.call(command).status; }
+};
+
+TEST_F(LaneMemory, OutOfChunksThePeerSendsAgain) {
+  ipc::ArenaConfig config = small_arena();
+  config.rx_chunk_count = 4;
+  Program poor(config, 9);
+  box.lane.open_session(9, poor.arena());
+  ProgramConn& mine = poor.open(5);
+  ASSERT_EQ(install(box, poor, mine, idle()), Status::kOk);
+  // Four chunks of 4096 take 16384 of these bytes.
+  const Seq begin = peer.seq;
+  for (int i = 0; i < 20; ++i) peer.send(stream_bytes(mine.receive_key, static_cast<std::uint64_t>(i) * 1000, 1000));
+  poll();
+  EXPECT_EQ(box.lane.free_chunks(9), 0U);
+  auto segments = got();
+  ASSERT_FALSE(segments.empty());
+  EXPECT_EQ(segments.back().segment.ack, begin + 16384);
+  poor.pump();
+  EXPECT_EQ(poor.read(mine), 16384U);
+  poll();
+  peer.seq = begin + 16384;
+  peer.send(stream_bytes(mine.receive_key, 16384, 1000));
+  poll();
+  poor.pump();
+  EXPECT_GE(poor.read(mine), 1000U);
+  EXPECT_EQ(poor.wrong_pieces, 0U);
+}
+
+// One connection whose program does not read, and then one beside it: what is offered has its chunks.
+TEST_F(LaneMemory, WindowsAreOfferedByTheChunksLeft) {
+  ipc::ArenaConfig config = small_arena();
+  config.rx_chunk_count = 20;  // 80 KB
+  Program poor(config, 9);
+  box.lane.open_session(9, poor.arena());
+  const auto fill = [&](std::uint32_t number, std::uint32_t slot) -> ProgramConn& {
+    ProgramConn& mine = poor.open(slot);
+    Moved moved = idle(number);
+    moved.min.rcv_buf_bytes = 1U << 20;
+    moved.min.rcv_wnd = 0;  // what the kernel had offered is used up
+    EXPECT_EQ(install(box, poor, mine, moved), Status::kOk);
+    RawPeer sender(*far, reversed(flow_number(number)), kPeer, kOur);
+    std::uint64_t sent = 0;
+    Seq right_edge = sender.seq;
+    for (int i = 0; i < 200; ++i) {
+      poll();
+      for (const auto& got : sender.receive(now))
+        right_edge = got.segment.ack + (std::uint32_t{got.segment.window} << moved.min.rcv_wscale);
+      const std::uint32_t most = std::min(bytes_between(sender.seq, max(sender.seq, right_edge)), 1000U);
+      if (most == 0) continue;
+      sender.send(stream_bytes(mine.receive_key, sent, most));
+      sent += most;
+    }
+    poll();
+    EXPECT_EQ(box.record(HwConnId(mine.hw)).counters.bytes_received, sent) << "nothing was dropped";
+    EXPECT_GT(sent, 4096U);
+    return mine;
+  };
+  ProgramConn& first = fill(7, 5);
+  EXPECT_GT(box.lane.free_chunks(9), 0U);
+  ProgramConn& second = fill(8, 6);
+  poor.pump();
+  EXPECT_GT(poor.read(first), 16'384U);
+  EXPECT_GT(poor.read(second), 4096U);
+  EXPECT_EQ(poor.wrong_pieces, 0U);
+}
+
+// ... and when the program reads that one, the other's peer is told without having asked.
+TEST_F(LaneMemory, ChunksThatComeBackAreOfferedToTheOthers) {
+  ipc::ArenaConfig config = small_arena();
+  config.rx_chunk_count = 20;
+  Program poor(config, 9);
+  box.lane.open_session(9, poor.arena());
+  Moved hog = idle(8);
+  hog.min.rcv_wnd = 80U << 10;  // offered by the kernel
+  ProgramConn& first = poor.open(6);
+  ASSERT_EQ(install(box, poor, first, hog), Status::kOk);
+  RawPeer greedy(*far, reversed(flow_number(8)), kPeer, kOur);
+  for (std::uint64_t sent = 0; sent < 76'000; sent += 1000) {
+    greedy.send(stream_bytes(first.receive_key, sent, 1000));
+    poll();
+  }
+  poor.pump();
+  Moved moved = idle();
+  moved.min.rcv_wnd = 0;
+  ProgramConn& second = poor.open(5);
+  ASSERT_EQ(install(box, poor, second, moved), Status::kOk);
+  poll();
+  const auto offered = [&] {
+    std::uint32_t window = 0;
+    for (const auto& segment : got()) window = std::uint32_t{segment.segment.window} << moved.min.rcv_wscale;
+    return window;
+  };
+  const std::uint32_t before = offered();
+  EXPECT_LT(before, 4096U);
+  EXPECT_GE(poor.read(first), 76'000U);
+  poll();
+  poor.pump();
+  poll();
+  EXPECT_GT(offered(), 20'000U);
+}
+
+// The program does not look into its completion ring: nothing is lost, nothing breaks, the peer sends again.
+TEST_F(LaneMemory, AFullCompletionRingDropsAndRecovers) {
+  ipc::ArenaConfig config = small_arena();
+  config.cq_entries = 256;
+  Program slow(config, 9);
+  box.lane.open_session(9, slow.arena());
+  ProgramConn& mine = slow.open(5);
+  ASSERT_EQ(install(box, slow, mine, idle()), Status::kOk);
+  const Seq begin = peer.seq;
+  for (std::uint64_t i = 0; i < 300; ++i) {
+    peer.send(stream_bytes(mine.receive_key, i * 10, 10));
+    while (box.lane.poll(now)) {
+    }
+  }
+  EXPECT_GT(box.lane.counters().completion_full, 0U);
+  EXPECT_TRUE(box.events().empty());
+  got();
+  slow.pump();
+  slow.read(mine);
+  EXPECT_LT(mine.received, 3000U);
+  peer.seq = begin;
+  for (std::uint64_t i = 0; i < 300; ++i) {
+    peer.send(stream_bytes(mine.receive_key, i * 10, 10));
+    while (box.lane.poll(now)) {
+    }
+    slow.pump();
+    slow.read(mine);
+  }
+  EXPECT_EQ(mine.received, 3000U);
+  EXPECT_EQ(slow.wrong_pieces, 0U);
+}
+
+// A ring that is full for one application is no reason to refuse another.
+TEST_F(LaneMemory, RingEntriesAreKeptForTheirOwnRingAlone) {
+  Program beside(small_arena(), 9);
+  box.lane.open_session(9, beside.arena());
+  const std::uint32_t entries = program.arena().geometry().cq_entries;
+  const Command notify{.op = CommandOp::kNotify, .session = kSession, .slot = 5, .tag = 1, .ring = 0};
+  while (status(notify) == Status::kOk) {
+  }
+  const Reply reserved = reserve(box, program, conn, idle().min.flow, 2);
+  Command command{.op = CommandOp::kLoad, .id = reserved.id};
+  command.unread_bytes = 2 * program.arena().geometry().chunk_bytes;
+  command.chunk_count = 2;
+  command.chunks = reserved.chunks;
+  EXPECT_EQ(status(command), Status::kRingFull);
+  program.pump();
+  ASSERT_EQ(status(command), Status::kOk);
+  Command other = notify;
+  other.session = 9;
+  std::uint32_t room = 0;
+  while (status(other) == Status::kOk) ++room;
+  EXPECT_EQ(room, entries - 16);
+}
+
+}  // namespace
+}  // namespace twinstack::engine
