@@ -1,7 +1,7 @@
 /* A congestion control for one instant, for what no socket option reaches: its init() writes the window and threshold
- * that user space left in the socket's local storage, and leaves there until when the socket's pacing keeps it from
- * sending; the real congestion control takes over with the next setsockopt. The other members are the least
- * that Linux asks for; between the two calls the connection is held, so they hardly ever run.
+ * that user space left in the socket's local storage, and leaves there for how long the socket's pacing keeps it from
+ * sending; the real congestion control takes over with the next setsockopt. The other members are the least that Linux
+ * asks for; between the two calls the connection is held, so they hardly ever run.
  *
  * Carries the few kernel types that it touches (CO-RE): no vmlinux.h. */
 #include <linux/bpf.h>

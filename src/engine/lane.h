@@ -226,9 +226,9 @@ class Lane {
   std::array<Arrived, 16> arrived_;  // the frames that are being processed
   std::size_t frames_per_poll_ = 1;  // as many as are not too many bytes
   LaneCounters counters_;
-  bool signal_ = false;  // the driver should look at events and strays
-  bool last_words_ = false;
-  bool sleeping_ = false;  // the rings were asked for wake-ups
+  bool signal_ = false;      // the driver should look at events and strays
+  bool last_words_ = false;  // see take_last_words()
+  bool sleeping_ = false;    // the rings were asked for wake-ups
 };
 
 }  // namespace twinstack::engine

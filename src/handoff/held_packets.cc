@@ -12,7 +12,7 @@ using engine::Piece;
 
 bool is_overtaken(const wire::TcpPacket& packet, const OvertakenAcks& overtaken) {
   const wire::Segment& segment = packet.segment;
-  const bool carries_more = packet.payload.size() > 0 || (segment.flags & (wire::kFin | wire::kUrg)) != 0;
+  const bool carries_more = !packet.payload.empty() || (segment.flags & (wire::kFin | wire::kUrg)) != 0;
   return carries_more && (segment.flags & wire::kAck) != 0 && segment.ack >= overtaken.oldest &&
          segment.ack < overtaken.newest;
 }

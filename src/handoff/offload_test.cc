@@ -326,44 +326,47 @@ TEST(OffloadChunks, LongQueuesTravelInSeveralCommands) {
   hosts.expect_no_packet_lost();
 }
 
+// A host with too few chunks for 450 KB, and the step that was tried last.
+struct FewChunks {
+  static constexpr std::uint32_t kChunks = engine::kMaxCommandChunks + 20;
+  static ipc::ArenaConfig config() {
+    ipc::ArenaConfig config = TwoHosts::default_arena();
+    config.chunk_bytes = 2048;
+    config.rx_chunk_count = kChunks;
+    return config;
+  }
+  FewChunks() {
+    hosts.tools.before_offload_step = [this](OffloadStep step) -> Result<> {
+      last = step;
+      return {};
+    };
+  }
+  void expect_refused(const Result<MoveReport>& report, OffloadStep at) {
+    ASSERT_FALSE(report.has_value());
+    EXPECT_EQ(report.error().code, ErrorCode::kNoResource);
+    EXPECT_EQ(last, at);
+    EXPECT_EQ(hosts.lane->lane.free_chunks(hosts.program.session()), kChunks);
+    hosts.expect_in_kernel();
+    hosts.expect_stream_is_whole();
+    hosts.expect_no_packet_lost();
+  }
+
+  TwoHosts hosts{config()};
+  OffloadStep last{};
+};
+
 // The check saw less than what the freeze finds. Some are loaded already: they come back with the reservation.
 TEST(OffloadChunks, FailsAtInstallWhenTheChunksAreUsedUpMidway) {
-  ipc::ArenaConfig config = TwoHosts::default_arena();
-  config.chunk_bytes = 2048;
-  config.rx_chunk_count = engine::kMaxCommandChunks + 20;
-  TwoHosts hosts(config);
-  OffloadStep last{};
-  hosts.tools.before_offload_step = [&](OffloadStep step) -> Result<> {
-    last = step;
-    return {};
-  };
-  ASSERT_TRUE(check(hosts.conn, hosts.tools).has_value());
-  hosts.program_writes(450'000);
-  const auto report = offload(hosts.conn, hosts.tools);
-  ASSERT_FALSE(report.has_value());
-  EXPECT_EQ(report.error().code, ErrorCode::kNoResource);
-  EXPECT_EQ(last, OffloadStep::kInstall);
-  EXPECT_EQ(hosts.lane->lane.free_chunks(hosts.program.session()), config.rx_chunk_count);
-  hosts.expect_in_kernel();
-  hosts.expect_stream_is_whole();
-  hosts.expect_no_packet_lost();
+  FewChunks few;
+  ASSERT_TRUE(check(few.hosts.conn, few.hosts.tools).has_value());
+  few.hosts.program_writes(450'000);
+  few.expect_refused(offload(few.hosts.conn, few.hosts.tools), OffloadStep::kInstall);
 }
 
 TEST(OffloadChunks, TooFewOfThemAreSeenBeforeAnythingIsStopped) {
-  ipc::ArenaConfig config = TwoHosts::default_arena();
-  config.chunk_bytes = 2048;
-  config.rx_chunk_count = engine::kMaxCommandChunks + 20;
-  TwoHosts hosts(config);
-  OffloadStep last{};
-  hosts.tools.before_offload_step = [&](OffloadStep step) -> Result<> {
-    last = step;
-    return {};
-  };
-  hosts.program_writes(450'000);
-  const auto report = hosts.move_to_engine();
-  ASSERT_FALSE(report.has_value());
-  EXPECT_EQ(report.error().code, ErrorCode::kNoResource);
-  EXPECT_EQ(last, OffloadStep::kReserve);
+  FewChunks few;
+  few.hosts.program_writes(450'000);
+  few.expect_refused(few.hosts.move_to_engine(), OffloadStep::kReserve);
 }
 
 // The engine's timestamps go on from the kernel's clock, however long the queues took.

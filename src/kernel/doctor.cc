@@ -88,8 +88,7 @@ Probe btf() {
   if (::access("/sys/kernel/btf/vmlinux", R_OK) == 0) return good("btf", "/sys/kernel/btf/vmlinux", false);
   return bad("btf", "/sys/kernel/btf/vmlinux cannot be read",
              "use a kernel built with CONFIG_DEBUG_INFO_BTF: without it congestion windows do not come back, and what "
-             "pacing has stamped "
-             "is guessed",
+             "pacing has stamped is guessed",
              false);
 }
 
