@@ -1,4 +1,4 @@
-// ColdState: what a connection needs only while segments are lost or out of order. Owned by the ControlBlock, made by
+// ColdState: what a connection needs only while received data is out of order. Owned by the ControlBlock, made by
 // cold_state() on first need, freed by release_cold_state() when nothing in it matters any more. Same thread as the
 // block.
 #pragma once
@@ -14,7 +14,6 @@
 namespace twinstack::tcp {
 
 inline constexpr std::size_t kMaxOutOfOrderBlocks = 64;
-inline constexpr std::size_t kMaxSackedRanges = 64;
 
 // Received bytes above rcv_nxt. Kept until the hole before them is filled.
 struct OutOfOrderBlock {
@@ -24,27 +23,16 @@ struct OutOfOrderBlock {
   [[nodiscard]] Seq end() const noexcept { return seq + static_cast<std::uint32_t>(bytes.size()); }
 };
 
-// What the peer holds of our bytes above snd_una (RFC 6675 3). INVARIANT: sorted, disjoint, not touching.
-struct Scoreboard {
-  std::array<wire::SackBlock, kMaxSackedRanges> ranges{};
-  std::uint32_t count = 0;
-  std::uint32_t sacked_bytes = 0;  // sum of all ranges
-};
-
 struct ColdState {
-  // Receive side. INVARIANT: blocks sorted and disjoint; together they lie within the window that was offered.
+  // INVARIANT: blocks sorted and disjoint; together they lie within the window that was offered.
   std::vector<OutOfOrderBlock> out_of_order;
   std::array<wire::SackBlock, wire::kMaxSackBlocks> recent{};  // ranges to report, most recent first (RFC 2018 4)
   std::uint32_t recent_count = 0;
   wire::SackBlock dsack{};  // duplicate to report once (RFC 2883), when dsack_due
   bool dsack_due = false;
   std::uint8_t duplicate_acks_due = 0;  // without SACK the peer counts them: one for each segment out of order
-
-  // Send side.
-  Scoreboard scoreboard;
-  Seq lost_below;                       // what lies under it and is not SACKed counts as lost
-  Seq high_rxt;                         // what is lost and lies under it was retransmitted (RFC 6675 2)
-  std::uint32_t reno_sacked_bytes = 0;  // without SACK: bytes that duplicate ACKs say have arrived
+  bool fin_known = false;               // the peer's FIN came before what precedes it
+  Seq fin_seq;                          // its sequence number
 };
 
 // The block's ColdState, made when there is none.

@@ -2,12 +2,13 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 #include <string>
 #include <string_view>
 
 #include "tcp/cold_state.h"
 #include "tcp/congestion/congestion.h"
+#include "tcp/flight.h"
+#include "tcp/rate.h"
 #include "tcp/reassembly.h"
 #include "tcp/receive.h"
 #include "tcp/rtt.h"
@@ -24,6 +25,7 @@ constexpr std::uint32_t kMaxQueuedBytes = 1U << 30;
 constexpr std::uint16_t kSmallestMss = 48;  // Linux TCP_MIN_SND_MSS: options and eight bytes
 constexpr std::uint16_t kAllOptions = kOptTimestamps | kOptSack | kOptWindowScale | kOptEcn | kOptTsMicroseconds;
 constexpr std::uint16_t kDefaultRcvMss = 536;
+constexpr std::uint32_t kMaxReordering = 300;  // Linux tcp_max_reordering
 
 Result<> check(const MinTcp& state) {
   const auto invalid = [](const char* why) { return error(ErrorCode::kInvalid, std::string("MinTcp: ") + why); };
@@ -40,18 +42,8 @@ Result<> check(const MinTcp& state) {
   return {};
 }
 
-template <typename Narrow>
-Narrow saturate(std::uint32_t value) noexcept {
-  return static_cast<Narrow>(std::min<std::uint32_t>(value, std::numeric_limits<Narrow>::max()));
-}
-
 std::uint16_t option_bytes(const ControlBlock& cb) noexcept {
   return (cb.options & kOptTimestamps) != 0 ? wire::kTimestampBytes : 0;
-}
-
-std::uint32_t segments_to_bytes(std::uint32_t segments, std::uint32_t mss) noexcept {
-  const std::uint64_t bytes = std::uint64_t{segments} * mss;
-  return static_cast<std::uint32_t>(std::min<std::uint64_t>(bytes, kInfiniteSsthresh));
 }
 
 void take_sequences(ControlBlock& cb, const MinTcp& state) noexcept {
@@ -82,24 +74,26 @@ void take_negotiated(ControlBlock& cb, const MinTcp& state, Time now) noexcept {
   cb.set(kTsRecentValid);
 }
 
-void take_estimates(ControlBlock& cb, const MinTcp& state) {
-  cb.srtt_us = state.srtt_us;
-  cb.rttvar_us = state.rttvar_us;
+void take_estimates(ControlBlock& cb, const MinTcp& state, Time now) {
+  set_rtt_estimates(cb, state.srtt_us, state.rttvar_us);
+  if (state.srtt_us == 0 && state.rto_us != 0) cb.rto_us = std::min(state.rto_us, kMaxRtoUs);
   cb.min_rtt_us = state.min_rtt_us;
-  cb.rto_us = cb.srtt_us == 0 && state.rto_us != 0 ? std::min(state.rto_us, kMaxRtoUs) : rto_from_estimates_us(cb);
-  cb.reordering = saturate<std::uint8_t>(std::max(state.reordering_segments, 3U));
+  cb.min_rtt_stamp = to_tick(now);
+  cb.reordering = static_cast<std::uint16_t>(std::clamp(state.reordering_segments, 3U, kMaxReordering));
   const std::string_view name(state.congestion.data(), ::strnlen(state.congestion.data(), state.congestion.size()));
   cb.congestion_kind = congestion_kind(name);
-  cb.ssthresh = segments_to_bytes(state.ssthresh_segments == 0 ? kInfiniteSsthresh : state.ssthresh_segments, cb.mss);
-  cb.ssthresh = std::max(cb.ssthresh, 2U * cb.mss);
-  cb.cwnd = std::min(segments_to_bytes(std::max(state.cwnd_segments, 1U), cb.mss), 1U << 29);
-  congestion_ops(cb.congestion_kind).init(cb);
+  cb.ssthresh = std::clamp(state.ssthresh_segments == 0 ? kInfiniteSsthresh : state.ssthresh_segments, 2U,
+                           kInfiniteSsthresh);
+  set_cwnd(cb, state.cwnd_segments);
+  congestion_ops(cb).init(cb, now);
 }
 
 void start_stamps(ControlBlock& cb, Time now) noexcept {
   const Tick tick = to_tick(now);
   cb.last_receive = tick;
+  cb.last_receive_data = tick;
   cb.last_send = tick;
+  cb.cwnd_stamp = tick;
   cb.stall_since = tick;
   cb.last_challenge = to_tick(now - std::chrono::seconds(1));  // the first is free
 }
@@ -111,18 +105,17 @@ Result<> install(ControlBlock& cb, const MinTcp& state, Time now) {
   cb = ControlBlock{};
   take_sequences(cb, state);
   take_negotiated(cb, state, now);
-  take_estimates(cb, state);
   start_stamps(cb, now);
-  cb.quick_acks = initial_quick_acks(cb);
+  take_estimates(cb, state, now);
   set_user_timeout(cb, state.user_timeout_ms);
   cb.flags = static_cast<std::uint8_t>(state.flags);
   set_keepalive(cb, state.keepalive_idle_s, state.keepalive_interval_s, state.keepalive_probes, now);
   if (cb.snd_una != cb.snd_nxt) {
-    skip_rtt_timing(cb, cb.snd_nxt);
-    // As if it had been running all the time: it may be due at once.
+    // As if the timer had been running all the time: it may be due at once.
     const Time since = now - std::chrono::microseconds(state.stalled_us);
     cb.stall_since = to_tick(since);
-    arm_retransmit(cb, since);
+    add_foreign(cb, cb.snd_una, cb.snd_nxt, since);
+    rearm_retransmit(cb, since);
   }
   acknowledge_now(cb);  // a delayed ACK of the kernel may have been lost in the move
   return {};
@@ -148,22 +141,47 @@ void extract(const ControlBlock& cb, Time now, MinTcp& state) {
   state.flags = cb.flags & static_cast<std::uint8_t>(~kMoreFollows);
   state.ts_val = ts_clock(cb, now);
   state.ts_recent = cb.has(kTsRecentValid) ? cb.ts_recent : 0;
-  state.srtt_us = cb.srtt_us;
-  state.rttvar_us = cb.rttvar_us;
+  state.srtt_us = smoothed_rtt_us(cb);
+  state.rttvar_us = cb.mdev_us4 / 4;
   state.rto_us = cb.rto_us;
   state.min_rtt_us = cb.min_rtt_us;
   const Duration stalled = cb.snd_una == cb.snd_nxt ? Duration::zero() : ticks_between(cb.stall_since, to_tick(now));
   state.stalled_us = static_cast<std::uint32_t>(std::chrono::duration_cast<std::chrono::microseconds>(stalled).count());
-  state.cwnd_segments = std::max(cb.cwnd / cb.mss, 1U);
-  state.ssthresh_segments = cb.ssthresh >= kInfiniteSsthresh ? kInfiniteSsthresh : cb.ssthresh / cb.mss;
+  state.cwnd_segments = cb.cwnd;
+  state.ssthresh_segments = cb.ssthresh;
+  state.reordering_segments = cb.reordering;
   state.user_timeout_ms = cb.user_timeout_ms;
 }
 
 void on_queued(ControlBlock& cb, std::uint32_t bytes, bool more_follows) {
+  ASSERT(!cb.has(kFinQueued));
   ASSERT(bytes_between(cb.snd_una, cb.write_seq) + std::uint64_t{bytes} <= kMaxQueuedBytes);
+  rate_check_app_limited(cb);
   cb.write_seq += bytes;
   const auto others = cb.flags & ~kMoreFollows;
   cb.flags = static_cast<std::uint8_t>(more_follows ? others | kMoreFollows : others);
+}
+
+void on_close(ControlBlock& cb) {
+  ASSERT(cb.has(kWholeMachine) && !cb.has(kFinQueued));
+  cb.set(kFinQueued);
+  cb.write_seq += 1;
+  cb.flags &= static_cast<std::uint8_t>(~kMoreFollows);
+}
+
+void run_whole_machine(ControlBlock& cb) { cb.set(kWholeMachine); }
+
+TcpState tcp_state(const ControlBlock& cb) {
+  const bool ours_acked = cb.has(kFinQueued) && cb.snd_una == cb.write_seq;
+  const bool theirs = cb.has(kFinReceived);
+  if (!cb.has(kFinQueued)) return theirs ? TcpState::kCloseWait : TcpState::kEstablished;
+  if (cb.has(kPassiveClose)) return ours_acked ? TcpState::kClosed : TcpState::kLastAck;
+  if (theirs) return ours_acked ? TcpState::kTimeWait : TcpState::kClosing;
+  return ours_acked ? TcpState::kFinWait2 : TcpState::kFinWait1;
+}
+
+std::uint32_t in_flight_bytes(const ControlBlock& cb) {
+  return std::min(packets_in_flight(cb) * cb.mss, bytes_between(cb.snd_una, cb.snd_nxt));
 }
 
 void on_read(ControlBlock& cb, Host& host, Time /*now*/) {
@@ -183,8 +201,9 @@ void other_stack_silent(ControlBlock& cb, Seq snd_nxt, Time now) {
   if (snd_nxt <= cb.snd_nxt || snd_nxt > cb.write_seq) return;
   end_persist(cb, now);
   if (cb.snd_una == cb.snd_nxt) cb.stall_since = to_tick(now);
+  add_foreign(cb, cb.snd_nxt, snd_nxt, now);
   cb.snd_nxt = snd_nxt;
-  if (!cb.has(kRetransmitArmed)) arm_retransmit(cb, now);
+  if (cb.sender_timer == SenderTimer::kNone) rearm_retransmit(cb, now);
 }
 
 void set_draining(ControlBlock& cb, bool draining, Time now) {

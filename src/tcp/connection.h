@@ -1,5 +1,5 @@
-// connection: one established TCP connection, pure. The caller holds the buffers, the clock and the wire; this module
-// holds the rules (RFC 9293 3.10.7.4, 3.8; RFC 7323, 2018, 6675, 6582, 6298, 5681, 9438, 5961, 3168). It never does
+// connection: one synchronized TCP connection, pure. The caller holds the buffers, the clock and the wire; this module
+// holds the rules (RFC 9293 3.10.7.4, 3.8; docs/rfc.md lists the others). It never does
 // I/O, never reads a clock, never keeps payload except out-of-order data. One thread at a time per connection.
 //
 // Kinds of functions: on_*() tells what happened; poll_transmit() says what to send now; the rest are commands and
@@ -10,7 +10,9 @@
 //   arm(next_deadline(cb, now));                                  // on_timer() then, and poll_transmit() again
 //
 // The engine keeps the bytes [snd_una, write_seq) in its send queue and frees up to snd_una after every on_segment().
-// Only ESTABLISHED is known here: what would leave that state is handed back (Arrival::kToSoftware...).
+// The engine carries ESTABLISHED only: what would leave that state is handed back (Arrival::kToSoftware...). With
+// run_whole_machine() a connection goes on through its end: FIN and RST are dealt with here, until tcp_state() is
+// kTimeWait or kClosed, which the caller keeps. What comes before ESTABLISHED is in handshake.h.
 #pragma once
 
 #include <cstdint>
@@ -39,8 +41,10 @@ struct Counters {
   std::uint32_t timeouts = 0;  // retransmission timeouts
   std::uint32_t fast_recoveries = 0;
   std::uint32_t out_of_order = 0;  // segments that were queued out of order
+  std::uint32_t dsack_dups = 0;    // segments that the peer reported as received twice
+  std::uint32_t reord_seen = 0;    // times that reordering was seen
 };
-static_assert(sizeof(Counters) <= 64);
+static_assert(sizeof(Counters) <= 72);
 
 // What the core asks of whoever holds the buffers. Passed to each call, never kept.
 class Host {
@@ -77,14 +81,27 @@ enum class Arrival : std::uint8_t {
   kDroppedNoAck,        // no ACK bit
   kDroppedBadAck,       // acknowledges what was never sent, or is too old: challenge ACK (RFC 5961 5.2)
   kDroppedNoMemory,     // valid, but nothing of its data could be kept; its ACK was processed
+  kReset,               // RST exactly at rcv_nxt: the connection is over (whole machine)
   // The kernel must see this packet: upload the connection, then inject it. State unchanged.
   kToSoftwareReset,   // RST exactly at rcv_nxt (RFC 5961 3.2)
   kToSoftwareFin,     // FIN within the window, in order or not
   kToSoftwareUrgent,  // URG within the window
 };
-inline constexpr std::size_t kArrivals = 11;
+inline constexpr std::size_t kArrivals = 12;
 [[nodiscard]] constexpr bool to_software(Arrival arrival) noexcept { return arrival >= Arrival::kToSoftwareReset; }
 [[nodiscard]] std::string_view name(Arrival arrival) noexcept;
+
+// RFC 9293 3.3.2, the synchronized ones, with Linux's numbers (tcpi_state).
+enum class TcpState : std::uint8_t {
+  kEstablished = 1,
+  kFinWait1 = 4,
+  kFinWait2 = 5,
+  kTimeWait = 6,
+  kClosed = 7,
+  kCloseWait = 8,
+  kLastAck = 9,
+  kClosing = 11,
+};
 
 enum class TimerVerdict : std::uint8_t {
   kNothing,     // no timer was due
@@ -117,6 +134,15 @@ Arrival on_segment(ControlBlock& cb, const wire::Segment& segment, const Payload
 // The program has added bytes to the send queue; `more_follows`: with MSG_MORE. REQUIRES: write_seq - snd_una stays
 // under 2^30.
 void on_queued(ControlBlock& cb, std::uint32_t bytes, bool more_follows);
+
+// The program has ended its stream: a FIN follows what is queued. REQUIRES: whole machine, once.
+void on_close(ControlBlock& cb);
+
+// FIN, RST and urgent data are dealt with here instead of being handed to software. After install().
+void run_whole_machine(ControlBlock& cb);
+
+// The state of RFC 9293 3.3.2 that the connection is in.
+[[nodiscard]] TcpState tcp_state(const ControlBlock& cb);
 
 // The program has read: receive_space() has grown. May owe a window update.
 void on_read(ControlBlock& cb, Host& host, Time now);
@@ -158,7 +184,7 @@ void set_user_timeout(ControlBlock& cb, std::uint32_t timeout_ms);
 // The path's MTU changed: a new MSS, options of each segment not counted (as MinTcp::mss).
 void set_mss(ControlBlock& cb, std::uint16_t mss);
 
-// What the CLI and tcp_info show. Bytes believed to be in the network (RFC 6675 4's pipe).
+// Bytes believed to be in the network (RFC 6675 4's pipe), full segments assumed.
 [[nodiscard]] std::uint32_t in_flight_bytes(const ControlBlock& cb);
 
 }  // namespace twinstack::tcp

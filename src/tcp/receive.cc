@@ -5,6 +5,7 @@
 
 #include "tcp/ack.h"
 #include "tcp/cold_state.h"
+#include "tcp/congestion/congestion.h"
 #include "tcp/connection.h"
 #include "tcp/reassembly.h"
 #include "tcp/timers.h"
@@ -16,7 +17,8 @@ namespace twinstack::tcp {
 namespace {
 
 constexpr Duration kChallengeInterval = std::chrono::milliseconds(500);  // RFC 5961 7; Linux tcp_invalid_ratelimit
-constexpr std::uint32_t kMaxQuickAcks = 16;
+constexpr std::uint32_t kMaxQuickAcks = 16;   // Linux TCP_MAX_QUICKACKS
+constexpr std::uint32_t kQuickAcksOfMark = 2;  // the sender's window may be very small now
 constexpr std::uint8_t kMaxDuplicateAcks = 64;  // between two calls of poll_transmit()
 
 // A segment as the steps see it: `end` counts payload, not SYN or FIN.
@@ -24,6 +26,8 @@ struct Arrived {
   const wire::Segment& segment;
   const Payload& payload;
   Seq end;
+
+  [[nodiscard]] Seq end_with_fin() const noexcept { return segment.has(wire::kFin) ? end + 1 : end; }
 };
 
 void owe_ack_now(ControlBlock& cb) noexcept { cb.set(kAckOwed | kAckNow); }
@@ -46,7 +50,7 @@ bool is_probe(const ControlBlock& cb, const Arrived& in) noexcept {
 // First: check sequence number (RFC 9293 3.10.7.4). As Linux: what ends at or after the last ACK sent and begins at or
 // before the right edge; that lets ACKs through that a full window or reordering would otherwise cost.
 bool in_window(const ControlBlock& cb, const Arrived& in) noexcept {
-  return in.end >= cb.rcv_wup && in.segment.seq <= window_right_edge(cb);
+  return in.end_with_fin() >= cb.rcv_wup && in.segment.seq <= window_right_edge(cb);
 }
 
 // An unacceptable segment is answered by an ACK, unless it is a reset. Data is answered always: the peer retransmits
@@ -73,7 +77,7 @@ bool check_paws(ControlBlock& cb, const Arrived& in, Time now) {
 
 // Second: reset (RFC 5961 3.2). Only the exact sequence number counts.
 Arrival check_reset(ControlBlock& cb, const Arrived& in, Time now) {
-  if (in.segment.seq == cb.rcv_nxt) return Arrival::kToSoftwareReset;
+  if (in.segment.seq == cb.rcv_nxt) return cb.has(kWholeMachine) ? Arrival::kReset : Arrival::kToSoftwareReset;
   owe_challenge_ack(cb, now);
   return Arrival::kDroppedReset;
 }
@@ -109,18 +113,49 @@ Arrival check(ControlBlock& cb, const Arrived& in, Time now) {
   // Third: security, not done, as everyone.
   if (in.segment.has(wire::kSyn)) return check_syn(cb, now);
   if (const Arrival verdict = check_ack(cb, in, now); verdict != Arrival::kAccepted) return verdict;
+  if (cb.has(kWholeMachine)) return Arrival::kAccepted;
   if (in.segment.has(wire::kUrg)) return Arrival::kToSoftwareUrgent;  // Sixth
   if (has_valid_fin(cb, in)) return Arrival::kToSoftwareFin;
   return Arrival::kAccepted;
 }
 
-// RFC 3168 6.1.3: echo a mark until the peer says that it has slowed down.
-void take_ecn_marks(ControlBlock& cb, const Arrived& in) noexcept {
+void enter_quick_ack_mode(ControlBlock& cb, std::uint32_t most) noexcept {
+  add_quick_acks(cb, most);
+  cb.clear(kPingPong);
+  cb.ack_timeout_ms = kShortestAckTimeoutMs;
+}
+
+// RFC 3168 6.1.3: echo a mark until the peer says that it has slowed down. An algorithm that wants marks as they come
+// (RFC 8257 3.2) echoes by itself.
+void take_mark(ControlBlock& cb, wire::Ecn ecn, Time now) {
+  const bool own_echo = congestion_ops(cb).wants_ecn;
+  switch (ecn) {
+    case wire::Ecn::kNotEct:
+      // Others of its segments were ECT: this one is a retransmission (as Linux).
+      if (cb.has(kEcnSeen)) enter_quick_ack_mode(cb, kQuickAcksOfMark);
+      break;
+    case wire::Ecn::kCe:
+      if (own_echo) {
+        raise_event(cb, CongestionEvent::kMarkSeen, now);
+      } else if (!cb.has(kEcnEcho)) {
+        enter_quick_ack_mode(cb, kQuickAcksOfMark);
+        cb.set(kEcnEcho);
+      }
+      cb.set(kEcnSeen);
+      break;
+    default:
+      if (own_echo) raise_event(cb, CongestionEvent::kNoMarkSeen, now);
+      cb.set(kEcnSeen);
+  }
+}
+
+void take_ecn(ControlBlock& cb, const Arrived& in, Time now) {
   if ((cb.options & kOptEcn) == 0 || in.payload.empty()) return;
-  if (in.segment.has(wire::kCwr)) cb.clear(kEcnEcho);
-  if (in.segment.ecn != wire::Ecn::kCe) return;
-  if (!cb.has(kEcnEcho)) owe_ack_now(cb);
-  cb.set(kEcnEcho);
+  if (in.segment.has(wire::kCwr)) {
+    cb.clear(kEcnEcho);
+    owe_ack_now(cb);  // its window may be as small as one segment
+  }
+  take_mark(cb, in.segment.ecn, now);
 }
 
 // The peer's segment size, for the rule of two segments: grows with what is seen; super-packets count as full ones.
@@ -129,11 +164,32 @@ void observe_segment_size(ControlBlock& cb, std::uint32_t bytes) noexcept {
   if (size > cb.rcv_mss) cb.rcv_mss = static_cast<std::uint16_t>(size);
 }
 
+// How long ACKs may wait follows the pace of the peer's segments (Linux tcp_event_data_recv()).
+void adapt_ack_timeout(ControlBlock& cb, Time now) noexcept {
+  const Tick tick = to_tick(now);
+  const auto gap = std::chrono::duration_cast<std::chrono::milliseconds>(ticks_between(cb.last_receive_data, tick)).count();
+  const std::int64_t rto_ms = cb.rto_us / 1000;
+  cb.last_receive_data = tick;
+  if (cb.ack_timeout_ms == 0) {  // the first data
+    add_quick_acks(cb, kMaxQuickAcks);
+    cb.ack_timeout_ms = kShortestAckTimeoutMs;
+    return;
+  }
+  if (gap < 0 || gap > rto_ms) {
+    add_quick_acks(cb, kMaxQuickAcks);  // the peer may have begun anew with a small window
+  } else if (gap <= kShortestAckTimeoutMs / 2) {
+    cb.ack_timeout_ms = static_cast<std::uint16_t>(cb.ack_timeout_ms / 2 + kShortestAckTimeoutMs / 2);
+  } else if (gap < cb.ack_timeout_ms) {
+    cb.ack_timeout_ms = static_cast<std::uint16_t>(std::min<std::int64_t>(cb.ack_timeout_ms / 2 + gap, rto_ms));
+  }
+}
+
 // RFC 9293 3.8.6.3, RFC 5681 4.2: at once for the second full segment and whenever there is or was a hole.
 void schedule_ack(ControlBlock& cb, bool out_of_order, Time now) noexcept {
   cb.set(kAckOwed);
   const bool enough = bytes_between(cb.rcv_wup, cb.rcv_nxt) > cb.rcv_mss;
-  if (enough || out_of_order || cb.quick_acks > 0) {
+  const bool quick = cb.quick_acks > 0 && !cb.has(kPingPong);
+  if (enough || out_of_order || quick) {
     cb.set(kAckNow);
   } else if (!cb.has(kAckNow)) {
     arm_delayed_ack(cb, now);
@@ -144,6 +200,7 @@ bool holds_out_of_order(const ControlBlock& cb) noexcept { return cb.cold && !cb
 
 Arrival take_in_order(ControlBlock& cb, const Payload& payload, Host& host, Time now) {
   const bool had_hole = holds_out_of_order(cb);
+  adapt_ack_timeout(cb, now);
   const std::uint32_t taken = host.deliver(payload);
   ASSERT(taken <= payload.size());
   cb.rcv_nxt += taken;
@@ -185,18 +242,48 @@ Arrival take_text(ControlBlock& cb, const Arrived& in, Host& host, Time now) {
   return take_out_of_order(cb, left, fresh, host);
 }
 
+// What comes after the FIN repeats something: its ACK was lost.
+Arrival answer_after_fin(ControlBlock& cb, const Arrived& in) noexcept {
+  if (!in.payload.empty() || in.segment.has(wire::kFin) || is_probe(cb, in)) owe_ack_now(cb);
+  return Arrival::kAccepted;
+}
+
+// Eighth: the FIN, once everything before it has been taken; one that came too early is remembered.
+void take_fin(ControlBlock& cb, const Arrived& in, Time now) {
+  if (cb.has(kFinReceived)) return;
+  if (in.segment.has(wire::kFin) && has_valid_fin(cb, in) && in.end != cb.rcv_nxt) {
+    ColdState& cold = cold_state(cb);
+    cold.fin_known = true;
+    cold.fin_seq = in.end;
+    owe_ack_now(cb);
+  }
+  const bool now_due = in.segment.has(wire::kFin) && in.end == cb.rcv_nxt;
+  const bool then_due = cb.cold && cb.cold->fin_known && cb.cold->fin_seq == cb.rcv_nxt;
+  if (!now_due && !then_due) return;
+  cb.rcv_nxt += 1;
+  cb.set(kFinReceived | kAckOwed);
+  if (cb.cold) cb.cold->fin_known = false;
+  if (cb.has(kFinQueued)) {
+    cb.set(kAckNow);  // nothing of ours will carry it
+  } else {
+    cb.set(kPassiveClose | kPingPong);  // the program's own end may carry it (as Linux)
+    if (!cb.has(kAckNow)) arm_delayed_ack(cb, now);
+  }
+}
+
 }  // namespace
 
-std::uint8_t initial_quick_acks(const ControlBlock& cb) noexcept {
+void add_quick_acks(ControlBlock& cb, std::uint32_t most) noexcept {
   const std::uint32_t half_window = cb.rcv_wnd / (2U * std::max<std::uint32_t>(cb.rcv_mss, 1));
-  return static_cast<std::uint8_t>(std::clamp<std::uint32_t>(half_window, 2, kMaxQuickAcks));
+  const std::uint32_t quick = std::min(half_window == 0 ? 2U : half_window, most);
+  cb.quick_acks = static_cast<std::uint8_t>(std::max<std::uint32_t>(cb.quick_acks, quick));
 }
 
 std::string_view name(Arrival arrival) noexcept {
   static constexpr std::array<std::string_view, kArrivals> kNames = {
       "accepted",          "dropped-paws",    "dropped-out-of-window", "dropped-reset",
       "dropped-syn",       "dropped-no-ack",  "dropped-bad-ack",       "dropped-no-memory",
-      "to-software-reset", "to-software-fin", "to-software-urgent"};
+      "reset",    "to-software-reset", "to-software-fin", "to-software-urgent"};
   const auto index = static_cast<std::size_t>(arrival);
   return index < kNames.size() ? kNames[index] : "unknown";
 }
@@ -206,13 +293,17 @@ Arrival on_segment(ControlBlock& cb, const wire::Segment& segment, const Payload
   const Arrival verdict = check(cb, in, now);
   if (to_software(verdict)) return verdict;
   ++host.counters().segs_in;
-  if (verdict != Arrival::kAccepted) return verdict;
+  if (verdict != Arrival::kAccepted) return verdict;  // kReset among them
   update_ts_recent(cb, segment, now);
   catch_up_with_echo(cb, segment, now);
   cb.last_receive = to_tick(now);
   process_ack(cb, segment, payload.size(), host, now);
-  take_ecn_marks(cb, in);
-  return take_text(cb, in, host, now);
+  take_ecn(cb, in, now);
+  if (!cb.has(kWholeMachine)) return take_text(cb, in, host, now);
+  // After the peer's FIN there is no text (RFC 9293 3.10.7.4 seventh).
+  const Arrival taken = cb.has(kFinReceived) ? answer_after_fin(cb, in) : take_text(cb, in, host, now);
+  take_fin(cb, in, now);
+  return taken;
 }
 
 }  // namespace twinstack::tcp

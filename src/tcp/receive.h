@@ -1,5 +1,6 @@
-// Segment arrival in ESTABLISHED: on_segment() of connection.h, one function for each step of RFC 9293 3.10.7.4. The
-// parent holds the order and the verdicts; no step changes anything before all checks have passed, but for an ACK owed.
+// Segment arrival in the synchronized states: on_segment() of connection.h, one function for each step of RFC
+// 9293 3.10.7.4. The parent holds the order and the verdicts; no step changes anything before all checks have passed, but
+// for an ACK owed.
 #pragma once
 
 #include "base/clock.h"
@@ -7,7 +8,8 @@
 
 namespace twinstack::tcp {
 
-// Segments acknowledged at once before delayed ACKs begin (Linux tcp_incr_quickack).
-[[nodiscard]] std::uint8_t initial_quick_acks(const ControlBlock& cb) noexcept;
+// The next `most` segments are acknowledged at once, half a window of them at most, at least two (Linux
+// tcp_incr_quickack()).
+void add_quick_acks(ControlBlock& cb, std::uint32_t most) noexcept;
 
 }  // namespace twinstack::tcp

@@ -2,208 +2,233 @@
 
 #include <algorithm>
 
-#include "tcp/cold_state.h"
 #include "tcp/congestion/congestion.h"
-#include "tcp/min_tcp.h"
-#include "tcp/rtt.h"
-#include "tcp/scoreboard.h"
+#include "tcp/flight.h"
+#include "tcp/loss_marks.h"
+#include "tcp/rack.h"
+#include "tcp/reduction.h"
+#include "tcp/sack.h"
+#include "tcp/timers.h"
+#include "tcp/undo.h"
 
 namespace twinstack::tcp {
 
 namespace {
 
-bool uses_sack(const ControlBlock& cb) noexcept { return (cb.options & kOptSack) != 0; }
+constexpr std::uint16_t kDefaultReordering = 3;  // Linux tcp_reordering
 
-bool retransmitting(const ControlBlock& cb) noexcept {
-  return cb.recovery == RecoveryState::kRecovery || cb.recovery == RecoveryState::kLoss;
-}
-
-std::uint32_t outstanding(const ControlBlock& cb) noexcept { return bytes_between(cb.snd_una, cb.snd_nxt); }
-
-void reduce_window(ControlBlock& cb) {
-  cb.ssthresh = congestion_ops(cb.congestion_kind).on_congestion(cb);
-  cb.cwnd = cb.ssthresh;
-}
-
-// The first `mss` bytes count as lost, whatever SACK says.
-void mark_head_lost(ControlBlock& cb, ColdState& cold) noexcept {
-  cold.lost_below = max(cold.lost_below, min(cb.snd_una + cb.mss, cb.snd_nxt));
-}
-
-// RFC 6675 5 (4), RFC 6582 3.2 (2).
-void enter_recovery(ControlBlock& cb, Counters& counters) {
-  ColdState& cold = cold_state(cb);
-  // An ECN echo in this window has reduced it already (as Linux).
-  if (cb.recovery != RecoveryState::kReduced) reduce_window(cb);
-  cb.recovery = RecoveryState::kRecovery;
-  cb.high_seq = cb.snd_nxt;
-  cold.high_rxt = max(cold.high_rxt, cb.snd_una);
-  mark_head_lost(cb, cold);
-  cb.set(kForceRetransmit);  // RFC 6675 5 (4.3): the first goes at once
+void enter_recovery(ControlBlock& cb, bool ecn_echoed, Counters& counters) {
+  Flight& f = flight_of(cb);
+  f.prior_ssthresh = 0;
+  begin_undo(cb);
+  if (!reducing_window(cb)) {
+    if (!ecn_echoed) f.prior_ssthresh = current_ssthresh(cb);
+    begin_reduction(cb);
+  }
+  set_recovery(cb, RecoveryState::kRecovery);
   ++counters.fast_recoveries;
 }
 
-// RFC 5827 (early retransmit): with little outstanding the duplicates that the degree of reordering asks for cannot
-// come. Linux's degree grows to 300, which its RACK makes harmless.
-std::uint32_t duplicate_threshold(const ControlBlock& cb) noexcept {
-  const std::uint32_t segments = (outstanding(cb) + cb.mss - 1) / std::max<std::uint32_t>(cb.mss, 1);
-  return std::min<std::uint32_t>(cb.reordering, std::max(3U, segments > 0 ? segments - 1 : 0));
-}
-
-void update_lost(ControlBlock& cb) noexcept {
-  if (!cb.cold) return;
-  ColdState& cold = *cb.cold;
-  cold.lost_below = max(cold.lost_below, cb.snd_una);
-  cold.high_rxt = max(cold.high_rxt, cb.snd_una);
-  if (cold.scoreboard.count > 0) {
-    cold.lost_below = max(cold.lost_below, lost_edge(cold.scoreboard, duplicate_threshold(cb), cb.mss, cb.snd_una));
-  }
-}
-
-void count_duplicate(ControlBlock& cb) {
-  if (cb.dup_acks < 255) ++cb.dup_acks;
-  if (uses_sack(cb)) return;
-  // Each says that one segment has left the network; never more than what is out but the first (Linux
-  // tcp_limit_reno_sacked).
-  ColdState& cold = cold_state(cb);
-  const std::uint32_t most = outstanding(cb) > cb.mss ? outstanding(cb) - cb.mss : 0;
-  cold.reno_sacked_bytes = std::min(cold.reno_sacked_bytes + cb.mss, most);
-}
-
-// Without SACK the state is kept until something above high_seq is acknowledged, so that duplicate ACKs of our own
-// retransmissions start no second recovery (RFC 6582 4.1; as Linux). After an ECN echo too, so that CWR has reached the
-// peer before another echo counts.
-bool recovery_point_passed(const ControlBlock& cb) noexcept {
-  if (cb.snd_una < cb.high_seq) return false;
-  if (cb.recovery == RecoveryState::kReduced) return cb.snd_una > cb.high_seq;
-  return uses_sack(cb) || cb.snd_una > cb.high_seq || cb.snd_una == cb.snd_nxt;
-}
-
-void leave_recovery(ControlBlock& cb) noexcept {
-  if (cb.recovery == RecoveryState::kRecovery) cb.cwnd = std::min(cb.cwnd, cb.ssthresh);
-  cb.recovery = RecoveryState::kOpen;
-  cb.dup_acks = 0;
-  cb.clear(kForceRetransmit);
-  if (!cb.cold) return;
-  cb.cold->reno_sacked_bytes = 0;
-  cb.cold->lost_below = cb.snd_una;
-  cb.cold->high_rxt = max(cb.cold->high_rxt, cb.snd_una);
-}
-
-// RFC 6582 3.2 (3): a partial ACK. The first segment that was not retransmitted and not reported is lost too.
-void on_partial_ack(ControlBlock& cb, std::uint32_t acked_bytes) noexcept {
-  if (!cb.cold || cb.recovery != RecoveryState::kRecovery) return;
-  ColdState& cold = *cb.cold;
+// Marks what can be known to be lost now.
+void identify_loss(ControlBlock& cb, AckNews& news, Time now) {
+  Flight& f = *cb.flight;
+  if (f.sent.empty()) return;
   if (!uses_sack(cb)) {
-    const std::uint32_t others = acked_bytes > cb.mss ? acked_bytes - cb.mss : 0;
-    cold.reno_sacked_bytes -= std::min(cold.reno_sacked_bytes, others);
-  }
-  if (cold.high_rxt <= cb.snd_una) {
-    mark_head_lost(cb, cold);
-    cb.set(kForceRetransmit);
-  }
-}
-
-void on_progress(ControlBlock& cb, std::uint32_t acked_bytes) noexcept {
-  if (cb.recovery == RecoveryState::kOpen) {
-    cb.dup_acks = 0;
-    if (cb.cold) cb.cold->reno_sacked_bytes = 0;
+    reno_mark_first(cb, news.has(kUnaAdvanced));
     return;
   }
-  if (recovery_point_passed(cb)) {
-    leave_recovery(cb);
-  } else if (cb.snd_una < cb.high_seq) {
-    on_partial_ack(cb, acked_bytes);
-  } else if (cb.cold) {
-    cb.cold->reno_sacked_bytes = 0;  // all is repaired, the state is only kept
-  }
+  const std::uint32_t before = f.retransmitted;
+  if (rack_mark_lost(cb, now)) news.flags &= ~kRestartTimer;
+  if (before > f.retransmitted) news.flags |= kRepeatLost;
 }
 
-bool loss_seen(const ControlBlock& cb) noexcept {
-  if (outstanding(cb) == 0) return false;
-  if (cb.dup_acks >= duplicate_threshold(cb)) return true;                              // RFC 5681 3.2
-  return cb.cold && cb.cold->scoreboard.count > 0 && cb.cold->lost_below > cb.snd_una;  // RFC 6675 5
+void try_to_open(ControlBlock& cb, const AckNews& news) {
+  if (!any_repeat_out(cb)) cb.flight->repeat_stamped = false;
+  if (news.has(kEcnEchoed)) enter_reduced(cb);
+  if (cb.recovery != RecoveryState::kReduced) try_keep_open(cb);
+}
+
+// high_seq is reached in CWR or Recovery. True when nothing more is to be done.
+bool leave_at_high_seq(ControlBlock& cb, const AckNews& news, Time now) {
+  if (cb.recovery == RecoveryState::kReduced) {
+    // CWR must have reached the peer before another echo counts.
+    if (cb.snd_una == cb.high_seq) return false;
+    end_reduction(cb, false, now);
+    set_recovery(cb, RecoveryState::kOpen);
+    return false;
+  }
+  if (cb.recovery != RecoveryState::kRecovery) return false;
+  if (!uses_sack(cb)) cb.flight->sacked = 0;
+  if (try_undo_recovery(cb, news, now)) return true;
+  end_reduction(cb, !cb.flight->undo_possible, now);
+  return false;
+}
+
+// The peer has reported what it now wants acknowledged anew. It may only not have come to it yet: a while, then the
+// timeout repairs it (as Linux).
+void await_reneging(ControlBlock& cb, AckNews& news, Time now) {
+  const Duration wait = std::max<Duration>(std::chrono::microseconds(smoothed_rtt_us(cb) / 2),
+                                           std::chrono::milliseconds(10));
+  arm_sender_timer(cb, SenderTimer::kRetransmit, wait, now);
+  news.flags &= ~kRestartTimer;
+}
+
+// F-RTO (RFC 5682 3.1, with SACK where it is in use). True when the ACK has been dealt with.
+bool judge_timeout(ControlBlock& cb, AckNews& news, bool recovered, Time now) {
+  Flight& f = *cb.flight;
+  // Step 3.b: what was never retransmitted has arrived, so the timeout was spurious.
+  if (news.has(kOriginalArrived) && try_undo_loss(cb, news, true, now)) return true;
+  if (cb.snd_nxt > cb.high_seq) {
+    if (news.has(kNewlySacked) || news.duplicates > 0) f.frto = Frto::kNone;  // step 3.a: the loss was real
+    return false;
+  }
+  if (!news.has(kUnaAdvanced) || recovered) return false;
+  cb.high_seq = cb.snd_nxt;
+  // Step 2.b: new data tells more than a retransmission.
+  if (cb.write_seq != cb.snd_nxt && cb.snd_una + cb.snd_wnd > cb.snd_nxt) {
+    f.frto = Frto::kNewData;
+    news.repair = Repair::kNewData;
+    return true;
+  }
+  f.frto = Frto::kNone;
+  return false;
+}
+
+// After a timeout (Linux tcp_process_loss()).
+void process_loss(ControlBlock& cb, AckNews& news, Time now) {
+  Flight& f = *cb.flight;
+  const bool recovered = cb.snd_una >= cb.high_seq;
+  if (news.has(kUnaAdvanced) && try_undo_loss(cb, news, false, now)) return;
+  if (f.frto != Frto::kNone && judge_timeout(cb, news, recovered, now)) return;
+  if (recovered) {
+    try_undo_recovery(cb, news, now);
+    return;
+  }
+  if (!uses_sack(cb)) {
+    if (cb.snd_nxt > cb.high_seq && news.duplicates > 0) {
+      reno_add_duplicates(cb, news.duplicates);
+    } else if (news.has(kUnaAdvanced)) {
+      f.sacked = 0;
+    }
+  }
+  news.repair = Repair::kLost;
+}
+
+// Open, Disorder or CWR, or what a Loss that was undone has become.
+void look_for_loss(ControlBlock& cb, AckNews& news, Counters& counters, Time now) {
+  Flight& f = *cb.flight;
+  if (!uses_sack(cb)) {
+    if (news.has(kUnaAdvanced)) f.sacked = 0;
+    reno_add_duplicates(cb, news.duplicates);
+  }
+  if (cb.recovery <= RecoveryState::kDisorder) try_undo_by_dsack(cb, now);
+  identify_loss(cb, news, now);
+  if (f.lost == 0) {
+    try_to_open(cb, news);
+    return;
+  }
+  enter_recovery(cb, news.has(kEcnEchoed), counters);
+  news.repair = Repair::kLost;
+}
+
+void in_recovery(ControlBlock& cb, AckNews& news, Counters& counters, Time now) {
+  if (!news.has(kUnaAdvanced)) {
+    if (!uses_sack(cb)) reno_add_duplicates(cb, news.duplicates);
+  } else if (try_undo_partial(cb, news, counters, now)) {
+    return;
+  }
+  if (try_undo_by_dsack(cb, now)) try_to_open(cb, news);
+  identify_loss(cb, news, now);
+  if (cb.recovery != RecoveryState::kRecovery) {
+    if (cb.flight->lost == 0) return;
+    enter_recovery(cb, news.has(kEcnEchoed), counters);  // undone, but a loss is evident
+  }
+  news.repair = Repair::kLost;
+}
+
+void in_loss(ControlBlock& cb, AckNews& news, Counters& counters, Time now) {
+  process_loss(cb, news, now);
+  identify_loss(cb, news, now);
+  // On when the window was given back, or retransmissions were lost.
+  if (cb.recovery == RecoveryState::kOpen || news.has(kRepeatLost)) look_for_loss(cb, news, counters, now);
+}
+
+// RFC 5681 3.1: not again for the retransmission of the same data (Linux tcp_enter_loss()).
+bool first_timeout_of_window(const ControlBlock& cb) noexcept {
+  return cb.recovery <= RecoveryState::kDisorder || cb.high_seq <= cb.snd_una ||
+         (cb.recovery == RecoveryState::kLoss && cb.retries == 0);
 }
 
 }  // namespace
 
-std::uint32_t take_sack_option(ControlBlock& cb, const wire::Segment& segment) {
-  if (!uses_sack(cb)) return 0;
-  if (segment.options.sack_count == 0 && !cb.cold) return 0;
-  if (cb.cold) trim_scoreboard(cb.cold->scoreboard, cb.snd_una);
-  std::uint32_t added = 0;
-  for (std::uint32_t i = 0; i < segment.options.sack_count; ++i) {
-    const wire::SackBlock& range = segment.options.sack[i];
-    if (range.left < cb.snd_una || range.right > cb.snd_nxt) continue;  // no ColdState for a report of duplicates
-    added += add_sacked(cold_state(cb).scoreboard, range, cb.snd_una, cb.snd_nxt);
-  }
-  return added;
+void set_recovery(ControlBlock& cb, RecoveryState next) {
+  const CongestionOps& ops = congestion_ops(cb);
+  if (ops.on_recovery != nullptr) ops.on_recovery(cb, next);
+  cb.recovery = next;
 }
 
-void recovery_on_ack(ControlBlock& cb, const AckNews& news, Counters& counters) {
-  update_lost(cb);
-  if (news.acked_bytes > 0) on_progress(cb, news.acked_bytes);
-  if (news.duplicate && cb.recovery != RecoveryState::kLoss) count_duplicate(cb);
-  if (retransmitting(cb)) return;
-  update_lost(cb);
-  if (loss_seen(cb)) enter_recovery(cb, counters);
-}
-
-void recovery_on_ecn_echo(ControlBlock& cb) {
-  if (cb.recovery != RecoveryState::kOpen) return;
-  reduce_window(cb);
-  cb.recovery = RecoveryState::kReduced;
+void try_keep_open(ControlBlock& cb) {
+  const Flight& f = *cb.flight;
+  const bool open = f.sacked + f.lost == 0 && !any_repeat_out(cb);
+  const RecoveryState next = open ? RecoveryState::kOpen : RecoveryState::kDisorder;
+  if (cb.recovery == next) return;
+  set_recovery(cb, next);
   cb.high_seq = cb.snd_nxt;
-  cb.set(kEcnSendCwr);
 }
 
-void recovery_on_timeout(ControlBlock& cb) {
-  ColdState& cold = cold_state(cb);
-  // RFC 5681 3.1: not again for the retransmission of the same data (as Linux tcp_enter_loss).
-  const bool first = cb.recovery == RecoveryState::kOpen || cb.high_seq <= cb.snd_una ||
-                     (cb.recovery == RecoveryState::kLoss && cb.retries == 0);
-  const CongestionOps& ops = congestion_ops(cb.congestion_kind);
-  if (first) cb.ssthresh = ops.on_congestion(cb);
-  ops.on_timeout(cb);
-  cb.cwnd = cb.mss;  // the loss window
-  cb.recovery = RecoveryState::kLoss;
-  cb.high_seq = cb.snd_nxt;
-  cb.dup_acks = 0;
-  stop_rtt_timing(cb);
-  // RFC 2018 8: when the byte at snd_una itself is reported, the receiver has dropped what it reported.
-  Scoreboard& board = cold.scoreboard;
-  if (board.count > 0 && board.ranges[0].left == cb.snd_una) clear_scoreboard(board);
-  cold.reno_sacked_bytes = 0;
-  cold.lost_below = cb.snd_nxt;
-  cold.high_rxt = cb.snd_una;
-  cb.set(kForceRetransmit);
-}
-
-wire::SackBlock next_retransmission(const ControlBlock& cb) noexcept {
-  if (!cb.cold || !retransmitting(cb)) return {};
-  const ColdState& cold = *cb.cold;
-  const Seq from = max(cold.high_rxt, cb.snd_una);
-  if (from >= cold.lost_below) return {};
-  const wire::SackBlock hole = first_hole(cold.scoreboard, from, cb.snd_nxt);
-  return hole.left < cold.lost_below ? hole : wire::SackBlock{};
-}
-
-void retransmitted(ControlBlock& cb, Seq end) noexcept {
-  cb.cold->high_rxt = max(cb.cold->high_rxt, end);
-  cb.clear(kForceRetransmit);
-  stop_rtt_timing(cb);
-}
-
-std::uint32_t in_flight_bytes(const ControlBlock& cb) {
-  const std::uint32_t out = outstanding(cb);
-  if (!cb.cold) return out;
-  const ColdState& cold = *cb.cold;
-  std::uint32_t gone = cold.scoreboard.sacked_bytes + cold.reno_sacked_bytes;
-  const Seq from = max(cold.high_rxt, cb.snd_una);
-  if (retransmitting(cb) && from < cold.lost_below) {
-    gone += bytes_between(from, cold.lost_below) - sacked_within(cold.scoreboard, from, cold.lost_below);
+void recovery_on_ack(ControlBlock& cb, AckNews& news, Counters& counters, Time now) {
+  Flight& f = *cb.flight;
+  if (news.has(kEcnEchoed)) f.prior_ssthresh = 0;  // the reduction had a reason
+  if (news.has(kReneging) && news.has(kUnaAdvanced)) {
+    await_reneging(cb, news, now);
+    return;
   }
-  return gone < out ? out - gone : 0;
+  if (cb.recovery == RecoveryState::kOpen) {
+    f.repeat_stamped = false;
+  } else if (cb.snd_una >= cb.high_seq && leave_at_high_seq(cb, news, now)) {
+    return;
+  }
+  switch (cb.recovery) {
+    case RecoveryState::kRecovery: in_recovery(cb, news, counters, now); break;
+    case RecoveryState::kLoss: in_loss(cb, news, counters, now); break;
+    default: look_for_loss(cb, news, counters, now);
+  }
+}
+
+void recovery_on_reorder_timer(ControlBlock& cb, Counters& counters, Time now) {
+  const std::uint32_t lost_before = cb.lost;
+  if (!rack_on_timer(cb, now)) return;
+  if (cb.recovery != RecoveryState::kRecovery) {
+    enter_recovery(cb, false, counters);
+    if (congestion_ops(cb).control == nullptr) reduce_window(cb, 1, cb.lost - lost_before, false);
+  }
+  cb.set(kMayRetransmit);
+}
+
+void recovery_on_timeout(ControlBlock& cb, Time now) {
+  Flight& f = *cb.flight;
+  const bool fresh = cb.recovery < RecoveryState::kRecovery;
+  const bool substantial = f.sacked >= kDefaultReordering;
+  mark_lost_by_timeout(cb, now);
+  if (first_timeout_of_window(cb)) {
+    f.prior_ssthresh = current_ssthresh(cb);
+    f.prior_cwnd = cb.cwnd;
+    cb.ssthresh = congestion_ops(cb).ssthresh(cb);
+    raise_event(cb, CongestionEvent::kTimeout, now);
+    begin_undo(cb);
+  }
+  set_cwnd(cb, packets_in_flight(cb) + 1);  // the loss window
+  cb.cwnd_count = 0;
+  cb.cwnd_stamp = to_tick(now);
+  // So many duplicates without a recovery: the degree of reordering was thought too large.
+  if (cb.recovery <= RecoveryState::kDisorder && substantial) cb.reordering = std::min(cb.reordering, kDefaultReordering);
+  set_recovery(cb, RecoveryState::kLoss);
+  cb.high_seq = cb.snd_nxt;
+  f.probe_out = false;
+  if ((cb.options & kOptEcn) != 0) cb.set(kEcnSendCwr);
+  // RFC 5682 3.1 step 1, and not within an older recovery.
+  f.frto = fresh || cb.retries > 0 ? Frto::kWaiting : Frto::kNone;
+  cb.set(kMayRetransmit);
 }
 
 }  // namespace twinstack::tcp

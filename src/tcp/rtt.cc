@@ -6,57 +6,71 @@ namespace twinstack::tcp {
 
 namespace {
 
-constexpr std::uint32_t kNotTimed = 0;  // as rtt_start_us
+constexpr Duration kMinRttWindow = std::chrono::seconds(300);
 
-std::uint32_t now_us(Time now) noexcept { return static_cast<std::uint32_t>(now.time_since_epoch().count() / 1000); }
+void first_sample(ControlBlock& cb, std::uint32_t sample_us) noexcept {
+  cb.srtt_us8 = sample_us * 8;
+  cb.mdev_us4 = sample_us * 2;  // RFC 6298 2.2: half the sample
+  cb.rttvar_us4 = std::max(cb.mdev_us4, kMinVarianceUs);
+  cb.mdev_max_us4 = cb.rttvar_us4;
+  cb.rtt_seq = cb.snd_nxt;
+}
+
+void smooth(ControlBlock& cb, std::uint32_t sample_us) noexcept {
+  const std::int64_t error = std::int64_t{sample_us} - (cb.srtt_us8 >> 3);
+  cb.srtt_us8 = static_cast<std::uint32_t>(std::max<std::int64_t>(cb.srtt_us8 + error, 1));
+  std::int64_t change = (error < 0 ? -error : error) - (cb.mdev_us4 >> 2);
+  if (error < 0 && change > 0) change >>= 3;  // a path that became faster is no reason to wait longer
+  cb.mdev_us4 = static_cast<std::uint32_t>(cb.mdev_us4 + change);
+  cb.mdev_max_us4 = std::max(cb.mdev_max_us4, cb.mdev_us4);
+  cb.rttvar_us4 = std::max(cb.rttvar_us4, cb.mdev_max_us4);
+  if (cb.snd_una <= cb.rtt_seq) return;
+  if (cb.mdev_max_us4 < cb.rttvar_us4) cb.rttvar_us4 -= (cb.rttvar_us4 - cb.mdev_max_us4) >> 2;
+  cb.rtt_seq = cb.snd_nxt;
+  cb.mdev_max_us4 = kMinVarianceUs;
+}
 
 }  // namespace
 
+void set_rtt_estimates(ControlBlock& cb, std::uint32_t srtt_us, std::uint32_t rttvar_us) noexcept {
+  cb.srtt_us8 = std::min(srtt_us, kMaxRtoUs) * 8;
+  cb.mdev_us4 = std::min(rttvar_us, kMaxRtoUs) * 4;
+  cb.rttvar_us4 = std::max(cb.mdev_us4, kMinVarianceUs);
+  cb.mdev_max_us4 = cb.rttvar_us4;
+  cb.rtt_seq = cb.snd_nxt;
+  cb.rto_us = rto_from_estimates_us(cb);
+}
+
 void add_rtt_sample(ControlBlock& cb, std::uint32_t sample_us) noexcept {
   const std::uint32_t sample = std::clamp<std::uint32_t>(sample_us, 1, kMaxRtoUs);
-  if (cb.srtt_us == 0) {
-    cb.srtt_us = sample;
-    cb.rttvar_us = sample / 2;
+  if (cb.srtt_us8 == 0) {
+    first_sample(cb, sample);
   } else {
-    const std::uint32_t deviation = cb.srtt_us > sample ? cb.srtt_us - sample : sample - cb.srtt_us;
-    cb.rttvar_us = (3 * cb.rttvar_us + deviation + 2) / 4;
-    cb.srtt_us = static_cast<std::uint32_t>((7 * std::uint64_t{cb.srtt_us} + sample + 4) / 8);
+    smooth(cb, sample);
   }
-  if (cb.min_rtt_us == 0 || sample < cb.min_rtt_us) cb.min_rtt_us = sample;
   cb.rto_us = rto_from_estimates_us(cb);
   cb.backoff = 0;
 }
 
+void note_min_rtt(ControlBlock& cb, std::uint32_t sample_us, Time now) noexcept {
+  const std::uint32_t sample = std::max<std::uint32_t>(sample_us, 1);
+  const Tick tick = to_tick(now);
+  const Duration age = ticks_between(cb.min_rtt_stamp, tick);
+  const bool outdated = age > kMinRttWindow || age < Duration::zero();
+  if (cb.min_rtt_us != 0 && sample > cb.min_rtt_us && !outdated) return;
+  cb.min_rtt_us = sample;
+  cb.min_rtt_stamp = tick;
+}
+
 std::uint32_t rto_from_estimates_us(const ControlBlock& cb) noexcept {
-  if (cb.srtt_us == 0) return kInitialRtoUs;
-  const std::uint64_t rto =
-      std::uint64_t{cb.srtt_us} + std::max(4 * std::uint64_t{cb.rttvar_us}, std::uint64_t{kMinVarianceUs});
+  if (cb.srtt_us8 == 0) return kInitialRtoUs;
+  const std::uint64_t rto = std::uint64_t{cb.srtt_us8 >> 3} + cb.rttvar_us4;
   return static_cast<std::uint32_t>(std::min(rto, std::uint64_t{kMaxRtoUs}));
 }
 
 Duration backed_off_rto(const ControlBlock& cb) noexcept {
   const std::uint64_t rto = std::uint64_t{cb.rto_us} << std::min<int>(cb.backoff, 16);
   return std::chrono::microseconds(std::min(rto, std::uint64_t{kMaxRtoUs}));
-}
-
-void start_rtt_timing(ControlBlock& cb, Seq end, Time now) noexcept {
-  if (cb.has(kRttTiming)) return;
-  cb.rtt_seq = end;
-  cb.rtt_start_us = std::max(now_us(now), kNotTimed + 1);
-  cb.set(kRttTiming);
-}
-
-void skip_rtt_timing(ControlBlock& cb, Seq end) noexcept {
-  cb.rtt_seq = end;
-  cb.rtt_start_us = kNotTimed;
-  cb.set(kRttTiming);
-}
-
-bool take_timed_sample(ControlBlock& cb, Time now) noexcept {
-  if (!cb.has(kRttTiming) || cb.snd_una < cb.rtt_seq) return false;
-  cb.clear(kRttTiming);
-  if (cb.rtt_start_us != kNotTimed) add_rtt_sample(cb, now_us(now) - cb.rtt_start_us);
-  return true;
 }
 
 }  // namespace twinstack::tcp

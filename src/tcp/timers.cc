@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "tcp/connection.h"
+#include "tcp/flight.h"
+#include "tcp/loss_probe.h"
 #include "tcp/recovery.h"
 #include "tcp/rtt.h"
 #include "tcp/transmit.h"
@@ -30,10 +32,14 @@ bool exhausted(const ControlBlock& cb, std::uint8_t tries, Time now) noexcept {
   return tries >= kMaxRetries;
 }
 
-void start_shared_timer(ControlBlock& cb, StateBit which, Time now) noexcept {
-  cb.retransmit_deadline = to_tick_ceil(now + within_user_timeout(cb, backed_off_rto(cb), now));
-  cb.clear(kRetransmitArmed | kPersistArmed);
-  cb.set(which);
+// A closed window: our retransmissions are its probes, and a peer that answers them is alive (Linux
+// tcp_rtx_probe0_timed_out()).
+bool held_by_window(const ControlBlock& cb, Time now) noexcept {
+  return cb.snd_wnd == 0 && ticks_between(cb.last_receive, to_tick(now)) <= 2 * Duration(std::chrono::seconds(120));
+}
+
+void start_sender_timer(ControlBlock& cb, SenderTimer which, Time now) noexcept {
+  arm_sender_timer(cb, which, backed_off_rto(cb), now);
 }
 
 void back_off(ControlBlock& cb) noexcept {
@@ -41,30 +47,59 @@ void back_off(ControlBlock& cb) noexcept {
 }
 
 TimerVerdict fire_retransmit(ControlBlock& cb, Host& host, Time now) {
-  if (exhausted(cb, cb.retries, now)) {
-    start_shared_timer(cb, kRetransmitArmed, now);  // the upload takes its time: no spinning meanwhile
+  if (packets_out(cb) == 0) return TimerVerdict::kNothing;
+  const bool closed = held_by_window(cb, now) && cb.user_timeout_ms == 0;
+  if (!closed && exhausted(cb, cb.retries, now)) {
+    start_sender_timer(cb, SenderTimer::kRetransmit, now);  // the upload takes its time: no spinning meanwhile
     return TimerVerdict::kToSoftware;
   }
-  recovery_on_timeout(cb);
-  ++cb.retries;
+  recovery_on_timeout(cb, now);
+  if (cb.retries < 255) ++cb.retries;
   back_off(cb);
   ++host.counters().timeouts;
-  start_shared_timer(cb, kRetransmitArmed, now);
+  start_sender_timer(cb, SenderTimer::kRetransmit, now);
+  return TimerVerdict::kFired;
+}
+
+// RFC 8985 7.3: at most one probe at a time. poll_transmit() sends it.
+TimerVerdict fire_loss_probe(ControlBlock& cb, Time now) {
+  if (cb.flight && !cb.flight->probe_out) cb.set(kProbeLossNow);
+  rearm_retransmit(cb, now);
+  return TimerVerdict::kFired;
+}
+
+TimerVerdict fire_reorder(ControlBlock& cb, Host& host, Time now) {
+  if (packets_out(cb) > 0) recovery_on_reorder_timer(cb, host.counters(), now);
+  rearm_retransmit(cb, now);
   return TimerVerdict::kFired;
 }
 
 // RFC 9293 3.8.6.1: what the window admits, be it small, else a probe that asks for an ACK.
 TimerVerdict fire_persist(ControlBlock& cb, Time now) {
   if (exhausted(cb, cb.probes_out, now)) {
-    start_shared_timer(cb, kPersistArmed, now);
+    start_sender_timer(cb, SenderTimer::kPersist, now);
     return TimerVerdict::kToSoftware;
   }
   const bool open = cb.snd_una + cb.snd_wnd > cb.snd_nxt;
   cb.set(open ? kForceSend : kProbeNow);
   if (!open) ++cb.probes_out;
   back_off(cb);
-  start_shared_timer(cb, kPersistArmed, now);
+  start_sender_timer(cb, SenderTimer::kPersist, now);
   return TimerVerdict::kFired;
+}
+
+// The sender's timer is due. It is off when the function of its kind does not arm it anew.
+TimerVerdict fire_sender(ControlBlock& cb, Host& host, Time now) {
+  const SenderTimer which = cb.sender_timer;
+  if (which != SenderTimer::kReorder && which != SenderTimer::kLossProbe) cb.sender_timer = SenderTimer::kNone;
+  switch (which) {
+    case SenderTimer::kRetransmit: return fire_retransmit(cb, host, now);
+    case SenderTimer::kLossProbe: return fire_loss_probe(cb, now);
+    case SenderTimer::kReorder: return fire_reorder(cb, host, now);
+    case SenderTimer::kPersist: return fire_persist(cb, now);
+    case SenderTimer::kNone: break;
+  }
+  return TimerVerdict::kNothing;
 }
 
 Duration keepalive_idle(const ControlBlock& cb) noexcept { return std::chrono::seconds(cb.keepalive_idle_s); }
@@ -93,33 +128,76 @@ TimerVerdict fire_keepalive(ControlBlock& cb, Time now) {
 
 TimerVerdict fire_delayed_ack(ControlBlock& cb) noexcept {
   cb.clear(kAckArmed);
+  if (cb.has(kPingPong)) {  // no answer came in time (as Linux tcp_delack_timer_handler())
+    cb.clear(kPingPong);
+    cb.ack_timeout_ms = kShortestAckTimeoutMs;
+  } else {
+    const std::uint32_t longest = std::min<std::uint32_t>(cb.rto_us / 1000, UINT16_MAX);
+    cb.ack_timeout_ms = static_cast<std::uint16_t>(std::min<std::uint32_t>(cb.ack_timeout_ms * 2U, longest));
+  }
   cb.set(kAckOwed | kAckNow);
   return TimerVerdict::kFired;
 }
 
 }  // namespace
 
-void arm_retransmit(ControlBlock& cb, Time now) noexcept { start_shared_timer(cb, kRetransmitArmed, now); }
+void arm_sender_timer(ControlBlock& cb, SenderTimer which, Duration after, Time now) noexcept {
+  const bool bounded = which == SenderTimer::kRetransmit || which == SenderTimer::kPersist;
+  cb.sender_deadline = to_tick_ceil(now + (bounded ? within_user_timeout(cb, after, now) : after));
+  cb.sender_timer = which;
+}
 
-void disarm_retransmit(ControlBlock& cb) noexcept { cb.clear(kRetransmitArmed); }
+Duration time_to_rto(const ControlBlock& cb, Time now) noexcept {
+  return cb.flight->sent.front().sent + backed_off_rto(cb) - now;
+}
+
+void rearm_retransmit(ControlBlock& cb, Time now) noexcept {
+  if (packets_out(cb) == 0) {
+    disarm_retransmit(cb);
+    return;
+  }
+  const bool stood_in = cb.sender_timer == SenderTimer::kReorder || cb.sender_timer == SenderTimer::kLossProbe;
+  const Duration after = stood_in ? std::max(time_to_rto(cb, now), Duration(std::chrono::milliseconds(1)))
+                                  : backed_off_rto(cb);
+  arm_sender_timer(cb, SenderTimer::kRetransmit, after, now);
+}
+
+void disarm_retransmit(ControlBlock& cb) noexcept {
+  if (cb.sender_timer != SenderTimer::kPersist) cb.sender_timer = SenderTimer::kNone;
+}
+
+void restart_sender_timer(ControlBlock& cb, Time now) {
+  if (!schedule_loss_probe(cb, true, now)) rearm_retransmit(cb, now);
+}
 
 void arm_persist(ControlBlock& cb, Time now) noexcept {
-  if (cb.has(kPersistArmed)) return;
+  if (cb.sender_timer == SenderTimer::kPersist) return;
   cb.stall_since = to_tick(now);
-  start_shared_timer(cb, kPersistArmed, now);
+  start_sender_timer(cb, SenderTimer::kPersist, now);
 }
 
 void end_persist(ControlBlock& cb, Time now) noexcept {
-  if (cb.has(kPersistArmed)) {
+  if (cb.sender_timer == SenderTimer::kPersist) {
     cb.backoff = 0;
     cb.stall_since = to_tick(now);
+    cb.sender_timer = SenderTimer::kNone;
   }
-  cb.clear(kPersistArmed | kProbeNow | kForceSend);
+  cb.clear(kProbeNow | kForceSend);
 }
 
+// Linux tcp_send_delayed_ack(): the peer's pace, but never much longer than a round trip.
 void arm_delayed_ack(ControlBlock& cb, Time now) noexcept {
-  if (cb.has(kAckArmed)) return;
-  cb.ack_deadline = to_tick_ceil(now + kDelayedAck);
+  std::uint32_t wait_ms = std::max(cb.ack_timeout_ms, kShortestAckTimeoutMs);
+  if (wait_ms > kShortestAckTimeoutMs) {
+    std::uint32_t longest = cb.has(kPingPong) ? kLongestAckTimeoutMs : 500;
+    if (cb.srtt_us8 != 0) {
+      longest = std::min(longest, std::max<std::uint32_t>(smoothed_rtt_us(cb) / 1000, kShortestAckTimeoutMs));
+    }
+    wait_ms = std::min({wait_ms, longest, std::uint32_t{kLongestAckTimeoutMs}});
+  }
+  const Tick deadline = to_tick_ceil(now + std::chrono::milliseconds(wait_ms));
+  if (cb.has(kAckArmed) && static_cast<std::int32_t>(deadline - cb.ack_deadline) >= 0) return;
+  cb.ack_deadline = deadline;
   cb.set(kAckArmed);
 }
 
@@ -137,18 +215,14 @@ TimerVerdict on_timer(ControlBlock& cb, Host& host, Time now) {
   TimerVerdict verdict = TimerVerdict::kNothing;
   const auto note = [&](TimerVerdict more) { verdict = std::max(verdict, more); };
   if (cb.has(kAckArmed) && due(cb.ack_deadline, now)) note(fire_delayed_ack(cb));
-  if (cb.has(kRetransmitArmed) && due(cb.retransmit_deadline, now)) {
-    note(fire_retransmit(cb, host, now));
-  } else if (cb.has(kPersistArmed) && due(cb.retransmit_deadline, now)) {
-    note(fire_persist(cb, now));
-  }
+  if (cb.sender_timer != SenderTimer::kNone && due(cb.sender_deadline, now)) note(fire_sender(cb, host, now));
   if (cb.has(kKeepaliveArmed) && due(cb.keepalive_deadline, now)) note(fire_keepalive(cb, now));
   return verdict;
 }
 
 Time next_deadline(const ControlBlock& cb, Time now) {
   Time next = kNever;
-  if (cb.has(kRetransmitArmed | kPersistArmed)) next = tick_start(cb.retransmit_deadline, now);
+  if (cb.sender_timer != SenderTimer::kNone) next = tick_start(cb.sender_deadline, now);
   if (cb.has(kAckArmed)) next = std::min(next, tick_start(cb.ack_deadline, now));
   if (cb.has(kKeepaliveArmed)) next = std::min(next, tick_start(cb.keepalive_deadline, now));
   return next;

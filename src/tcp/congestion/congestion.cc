@@ -8,7 +8,7 @@
 namespace twinstack::tcp {
 
 namespace {
-constexpr std::uint32_t kMaxCwndBytes = 1U << 29;  // keeps all sums of windows under 2^31
+constexpr std::uint32_t kMaxCwnd = 1U << 20;  // keeps all sums of windows under 2^31
 }  // namespace
 
 const CongestionOps& congestion_ops(CongestionKind kind) noexcept {
@@ -19,19 +19,34 @@ CongestionKind congestion_kind(std::string_view name) noexcept {
   return name == new_reno_ops().name ? CongestionKind::kNewReno : CongestionKind::kCubic;
 }
 
-std::uint32_t slow_start(ControlBlock& cb, std::uint32_t acked_bytes) noexcept {
-  if (!in_slow_start(cb)) return acked_bytes;
-  const std::uint32_t growth = std::min(acked_bytes, cb.ssthresh - cb.cwnd);
-  grow_cwnd(cb, growth);
-  return acked_bytes - growth;
+void raise_event(ControlBlock& cb, CongestionEvent event, Time now) {
+  const CongestionOps& ops = congestion_ops(cb);
+  if (ops.on_event != nullptr) ops.on_event(cb, event, now);
 }
 
-std::uint32_t at_least_two_segments(const ControlBlock& cb, std::uint32_t bytes) noexcept {
-  return std::max(bytes, 2U * cb.mss);
+std::uint32_t slow_start(ControlBlock& cb, std::uint32_t acked) noexcept {
+  if (!in_slow_start(cb)) return acked;
+  const std::uint32_t cwnd = std::min(cb.cwnd + acked, cb.ssthresh);
+  acked -= cwnd - cb.cwnd;
+  set_cwnd(cb, cwnd);
+  return acked;
 }
 
-void grow_cwnd(ControlBlock& cb, std::uint32_t bytes) noexcept {
-  cb.cwnd = std::max(cb.cwnd, std::min(cb.cwnd + bytes, kMaxCwndBytes));
+void grow_additively(ControlBlock& cb, std::uint32_t window, std::uint32_t acked) noexcept {
+  window = std::max(window, 1U);
+  if (cb.cwnd_count >= window) {  // the window has shrunk meanwhile: one, not all at once
+    cb.cwnd_count = 0;
+    set_cwnd(cb, cb.cwnd + 1);
+  }
+  cb.cwnd_count += acked;
+  if (cb.cwnd_count < window) return;
+  const std::uint32_t more = cb.cwnd_count / window;
+  cb.cwnd_count -= more * window;
+  set_cwnd(cb, cb.cwnd + more);
 }
+
+std::uint32_t prior_cwnd(ControlBlock& cb) { return std::max(cb.cwnd, cb.flight ? cb.flight->prior_cwnd : 0); }
+
+void set_cwnd(ControlBlock& cb, std::uint32_t segments) noexcept { cb.cwnd = std::clamp(segments, 1U, kMaxCwnd); }
 
 }  // namespace twinstack::tcp

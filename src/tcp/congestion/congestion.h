@@ -1,5 +1,6 @@
 // Congestion control behind a table of functions, chosen by ControlBlock::congestion_kind. An algorithm owns cwnd's
 // growth and the threshold after a loss; when a loss has happened and what may be sent is recovery's and transmit's.
+// Windows in segments.
 //
 // To add one: an enumerator of CongestionKind, its state in CongestionState, a table in its own file, a line in
 // congestion_ops().
@@ -10,36 +11,62 @@
 
 #include "base/clock.h"
 #include "tcp/control_block.h"
+#include "tcp/rate.h"
 
 namespace twinstack::tcp {
 
+enum class CongestionEvent : std::uint8_t {
+  kSendStart,    // the first segment after nothing was in flight
+  kRestart,      // cwnd was lowered after idleness (RFC 2861)
+  kReductionDone,
+  kTimeout,      // a retransmission timeout, after ssthresh()
+  kMarkSeen,     // the peer's data carried CE; raised before rcv_nxt passes it
+  kNoMarkSeen,   // ... did not
+};
+
 struct CongestionOps {
   std::string_view name;  // as TCP_CONGESTION
+  bool wants_ecn = false; // ECT on every segment, marks are the signal (RFC 8257)
+
   // Makes the private state. cwnd and ssthresh are set already.
-  void (*init)(ControlBlock& cb);
-  // `acked_bytes` newly acknowledged, outside of recovery, while cwnd was what limited sending. Grows cwnd.
-  void (*on_ack)(ControlBlock& cb, std::uint32_t acked_bytes, Time now);
-  // A loss or an ECN echo: returns the new ssthresh in bytes, at least two segments. Sets neither cwnd nor ssthresh.
-  std::uint32_t (*on_congestion)(ControlBlock& cb);
-  // A retransmission timeout, after on_congestion().
-  void (*on_timeout)(ControlBlock& cb);
-  // Sending begins again after `idle` with nothing in flight.
-  void (*on_restart)(ControlBlock& cb, Duration idle);
+  void (*init)(ControlBlock& cb, Time now) = nullptr;
+  // A loss, an ECN echo or a timeout: the new ssthresh, at least 2. Sets neither cwnd nor ssthresh.
+  std::uint32_t (*ssthresh)(ControlBlock& cb) = nullptr;
+  // `acked` segments newly acknowledged, outside of a reduction, while cwnd was what limited sending. Grows cwnd.
+  void (*grow)(ControlBlock& cb, std::uint32_t acked, Time now) = nullptr;
+  // cwnd to go back to when the last reduction was wrong.
+  std::uint32_t (*undo_cwnd)(ControlBlock& cb) = nullptr;
+
+  // Optional.
+  // Segments arrived; `rtt_us` of the most recent one, 0 when not known.
+  void (*on_delivered)(ControlBlock& cb, std::uint32_t acked, std::uint32_t rtt_us, Time now) = nullptr;
+  // Every acceptable ACK that advances or repeats, after delivered and delivered_ce were counted.
+  void (*on_ack)(ControlBlock& cb, bool ecn_echo) = nullptr;
+  // `recovery` is about to become `next`.
+  void (*on_recovery)(ControlBlock& cb, RecoveryState next) = nullptr;
+  void (*on_event)(ControlBlock& cb, CongestionEvent event, Time now) = nullptr;
+  // Takes the place of grow() and of proportional rate reduction: sets cwnd itself, at every ACK.
+  void (*control)(ControlBlock& cb, const RateSample& sample, Time now) = nullptr;
+  // Bytes a second at which to send; nullptr = not paced.
+  std::uint64_t (*pacing_rate)(const ControlBlock& cb) = nullptr;
 };
 
 [[nodiscard]] const CongestionOps& congestion_ops(CongestionKind kind) noexcept;
+[[nodiscard]] inline const CongestionOps& congestion_ops(const ControlBlock& cb) noexcept {
+  return congestion_ops(cb.congestion_kind);
+}
 
 // The kind for a name of TCP_CONGESTION: "reno" is NewReno; CUBIC stands in for all that we do not have.
 [[nodiscard]] CongestionKind congestion_kind(std::string_view name) noexcept;
 
-[[nodiscard]] inline bool in_slow_start(const ControlBlock& cb) noexcept { return cb.cwnd < cb.ssthresh; }
+void raise_event(ControlBlock& cb, CongestionEvent event, Time now);
 
-// Slow start (RFC 5681 3.1, one byte for each byte acknowledged). Returns what is left for congestion avoidance.
-std::uint32_t slow_start(ControlBlock& cb, std::uint32_t acked_bytes) noexcept;
-
-// RFC 5681 3.1 (4): never under two segments.
-[[nodiscard]] std::uint32_t at_least_two_segments(const ControlBlock& cb, std::uint32_t bytes) noexcept;
-
-void grow_cwnd(ControlBlock& cb, std::uint32_t bytes) noexcept;
+// Slow start (RFC 5681 3.1, a segment for each acknowledged). Returns what is left for congestion avoidance.
+std::uint32_t slow_start(ControlBlock& cb, std::uint32_t acked) noexcept;
+// Congestion avoidance: a segment more for each `window` acknowledged.
+void grow_additively(ControlBlock& cb, std::uint32_t window, std::uint32_t acked) noexcept;
+// What most algorithms go back to: the window before the reduction.
+[[nodiscard]] std::uint32_t prior_cwnd(ControlBlock& cb);
+void set_cwnd(ControlBlock& cb, std::uint32_t segments) noexcept;
 
 }  // namespace twinstack::tcp

@@ -1,31 +1,22 @@
 #include "tcp/congestion/new_reno.h"
 
+#include <algorithm>
+
 namespace twinstack::tcp {
 
 namespace {
 
-void init(ControlBlock& cb) { cb.congestion.new_reno = {}; }
+void init(ControlBlock& /*cb*/, Time /*now*/) {}
 
-void on_ack(ControlBlock& cb, std::uint32_t acked_bytes, Time /*now*/) {
-  acked_bytes = slow_start(cb, acked_bytes);
-  if (acked_bytes == 0) return;
-  // RFC 3465 2.1: one segment for each window of bytes acknowledged.
-  NewRenoState& state = cb.congestion.new_reno;
-  state.acked_bytes += acked_bytes;
-  if (state.acked_bytes < cb.cwnd) return;
-  state.acked_bytes -= cb.cwnd;
-  grow_cwnd(cb, cb.mss);
+void grow(ControlBlock& cb, std::uint32_t acked, Time /*now*/) {
+  acked = slow_start(cb, acked);
+  if (acked > 0) grow_additively(cb, cb.cwnd, acked);  // RFC 3465 2.1
 }
 
-std::uint32_t on_congestion(ControlBlock& cb) {
-  cb.congestion.new_reno.acked_bytes = 0;
-  return at_least_two_segments(cb, cb.cwnd / 2);
-}
+std::uint32_t ssthresh(ControlBlock& cb) { return std::max(cb.cwnd / 2, 2U); }
 
-void on_timeout(ControlBlock& /*cb*/) {}
-void on_restart(ControlBlock& /*cb*/, Duration /*idle*/) {}
-
-constexpr CongestionOps kOps = {"reno", init, on_ack, on_congestion, on_timeout, on_restart};
+constexpr CongestionOps kOps = {
+    .name = "reno", .init = init, .ssthresh = ssthresh, .grow = grow, .undo_cwnd = prior_cwnd};
 
 }  // namespace
 

@@ -1,0 +1,133 @@
+#include "tcp/flight.h"
+
+#include <algorithm>
+
+#include "tcp/rack.h"
+#include "tcp/timestamps.h"
+
+namespace twinstack::tcp {
+
+namespace {
+constexpr std::size_t kSmallestRing = 4;
+
+// What a delivery-rate sample wants to know of this transmission.
+void stamp(const ControlBlock& cb, SentSegment& segment, Time now) noexcept {
+  segment.sent = now;
+  segment.first_sent = cb.flight->first_sent;
+  segment.delivered_at = cb.flight->delivered_at;
+  segment.delivered = cb.delivered;
+  if (cb.app_limited != 0) segment.flags |= kSentAppLimited;
+}
+
+}  // namespace
+
+void FlightDeleter::operator()(Flight* flight) const noexcept { delete flight; }
+
+void SentQueue::grow() {
+  std::vector<SentSegment> larger(std::max(kSmallestRing, ring_.size() * 2));
+  for (Position p = first_; p != end(); ++p) larger[p & (larger.size() - 1)] = at(p);
+  ring_ = std::move(larger);
+}
+
+void SentQueue::push_back(const SentSegment& segment) {
+  if (count_ == ring_.size()) grow();
+  ++count_;
+  back() = segment;
+}
+
+void SentQueue::pop_front() noexcept {
+  ASSERT(count_ > 0);
+  ++first_;
+  --count_;
+}
+
+void SentQueue::split(Position position, std::uint32_t length) {
+  push_back(SentSegment{});  // room for one more
+  for (Position p = end() - 1; p != position; --p) at(p) = at(p - 1);
+  SentSegment& head = at(position);
+  SentSegment& tail = at(position + 1);
+  ASSERT(length > 0 && length < head.length);
+  tail = head;
+  tail.seq = head.seq + length;
+  tail.length = head.length - length;
+  head.length = length;
+}
+
+SentQueue::Position SentQueue::find(Seq seq) const noexcept {
+  Position low = first_;
+  std::uint32_t left = count_;
+  while (left > 0) {
+    const std::uint32_t half = left / 2;
+    if (at(low + half).end() <= seq) {
+      low += half + 1;
+      left -= half + 1;
+    } else {
+      left = half;
+    }
+  }
+  return low;
+}
+
+Flight& flight_of(ControlBlock& cb) {
+  if (!cb.flight) cb.flight.reset(new Flight);
+  return *cb.flight;
+}
+
+void release_flight(ControlBlock& cb) {
+  if (!cb.flight) return;
+  const Flight& f = *cb.flight;
+  const bool settled = cb.recovery == RecoveryState::kOpen && !f.undo_possible && !f.probe_out;
+  if (f.sent.empty() && settled) cb.flight.reset();
+}
+
+void add_sent(ControlBlock& cb, Seq seq, std::uint32_t length, Time now) {
+  Flight& f = flight_of(cb);
+  if (f.sent.empty()) {
+    f.first_sent = f.delivered_at = now;
+    f.repeats.clear();
+    f.repeats_first = 0;
+  }
+  SentSegment segment;
+  segment.seq = seq;
+  segment.length = length;
+  stamp(cb, segment, now);
+  f.sent.push_back(segment);
+  if (reducing_window(cb)) ++f.prr_out;
+}
+
+void note_repeat(ControlBlock& cb, SentQueue::Position position, Time now) {
+  Flight& f = *cb.flight;
+  SentSegment& s = f.sent.at(position);
+  if (!s.has(kRetransmitted)) ++f.retransmitted;
+  s.flags &= static_cast<std::uint8_t>(~(kRateTaken | kSentAppLimited | kForeign));
+  s.flags |= kRetransmitted | kEverRetransmitted;
+  stamp(cb, s, now);
+  rack_on_repeat(f, s.seq, now);
+  f.undo_repeats = std::max(f.undo_repeats, 0) + 1;
+  if (!f.repeat_stamped) f.repeat_ts = ts_clock(cb, now);
+  f.repeat_stamped = true;
+  if (reducing_window(cb)) ++f.prr_out;
+}
+
+void split_sent(Flight& flight, SentQueue::Position position, std::uint32_t length) {
+  SentQueue& sent = flight.sent;
+  const auto behind = [&](SentQueue::Position hint) { return hint - sent.first() > position - sent.first(); };
+  if (behind(flight.next_retransmit)) ++flight.next_retransmit;
+  if (behind(flight.rack_first)) ++flight.rack_first;
+  sent.split(position, length);
+  const SentSegment& s = sent.at(position);
+  if (s.has(kSacked)) ++flight.sacked;
+  if (s.has(kLost)) ++flight.lost;
+  if (s.has(kRetransmitted)) ++flight.retransmitted;
+}
+
+void add_foreign(ControlBlock& cb, Seq from, Seq to, Time sent) {
+  while (from < to) {
+    const std::uint32_t length = std::min<std::uint32_t>(cb.mss, bytes_between(from, to));
+    add_sent(cb, from, length, sent);
+    cb.flight->sent.back().flags = kForeign | kRateTaken;
+    from += length;
+  }
+}
+
+}  // namespace twinstack::tcp

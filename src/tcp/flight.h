@@ -1,0 +1,162 @@
+// Flight: what the sender keeps while segments of its are in the network, and as long afterwards as a reduction of cwnd
+// could still turn out to have been wrong. One record a segment, in the order of sequence numbers. Owned by the
+// ControlBlock, made by flight_of() on first need, freed by release_flight(). Same thread as the block.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "tcp/control_block.h"
+#include "wire/segment.h"
+
+namespace twinstack::tcp {
+
+// Bits of SentSegment::flags (Linux's TCPCB_*).
+enum SentFlag : std::uint8_t {
+  kSacked = 1 << 0,            // the peer holds it (RFC 2018)
+  kLost = 1 << 1,              // it is believed to have left the network without arriving
+  kRetransmitted = 1 << 2,     // a retransmission of it is in the network
+  kEverRetransmitted = 1 << 3,
+  kSentAppLimited = 1 << 4,    // the program did not fill the window when it was sent
+  kRateTaken = 1 << 5,         // it has given its delivery-rate sample
+  kForeign = 1 << 6,           // sent by the stack that had the connection before: when is not known
+};
+
+struct SentSegment {
+  Seq seq;
+  std::uint32_t length = 0;     // in sequence space: payload, and 1 for a FIN
+  Time sent{};                  // last transmission
+  Time first_sent{};            // start of the send phase of its rate sample
+  Time delivered_at{};          // when `delivered` was reached
+  std::uint32_t delivered = 0;  // ControlBlock::delivered at its transmission
+  std::uint8_t flags = 0;       // SentFlag
+
+  [[nodiscard]] Seq end() const noexcept { return seq + length; }
+  [[nodiscard]] bool has(std::uint8_t any_of) const noexcept { return (flags & any_of) != 0; }
+};
+
+// Segments from snd_una to snd_nxt without gap. A position counts on over the life of the queue; the one of a segment
+// changes only when an earlier one is split.
+class SentQueue {
+ public:
+  using Position = std::uint32_t;
+
+  [[nodiscard]] bool empty() const noexcept { return count_ == 0; }
+  [[nodiscard]] std::uint32_t size() const noexcept { return count_; }
+  [[nodiscard]] Position first() const noexcept { return first_; }
+  [[nodiscard]] Position end() const noexcept { return first_ + count_; }
+  // `position` lies in [first(), end()].
+  [[nodiscard]] bool holds(Position position) const noexcept { return position - first_ <= count_; }
+
+  [[nodiscard]] SentSegment& at(Position position) noexcept { return ring_[index(position)]; }
+  [[nodiscard]] const SentSegment& at(Position position) const noexcept { return ring_[index(position)]; }
+  [[nodiscard]] SentSegment& front() noexcept { return at(first_); }
+  [[nodiscard]] const SentSegment& front() const noexcept { return at(first_); }
+  [[nodiscard]] SentSegment& back() noexcept { return at(end() - 1); }
+
+  void push_back(const SentSegment& segment);
+  void pop_front() noexcept;
+  // The first `length` of the segment stay, the rest becomes one of its own behind it. REQUIRES: 0 < length < its own.
+  void split(Position position, std::uint32_t length);
+  // The first segment that ends after `seq`; end() when none does.
+  [[nodiscard]] Position find(Seq seq) const noexcept;
+
+ private:
+  [[nodiscard]] std::size_t index(Position position) const noexcept {
+    ASSERT(position - first_ < count_);
+    return position & (ring_.size() - 1);
+  }
+  void grow();
+
+  std::vector<SentSegment> ring_;  // a power of two
+  Position first_ = 0;
+  std::uint32_t count_ = 0;
+};
+
+// A transmission that repeated something, for RACK, which wants them in the order of time.
+struct Repeat {
+  Seq seq;
+  Time sent{};
+};
+
+// F-RTO (RFC 5682).
+enum class Frto : std::uint8_t {
+  kNone,
+  kWaiting,  // the timeout has fired, nothing has come since
+  kNewData,  // step 2.b: new data goes instead of retransmissions
+};
+
+struct Flight {
+  SentQueue sent;
+  std::uint32_t sacked = 0;         // segments with kSacked; without SACK: as many as duplicate ACKs tell of
+  std::uint32_t lost = 0;           // ... with kLost
+  std::uint32_t retransmitted = 0;  // ... with kRetransmitted
+  Seq highest_sacked;               // end of the highest SACKed segment; meaningful with sacked > 0
+  std::array<wire::SackBlock, wire::kMaxSackBlocks> seen_blocks{};  // of the last ACK: nothing in them is news
+  std::uint32_t seen_count = 0;
+  SentQueue::Position next_retransmit = 0;  // nothing before it is lost and waits for its retransmission
+
+  // RACK (RFC 8985 5.2).
+  Time rack_sent{};  // transmission of the most recently sent segment that has arrived
+  Seq rack_end;      // its end
+  std::uint32_t rack_rtt_us = 0;
+  bool rack_advanced = false;              // since losses were last looked for
+  SentQueue::Position rack_first = 0;      // no segment before it is first sent, neither SACKed nor lost
+  std::vector<Repeat> repeats;             // in the order of time, from repeats_first on; entries go stale
+  std::size_t repeats_first = 0;
+
+  // A reduction of cwnd, and what it takes to undo it.
+  bool undo_possible = false;
+  Seq undo_marker;                  // snd_una when the reduction began
+  std::int32_t undo_repeats = 0;    // retransmissions since of which no DSACK has told; 0 = all were needless
+  std::uint32_t prior_ssthresh = 0; // 0 = nothing to go back to
+  std::uint32_t prior_cwnd = 0;
+  std::uint32_t prr_delivered = 0;  // RFC 6937 3
+  std::uint32_t prr_out = 0;
+  bool repeat_stamped = false;
+  std::uint32_t repeat_ts = 0;  // our timestamp at the first retransmission of the episode (Eifel, RFC 3522)
+  Frto frto = Frto::kNone;
+  bool reneged = false;         // the peer dropped what it had SACKed
+
+  // Tail loss probe (RFC 8985 7).
+  bool probe_out = false;
+  bool probe_repeats = false;  // ... which was a retransmission
+  Seq probe_end;               // snd_nxt when it was sent
+
+  // Delivery rate.
+  Time first_sent{};    // transmission of the most recently delivered segment
+  Time delivered_at{};  // when `delivered` last grew
+  Time next_send{};     // pacing: nothing goes before
+};
+
+// The block's Flight, made when there is none.
+Flight& flight_of(ControlBlock& cb);
+// Frees it when it holds nothing.
+void release_flight(ControlBlock& cb);
+
+// Segments in the network, not known to have arrived or to be lost (RFC 6675 4's pipe, in segments).
+[[nodiscard]] inline std::uint32_t packets_in_flight(const ControlBlock& cb) noexcept {
+  if (!cb.flight) return 0;
+  const Flight& f = *cb.flight;
+  const std::uint32_t present = f.sent.size() + f.retransmitted;
+  const std::uint32_t gone = f.sacked + f.lost;
+  return present > gone ? present - gone : 0;
+}
+[[nodiscard]] inline std::uint32_t packets_out(const ControlBlock& cb) noexcept {
+  return cb.flight ? cb.flight->sent.size() : 0;
+}
+
+// A segment of [seq, seq + length) is sent at `now`: it joins the flight.
+void add_sent(ControlBlock& cb, Seq seq, std::uint32_t length, Time now);
+// [from, to) was sent by another stack, at `sent` or before, in segments of the MSS.
+void add_foreign(ControlBlock& cb, Seq from, Seq to, Time sent);
+// The segment is sent again at `now`.
+void note_repeat(ControlBlock& cb, SentQueue::Position position, Time now);
+// As SentQueue::split(); counts and hints stay right.
+void split_sent(Flight& flight, SentQueue::Position position, std::uint32_t length);
+
+}  // namespace twinstack::tcp

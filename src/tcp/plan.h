@@ -1,0 +1,32 @@
+// What every segment that leaves has in common: options, ACK, window, counters. Used by transmit.cc and retransmit.cc.
+#pragma once
+
+#include <cstdint>
+
+#include "base/clock.h"
+#include "tcp/connection.h"
+#include "tcp/control_block.h"
+
+namespace twinstack::tcp {
+
+// First sequence number that the peer's window does not admit.
+[[nodiscard]] inline Seq send_edge(const ControlBlock& cb) noexcept { return cb.snd_una + cb.snd_wnd; }
+
+// End of the program's bytes: write_seq without the FIN.
+[[nodiscard]] inline Seq data_end(const ControlBlock& cb) noexcept {
+  return cb.has(kFinQueued) ? cb.write_seq - 1 : cb.write_seq;
+}
+
+// The options every segment carries, and SACK blocks when there are any.
+void fill_options(const ControlBlock& cb, Time now, wire::TcpOptions& options);
+
+// Payload that fits beside the SACK blocks in a full segment.
+[[nodiscard]] std::uint32_t payload_limit(const ControlBlock& cb, const wire::TcpOptions& options) noexcept;
+
+// `plan` carries [seq, seq + length) of the sequence space: payload, and the FIN when that is its end.
+void fill_text(const ControlBlock& cb, SegmentPlan& plan, Seq seq, std::uint32_t length) noexcept;
+
+// Everything that is the same for every segment; it carries the ACK that may be owed.
+void complete(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan);
+
+}  // namespace twinstack::tcp

@@ -1,0 +1,85 @@
+#include "tcp/retransmit.h"
+
+#include <algorithm>
+
+#include "tcp/cwnd_use.h"
+#include "tcp/flight.h"
+#include "tcp/pacing.h"
+#include "tcp/plan.h"
+#include "tcp/rtt.h"
+#include "tcp/timers.h"
+
+namespace twinstack::tcp {
+
+namespace {
+
+// The next lost segment that is to go again, end() when there is none.
+SentQueue::Position next_lost(Flight& f) noexcept {
+  if (f.lost == 0) return f.sent.end();
+  for (; f.next_retransmit != f.sent.end(); ++f.next_retransmit) {
+    const SentSegment& s = f.sent.at(f.next_retransmit);
+    if (s.has(kLost) && !s.has(kRetransmitted | kSacked)) break;
+  }
+  return f.next_retransmit;
+}
+
+// The segment again, as much of it as fits into one now; the rest becomes a segment of its own.
+void plan_again(ControlBlock& cb, SentQueue::Position position, Host& host, Time now, SegmentPlan& plan) {
+  Flight& f = *cb.flight;
+  const std::uint32_t limit = payload_limit(cb, plan.segment.options);
+  const bool with_fin = f.sent.at(position).end() > data_end(cb);
+  if (f.sent.at(position).length > limit + (with_fin ? 1 : 0)) split_sent(f, position, limit);
+  const SentSegment& s = f.sent.at(position);
+  fill_text(cb, plan, s.seq, s.length);
+  plan.retransmission = true;
+  note_repeat(cb, position, now);
+  pace_after(cb, plan.payload_bytes, now);
+  complete(cb, host, now, plan);
+}
+
+}  // namespace
+
+bool plan_retransmission(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
+  if (!cb.flight || !cb.has(kMayRetransmit)) return false;
+  Flight& f = *cb.flight;
+  const auto position = next_lost(f);
+  if (position == f.sent.end()) return false;
+  if (packets_in_flight(cb) >= cb.cwnd) {
+    note_cwnd_use(cb, true, now);
+    return false;
+  }
+  if (pacing_holds(cb, now)) return false;
+  const SentSegment& s = f.sent.at(position);
+  // A peer that took its window back still gets the first segment, again and again (as Linux).
+  if (s.seq != cb.snd_una && s.end() > send_edge(cb)) return false;
+  fill_options(cb, now, plan.segment.options);
+  const bool first = position == f.sent.first();
+  plan_again(cb, position, host, now, plan);
+  if (first && cb.sender_timer != SenderTimer::kReorder) {
+    arm_sender_timer(cb, SenderTimer::kRetransmit, backed_off_rto(cb), now);
+  }
+  return true;
+}
+
+bool plan_last_again(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
+  if (packets_out(cb) == 0) return false;
+  Flight& f = *cb.flight;
+  fill_options(cb, now, plan.segment.options);
+  // Of a long segment its end: a receiver that has it all says so as well.
+  const std::uint32_t limit = payload_limit(cb, plan.segment.options);
+  const std::uint32_t length = f.sent.back().length;
+  if (length > limit + 1) split_sent(f, f.sent.end() - 1, length - limit);
+  plan_again(cb, f.sent.end() - 1, host, now, plan);
+  return true;
+}
+
+void note_probe(ControlBlock& cb, bool repeats, Time now) {
+  Flight& f = *cb.flight;
+  cb.clear(kProbeLossNow);
+  f.probe_out = true;
+  f.probe_repeats = repeats;
+  f.probe_end = cb.snd_nxt;
+  arm_sender_timer(cb, SenderTimer::kRetransmit, backed_off_rto(cb), now);
+}
+
+}  // namespace twinstack::tcp
