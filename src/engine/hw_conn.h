@@ -1,5 +1,5 @@
 // HwConn: what the engine keeps of one connection (HW_CONN_T of the founding document), in three parts by use:
-//   HwConn       hot, at most 256 bytes: the TCP control block and what every packet touches;
+//   HwConn       hot, at most 320 bytes: the TCP control block and what every packet touches;
 //   HwConnRecord what is touched when a packet is built, counted, or the connection moves: flow, references, counters;
 //   Piece        nodes of the lists of data that the connection has in flight. An idle connection owns none.
 // All three are plain data in tables of the lane's region (memory that outlives the engine); the driver may read them
@@ -99,7 +99,7 @@ struct alignas(64) HwConn {
   std::uint32_t timer_slot = kNone;
   std::uint32_t timer_tick = 0;
 };
-static_assert(sizeof(HwConn) <= 256, "hot state of a connection");
+static_assert(sizeof(HwConn) <= 320, "hot state of a connection");
 
 // References to the software side and what is counted, per connection.
 struct alignas(64) HwConnRecord {

@@ -149,7 +149,7 @@ void Lane::release_acknowledged(std::uint32_t index, std::uint32_t bytes) {
   const std::uint64_t acked = slot.tx_acked_bytes.load(std::memory_order_relaxed) + (bytes - engine_part);
   // seq_cst: the application sets want_tx_space and then looks at this counter again.
   slot.tx_acked_bytes.store(acked, std::memory_order_seq_cst);
-  const std::uint32_t limit = std::clamp(conn.tcb.cwnd * 2, kMinSendBuffer, kMaxSendBuffer);
+  const std::uint32_t limit = std::clamp(conn.tcb.cwnd * conn.tcb.mss * 2, kMinSendBuffer, kMaxSendBuffer);
   if (limit > record.snd_buf_bytes) {
     record.snd_buf_bytes = limit;
     slot.tx_limit_bytes.store(limit, std::memory_order_relaxed);

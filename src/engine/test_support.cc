@@ -96,7 +96,9 @@ tcp::MinTcp idle_state(const FlowKey& flow, std::uint32_t our_seq, std::uint32_t
   min.snd_wscale = min.rcv_wscale = 7;
   min.flags = tcp::kFlagNoDelay;
   min.ts_val = our_seq * 3;
-  min.rto_us = 200'000;
+  // More than a move or a delayed ACK takes: neither draws a repetition from RACK or a loss probe.
+  min.srtt_us = min.min_rtt_us = 30'000;
+  min.rttvar_us = 1000;
   min.cwnd_segments = 10;
   min.ssthresh_segments = 0x7fffffff;
   std::memcpy(min.congestion.data(), "cubic", 5);

@@ -442,7 +442,7 @@ TEST_F(OffloadTest, ParkTellsTheEngineWhatTheKernelHasSent) {
   const Seq sent = hosts.kernel->tcb().snd_nxt;
   ASSERT_TRUE(park(hosts.conn, hosts.tools).has_value());
   EXPECT_EQ(tcb.snd_nxt, sent);
-  EXPECT_TRUE(tcb.has(tcp::kRetransmitArmed));
+  EXPECT_EQ(tcb.sender_timer, tcp::SenderTimer::kRetransmit);
   EXPECT_FALSE(tcb.has(tcp::kOtherStackSends));
   hosts.expect_stream_is_whole();
 }

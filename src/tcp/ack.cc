@@ -67,8 +67,8 @@ bool maybe_delayed(const ControlBlock& cb, const AckNews& news) noexcept {
          news.sample.prior_delivered + 1 == cb.delivered && !alarm;
 }
 
-// RFC 6298 with Karn: from segments that were sent once, acknowledged or SACKed, else from the echo. True when there was
-// a sample.
+// RFC 6298 with Karn: from segments that were sent once, acknowledged or SACKed, else from the echo. True when there
+// was a sample.
 bool measure_rtt(ControlBlock& cb, const wire::Segment& segment, AckNews& news, Time now) noexcept {
   std::uint32_t first_us = 0;
   std::uint32_t last_us = 0;  // of the most recent one: what the path's shortest and the congestion control want
@@ -94,8 +94,7 @@ bool measure_rtt(ControlBlock& cb, const wire::Segment& segment, AckNews& news, 
 void judge_timer(const ControlBlock& cb, AckNews& news, bool measured) noexcept {
   if (news.acked_segments > 0) {
     news.flags |= kRestartTimer;
-  } else if (measured && news.any_sacked && packets_out(cb) > 0 &&
-             news.first_sacked > cb.flight->sent.front().sent) {
+  } else if (measured && news.any_sacked && packets_out(cb) > 0 && news.first_sacked > cb.flight->sent.front().sent) {
     news.flags |= kRestartTimer;
   }
 }

@@ -82,8 +82,8 @@ void take_estimates(ControlBlock& cb, const MinTcp& state, Time now) {
   cb.reordering = static_cast<std::uint16_t>(std::clamp(state.reordering_segments, 3U, kMaxReordering));
   const std::string_view name(state.congestion.data(), ::strnlen(state.congestion.data(), state.congestion.size()));
   cb.congestion_kind = congestion_kind(name);
-  cb.ssthresh = std::clamp(state.ssthresh_segments == 0 ? kInfiniteSsthresh : state.ssthresh_segments, 2U,
-                           kInfiniteSsthresh);
+  cb.ssthresh =
+      std::clamp(state.ssthresh_segments == 0 ? kInfiniteSsthresh : state.ssthresh_segments, 2U, kInfiniteSsthresh);
   set_cwnd(cb, state.cwnd_segments);
   congestion_ops(cb).init(cb, now);
 }

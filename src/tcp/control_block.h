@@ -1,7 +1,7 @@
 // ControlBlock: the hot state of one synchronized connection, plain data named as in RFC 9293 3.3.1 and Linux's
-// tcp_sock. Functions of connection.h act on it; nothing here acts by itself. What exists only while data is out lies in
-// its Flight (flight.h), what exists only while received data is out of order in its ColdState (cold_state.h); both are
-// allocated on demand and freed when nothing in them matters any more.
+// tcp_sock. Functions of connection.h act on it; nothing here acts by itself. What exists only while data is out lies
+// in its Flight (flight.h), what exists only while received data is out of order in its ColdState (cold_state.h); both
+// are allocated on demand and freed when nothing in them matters any more.
 //
 // One thread at a time (the holder of the lane's lock). Not copyable: it owns its Flight and ColdState. Readers (CLI,
 // hand-off, checkers) may read every field; only src/tcp writes them.
@@ -105,14 +105,14 @@ struct ControlBlock {
   Tick cwnd_stamp = 0;  // when cwnd was last in full use, or was changed
 
   // Round-trip estimates (RFC 6298, with Linux's variance), microseconds; 0 = no sample yet.
-  std::uint32_t srtt_us8 = 0;       // 8 * smoothed round trip
-  std::uint32_t mdev_us4 = 0;       // 4 * medium deviation
-  std::uint32_t mdev_max_us4 = 0;   // its largest value in this round trip
-  std::uint32_t rttvar_us4 = 0;     // 4 * variance that the timeout uses, at least kMinVarianceUs
-  std::uint32_t rto_us = 0;         // not backed off
-  std::uint32_t min_rtt_us = 0;     // smallest sample of the last five minutes
-  Tick min_rtt_stamp = 0;           // when it was taken
-  Seq rtt_seq;                      // snd_nxt when this round of mdev_max_us4 began
+  std::uint32_t srtt_us8 = 0;      // 8 * smoothed round trip
+  std::uint32_t mdev_us4 = 0;      // 4 * medium deviation
+  std::uint32_t mdev_max_us4 = 0;  // its largest value in this round trip
+  std::uint32_t rttvar_us4 = 0;    // 4 * variance that the timeout uses, at least kMinVarianceUs
+  std::uint32_t rto_us = 0;        // not backed off
+  std::uint32_t min_rtt_us = 0;    // smallest sample of the last five minutes
+  Tick min_rtt_stamp = 0;          // when it was taken
+  Seq rtt_seq;                     // snd_nxt when this round of mdev_max_us4 began
 
   // Delivery accounting (draft-cheng-iccrg-delivery-rate-estimation), segments.
   std::uint32_t delivered = 0;         // of ours, acknowledged or SACKed

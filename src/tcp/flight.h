@@ -17,13 +17,13 @@ namespace twinstack::tcp {
 
 // Bits of SentSegment::flags (Linux's TCPCB_*).
 enum SentFlag : std::uint8_t {
-  kSacked = 1 << 0,            // the peer holds it (RFC 2018)
-  kLost = 1 << 1,              // it is believed to have left the network without arriving
-  kRetransmitted = 1 << 2,     // a retransmission of it is in the network
+  kSacked = 1 << 0,         // the peer holds it (RFC 2018)
+  kLost = 1 << 1,           // it is believed to have left the network without arriving
+  kRetransmitted = 1 << 2,  // a retransmission of it is in the network
   kEverRetransmitted = 1 << 3,
-  kSentAppLimited = 1 << 4,    // the program did not fill the window when it was sent
-  kRateTaken = 1 << 5,         // it has given its delivery-rate sample
-  kForeign = 1 << 6,           // sent by the stack that had the connection before: when is not known
+  kSentAppLimited = 1 << 4,  // the program did not fill the window when it was sent
+  kRateTaken = 1 << 5,       // it has given its delivery-rate sample
+  kForeign = 1 << 6,         // sent by the stack that had the connection before: when is not known
 };
 
 struct SentSegment {
@@ -104,23 +104,23 @@ struct Flight {
   Time rack_sent{};  // transmission of the most recently sent segment that has arrived
   Seq rack_end;      // its end
   std::uint32_t rack_rtt_us = 0;
-  bool rack_advanced = false;              // since losses were last looked for
-  SentQueue::Position rack_first = 0;      // no segment before it is first sent, neither SACKed nor lost
-  std::vector<Repeat> repeats;             // in the order of time, from repeats_first on; entries go stale
+  bool rack_advanced = false;          // since losses were last looked for
+  SentQueue::Position rack_first = 0;  // no segment before it is first sent, neither SACKed nor lost
+  std::vector<Repeat> repeats;         // in the order of time, from repeats_first on; entries go stale
   std::size_t repeats_first = 0;
 
   // A reduction of cwnd, and what it takes to undo it.
   bool undo_possible = false;
-  Seq undo_marker;                  // snd_una when the reduction began
-  std::int32_t undo_repeats = 0;    // retransmissions since of which no DSACK has told; 0 = all were needless
-  std::uint32_t prior_ssthresh = 0; // 0 = nothing to go back to
+  Seq undo_marker;                   // snd_una when the reduction began
+  std::int32_t undo_repeats = 0;     // retransmissions since of which no DSACK has told; 0 = all were needless
+  std::uint32_t prior_ssthresh = 0;  // 0 = nothing to go back to
   std::uint32_t prior_cwnd = 0;
   std::uint32_t prr_delivered = 0;  // RFC 6937 3
   std::uint32_t prr_out = 0;
   bool repeat_stamped = false;
   std::uint32_t repeat_ts = 0;  // our timestamp at the first retransmission of the episode (Eifel, RFC 3522)
   Frto frto = Frto::kNone;
-  bool reneged = false;         // the peer dropped what it had SACKed
+  bool reneged = false;  // the peer dropped what it had SACKed
 
   // Tail loss probe (RFC 8985 7).
   bool probe_out = false;

@@ -13,8 +13,9 @@ namespace twinstack::tcp {
 
 namespace {
 
-constexpr Duration kTimerSlack = std::chrono::milliseconds(2);     // Linux TCP_TIMEOUT_MIN
-constexpr Duration kDelayedAckMax = std::chrono::milliseconds(200);  // of a peer that waits with its ACK for a lone segment
+constexpr Duration kTimerSlack = std::chrono::milliseconds(2);  // Linux TCP_TIMEOUT_MIN
+constexpr Duration kDelayedAckMax =
+    std::chrono::milliseconds(200);  // of a peer that waits with its ACK for a lone segment
 
 // RFC 8985 7.2: two round trips, and the peer's delayed ACK when a lone segment is out.
 Duration probe_timeout(const ControlBlock& cb) noexcept {

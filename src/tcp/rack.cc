@@ -24,8 +24,8 @@ Duration reorder_window(const ControlBlock& cb) noexcept {
     if (cb.recovery >= RecoveryState::kRecovery) return Duration::zero();
     if (f.sacked >= cb.reordering) return Duration::zero();
   }
-  const std::uint32_t wide = (cb.min_rtt_us >> 2) * cb.reo_wnd_steps;
-  return us(std::min(wide, smoothed_rtt_us(cb)));
+  const std::uint32_t shortest = cb.min_rtt_us != 0 ? cb.min_rtt_us : smoothed_rtt_us(cb);
+  return us(std::min((shortest >> 2) * cb.reo_wnd_steps, smoothed_rtt_us(cb)));
 }
 
 // What the search for losses goes on with.
@@ -136,7 +136,8 @@ Duration rack_patience(const ControlBlock& cb, const SentSegment& segment, Time 
 
 void rack_on_repeat(Flight& flight, Seq seq, Time now) {
   if (flight.repeats_first > 64 && flight.repeats_first * 2 > flight.repeats.size()) {
-    flight.repeats.erase(flight.repeats.begin(), flight.repeats.begin() + static_cast<std::ptrdiff_t>(flight.repeats_first));
+    flight.repeats.erase(flight.repeats.begin(),
+                         flight.repeats.begin() + static_cast<std::ptrdiff_t>(flight.repeats_first));
     flight.repeats_first = 0;
   }
   flight.repeats.push_back({seq, now});

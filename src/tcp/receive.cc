@@ -17,9 +17,9 @@ namespace twinstack::tcp {
 namespace {
 
 constexpr Duration kChallengeInterval = std::chrono::milliseconds(500);  // RFC 5961 7; Linux tcp_invalid_ratelimit
-constexpr std::uint32_t kMaxQuickAcks = 16;   // Linux TCP_MAX_QUICKACKS
-constexpr std::uint32_t kQuickAcksOfMark = 2;  // the sender's window may be very small now
-constexpr std::uint8_t kMaxDuplicateAcks = 64;  // between two calls of poll_transmit()
+constexpr std::uint32_t kMaxQuickAcks = 16;                              // Linux TCP_MAX_QUICKACKS
+constexpr std::uint32_t kQuickAcksOfMark = 2;                            // the sender's window may be very small now
+constexpr std::uint8_t kMaxDuplicateAcks = 64;                           // between two calls of poll_transmit()
 
 // A segment as the steps see it: `end` counts payload, not SYN or FIN.
 struct Arrived {
@@ -167,7 +167,8 @@ void observe_segment_size(ControlBlock& cb, std::uint32_t bytes) noexcept {
 // How long ACKs may wait follows the pace of the peer's segments (Linux tcp_event_data_recv()).
 void adapt_ack_timeout(ControlBlock& cb, Time now) noexcept {
   const Tick tick = to_tick(now);
-  const auto gap = std::chrono::duration_cast<std::chrono::milliseconds>(ticks_between(cb.last_receive_data, tick)).count();
+  const auto gap =
+      std::chrono::duration_cast<std::chrono::milliseconds>(ticks_between(cb.last_receive_data, tick)).count();
   const std::int64_t rto_ms = cb.rto_us / 1000;
   cb.last_receive_data = tick;
   if (cb.ack_timeout_ms == 0) {  // the first data
@@ -281,9 +282,9 @@ void add_quick_acks(ControlBlock& cb, std::uint32_t most) noexcept {
 
 std::string_view name(Arrival arrival) noexcept {
   static constexpr std::array<std::string_view, kArrivals> kNames = {
-      "accepted",          "dropped-paws",    "dropped-out-of-window", "dropped-reset",
-      "dropped-syn",       "dropped-no-ack",  "dropped-bad-ack",       "dropped-no-memory",
-      "reset",    "to-software-reset", "to-software-fin", "to-software-urgent"};
+      "accepted",    "dropped-paws",      "dropped-out-of-window", "dropped-reset",
+      "dropped-syn", "dropped-no-ack",    "dropped-bad-ack",       "dropped-no-memory",
+      "reset",       "to-software-reset", "to-software-fin",       "to-software-urgent"};
   const auto index = static_cast<std::size_t>(arrival);
   return index < kNames.size() ? kNames[index] : "unknown";
 }

@@ -1,6 +1,6 @@
 // Segment arrival in the synchronized states: on_segment() of connection.h, one function for each step of RFC
-// 9293 3.10.7.4. The parent holds the order and the verdicts; no step changes anything before all checks have passed, but
-// for an ACK owed.
+// 9293 3.10.7.4. The parent holds the order and the verdicts; no step changes anything before all checks have passed,
+// but for an ACK owed.
 #pragma once
 
 #include "base/clock.h"

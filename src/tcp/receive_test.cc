@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "tcp/test_support.h"
+#include "tcp/timers.h"
 #include "tcp/timestamps.h"
 #include "tcp/window.h"
 
@@ -27,7 +28,7 @@ struct Receiver {
   explicit Receiver(const MinTcp& state = idle_state(), std::uint32_t capacity = kWindow)
       : end(state, at_ms(0), capacity) {
     end.poll(at_ms(0));
-    end.cb.quick_acks = 0;
+    end.cb.ack_timeout_ms = kShortestAckTimeoutMs;  // not the first data
   }
   Arrival get(std::uint32_t offset, std::uint32_t bytes, Time now = at_ms(1), std::uint8_t flags = wire::kAck) {
     wire::Segment segment = from_peer(kPeerSeq + offset);

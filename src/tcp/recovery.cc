@@ -67,8 +67,8 @@ bool leave_at_high_seq(ControlBlock& cb, const AckNews& news, Time now) {
 // The peer has reported what it now wants acknowledged anew. It may only not have come to it yet: a while, then the
 // timeout repairs it (as Linux).
 void await_reneging(ControlBlock& cb, AckNews& news, Time now) {
-  const Duration wait = std::max<Duration>(std::chrono::microseconds(smoothed_rtt_us(cb) / 2),
-                                           std::chrono::milliseconds(10));
+  const Duration wait =
+      std::max<Duration>(std::chrono::microseconds(smoothed_rtt_us(cb) / 2), std::chrono::milliseconds(10));
   arm_sender_timer(cb, SenderTimer::kRetransmit, wait, now);
   news.flags &= ~kRestartTimer;
 }
@@ -189,9 +189,14 @@ void recovery_on_ack(ControlBlock& cb, AckNews& news, Counters& counters, Time n
     return;
   }
   switch (cb.recovery) {
-    case RecoveryState::kRecovery: in_recovery(cb, news, counters, now); break;
-    case RecoveryState::kLoss: in_loss(cb, news, counters, now); break;
-    default: look_for_loss(cb, news, counters, now);
+    case RecoveryState::kRecovery:
+      in_recovery(cb, news, counters, now);
+      break;
+    case RecoveryState::kLoss:
+      in_loss(cb, news, counters, now);
+      break;
+    default:
+      look_for_loss(cb, news, counters, now);
   }
 }
 
@@ -221,7 +226,8 @@ void recovery_on_timeout(ControlBlock& cb, Time now) {
   cb.cwnd_count = 0;
   cb.cwnd_stamp = to_tick(now);
   // So many duplicates without a recovery: the degree of reordering was thought too large.
-  if (cb.recovery <= RecoveryState::kDisorder && substantial) cb.reordering = std::min(cb.reordering, kDefaultReordering);
+  if (cb.recovery <= RecoveryState::kDisorder && substantial)
+    cb.reordering = std::min(cb.reordering, kDefaultReordering);
   set_recovery(cb, RecoveryState::kLoss);
   cb.high_seq = cb.snd_nxt;
   f.probe_out = false;

@@ -1,4 +1,4 @@
-// Scoreboard and reassembly against plain models that keep one flag for each byte.
+// Reassembly against a plain model that keeps one flag for each byte.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -6,95 +6,12 @@
 
 #include "tcp/min_tcp.h"
 #include "tcp/reassembly.h"
-#include "tcp/scoreboard.h"
 #include "tcp/test_support.h"
 
 namespace twinstack::tcp::test {
 namespace {
 
 constexpr std::uint32_t kBase = 0xffffff00;  // wraps within the test
-constexpr std::uint32_t kSpan = 600;
-
-struct Model {
-  std::vector<bool> sacked = std::vector<bool>(kSpan);
-
-  std::uint32_t count(std::uint32_t from, std::uint32_t to) const {
-    std::uint32_t out = 0;
-    for (std::uint32_t i = from; i < to; ++i) out += sacked[i] ? 1 : 0;
-    return out;
-  }
-  // IsLost() of RFC 6675 4, word for word, for every byte.
-  std::vector<bool> lost(std::uint32_t threshold, std::uint32_t mss) const {
-    std::vector<bool> out(kSpan);
-    std::uint32_t ranges = 0;
-    std::uint32_t bytes = 0;
-    for (std::uint32_t i = kSpan; i-- > 0;) {
-      out[i] = ranges >= threshold || bytes > (threshold - 1) * mss;
-      if (!sacked[i]) continue;
-      ++bytes;
-      if (i + 1 == kSpan || !sacked[i + 1]) ++ranges;
-    }
-    return out;
-  }
-};
-
-void expect_same(const Scoreboard& board, const Model& model, std::uint32_t una) {
-  ASSERT_EQ(board.sacked_bytes, model.count(una, kSpan));
-  for (std::uint32_t i = 1; i < board.count; ++i) ASSERT_TRUE(board.ranges[i - 1].right < board.ranges[i].left);
-  for (std::uint32_t i = 0; i < board.count; ++i) ASSERT_TRUE(board.ranges[i].left < board.ranges[i].right);
-}
-
-TEST(Scoreboard, AgreesWithAModelOfSingleBytes) {
-  for (std::uint64_t seed = 1; seed <= 150; ++seed) {
-    SCOPED_TRACE(seed);
-    Rng rng(seed);
-    Scoreboard board;
-    Model model;
-    std::uint32_t una = 0;
-    for (int step = 0; step < 40; ++step) {
-      const std::uint32_t left = una + rng.below(kSpan - una);
-      const std::uint32_t right = std::min(left + 1 + rng.below(40), kSpan);
-      const std::uint32_t before = model.count(left, right);
-      const std::uint32_t added =
-          add_sacked(board, {Seq(kBase + left), Seq(kBase + right)}, Seq(kBase + una), Seq(kBase + kSpan));
-      ASSERT_EQ(added, right - left - before);
-      std::fill(model.sacked.begin() + left, model.sacked.begin() + right, true);
-      if (rng.below(6) == 0) {
-        una = std::min(una + rng.below(60), kSpan - 1);
-        trim_scoreboard(board, Seq(kBase + una));
-      }
-      expect_same(board, model, una);
-      if (HasFatalFailure()) return;
-
-      const Seq edge = lost_edge(board, 3, 20, Seq(kBase + una));
-      const std::vector<bool> lost = model.lost(3, 20);
-      for (std::uint32_t i = una; i < kSpan; ++i) {
-        if (model.sacked[i]) continue;
-        ASSERT_EQ(Seq(kBase + i) < edge, lost[i]) << i;
-      }
-      const std::uint32_t from = una + rng.below(kSpan - una);
-      const std::uint32_t to = from + rng.below(kSpan - from);
-      ASSERT_EQ(sacked_within(board, Seq(kBase + from), Seq(kBase + to)), model.count(from, to));
-      const wire::SackBlock hole = first_hole(board, Seq(kBase + from), Seq(kBase + to));
-      std::uint32_t first = from;
-      while (first < to && model.sacked[first]) ++first;
-      std::uint32_t last = first;
-      while (last < to && !model.sacked[last]) ++last;
-      ASSERT_EQ(hole, (wire::SackBlock{Seq(kBase + first), Seq(kBase + last)}));
-    }
-  }
-}
-
-TEST(Scoreboard, AFullTableForgetsWhatDoesNotFit) {
-  Scoreboard board;
-  for (std::uint32_t i = 0; i < 2 * kMaxSackedRanges; ++i) {
-    const std::uint32_t added = add_sacked(board, {Seq(i * 10), Seq(i * 10 + 5)}, Seq(0), Seq(100'000));
-    EXPECT_EQ(added, i < kMaxSackedRanges ? 5U : 0U);
-  }
-  EXPECT_EQ(board.count, kMaxSackedRanges);
-  EXPECT_EQ(add_sacked(board, {Seq(0), Seq(15)}, Seq(0), Seq(100'000)), 5U) << "joining still works";
-  EXPECT_EQ(board.count, kMaxSackedRanges - 1);
-}
 
 std::vector<std::byte> bytes_at(std::uint32_t from, std::uint32_t count) {
   std::vector<std::byte> out;

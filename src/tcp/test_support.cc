@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "tcp/invariants.h"
 #include "tcp/window.h"
 #include "wire/build.h"
 #include "wire/packet.h"
@@ -136,7 +137,7 @@ void TestNetwork::check(const TestEnd& end, const SegmentPlan& plan) {
   ASSERT_TRUE(cb.snd_una >= highest_una_[which]) << "bytes that were freed are wanted again";
   highest_una_[which] = cb.snd_una;
   ASSERT_LE(plan.payload_bytes, cb.mss);
-  ASSERT_GE(cb.cwnd, cb.mss);
+  ASSERT_EQ(broken_invariant(cb), nullptr) << broken_invariant(cb);
   const Seq edge = plan.segment.ack + (std::uint32_t{plan.segment.window} << cb.rcv_wscale);
   ASSERT_GE(edge - highest_edge_[which], -(1 << cb.rcv_wscale)) << "the window shrank";
   highest_edge_[which] = max(highest_edge_[which], edge);

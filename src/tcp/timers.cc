@@ -93,11 +93,16 @@ TimerVerdict fire_sender(ControlBlock& cb, Host& host, Time now) {
   const SenderTimer which = cb.sender_timer;
   if (which != SenderTimer::kReorder && which != SenderTimer::kLossProbe) cb.sender_timer = SenderTimer::kNone;
   switch (which) {
-    case SenderTimer::kRetransmit: return fire_retransmit(cb, host, now);
-    case SenderTimer::kLossProbe: return fire_loss_probe(cb, now);
-    case SenderTimer::kReorder: return fire_reorder(cb, host, now);
-    case SenderTimer::kPersist: return fire_persist(cb, now);
-    case SenderTimer::kNone: break;
+    case SenderTimer::kRetransmit:
+      return fire_retransmit(cb, host, now);
+    case SenderTimer::kLossProbe:
+      return fire_loss_probe(cb, now);
+    case SenderTimer::kReorder:
+      return fire_reorder(cb, host, now);
+    case SenderTimer::kPersist:
+      return fire_persist(cb, now);
+    case SenderTimer::kNone:
+      break;
   }
   return TimerVerdict::kNothing;
 }
@@ -157,8 +162,8 @@ void rearm_retransmit(ControlBlock& cb, Time now) noexcept {
     return;
   }
   const bool stood_in = cb.sender_timer == SenderTimer::kReorder || cb.sender_timer == SenderTimer::kLossProbe;
-  const Duration after = stood_in ? std::max(time_to_rto(cb, now), Duration(std::chrono::milliseconds(1)))
-                                  : backed_off_rto(cb);
+  const Duration after =
+      stood_in ? std::max(time_to_rto(cb, now), Duration(std::chrono::milliseconds(1))) : backed_off_rto(cb);
   arm_sender_timer(cb, SenderTimer::kRetransmit, after, now);
 }
 

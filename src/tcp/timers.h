@@ -7,9 +7,9 @@
 
 namespace twinstack::tcp {
 
-inline constexpr std::uint16_t kShortestAckTimeoutMs = 40;   // Linux TCP_ATO_MIN, TCP_DELACK_MIN; RFC 9293 3.8.6.3
-inline constexpr std::uint16_t kLongestAckTimeoutMs = 200;   // Linux TCP_DELACK_MAX
-inline constexpr std::uint8_t kMaxRetries = 15;                         // Linux tcp_retries2
+inline constexpr std::uint16_t kShortestAckTimeoutMs = 40;  // Linux TCP_ATO_MIN, TCP_DELACK_MIN; RFC 9293 3.8.6.3
+inline constexpr std::uint16_t kLongestAckTimeoutMs = 200;  // Linux TCP_DELACK_MAX
+inline constexpr std::uint8_t kMaxRetries = 15;             // Linux tcp_retries2
 
 // The sender's timer is `which` now, and runs out `after` from now; a user timeout may cut that.
 void arm_sender_timer(ControlBlock& cb, SenderTimer which, Duration after, Time now) noexcept;

@@ -57,7 +57,7 @@ TEST(Timers, RetransmissionBacksOffAndSaysWhenItIsOver) {
     EXPECT_TRUE(plan.retransmission);
     EXPECT_EQ(plan.segment.seq, Seq(kOurSeq));
     EXPECT_EQ(plan.payload_bytes, 100U);
-    EXPECT_EQ(t.end.cb.cwnd, kMss);
+    EXPECT_EQ(t.end.cb.cwnd, 1U);
     last = at;
     interval *= 2;
   }
@@ -220,19 +220,41 @@ TEST(Rtt, FirstAndLaterSamplesFollowRfc6298) {
   ControlBlock cb;
   EXPECT_EQ(rto_from_estimates_us(cb), kInitialRtoUs);
   add_rtt_sample(cb, 100'000);
-  EXPECT_EQ(cb.srtt_us, 100'000U);
-  EXPECT_EQ(cb.rttvar_us, 50'000U);
+  EXPECT_EQ(smoothed_rtt_us(cb), 100'000U);
+  EXPECT_EQ(cb.mdev_us4 / 4, 50'000U);
   EXPECT_EQ(cb.rto_us, 300'000U);
   add_rtt_sample(cb, 200'000);
-  EXPECT_EQ(cb.srtt_us, 112'500U);
-  EXPECT_EQ(cb.rttvar_us, 62'500U);
+  EXPECT_EQ(smoothed_rtt_us(cb), 112'500U);
+  EXPECT_EQ(cb.mdev_us4 / 4, 62'500U);
   EXPECT_EQ(cb.rto_us, 362'500U);
-  EXPECT_EQ(cb.min_rtt_us, 100'000U);
-  for (int i = 0; i < 200; ++i) add_rtt_sample(cb, 20);
-  EXPECT_EQ(cb.rto_us, cb.srtt_us + 200'000) << "floor";
-  EXPECT_LE(cb.srtt_us, 24U);
+  for (std::uint32_t i = 1; i < 200; ++i) {
+    cb.snd_una = cb.snd_nxt = Seq(i);  // a round trip each
+    add_rtt_sample(cb, 20);
+  }
+  EXPECT_NEAR(cb.rto_us, smoothed_rtt_us(cb) + 200'000, 5) << "floor";
+  EXPECT_LE(smoothed_rtt_us(cb), 24U);
   add_rtt_sample(cb, 0xffffffff);
   EXPECT_LE(cb.rto_us, kMaxRtoUs);
+}
+
+TEST(Rtt, ASmallerSampleCountsAnEighthInTheVariance) {
+  ControlBlock cb;
+  add_rtt_sample(cb, 800'000);
+  const std::uint32_t before = cb.mdev_us4;
+  add_rtt_sample(cb, 0);
+  // |0 - 800| - 400 = 400 above the mean deviation, of which an eighth.
+  EXPECT_NEAR(cb.mdev_us4, before + 50'000, 2);
+}
+
+TEST(Rtt, TheShortestIsForgottenAfterFiveMinutes) {
+  ControlBlock cb;
+  note_min_rtt(cb, 5'000, at_ms(0));
+  note_min_rtt(cb, 9'000, at_ms(299'000));
+  EXPECT_EQ(cb.min_rtt_us, 5'000U);
+  note_min_rtt(cb, 4'000, at_ms(299'500));
+  EXPECT_EQ(cb.min_rtt_us, 4'000U);
+  note_min_rtt(cb, 9'000, at_ms(600'000));
+  EXPECT_EQ(cb.min_rtt_us, 9'000U);
 }
 
 TEST(Rtt, OneSegmentIsTimedAndARetransmissionSpoilsIt) {
@@ -240,11 +262,11 @@ TEST(Rtt, OneSegmentIsTimedAndARetransmissionSpoilsIt) {
   t.end.write(2 * kMss, at_ms(0));
   t.end.poll(at_ms(0));
   t.end.receive(from_peer(kPeerSeq, kOurSeq + kMss), "", at_ms(30));
-  EXPECT_EQ(t.end.cb.srtt_us, 30'000U);
+  EXPECT_EQ(smoothed_rtt_us(t.end.cb), 30'000U);
   const Time at = t.end.fire(at_ms(30));
   t.end.poll(at);
   t.end.receive(from_peer(kPeerSeq, kOurSeq + 2 * kMss), "", at + milliseconds(1));
-  EXPECT_EQ(t.end.cb.srtt_us, 30'000U) << "Karn";
+  EXPECT_EQ(smoothed_rtt_us(t.end.cb), 30'000U) << "Karn";
 }
 
 wire::Segment echoing(std::uint32_t ack, std::uint32_t ts_ecr) {
@@ -258,13 +280,13 @@ TEST(Rtt, TheEchoTellsWhereNothingWasTimed) {
   state.options = kOptTimestamps;
   state.ts_val = 1000;
   Timed t(state);
-  t.end.write(kMss, at_ms(0));
+  t.end.write(1000, at_ms(0));
   t.end.poll(at_ms(0));
   const Time at = t.end.fire(at_ms(0));  // sent twice: not timed any more
   t.end.poll(at);
   const std::uint32_t sent = ts_clock(t.end.cb, at);
-  t.end.receive(echoing(kOurSeq + kMss, sent), "", at + milliseconds(12));
-  EXPECT_EQ(t.end.cb.srtt_us, 12'000U);
+  t.end.receive(echoing(kOurSeq + 1000, sent), "", at + milliseconds(12));
+  EXPECT_EQ(smoothed_rtt_us(t.end.cb), 12'000U);
 }
 
 // Its stamps may be ahead of our clock, or our clock was put ahead of them.
@@ -279,10 +301,10 @@ TEST(Rtt, WhatTheOtherStackSentIsNotMeasured) {
   t.end.write(50, at_ms(1));
   t.end.poll(at_ms(1));
   t.end.receive(echoing(kOurSeq + 100, 1000 - 60), "", at_ms(2));
-  EXPECT_EQ(t.end.cb.srtt_us, 400U);
+  EXPECT_EQ(smoothed_rtt_us(t.end.cb), 400U);
   t.end.receive(echoing(kOurSeq + 150, 1001), "",
                 at_ms(3));  // the first of ours: the echo's millisecond is all there is
-  EXPECT_EQ(t.end.cb.srtt_us, (7 * 400 + 2000 + 4) / 8);
+  EXPECT_EQ(smoothed_rtt_us(t.end.cb), (7 * 400 + 2000 + 4) / 8);
 }
 
 TEST(Tick, DistancesSurviveTheWrap) {

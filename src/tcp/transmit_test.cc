@@ -203,19 +203,19 @@ TEST(Transmit, CwndThatIsNotUsedDoesNotGrow) {
     offset += 100;
     s.ack(offset, at_ms(i * 10 + 5));
   }
-  EXPECT_EQ(s.end.cb.cwnd, 10U * kMss);
+  EXPECT_EQ(s.end.cb.cwnd, 10U);
 }
 
 TEST(Transmit, CwndDecaysAfterIdleness) {
   Sender s;
-  s.end.cb.cwnd = 80 * kMss;
-  s.end.cb.ssthresh = 20 * kMss;
+  s.end.cb.cwnd = 80;
+  s.end.cb.ssthresh = 20;
   s.write(1, at_ms(1500));  // the RTO is 1 s: one and a half of idleness
-  EXPECT_EQ(s.end.cb.cwnd, 40U * kMss);
-  EXPECT_EQ(s.end.cb.ssthresh, 60U * kMss);  // RFC 2861's memory, as Linux
+  EXPECT_EQ(s.end.cb.cwnd, 40U);
+  EXPECT_EQ(s.end.cb.ssthresh, 60U);  // RFC 2861's memory, as Linux
   s.ack(1, at_ms(1501));
   s.write(1, at_ms(60'000));
-  EXPECT_EQ(s.end.cb.cwnd, 10U * kMss);
+  EXPECT_EQ(s.end.cb.cwnd, 10U);
 }
 
 TEST(Transmit, EctOnNewDataOnly) {

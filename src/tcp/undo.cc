@@ -15,13 +15,15 @@ namespace {
 constexpr std::uint8_t kMostPersist = 16;
 
 // What was thought lost was late.
-bool packet_delayed(const Flight& f, const AckNews& news) noexcept {
-  if (!f.repeat_stamped) return true;  // nothing has been retransmitted
+bool packet_delayed(const ControlBlock& cb, const AckNews& news) noexcept {
+  const Flight& f = *cb.flight;
+  // Nothing has been retransmitted; without SACK the stamp is cleared while the state is only kept (must_keep_state()).
+  if (!f.repeat_stamped) return uses_sack(cb) || cb.snd_una < cb.high_seq;
   return news.has_echo && static_cast<std::int32_t>(news.echo - f.repeat_ts) < 0;
 }
 
-bool may_undo(const Flight& f, const AckNews& news) noexcept {
-  return f.undo_possible && (f.undo_repeats == 0 || packet_delayed(f, news));
+bool may_undo(const ControlBlock& cb, const AckNews& news) noexcept {
+  return cb.flight->undo_possible && (cb.flight->undo_repeats == 0 || packet_delayed(cb, news));
 }
 
 void undo_reduction(ControlBlock& cb, bool unmark, Time now) {
@@ -56,7 +58,7 @@ bool any_repeat_out(const ControlBlock& cb) noexcept {
 }
 
 bool try_undo_recovery(ControlBlock& cb, const AckNews& news, Time now) {
-  if (may_undo(*cb.flight, news)) {
+  if (may_undo(cb, news)) {
     undo_reduction(cb, false, now);
   } else if (cb.reo_wnd_persist > 0) {
     --cb.reo_wnd_persist;
@@ -69,7 +71,7 @@ bool try_undo_recovery(ControlBlock& cb, const AckNews& news, Time now) {
 
 bool try_undo_partial(ControlBlock& cb, const AckNews& news, Counters& counters, Time now) {
   Flight& f = *cb.flight;
-  if (!f.undo_possible || !packet_delayed(f, news)) return false;
+  if (!f.undo_possible || !packet_delayed(cb, news)) return false;
   // The hole was filled by a late packet, not by a retransmission.
   note_reordering(cb, news.prior_una, counters);
   // The degree of reordering is larger than it was thought to be: new data is clocked out, nothing more is marked.
@@ -89,7 +91,7 @@ bool try_undo_by_dsack(ControlBlock& cb, Time now) {
 }
 
 bool try_undo_loss(ControlBlock& cb, const AckNews& news, bool by_frto, Time now) {
-  if (!by_frto && !may_undo(*cb.flight, news)) return false;
+  if (!by_frto && !may_undo(cb, news)) return false;
   undo_reduction(cb, true, now);
   cb.retries = 0;
   if (must_keep_state(cb)) return true;

@@ -1,6 +1,6 @@
-// Undo: a reduction of cwnd is taken back when it turns out that nothing had been lost. Evidence: the timestamp that the
-// ACK echoes is older than the first retransmission (Eifel, RFC 3522, RFC 4015), DSACKs for all retransmissions (RFC
-// 3708), or F-RTO (RFC 5682).
+// Undo: a reduction of cwnd is taken back when it turns out that nothing had been lost. Evidence: the timestamp that
+// the ACK echoes is older than the first retransmission (Eifel, RFC 3522, RFC 4015), DSACKs for all retransmissions
+// (RFC 3708), or F-RTO (RFC 5682).
 #pragma once
 
 #include "base/clock.h"

@@ -16,17 +16,17 @@
 namespace twinstack::tcp {
 
 enum class CongestionEvent : std::uint8_t {
-  kSendStart,    // the first segment after nothing was in flight
-  kRestart,      // cwnd was lowered after idleness (RFC 2861)
+  kSendStart,  // the first segment after nothing was in flight
+  kRestart,    // cwnd was lowered after idleness (RFC 2861)
   kReductionDone,
-  kTimeout,      // a retransmission timeout, after ssthresh()
-  kMarkSeen,     // the peer's data carried CE; raised before rcv_nxt passes it
-  kNoMarkSeen,   // ... did not
+  kTimeout,     // a retransmission timeout, after ssthresh()
+  kMarkSeen,    // the peer's data carried CE; raised before rcv_nxt passes it
+  kNoMarkSeen,  // ... did not
 };
 
 struct CongestionOps {
-  std::string_view name;  // as TCP_CONGESTION
-  bool wants_ecn = false; // ECT on every segment, marks are the signal (RFC 8257)
+  std::string_view name;   // as TCP_CONGESTION
+  bool wants_ecn = false;  // ECT on every segment, marks are the signal (RFC 8257)
 
   // Makes the private state. cwnd and ssthresh are set already.
   void (*init)(ControlBlock& cb, Time now) = nullptr;

@@ -88,12 +88,8 @@ void on_event(ControlBlock& cb, CongestionEvent event, Time now) {
   if (state.epoch_start == 0) state.epoch_start = 1;
 }
 
-constexpr CongestionOps kOps = {.name = "cubic",
-                                .init = init,
-                                .ssthresh = ssthresh,
-                                .grow = grow,
-                                .undo_cwnd = prior_cwnd,
-                                .on_event = on_event};
+constexpr CongestionOps kOps = {
+    .name = "cubic", .init = init, .ssthresh = ssthresh, .grow = grow, .undo_cwnd = prior_cwnd, .on_event = on_event};
 
 }  // namespace
 

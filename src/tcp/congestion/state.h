@@ -11,13 +11,13 @@ namespace twinstack::tcp {
 
 enum class CongestionKind : std::uint8_t { kCubic, kNewReno };
 
-struct CubicState {   // RFC 9438 4.1.2; windows in segments
-  float w_max;        // cwnd just before the last reduction
-  float k_seconds;    // time to grow back to w_max
-  float w_est;        // Reno-friendly estimate
-  float cwnd_prior;   // cwnd when the last reduction happened
-  float carry;        // growth not yet applied, under one segment
-  Tick epoch_start;   // 0 = no epoch runs
+struct CubicState {  // RFC 9438 4.1.2; windows in segments
+  float w_max;       // cwnd just before the last reduction
+  float k_seconds;   // time to grow back to w_max
+  float w_est;       // Reno-friendly estimate
+  float cwnd_prior;  // cwnd when the last reduction happened
+  float carry;       // growth not yet applied, under one segment
+  Tick epoch_start;  // 0 = no epoch runs
 };
 
 union CongestionState {

@@ -1,0 +1,121 @@
+// The flight against a plain model: one flag a segment, whatever order reports, ACKs, splits and repeats come in.
+#include "tcp/flight.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "tcp/ack_news.h"
+#include "tcp/invariants.h"
+#include "tcp/sack.h"
+#include "tcp/test_support.h"
+
+namespace twinstack::tcp::test {
+namespace {
+
+constexpr std::uint32_t kBase = 0xffffff00;  // wraps within the test
+constexpr std::uint32_t kSegments = 60;
+
+class FlightModel {
+ public:
+  FlightModel() {
+    cb_.options = kOptSack;
+    cb_.mss = 10;
+    cb_.cwnd = 100;
+    cb_.ssthresh = 100;
+    cb_.snd_una = cb_.snd_nxt = cb_.write_seq = cb_.high_seq = Seq(kBase);
+    cb_.max_window = 1U << 20;
+    for (std::uint32_t i = 0; i < kSegments; ++i) {
+      add_sent(cb_, cb_.snd_nxt, 10, at_ms(i));
+      cb_.snd_nxt += 10;
+    }
+    cb_.write_seq = cb_.snd_nxt;
+    cb_.sender_timer = SenderTimer::kRetransmit;
+  }
+
+  void report(std::uint32_t left_bytes, std::uint32_t right_bytes) {
+    wire::Segment segment;
+    segment.ack = cb_.snd_una;
+    segment.options.sack_count = 1;
+    segment.options.sack[0] = {Seq(kBase) + left_bytes, Seq(kBase) + right_bytes};
+    AckNews news;
+    news.ack = news.prior_una = cb_.snd_una;
+    take_sack_option(cb_, segment, news, counters_, at_ms(1000));
+    if (segment.options.sack[0].left <= cb_.snd_una) return;
+    for (std::uint32_t i = 0; i < kSegments; ++i) {
+      if (i * 10 >= left_bytes && i * 10 + 10 <= right_bytes) sacked_[i] = true;
+    }
+  }
+
+  void acknowledge(std::uint32_t bytes) {
+    const Seq una = Seq(kBase) + bytes;
+    if (una <= cb_.snd_una) return;
+    cb_.snd_una = una;
+    AckNews news;
+    retire_acknowledged(cb_, news, at_ms(1000));
+  }
+
+  void compare() {
+    ASSERT_EQ(broken_invariant(cb_), nullptr) << broken_invariant(cb_);
+    const SentQueue& sent = cb_.flight->sent;
+    for (auto p = sent.first(); p != sent.end(); ++p) {
+      const std::uint32_t index = bytes_between(Seq(kBase), sent.at(p).end() - 1) / 10;
+      ASSERT_EQ(sent.at(p).has(kSacked), sacked_[index]) << index;
+      ASSERT_EQ(sent.find(sent.at(p).seq), p);
+      ASSERT_EQ(sent.find(sent.at(p).end() - 1), p);
+    }
+    ASSERT_EQ(sent.find(cb_.snd_nxt), sent.end());
+  }
+
+  ControlBlock cb_;
+  Counters counters_;
+  std::vector<bool> sacked_ = std::vector<bool>(kSegments);
+};
+
+TEST(Flight, AgreesWithAModelOfSegments) {
+  for (std::uint64_t seed = 1; seed <= 300; ++seed) {
+    SCOPED_TRACE(seed);
+    Rng rng(seed);
+    FlightModel model;
+    for (int step = 0; step < 60; ++step) {
+      const std::uint32_t left = rng.below(kSegments * 10);
+      const std::uint32_t right = std::min(left + 1 + rng.below(120), kSegments * 10);
+      if (rng.below(8) == 0) {
+        model.acknowledge(std::min(left, bytes_between(Seq(kBase), model.cb_.snd_una) + 40));
+      } else {
+        model.report(left, right);
+      }
+      model.compare();
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST(Flight, ASplitKeepsCountsAndHints) {
+  FlightModel model;
+  model.report(100, 200);
+  Flight& f = *model.cb_.flight;
+  f.rack_first = f.sent.first() + 15;
+  f.next_retransmit = f.sent.first() + 3;
+  split_sent(f, f.sent.first() + 12, 4);
+  EXPECT_EQ(broken_invariant(model.cb_), nullptr);
+  EXPECT_EQ(f.sacked, 11U);
+  EXPECT_EQ(f.rack_first, f.sent.first() + 16);
+  EXPECT_EQ(f.next_retransmit, f.sent.first() + 3);
+  EXPECT_EQ(f.sent.at(f.sent.first() + 12).length, 4U);
+  EXPECT_EQ(f.sent.at(f.sent.first() + 13).length, 6U);
+}
+
+TEST(Flight, WhatAnotherStackSentIsInSegmentsAndGivesNoRates) {
+  ControlBlock cb;
+  cb.mss = 1000;
+  cb.snd_nxt = Seq(2500);
+  add_foreign(cb, Seq(0), Seq(2500), at_ms(5));
+  ASSERT_EQ(packets_out(cb), 3U);
+  EXPECT_EQ(cb.flight->sent.back().length, 500U);
+  EXPECT_TRUE(cb.flight->sent.front().has(kForeign));
+  EXPECT_TRUE(cb.flight->sent.front().has(kRateTaken));
+}
+
+}  // namespace
+}  // namespace twinstack::tcp::test
