@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include "input.h"
 #include "tcp/connection.h"
+#include "tcp/invariants.h"
 
 namespace twinstack {
 namespace {
@@ -171,10 +172,7 @@ class Fuzzed {
   }
 
   void check() {
-    ASSERT(cb_.snd_una <= cb_.snd_nxt && cb_.snd_nxt <= cb_.write_seq);
-    ASSERT(cb_.rcv_wup <= cb_.rcv_nxt);
-    ASSERT(cb_.cwnd > 0 && cb_.ssthresh > 0 && cb_.mss > 0);
-    ASSERT(tcp::in_flight_bytes(cb_) <= bytes_between(cb_.snd_una, cb_.snd_nxt) * std::uint64_t{2});
+    ASSERT(tcp::broken_invariant(cb_) == nullptr);
     // The right edge that we offered never moves left (RFC 9293 3.8.6.2).
     const Seq edge = cb_.rcv_wup + cb_.rcv_wnd;
     ASSERT(!has_edge_ || edge >= edge_);

@@ -150,7 +150,7 @@ void control_congestion(ControlBlock& cb, AckNews& news, Time now) {
 }
 
 void apply_repair(ControlBlock& cb, const AckNews& news) noexcept {
-  if (news.repair != Repair::kNothing) cb.set(kMayRetransmit);
+  if (news.repair == Repair::kLost) cb.set(kMayRetransmit);
 }
 
 // Everything after the arrivals are known.
@@ -226,8 +226,9 @@ void process_ack(ControlBlock& cb, const wire::Segment& segment, std::uint32_t p
   take_arrivals(cb, segment, news, host, now);
   if (news.prior_out > 0) {
     conclude(cb, news, host, now);
-  } else if (cb.flight && news.has(kDuplicateReported)) {
-    recovery_on_ack(cb, news, host.counters(), now);  // a reduction of a flight that is over may be undone
+  } else if (cb.flight) {  // of a flight that is over: a reduction may be undone, a probe be judged
+    if (news.has(kDuplicateReported)) recovery_on_ack(cb, news, host.counters(), now);
+    if (cb.flight->probe_out) probe_on_ack(cb, news, now);
   }
   update_timers(cb, news, now);
 }

@@ -3,61 +3,16 @@
 
 #include <gtest/gtest.h>
 
-#include "tcp/flight.h"
-#include "tcp/test_support.h"
+#include "tcp/sender_fixture.h"
 
 namespace twinstack::tcp::test {
 namespace {
 
-using Ranges = std::vector<std::pair<std::uint32_t, std::uint32_t>>;  // in segments from kOurSeq
-
-// `segments` full segments are in flight.
-struct Sender {
-  explicit Sender(std::uint16_t options = 0, std::uint32_t segments = 10, std::uint32_t queued = 100)
-      : end(state(options), at_ms(0)) {
-    end.poll(at_ms(0));
-    end.cb.cwnd = segments;
-    end.write(queued * kMss, at_ms(0));
-    EXPECT_EQ(end.poll(at_ms(0)).size(), segments);
-  }
-  static MinTcp state(std::uint16_t options) {
-    MinTcp out = idle_state();
-    out.options = options;
-    out.snd_wscale = 7;
-    out.snd_wnd = out.max_window = 65535 << 7;
-    out.srtt_us = 10'000;
-    out.congestion = {'r', 'e', 'n', 'o'};
-    return out;
-  }
-  std::vector<SegmentPlan> ack(std::uint32_t segments, const Ranges& sacked = {}, Time now = at_ms(10)) {
-    wire::Segment segment = from_peer(kPeerSeq, kOurSeq + segments * kMss);
-    for (const auto& [left, right] : sacked) {
-      segment.options.sack[segment.options.sack_count++] = {Seq(kOurSeq + left * kMss), Seq(kOurSeq + right * kMss)};
-    }
-    EXPECT_EQ(end.receive(segment, "", now), Arrival::kAccepted);
-    return end.poll(now);
-  }
-  std::uint32_t sent_segments() const { return bytes_between(Seq(kOurSeq), end.cb.snd_nxt) / kMss; }
-  TestEnd end;
-};
-
-// Which segments are sent, negative for retransmissions (segment 0 as -1000).
-std::vector<int> what(const std::vector<SegmentPlan>& plans) {
-  std::vector<int> out;
-  for (const auto& plan : plans) {
-    const int index = (plan.segment.seq - Seq(kOurSeq)) / kMss;
-    EXPECT_EQ(plan.payload_bytes, kMss);
-    out.push_back(plan.retransmission ? (index == 0 ? -1000 : -index) : index);
-  }
-  return out;
-}
-using Sent = std::vector<int>;
-
 TEST(FastRetransmit, ThirdDuplicateAckWithoutSack) {
   Sender f;
-  EXPECT_EQ(what(f.ack(0)), Sent{10}) << "limited transmit (RFC 3042)";
-  EXPECT_EQ(what(f.ack(0)), Sent{11});
-  EXPECT_EQ(what(f.ack(0)), Sent{-1000});
+  EXPECT_EQ(f.what(f.ack(0)), Sent{10}) << "limited transmit (RFC 3042)";
+  EXPECT_EQ(f.what(f.ack(0)), Sent{11});
+  EXPECT_EQ(f.what(f.ack(0)), Sent{-1000});
   EXPECT_EQ(f.end.cb.recovery, RecoveryState::kRecovery);
   EXPECT_EQ(f.end.cb.ssthresh, 5U);
   EXPECT_EQ(f.end.cb.cwnd, packets_in_flight(f.end.cb)) << "PRR: what left made room for the repair only (RFC 6937)";
@@ -85,9 +40,9 @@ TEST(NewReno, EveryPartialAckRetransmitsTheNextHole) {
   for (int i = 0; i < 3; ++i) f.ack(0);
   // RFC 6582 3.2 (3): the next hole, as soon as PRR has room for it.
   for (const std::uint32_t hole : {4U, 6U}) {
-    Sent sent = what(f.ack(hole));
+    Sent sent = f.what(f.ack(hole));
     EXPECT_EQ(f.end.cb.recovery, RecoveryState::kRecovery);
-    for (int i = 0; i < 3 && sent.empty(); ++i) sent = what(f.ack(hole));
+    for (int i = 0; i < 3 && sent.empty(); ++i) sent = f.what(f.ack(hole));
     ASSERT_FALSE(sent.empty());
     EXPECT_EQ(sent[0], -static_cast<int>(hole));
   }
@@ -106,7 +61,7 @@ TEST(NewReno, StateIsKeptUntilSomethingAboveTheRecoveryPointIsAcknowledged) {
   if (f.end.cb.snd_una != f.end.cb.snd_nxt) {
     EXPECT_EQ(f.end.cb.recovery, RecoveryState::kRecovery);
     for (int i = 0; i < 5; ++i) {
-      for (const int segment : what(f.ack(point)))
+      for (const int segment : f.what(f.ack(point)))
         EXPECT_GE(segment, 0) << "nothing is retransmitted for echoes of our own";
     }
   }
@@ -119,12 +74,12 @@ TEST(SackRecovery, RetransmitsTheHolesOnly) {
   f.ack(0, {{1, 2}});
   f.ack(0, {{1, 2}, {3, 4}});
   EXPECT_EQ(f.end.cb.recovery, RecoveryState::kDisorder);
-  Sent sent = what(f.ack(0, {{5, 6}, {3, 4}, {1, 2}}));
+  Sent sent = f.what(f.ack(0, {{5, 6}, {3, 4}, {1, 2}}));
   ASSERT_FALSE(sent.empty());
   EXPECT_EQ(sent[0], -1000);
   Sent more;
   for (std::uint32_t edge = 7; edge <= 19; ++edge) {
-    for (const int segment : what(f.ack(0, {{5, edge}, {3, 4}, {1, 2}}))) more.push_back(segment);
+    for (const int segment : f.what(f.ack(0, {{5, edge}, {3, 4}, {1, 2}}))) more.push_back(segment);
   }
   // Segments 2 and 4 are holes with enough above them; then new data as the pipe drains.
   ASSERT_GE(more.size(), 2U);
@@ -138,7 +93,7 @@ TEST(SackRecovery, RetransmitsTheHolesOnly) {
 
 TEST(SackRecovery, OneReportOfManyBytesIsEnough) {
   Sender f(kOptSack, 10);
-  const Sent sent = what(f.ack(0, {{1, 5}}));  // RFC 6675 4: more than (DupThresh - 1) * SMSS
+  const Sent sent = f.what(f.ack(0, {{1, 5}}));  // RFC 6675 4: more than (DupThresh - 1) * SMSS
   ASSERT_FALSE(sent.empty());
   EXPECT_EQ(sent[0], -1000);
 }
@@ -160,7 +115,7 @@ TEST(SackRecovery, APartialAckShowsTheNextLoss) {
   Sender f(kOptSack, 20);
   f.ack(0, {{1, 10}});
   // Segment 10 has nothing reported above it, but a retransmission that was sent later has arrived (RFC 8985 6.2).
-  const Sent sent = what(f.ack(10, {}, at_ms(21)));
+  const Sent sent = f.what(f.ack(10, {}, at_ms(21)));
   ASSERT_FALSE(sent.empty());
   EXPECT_EQ(sent[0], -10);
 }
@@ -183,12 +138,12 @@ TEST(Timeout, GoesBackToTheFirstAndSkipsWhatIsReported) {
   Sent sent;
   while (f.end.cb.recovery != RecoveryState::kLoss) {  // the reordering timer, fast recovery, all of it in vain
     at = f.end.fire(at);
-    sent = what(f.end.poll(at));
+    sent = f.what(f.end.poll(at));
   }
   EXPECT_EQ(sent, Sent{-1000});
   EXPECT_EQ(f.end.cb.cwnd, 1U);
-  EXPECT_EQ(what(f.ack(1, {}, at)), (Sent{-1, -2}));
-  EXPECT_EQ(what(f.ack(3, {}, at)), (Sent{-3, -6, -7, -8}));
+  EXPECT_EQ(f.what(f.ack(1, {}, at)), (Sent{-1, -2}));
+  EXPECT_EQ(f.what(f.ack(3, {}, at)), (Sent{-3, -6, -7, -8}));
   f.ack(10, {}, at);
   EXPECT_EQ(f.end.cb.recovery, RecoveryState::kOpen);
   EXPECT_TRUE(is_drained(f.end.cb));
@@ -209,8 +164,8 @@ TEST(Timeout, RenegingIsNoticed) {
   f.ack(0, {{1, 10}});
   f.ack(1);  // the reported bytes begin at snd_una now: they were dropped
   const Time at = f.end.fire(at_ms(10));
-  EXPECT_EQ(what(f.end.poll(at)), Sent{-1});
-  EXPECT_EQ(what(f.ack(2, {}, at)), (Sent{-2, -3}));
+  EXPECT_EQ(f.what(f.end.poll(at)), Sent{-1});
+  EXPECT_EQ(f.what(f.ack(2, {}, at)), (Sent{-2, -3}));
 }
 
 TEST(Timeout, ShrunkWindowStillGetsTheFirstSegment) {
@@ -222,7 +177,7 @@ TEST(Timeout, ShrunkWindowStillGetsTheFirstSegment) {
   f.end.receive(closed, "", at_ms(5));
   EXPECT_EQ(f.end.cb.snd_wnd, 0U);
   const Time at = f.end.fire(at_ms(5));
-  EXPECT_EQ(what(f.end.poll(at)), Sent{-1000});
+  EXPECT_EQ(f.what(f.end.poll(at)), Sent{-1000});
 }
 
 TEST(Ecn, EchoReducesOnceInAWindowAndIsAnsweredByCwr) {

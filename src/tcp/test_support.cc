@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "tcp/invariants.h"
+#include "tcp/plan.h"
 #include "tcp/window.h"
 #include "wire/build.h"
 #include "wire/packet.h"
@@ -109,7 +110,7 @@ Time TestEnd::fire(Time now, TimerVerdict* verdict) {
 }
 
 std::vector<std::byte> TestEnd::payload_of(const SegmentPlan& plan) const {
-  const std::uint64_t position = written - bytes_between(plan.segment.seq, cb.write_seq);
+  const std::uint64_t position = written - bytes_between(plan.segment.seq, data_end(cb));
   std::vector<std::byte> bytes(plan.payload_bytes);
   for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = stream_byte(send_key, position + i);
   return bytes;

@@ -1,0 +1,153 @@
+// Reductions that were wrong are taken back: Eifel (RFC 3522), DSACK (RFC 3708), F-RTO (RFC 5682). And proportional
+// rate reduction (RFC 6937) while they last.
+#include "tcp/undo.h"
+
+#include <gtest/gtest.h>
+
+#include "tcp/sender_fixture.h"
+
+namespace twinstack::tcp::test {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr std::uint16_t kSackAndStamps = kOptSack | kOptTimestamps;
+
+TEST(Undo, AnEchoOlderThanTheRetransmissionEndsRecoveryAsIfNothingHadBeen) {
+  Sender f(kSackAndStamps, 10, 10);
+  ASSERT_EQ(f.what(f.ack(0, {{1, 4}}, at_ms(10), 0)), Sent{-1000});
+  ASSERT_EQ(f.recovery(), RecoveryState::kRecovery);
+  EXPECT_EQ(f.end.cb.ssthresh, 5U);
+  f.ack(10, {}, at_ms(11), 0);  // all of it; the echo is of the first transmission
+  EXPECT_EQ(f.recovery(), RecoveryState::kOpen);
+  EXPECT_GE(f.end.cb.cwnd, 10U);
+  EXPECT_EQ(f.end.cb.ssthresh, kInfiniteSsthresh);
+}
+
+TEST(Undo, AnEchoOfTheRetransmissionDoesNot) {
+  Sender f(kSackAndStamps, 10, 10);
+  f.ack(0, {{1, 4}}, at_ms(10), 0);
+  f.ack(10, {}, at_ms(20), 10);
+  EXPECT_EQ(f.recovery(), RecoveryState::kOpen);
+  EXPECT_EQ(f.end.cb.ssthresh, 5U);
+  EXPECT_LE(f.end.cb.cwnd, 6U);
+}
+
+TEST(Undo, DsacksForAllRetransmissionsDoAfterTheFact) {
+  Sender f(kOptSack, 10, 10);
+  ASSERT_EQ(f.what(f.ack(0, {{1, 4}})), Sent{-1000});
+  f.ack(10, {}, at_ms(12));
+  ASSERT_LE(f.end.cb.cwnd, 6U);
+  f.ack(10, {{0, 1}}, at_ms(20));
+  EXPECT_EQ(f.end.cb.ssthresh, kInfiniteSsthresh);
+  EXPECT_GE(f.end.cb.cwnd, 10U);
+}
+
+TEST(Undo, OneDsackOfTwoIsNotEnough) {
+  Sender f(kOptSack, 20, 20);
+  Sent repeated;
+  for (std::uint32_t edge = 5; edge <= 20; ++edge) {
+    for (const int i : f.what(f.ack(0, {{2, edge}}))) repeated.push_back(i);
+  }
+  ASSERT_EQ(repeated, (Sent{-1000, -1}));
+  f.ack(20, {}, at_ms(12));
+  f.ack(20, {{0, 1}}, at_ms(20));
+  EXPECT_EQ(f.end.cb.ssthresh, 10U);
+  f.ack(20, {{1, 2}}, at_ms(20));
+  EXPECT_EQ(f.end.cb.ssthresh, kInfiniteSsthresh);
+}
+
+TEST(Undo, ADuplicateThatTheNetworkMadeIsNoEvidence) {
+  Sender f(kOptSack, 10, 10);
+  f.ack(5);
+  f.ack(5, {{0, 1}});  // nothing was retransmitted
+  EXPECT_EQ(f.end.counters.dsack_dups, 1U);
+  EXPECT_FALSE(f.end.cb.has(kDsackSeen));
+  EXPECT_EQ(f.recovery(), RecoveryState::kOpen);
+}
+
+// Up to the timeout, which must come: no SACK, so no probe and no RACK.
+Time time_out(Sender& f) {
+  const Time at = f.end.fire(at_ms(0));
+  EXPECT_EQ(f.recovery(), RecoveryState::kLoss);
+  EXPECT_EQ(f.what(f.end.poll(at)), Sent{-1000});
+  return at;
+}
+
+TEST(Frto, NewDataGoesFirstAndTheNextAckShowsThatTheTimeoutWasSpurious) {
+  Sender f(0, 10, 100);
+  const Time at = time_out(f);
+  EXPECT_EQ(f.what(f.ack(1, {}, at)), (Sent{10, 11})) << "step 2.b: new data, not retransmissions";
+  f.ack(2, {}, at + milliseconds(1));  // segment 1 was sent once
+  EXPECT_EQ(f.end.cb.ssthresh, kInfiniteSsthresh) << "step 3.b";
+  EXPECT_GE(f.end.cb.cwnd, 10U);
+}
+
+TEST(Frto, WithStampsTheFirstAckIsEnough) {
+  Sender f(kOptTimestamps, 10, 100);
+  const Time at = time_out(f);
+  f.ack(1, {}, at + milliseconds(1), 0);
+  EXPECT_EQ(f.end.cb.ssthresh, kInfiniteSsthresh);
+  EXPECT_GE(f.end.cb.cwnd, 10U);
+}
+
+TEST(Frto, ADuplicateAckAfterTheNewDataShowsThatTheLossWasReal) {
+  Sender f(0, 10, 100);
+  const Time at = time_out(f);
+  ASSERT_EQ(f.what(f.ack(1, {}, at)), (Sent{10, 11}));
+  const Sent sent = f.what(f.ack(1, {}, at + milliseconds(1)));
+  ASSERT_FALSE(sent.empty());
+  EXPECT_EQ(sent[0], -1);
+  EXPECT_EQ(f.end.cb.ssthresh, 5U);
+}
+
+TEST(Frto, WithoutNewDataTheConventionalWay) {
+  Sender f(0, 10, 10);
+  const Time at = time_out(f);
+  EXPECT_EQ(f.what(f.ack(1, {}, at)), (Sent{-1, -2}));
+}
+
+TEST(Frto, AReportOfWhatWasNeverRepeatedUndoesTheTimeout) {
+  Sender f(kOptSack, 10, 10);
+  Time at = at_ms(0);
+  while (f.recovery() != RecoveryState::kLoss) {
+    at = f.end.fire(at);
+    f.end.poll(at);
+  }
+  EXPECT_EQ(f.end.cb.cwnd, 1U);
+  f.ack(3, {}, at + milliseconds(1));  // 0 was repeated; 1 and 2 were not, and have arrived
+  EXPECT_EQ(f.recovery(), RecoveryState::kOpen);
+  EXPECT_EQ(f.end.cb.ssthresh, kInfiniteSsthresh);
+}
+
+TEST(Prr, SendsInProportionToWhatIsDelivered) {
+  Sender f(kOptSack, 20, 200);
+  std::uint32_t sent = 0;
+  std::uint32_t edge = 4;
+  f.ack(0, {{1, edge}});
+  ASSERT_EQ(f.recovery(), RecoveryState::kRecovery);
+  for (; edge < 20; ++edge) sent += static_cast<std::uint32_t>(f.ack(0, {{1, edge + 1}}).size());
+  // 19 of 20 have arrived: half of that may have gone, the repair among it.
+  EXPECT_NEAR(sent, 9, 1.5);
+  EXPECT_LE(packets_in_flight(f.end.cb), f.end.cb.ssthresh + 1);
+}
+
+TEST(Prr, AfterHeavyLossItGrowsBackToTheThresholdAsInSlowStart) {
+  Sender f(kOptSack, 20, 200);
+  Sent sent = f.what(f.ack(0, {{17, 20}}));  // 17 lost
+  EXPECT_EQ(sent.size(), 3U) << "packet conservation: one for each that arrived";
+  for (std::uint32_t acked = 1; acked < 17; ++acked) {
+    f.ack(acked, {{17, 20}}, at_ms(20 + acked));
+    EXPECT_LE(packets_in_flight(f.end.cb), f.end.cb.ssthresh);
+  }
+  EXPECT_EQ(packets_in_flight(f.end.cb), f.end.cb.ssthresh);
+}
+
+TEST(LimitedTransmit, EachOfTheFirstDuplicatesLetsOneNewSegmentGo) {
+  Sender f(kOptSack, 4, 100);
+  EXPECT_EQ(f.what(f.ack(0, {{1, 2}})), Sent{4});
+  EXPECT_EQ(f.what(f.ack(0, {{1, 3}})), Sent{5});
+}
+
+}  // namespace
+}  // namespace twinstack::tcp::test
