@@ -21,6 +21,7 @@
 #include "engine/piece_pool.h"
 #include "engine/region.h"
 #include "engine/timer_wheel.h"
+#include "engine/waiting_table.h"
 #include "nic/link.h"
 #include "wire/packet.h"
 
@@ -117,6 +118,7 @@ class Lane {
   Status queue_loaded(std::uint32_t index, const Command& command);
   void bound_mss(std::uint32_t index);
   void fill_state(std::uint32_t index, Time now, ipc::HwConnState& state) const;
+  void fill_min(std::uint32_t index, Time now, tcp::MinTcp& min) const;
 
   // lane_receive.cc: frames.
   bool receive_frames(Time now);
@@ -136,7 +138,8 @@ class Lane {
   void raise_to_software(std::uint32_t index, Cause cause);
 
   // lane_held.cc: packets that wait for a move.
-  void hold_frame(std::uint32_t index, PieceList& list, std::span<const ByteView> parts, std::uint32_t length);
+  using WaitingFrames = PieceList Waiting::*;  // &Waiting::held or &Waiting::late
+  void hold_frame(std::uint32_t index, WaitingFrames which, std::span<const ByteView> parts, std::uint32_t length);
   void hold_bytes(PieceList& list, LaneSession& session, ByteView bytes, bool& start);
   bool extend_last(PieceList& list, LaneSession& session, ByteView& bytes);
   void hold_out_of_order(std::uint32_t index);
@@ -145,6 +148,10 @@ class Lane {
   void held_to_strays(std::uint32_t index);
   void report_held(std::uint32_t index, Reply& reply);
   [[nodiscard]] std::uint32_t count_pieces(const PieceList& list);
+  // What waits for this connection; nullptr: nothing does. want_waiting() makes it; nullptr: there are too many.
+  [[nodiscard]] Waiting* waiting_of(std::uint32_t index) noexcept;
+  [[nodiscard]] Waiting* want_waiting(std::uint32_t index) noexcept;
+  void end_waiting(std::uint32_t index) noexcept;  // when nothing waits any more
 
   // lane_rings.cc: submissions and completions.
   bool drain_submissions(Time now);
@@ -187,6 +194,11 @@ class Lane {
   [[nodiscard]] std::uint32_t resolve(HwConnId id) const noexcept;
   [[nodiscard]] HwConnId id_of(std::uint32_t index) const noexcept { return {index_, index, conns_[index].generation}; }
   [[nodiscard]] LaneSession* session(std::uint32_t index) noexcept;
+  // Bytes of the send queue. Before there is a TCP state: what load() has brought.
+  [[nodiscard]] static std::uint32_t queued_bytes(const HwConn& conn) noexcept {
+    return (conn.flags & kInstalled) == 0 ? conn.engine_queued_bytes
+                                          : bytes_between(conn.tcb.snd_una, conn.tcb.write_seq);
+  }
   void push_event(const Event& event);
   void fire_timer(std::uint32_t index, Time now);
 
@@ -197,7 +209,9 @@ class Lane {
 
   std::span<HwConn> conns_;
   std::span<HwConnRecord> records_;
+  std::span<HwConnKept> kept_;
   PiecePool pieces_;
+  WaitingTable waiting_;
   FlowTable flows_;
   TimerWheel timers_;
   std::vector<std::uint32_t> free_slots_;

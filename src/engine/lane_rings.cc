@@ -79,8 +79,7 @@ Cause Lane::submit_send(std::uint32_t session_index, LaneSession& session, const
       entry.offset > geometry.chunk_bytes - entry.length)
     return Cause::kBadRingChunk;
   HwConn& conn = conns_[index];
-  HwConnRecord& record = records_[index];
-  if (record.queued_bytes + entry.length > kMaxQueuedBytes) return Cause::kRingOverrun;
+  if (queued_bytes(conn) + entry.length > kMaxQueuedBytes) return Cause::kRingOverrun;
   Piece* last = conn.send_queue.empty() ? nullptr : &pieces_.at(conn.send_queue.tail);
   if (last != nullptr && last->chunk == entry.chunk && last->offset + last->bytes() == entry.offset) {
     last->length += entry.length;
@@ -90,7 +89,6 @@ Cause Lane::submit_send(std::uint32_t session_index, LaneSession& session, const
     ASSERT(queued);  // drain_ring() has made sure
     ++session.pieces_in_flight;
   }
-  record.queued_bytes += entry.length;
   tcp::on_queued(conn.tcb, entry.length, (entry.flags & ipc::kSubmitMore) != 0);
   want_transmit(index);
   return Cause::kNothing;
@@ -103,8 +101,7 @@ Cause Lane::submit_return(std::uint32_t session_index, LaneSession& session, con
   const std::uint32_t index = resolve(HwConnId(entry.hw_conn_id));
   if (index == kNone || conns_[index].session != session_index) return Cause::kNothing;
   HwConn& conn = conns_[index];
-  HwConnRecord& record = records_[index];
-  record.unread_bytes -= std::min(record.unread_bytes, entry.length);
+  conn.unread_bytes -= std::min(conn.unread_bytes, entry.length);
   // An idle connection owns no chunk.
   if (drained && conn.rx_chunk == entry.chunk && conn.rx_fill == conn.rx_posted) close_rx_chunk(conn, session);
   if (conn.state != ConnState::kActive) return Cause::kNothing;
@@ -125,12 +122,11 @@ void Lane::break_session(std::uint32_t session_index, LaneSession& session, Caus
 // them can so receive on the others.
 std::uint32_t Lane::receive_space(std::uint32_t index) {
   HwConn& conn = conns_[index];
-  const HwConnRecord& record = records_[index];
   LaneSession& owner = *session(conn.session);
   const std::uint32_t open_bytes = conn.rx_chunk == kNone ? 0 : owner.chunk_bytes() - conn.rx_fill;
   const std::uint64_t left = std::uint64_t{owner.pool().available()} * owner.chunk_bytes() + open_bytes;
-  const std::uint32_t unread = record.unread_bytes;
-  const std::uint32_t own = record.rcv_buf_bytes - std::min(record.rcv_buf_bytes, unread);
+  const std::uint32_t unread = conn.unread_bytes;
+  const std::uint32_t own = conn.rcv_buf_bytes - std::min(conn.rcv_buf_bytes, unread);
   const std::uint64_t share = (left - std::min<std::uint64_t>(left, unread)) / 2;
   if (share >= own) return own;
   if ((conn.flags & kShortOfChunks) == 0) {
@@ -170,9 +166,8 @@ void Lane::close_rx_chunk(HwConn& conn, LaneSession& session) {
 
 std::uint32_t Lane::deliver(std::uint32_t index, const Payload& payload) {
   HwConn& conn = conns_[index];
-  HwConnRecord& record = records_[index];
   LaneSession& owner = *session(conn.session);
-  LaneRing* ring = owner.ring(record.ring);
+  LaneRing* ring = owner.ring(records_[index].ring);
   // Room for what may be posted of this payload: a piece per chunk.
   const std::uint32_t chunks = payload.size() / owner.chunk_bytes() + 2;
   const std::uint32_t reserve = std::min(kCompletionReserve, owner.arena().geometry().cq_entries / 4);
@@ -181,8 +176,8 @@ std::uint32_t Lane::deliver(std::uint32_t index, const Payload& payload) {
     return 0;
   }
   // A closing window is rounded up to its unit with each ACK, so that it never shrinks: a peer can make that add up.
-  const std::uint32_t most = record.rcv_buf_bytes + kRoundingSlack + (4U << conn.tcb.rcv_wscale);
-  const std::uint32_t wanted = std::min(payload.size(), most - std::min(most, record.unread_bytes));
+  const std::uint32_t most = conn.rcv_buf_bytes + kRoundingSlack + (4U << conn.tcb.rcv_wscale);
+  const std::uint32_t wanted = std::min(payload.size(), most - std::min(most, conn.unread_bytes));
   std::uint32_t taken = 0;
   while (taken < wanted) {
     if (conn.rx_chunk == kNone && !open_rx_chunk(conn, owner)) break;
@@ -196,7 +191,7 @@ std::uint32_t Lane::deliver(std::uint32_t index, const Payload& payload) {
       close_rx_chunk(conn, owner);
     }
   }
-  record.unread_bytes += taken;
+  conn.unread_bytes += taken;
   if (conn.rx_fill != conn.rx_posted && (conn.flags & kInPostList) == 0) {
     conn.flags |= kInPostList;
     post_list_.push_back(index);
@@ -207,17 +202,18 @@ std::uint32_t Lane::deliver(std::uint32_t index, const Payload& payload) {
 // What came unread with the connection; its last chunk is filled further.
 void Lane::post_unread(std::uint32_t index) {
   HwConn& conn = conns_[index];
-  HwConnRecord& record = records_[index];
+  Waiting* waiting = waiting_of(index);
+  if (waiting == nullptr) return;
   LaneSession& owner = *session(conn.session);
-  while (!record.unread.empty()) {
-    const Piece piece = pieces_.at(record.unread.head);
-    pieces_.pop_front(record.unread);
-    --owner.ring(record.ring)->unread_pieces;
+  while (!waiting->unread.empty()) {
+    const Piece piece = pieces_.at(waiting->unread.head);
+    pieces_.pop_front(waiting->unread);
+    --owner.ring(records_[index].ring)->unread_pieces;
     conn.rx_chunk = piece.chunk;
     conn.rx_fill = piece.bytes();
     conn.rx_posted = 0;
     post_received(index);
-    if (!record.unread.empty() || piece.bytes() == owner.chunk_bytes()) close_rx_chunk(conn, owner);
+    if (!waiting->unread.empty() || piece.bytes() == owner.chunk_bytes()) close_rx_chunk(conn, owner);
   }
 }
 

@@ -36,6 +36,8 @@ class LaneRegion {
 
   [[nodiscard]] std::span<HwConn> conns() const noexcept { return conns_; }
   [[nodiscard]] std::span<HwConnRecord> records() const noexcept { return records_; }
+  [[nodiscard]] std::span<HwConnKept> kept() const noexcept { return kept_; }
+  [[nodiscard]] std::span<Waiting> waiting() const noexcept { return waiting_; }
   [[nodiscard]] std::span<Piece> pieces() const noexcept { return pieces_; }
 
   [[nodiscard]] ipc::RingProducer<Command> command_producer() const noexcept;
@@ -59,6 +61,8 @@ class LaneRegion {
 
   std::span<HwConn> conns_;
   std::span<HwConnRecord> records_;
+  std::span<HwConnKept> kept_;
+  std::span<Waiting> waiting_;
   std::span<Piece> pieces_;
   Control* control_;
   std::span<Command> commands_;

@@ -1,4 +1,5 @@
 // The casts of the lane's memory stand here and nowhere else.
+#include <algorithm>
 #include <bit>
 #include <memory>
 #include <new>
@@ -8,6 +9,12 @@
 
 namespace twinstack::engine {
 namespace {
+
+// Moves go one after another; but many peers may close at once, and each FIN waits for its connection's return.
+std::uint32_t waiting_entries(const LaneCapacity& capacity) noexcept {
+  const std::uint32_t some = std::max(capacity.connections / 4, std::min(capacity.connections, 1024U));
+  return std::min(some, std::uint32_t{kNoWaiting} - 1);
+}
 
 // Every connection can have one kToSoftware and one kDrained outstanding, every session one kBadSession.
 std::uint32_t event_entries(const LaneCapacity& capacity) noexcept {
@@ -41,6 +48,8 @@ std::size_t LaneRegion::bytes_needed(const LaneCapacity& capacity) noexcept {
   Cutter cutter(nullptr);
   cutter.cut<HwConn>(capacity.connections);
   cutter.cut<HwConnRecord>(capacity.connections);
+  cutter.cut<HwConnKept>(capacity.connections);
+  cutter.cut<Waiting>(waiting_entries(capacity));
   cutter.cut<Piece>(capacity.pieces);
   cutter.cut<Control>(1);
   cutter.cut<Command>(kCommandEntries);
@@ -55,6 +64,8 @@ LaneRegion::LaneRegion(std::span<std::byte> memory, const LaneCapacity& capacity
   Cutter cutter(memory.data());
   conns_ = cutter.cut<HwConn>(capacity.connections);
   records_ = cutter.cut<HwConnRecord>(capacity.connections);
+  kept_ = cutter.cut<HwConnKept>(capacity.connections);
+  waiting_ = cutter.cut<Waiting>(waiting_entries(capacity));
   pieces_ = cutter.cut<Piece>(capacity.pieces);
   control_ = cutter.cut<Control>(1).data();
   commands_ = cutter.cut<Command>(kCommandEntries);
