@@ -24,15 +24,18 @@ Lane::Lane(std::uint32_t index, LaneRegion& region, nic::Link& link, Waker& wake
       kept_(region.kept()),
       pieces_(region.pieces()),
       waiting_(region.waiting()),
-      flows_(region.records(), secret),
+      flows_(region.records(), region.flow_cells(), secret),
       timers_(region.conns(), now),
       commands_(region.command_consumer()),
       replies_(region.reply_producer()),
       events_(region.event_producer()) {
-  const auto count = static_cast<std::uint32_t>(conns_.size());
-  free_slots_.reserve(count);
-  for (std::uint32_t i = count; i > 0; --i) free_slots_.push_back(i - 1);
+  for (auto i = static_cast<std::uint32_t>(conns_.size()); i > 0; --i) free_slot(i - 1);
   post_list_.reserve(256);
+}
+
+void Lane::free_slot(std::uint32_t index) noexcept {
+  conns_[index].timer_next = free_head_;
+  free_head_ = index;
 }
 
 void Lane::open_session(std::uint32_t session, const ipc::Arena& arena) {

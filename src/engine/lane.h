@@ -199,6 +199,7 @@ class Lane {
     return (conn.flags & kInstalled) == 0 ? conn.engine_queued_bytes
                                           : bytes_between(conn.tcb.snd_una, conn.tcb.write_seq);
   }
+  void free_slot(std::uint32_t index) noexcept;
   void push_event(const Event& event);
   void fire_timer(std::uint32_t index, Time now);
 
@@ -214,7 +215,7 @@ class Lane {
   WaitingTable waiting_;
   FlowTable flows_;
   TimerWheel timers_;
-  std::vector<std::uint32_t> free_slots_;
+  std::uint32_t free_head_ = kNone;  // slots that are free, linked by timer_next: last in, first out
   std::uint32_t in_use_ = 0;
   std::uint32_t transmit_head_ = kNone;
   std::uint32_t transmit_tail_ = kNone;

@@ -94,14 +94,14 @@ Reply Lane::reserve(const Command& command) {
       command.chunk_count > kMaxCommandChunks || command.slot >= owner->arena().geometry().slot_count ||
       flows_.find(command.flow) != kNone)
     return refuse(Status::kBadArgument);
-  if (free_slots_.empty()) return refuse(Status::kNoSlot);
+  if (free_head_ == kNone) return refuse(Status::kNoSlot);
   if (waiting_.available() == 0) return refuse(Status::kNoPiece);
   if (owner->pool().available() < command.chunk_count) return refuse(Status::kNoChunk);
   // Of what is left one move takes no more than half: the others have to receive.
   if (owner->pool().available() / 2 < command.expected_chunks) return refuse(Status::kNoChunk);
-  const std::uint32_t index = free_slots_.back();
-  free_slots_.pop_back();
+  const std::uint32_t index = free_head_;
   HwConn& conn = conns_[index];
+  free_head_ = std::exchange(conn.timer_next, kNone);
   ASSERT(conn.state == ConnState::kFree);
   conn.state = ConnState::kHeld;
   conn.session = static_cast<std::uint16_t>(command.session);
@@ -355,7 +355,7 @@ Reply Lane::release(const Command& command) {
   conn.flags &= kInTransmitList;  // transmit() takes it out
   // The id is never used again; generation 0 would make id 0 possible.
   if (++conn.generation == 0) conn.generation = 1;
-  free_slots_.push_back(index);
+  free_slot(index);
   --in_use_;
   --owner.connections;
   return Reply{};

@@ -49,6 +49,7 @@ std::size_t LaneRegion::bytes_needed(const LaneCapacity& capacity) noexcept {
   cutter.cut<HwConn>(capacity.connections);
   cutter.cut<HwConnRecord>(capacity.connections);
   cutter.cut<HwConnKept>(capacity.connections);
+  cutter.cut<FlowTable::Cell>(FlowTable::cells_for(capacity.connections));
   cutter.cut<Waiting>(waiting_entries(capacity));
   cutter.cut<Piece>(capacity.pieces);
   cutter.cut<Control>(1);
@@ -65,6 +66,7 @@ LaneRegion::LaneRegion(std::span<std::byte> memory, const LaneCapacity& capacity
   conns_ = cutter.cut<HwConn>(capacity.connections);
   records_ = cutter.cut<HwConnRecord>(capacity.connections);
   kept_ = cutter.cut<HwConnKept>(capacity.connections);
+  flow_cells_ = cutter.cut<FlowTable::Cell>(FlowTable::cells_for(capacity.connections));
   waiting_ = cutter.cut<Waiting>(waiting_entries(capacity));
   pieces_ = cutter.cut<Piece>(capacity.pieces);
   control_ = cutter.cut<Control>(1).data();
