@@ -11,6 +11,7 @@ namespace {
 // After so many timeouts in a row the kernel goes on with it: it hears of a smaller path MTU (the ICMP error comes to
 // it, RFC 1191) and of unreachable hosts, and comes to the end that it always would. The engine sends on until then.
 constexpr std::uint8_t kRetriesHere = 4;
+constexpr Duration kOfferEventsAgain = std::chrono::milliseconds(1);
 
 }  // namespace
 
@@ -79,6 +80,7 @@ bool Lane::poll(Time now) {
   transmit(now);
   post_all();
   publish_completions();
+  offer_events(now);
   link_.flush();
   return worked || has_work();
 }
@@ -97,6 +99,7 @@ void Lane::process_commands(Time now) {
   transmit(now);
   post_all();
   publish_completions();
+  offer_events(now);
   link_.flush();
   replies_.publish();
 }
@@ -116,7 +119,7 @@ void Lane::fire_timer(std::uint32_t index, Time now) {
 
 Time Lane::next_deadline() const noexcept {
   const Time retry = transmit_head_ != kNone ? retry_at_ : kNever;
-  return std::min({timers_.next(), link_.next_event(), retry});
+  return std::min({timers_.next(), link_.next_event(), retry, offer_events_at_});
 }
 
 bool Lane::has_work() const noexcept { return transmit_head_ != kNone && blocked_rounds_ < kBlockedRounds; }
@@ -147,11 +150,36 @@ std::vector<std::byte> Lane::take_stray() {
 }
 
 void Lane::push_event(const Event& event) {
-  // The ring holds more than all connections can have outstanding (region_unsafe.cc).
-  ASSERT(events_.room() > 0);
-  events_.push(event);
-  events_.publish();
   signal_ = true;
+  if (events_waiting_.empty() && events_.room() > 0) {
+    events_.push(event);
+    events_.publish();
+    return;
+  }
+  // Every connection can have one kToSoftware and one kDrained outstanding, every session one kBadSession.
+  const std::size_t most = 2 * conns_.size() + 1024;
+  if (events_waiting_.size() >= most) std::erase_if(events_waiting_, [this](const Event& e) { return is_stale(e); });
+  ASSERT(events_waiting_.size() < most);
+  events_waiting_.push_back(event);
+}
+
+// The connection, or the session, is gone: nobody waits for this.
+bool Lane::is_stale(const Event& event) const noexcept {
+  if (event.type != EventType::kBadSession) return resolve(event.id) == kNone;
+  return event.session >= session_of_.size() || session_of_[event.session] == nullptr;
+}
+
+// Of those that wait, as many as there is room for by now. The driver does not tell when it has made room.
+void Lane::offer_events(Time now) {
+  if (events_waiting_.empty()) return;
+  auto next = events_waiting_.begin();
+  for (; next != events_waiting_.end() && events_.room() > 0; ++next) {
+    if (!is_stale(*next)) events_.push(*next);
+  }
+  signal_ |= next != events_waiting_.begin();
+  events_.publish();
+  events_waiting_.erase(events_waiting_.begin(), next);
+  offer_events_at_ = events_waiting_.empty() ? kNever : now + kOfferEventsAgain;
 }
 
 void Lane::raise_to_software(std::uint32_t index, Cause cause) {

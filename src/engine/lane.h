@@ -201,6 +201,8 @@ class Lane {
   }
   void free_slot(std::uint32_t index) noexcept;
   void push_event(const Event& event);
+  void offer_events(Time now);
+  [[nodiscard]] bool is_stale(const Event& event) const noexcept;
   void fire_timer(std::uint32_t index, Time now);
 
   std::uint32_t index_;
@@ -234,6 +236,8 @@ class Lane {
   ipc::RingConsumer<Command> commands_;
   ipc::RingProducer<Reply> replies_;
   ipc::RingProducer<Event> events_;
+  std::vector<Event> events_waiting_;  // that found the ring full, oldest first
+  Time offer_events_at_ = kNever;
   struct Arrived {
     wire::TcpPacket packet;
     std::uint32_t index = kNone;

@@ -1,7 +1,11 @@
-// The tables beside the hot state: what is kept for the kernel, and what waits for a move when there is no room for it.
+// The tables beside the hot state: what is kept for the kernel, what waits for a move when there is no room for it, and
+// events that the driver is slow to take.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <numeric>
+#include <vector>
 
 #include "engine/lane_fixture.h"
 
@@ -176,6 +180,68 @@ TEST_F(LaneWaiting, AFinThatFindsNoPlaceIsDroppedAndTheConnectionLeaves) {
   EXPECT_EQ(events[0].cause, Cause::kPeerFin);
   const Moved moved = extract(large, many, mine);
   EXPECT_TRUE(moved.frames.empty());
+}
+
+// ---- Events that find the ring full.
+
+class LaneEvents : public LaneFixture {
+ protected:
+  LaneEvents() {
+    set_hop(narrow);
+    narrow.lane.open_session(kSession, many.arena());
+    for (std::uint32_t i = 0; i < kConnections; ++i) {
+      mine.push_back({.slot = i, .in_flight = {}, .unread = {}});
+      EXPECT_EQ(install(narrow, many, mine[i], idle(i)), Status::kOk);
+    }
+    poll_narrow();
+  }
+  void poll_narrow() {
+    while (narrow.lane.poll(now)) {
+    }
+  }
+  void every_peer_closes() {
+    for (std::uint32_t i = 0; i < kConnections; ++i)
+      RawPeer(*other_wire.b, reversed(flow_number(i)), kPeer, kOur).send({}, wire::kFin | wire::kAck);
+    poll_narrow();
+  }
+  // All that come, as a driver takes them that is told of each batch.
+  std::vector<std::uint32_t> slots_told() {
+    std::vector<std::uint32_t> slots;
+    while (narrow.lane.take_signal()) {
+      for (const Event& event : narrow.events()) slots.push_back(event.slot);
+      now += std::chrono::milliseconds(1);
+      poll_narrow();
+    }
+    return slots;
+  }
+
+  static constexpr std::uint32_t kConnections = 40;
+  nic::MemoryWire other_wire = nic::MemoryWire::make();
+  Program many;
+  LaneBox narrow{std::move(other_wire.a), now, {64, 4096, 16}};
+  std::vector<ProgramConn> mine;
+};
+
+TEST_F(LaneEvents, WaitAndComeInTheirOrder) {
+  every_peer_closes();
+  std::vector<std::uint32_t> expected(kConnections);
+  std::iota(expected.begin(), expected.end(), 0U);
+  EXPECT_EQ(slots_told(), expected);
+  EXPECT_EQ(narrow.lane.next_deadline(), kNever) << "nothing waits any more";
+}
+
+TEST_F(LaneEvents, ASleepingLaneWakesToOfferThem) {
+  every_peer_closes();
+  EXPECT_LE(narrow.lane.next_deadline(), now + std::chrono::milliseconds(1));
+  EXPECT_TRUE(narrow.lane.prepare_sleep()) << "but it need not spin";
+}
+
+TEST_F(LaneEvents, OfConnectionsThatHaveGoneAreNotTold) {
+  every_peer_closes();
+  for (std::uint32_t i = 20; i < 30; ++i) extract(narrow, many, mine[i]);
+  const auto told = slots_told();
+  EXPECT_EQ(told.size(), kConnections - 10);
+  EXPECT_TRUE(std::ranges::none_of(told, [](std::uint32_t slot) { return slot >= 20 && slot < 30; }));
 }
 
 }  // namespace

@@ -17,6 +17,7 @@ namespace twinstack::engine {
 struct LaneCapacity {
   std::uint32_t connections = 16384;
   std::uint32_t pieces = 262144;
+  std::uint32_t events = 4096;  // in the ring, a power of two; what finds it full waits in the lane
 
   friend bool operator==(const LaneCapacity&, const LaneCapacity&) = default;
 };

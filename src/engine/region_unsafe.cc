@@ -1,6 +1,5 @@
 // The casts of the lane's memory stand here and nowhere else.
 #include <algorithm>
-#include <bit>
 #include <memory>
 #include <new>
 
@@ -14,11 +13,6 @@ namespace {
 std::uint32_t waiting_entries(const LaneCapacity& capacity) noexcept {
   const std::uint32_t some = std::max(capacity.connections / 4, std::min(capacity.connections, 1024U));
   return std::min(some, std::uint32_t{kNoWaiting} - 1);
-}
-
-// Every connection can have one kToSoftware and one kDrained outstanding, every session one kBadSession.
-std::uint32_t event_entries(const LaneCapacity& capacity) noexcept {
-  return std::bit_ceil(capacity.connections * 2 + 1024);
 }
 
 // Cuts arrays off a run of bytes, each on a 64-byte boundary; with a null base it only counts.
@@ -55,13 +49,14 @@ std::size_t LaneRegion::bytes_needed(const LaneCapacity& capacity) noexcept {
   cutter.cut<Control>(1);
   cutter.cut<Command>(kCommandEntries);
   cutter.cut<Reply>(kCommandEntries);
-  cutter.cut<Event>(event_entries(capacity));
+  cutter.cut<Event>(capacity.events);
   return cutter.used();
 }
 
 LaneRegion::LaneRegion(std::span<std::byte> memory, const LaneCapacity& capacity) noexcept {
   ASSERT(memory.size() >= bytes_needed(capacity));
   ASSERT(capacity.connections > 0 && capacity.connections <= kMaxConnectionsPerLane);
+  ASSERT(capacity.events > 0 && (capacity.events & (capacity.events - 1)) == 0);
   Cutter cutter(memory.data());
   conns_ = cutter.cut<HwConn>(capacity.connections);
   records_ = cutter.cut<HwConnRecord>(capacity.connections);
@@ -72,7 +67,7 @@ LaneRegion::LaneRegion(std::span<std::byte> memory, const LaneCapacity& capacity
   control_ = cutter.cut<Control>(1).data();
   commands_ = cutter.cut<Command>(kCommandEntries);
   replies_ = cutter.cut<Reply>(kCommandEntries);
-  events_ = cutter.cut<Event>(event_entries(capacity));
+  events_ = cutter.cut<Event>(capacity.events);
 }
 
 LaneRegion::~LaneRegion() { std::destroy(conns_.begin(), conns_.end()); }
