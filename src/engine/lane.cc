@@ -55,18 +55,9 @@ void Lane::close_session(std::uint32_t session) {
   sessions_.erase(session);
 }
 
-LaneSession* Lane::session(std::uint32_t index) noexcept {
-  return index < session_of_.size() ? session_of_[index] : nullptr;
-}
-
-std::uint32_t Lane::resolve(HwConnId id) const noexcept {
-  if (!id || id.lane() != index_ || id.index() >= conns_.size()) return kNone;
-  const HwConn& conn = conns_[id.index()];
-  return conn.state != ConnState::kFree && conn.generation == id.generation() ? id.index() : kNone;
-}
-
 bool Lane::poll(Time now) {
   ++counters_.polls;
+  tx_frame_ = {};
   if (sleeping_) cancel_sleep();
   link_.advance(now);
   bool worked = false;
@@ -86,6 +77,7 @@ bool Lane::poll(Time now) {
 }
 
 void Lane::process_commands(Time now) {
+  tx_frame_ = {};
   Command command;
   bool any = false;
   while (commands_.pop(command) == ipc::RingConsumer<Command>::Pop::kEntry) {

@@ -183,7 +183,9 @@ class Lane {
   // lane_transmit.cc: segments out.
   void want_transmit(std::uint32_t index);
   void transmit(Time now);
-  bool link_takes_more();
+  // Whether tx_frame_ is there for the next segment.
+  bool link_takes_more() { return !tx_frame_.empty() || allocate_frame(); }
+  bool allocate_frame();
   bool transmit_connection(std::uint32_t index, Time now);
   void send_segment(HwConn& conn, HwConnRecord& record, const tcp::SegmentPlan& plan, std::span<std::byte> room);
   void gather(HwConn& conn, Seq seq, std::uint32_t bytes, std::span<std::byte> out, wire::InternetSum& sum);
@@ -191,9 +193,17 @@ class Lane {
   void check_drained(std::uint32_t index);
 
   // Resolves an id of this lane; kNone when it is stale or foreign.
-  [[nodiscard]] std::uint32_t resolve(HwConnId id) const noexcept;
+  [[nodiscard]] std::uint32_t resolve(HwConnId id) const noexcept {
+    const std::uint32_t index = id.index();
+    if (!id || id.lane() != index_ || index >= conns_.size()) return kNone;
+    return conns_[index].state != ConnState::kFree && conns_[index].generation == id.generation() ? index : kNone;
+  }
   [[nodiscard]] HwConnId id_of(std::uint32_t index) const noexcept { return {index_, index, conns_[index].generation}; }
-  [[nodiscard]] LaneSession* session(std::uint32_t index) noexcept;
+  [[nodiscard]] LaneSession* session(std::uint32_t index) noexcept {
+    return index < session_of_.size() ? session_of_[index] : nullptr;
+  }
+  // REQUIRES: `conn` is not free.
+  [[nodiscard]] LaneSession& owner_of(const HwConn& conn) noexcept { return *session_of_[conn.session]; }
   // Bytes of the send queue. Before there is a TCP state: what load() has brought.
   [[nodiscard]] static std::uint32_t queued_bytes(const HwConn& conn) noexcept {
     return (conn.flags & kInstalled) == 0 ? conn.engine_queued_bytes
@@ -224,6 +234,7 @@ class Lane {
   // A device that takes nothing (its link is down): after so many polls in vain the lane may sleep between two tries.
   static constexpr std::uint32_t kBlockedRounds = 256;
   std::uint32_t blocked_rounds_ = 0;
+  std::span<std::byte> tx_frame_;  // allocated at the link and not yet committed; asked for anew each round
   Time retry_at_ = kNever;
   bool rings_wait_ = false;
   std::vector<std::byte> held_copy_;  // of a frame that lay in memory of the program

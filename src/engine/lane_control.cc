@@ -142,7 +142,7 @@ Reply Lane::put_chunks(const Command& command) {
 // engine receives; they are posted when the connection is activated, so that a move can still be undone.
 Status Lane::queue_loaded(std::uint32_t index, const Command& command) {
   HwConn& conn = conns_[index];
-  LaneSession& owner = *session(conn.session);
+  LaneSession& owner = owner_of(conn);
   const std::uint32_t chunk_bytes = owner.chunk_bytes();
   const std::uint32_t unread_chunks = chunks_for(command.unread_bytes, chunk_bytes);
   const std::uint32_t chunks = unread_chunks + chunks_for(command.send_bytes, chunk_bytes);
@@ -180,7 +180,7 @@ Reply Lane::install(const Command& command, Time now) {
   const std::uint32_t index = resolve(command.id);
   HwConn& conn = conns_[index];
   HwConnRecord& record = records_[index];
-  LaneSession& owner = *session(conn.session);
+  LaneSession& owner = owner_of(conn);
   if (conn.state != ConnState::kHeld || (conn.flags & kInstalled) != 0) return refuse(Status::kBadState);
   if (command.hop_index >= hops_.size() ||
       command.min.write_seq - command.min.snd_una != conn.engine_queued_bytes + command.send_bytes)
@@ -216,7 +216,7 @@ Reply Lane::install(const Command& command, Time now) {
 
 Reply Lane::inject(const Command& command, Time now) {
   const std::uint32_t index = resolve(command.id);
-  LaneSession& owner = *session(conns_[index].session);
+  LaneSession& owner = owner_of(conns_[index]);
   const std::uint32_t chunk_bytes = owner.chunk_bytes();
   if (command.chunk_count > kMaxCommandChunks || command.frame_bytes > kMaxFrameBytes ||
       command.frame_bytes > command.chunk_count * chunk_bytes)
@@ -293,7 +293,7 @@ Reply Lane::extract(const Command& command, Time now) {
   if (conn.state != ConnState::kHeld || (conn.flags & kInstalled) == 0) return refuse(Status::kBadState);
   // What the program has submitted before the owner changed belongs to the send queue: at most the whole ring. What a
   // program adds meanwhile does not keep us here.
-  LaneSession& owner = *session(conn.session);
+  LaneSession& owner = owner_of(conn);
   LaneRing& ring = *owner.ring(records_[index].ring);
   drain_ring(conn.session, owner, ring, now, owner.arena().geometry().sq_entries + 1, pieces_.capacity());
   if (ring.waiting && !owner.broken) return refuse(Status::kNoPiece);
@@ -324,7 +324,7 @@ Reply Lane::release(const Command& command) {
   const std::uint32_t index = resolve(command.id);
   HwConn& conn = conns_[index];
   const HwConnRecord& record = records_[index];
-  LaneSession& owner = *session(conn.session);
+  LaneSession& owner = owner_of(conn);
   if (conn.state != ConnState::kHeld) return refuse(Status::kBadState);
   held_to_strays(index);
   if (Waiting* waiting = waiting_of(index); waiting != nullptr) {

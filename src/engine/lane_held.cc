@@ -83,7 +83,7 @@ void Lane::end_waiting(std::uint32_t index) noexcept {
 
 void Lane::hold_frame(std::uint32_t index, WaitingFrames which, std::span<const ByteView> parts, std::uint32_t length) {
   Waiting* waiting = want_waiting(index);
-  LaneSession& owner = *session(conns_[index].session);
+  LaneSession& owner = owner_of(conns_[index]);
   // All or nothing: a frame without its end would be a wrong packet. The room is counted first.
   const std::uint32_t needed = length / owner.chunk_bytes() + 2;
   if (waiting == nullptr || waiting->held_bytes + length > kMaxHeldBytes || owner.pool().available() < needed ||
@@ -114,7 +114,7 @@ std::uint32_t Lane::drop_pieces(PieceList& list, LaneSession& session, std::uint
 void Lane::drop_held(std::uint32_t index, std::uint32_t late_pieces, std::uint32_t held_pieces) {
   Waiting* waiting = waiting_of(index);
   if (waiting == nullptr) return;
-  LaneSession& owner = *session(conns_[index].session);
+  LaneSession& owner = owner_of(conns_[index]);
   waiting->held_bytes -= drop_pieces(waiting->late, owner, late_pieces);
   waiting->held_bytes -= drop_pieces(waiting->held, owner, held_pieces);
 }
@@ -133,7 +133,7 @@ ByteView Lane::own_copy(std::uint32_t index, std::span<const ByteView> parts, st
 }
 
 void Lane::for_each_frame(std::uint32_t index, const PieceList& list, const FrameFn& fn) {
-  const auto& arena = session(conns_[index].session)->arena();
+  const auto& arena = owner_of(conns_[index]).arena();
   std::array<ByteView, kMaxFramePieces> parts;
   std::uint32_t at = list.head;
   while (at != kNone) {

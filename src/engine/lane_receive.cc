@@ -114,7 +114,7 @@ void Lane::process_segment(std::uint32_t index, const wire::TcpPacket& packet, s
 void Lane::replay_held(std::uint32_t index, Time now) {
   Waiting* waiting = waiting_of(index);
   if (waiting == nullptr) return;
-  LaneSession& owner = *session(conns_[index].session);
+  LaneSession& owner = owner_of(conns_[index]);
   PieceList late = std::exchange(waiting->late, PieceList{});
   PieceList held = std::exchange(waiting->held, PieceList{});
   waiting->held_bytes = 0;

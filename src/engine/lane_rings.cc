@@ -12,8 +12,6 @@ namespace twinstack::engine {
 namespace {
 
 constexpr std::uint32_t kSubmissionsPerPoll = 256;
-// Completion entries that received data leaves free, for owner changes and acknowledgements.
-constexpr std::uint32_t kCompletionReserve = 1024;
 constexpr std::uint32_t kMaxQueuedBytes = 64U << 20;
 // Received bytes beyond the buffer that rounded windows may have offered.
 constexpr std::uint32_t kRoundingSlack = 64U << 10;
@@ -122,7 +120,7 @@ void Lane::break_session(std::uint32_t session_index, LaneSession& session, Caus
 // them can so receive on the others.
 std::uint32_t Lane::receive_space(std::uint32_t index) {
   HwConn& conn = conns_[index];
-  LaneSession& owner = *session(conn.session);
+  LaneSession& owner = owner_of(conn);
   const std::uint32_t open_bytes = conn.rx_chunk == kNone ? 0 : owner.chunk_bytes() - conn.rx_fill;
   const std::uint64_t left = std::uint64_t{owner.pool().available()} * owner.chunk_bytes() + open_bytes;
   const std::uint32_t unread = conn.unread_bytes;
@@ -166,12 +164,11 @@ void Lane::close_rx_chunk(HwConn& conn, LaneSession& session) {
 
 std::uint32_t Lane::deliver(std::uint32_t index, const Payload& payload) {
   HwConn& conn = conns_[index];
-  LaneSession& owner = *session(conn.session);
+  LaneSession& owner = owner_of(conn);
   LaneRing* ring = owner.ring(records_[index].ring);
   // Room for what may be posted of this payload: a piece per chunk.
   const std::uint32_t chunks = payload.size() / owner.chunk_bytes() + 2;
-  const std::uint32_t reserve = std::min(kCompletionReserve, owner.arena().geometry().cq_entries / 4);
-  if (owner.broken || ring->complete.room() < chunks + std::max(completions_kept(*ring), reserve)) {
+  if (owner.broken || ring->complete.room() < chunks + std::max(completions_kept(*ring), owner.completion_reserve())) {
     ++counters_.completion_full;
     return 0;
   }
@@ -204,7 +201,7 @@ void Lane::post_unread(std::uint32_t index) {
   HwConn& conn = conns_[index];
   Waiting* waiting = waiting_of(index);
   if (waiting == nullptr) return;
-  LaneSession& owner = *session(conn.session);
+  LaneSession& owner = owner_of(conn);
   while (!waiting->unread.empty()) {
     const Piece piece = pieces_.at(waiting->unread.head);
     pieces_.pop_front(waiting->unread);
@@ -222,7 +219,7 @@ void Lane::post_received(std::uint32_t index) {
   const HwConnRecord& record = records_[index];
   const std::uint32_t bytes = conn.rx_fill - conn.rx_posted;
   if (bytes == 0) return;
-  LaneSession& owner = *session(conn.session);
+  LaneSession& owner = owner_of(conn);
   LaneRing& ring = *owner.ring(record.ring);
   // deliver() and queue_loaded() have made sure of the room: only a program that wrote a wrong index took it back.
   if (ring.complete.room() == 0) break_session(conn.session, owner, Cause::kBadRingIndex);

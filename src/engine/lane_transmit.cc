@@ -1,5 +1,6 @@
 // Segments out: for each connection that may have something to say, ask the TCP core and build the frames in place.
 #include <algorithm>
+#include <utility>
 
 #include "base/assert.h"
 #include "engine/conn_host.h"
@@ -26,9 +27,12 @@ std::uint16_t send_buffer_units(std::uint32_t bytes) noexcept {
 
 }  // namespace
 
-bool Lane::link_takes_more() {
-  if (link_.tx_room() == 0) link_.flush();
-  return link_.tx_room() > 0;
+bool Lane::allocate_frame() {
+  tx_frame_ = link_.allocate_tx();
+  if (!tx_frame_.empty()) return true;
+  link_.flush();
+  tx_frame_ = link_.allocate_tx();
+  return !tx_frame_.empty();
 }
 
 void Lane::want_transmit(std::uint32_t index) {
@@ -75,9 +79,7 @@ bool Lane::transmit_connection(std::uint32_t index, Time now) {
     if (sent == kSegmentsPerTurn) return false;
     if (!link_takes_more()) return false;
     if (!tcp::poll_transmit(conn.tcb, host, now, plan)) break;
-    const auto room = link_.allocate_tx();
-    ASSERT(!room.empty());
-    send_segment(conn, records_[index], plan, room);
+    send_segment(conn, records_[index], plan, std::exchange(tx_frame_, {}));
   }
   timers_.schedule(index, tcp::next_deadline(conn.tcb, now));
   return true;
@@ -102,7 +104,7 @@ void Lane::send_segment(HwConn& conn, HwConnRecord& record, const tcp::SegmentPl
 
 // Copies [seq, seq + bytes) of the send queue. The cursor makes the usual case, new data in order, constant time.
 void Lane::gather(HwConn& conn, Seq seq, std::uint32_t bytes, std::span<std::byte> out, wire::InternetSum& sum) {
-  const auto& arena = session(conn.session)->arena();
+  const auto& arena = owner_of(conn).arena();
   std::uint32_t at = conn.cursor_piece;
   Seq start(conn.cursor_seq);
   if (at == kNone || seq < start) {
@@ -131,7 +133,7 @@ void Lane::gather(HwConn& conn, Seq seq, std::uint32_t bytes, std::span<std::byt
 void Lane::release_acknowledged(std::uint32_t index, std::uint32_t bytes) {
   HwConn& conn = conns_[index];
   HwConnRecord& record = records_[index];
-  LaneSession& owner = *session(conn.session);
+  LaneSession& owner = owner_of(conn);
   const std::uint32_t engine_part = std::min(bytes, conn.engine_queued_bytes);
   conn.engine_queued_bytes -= engine_part;
   std::uint32_t skip = conn.send_head_skip + bytes;
