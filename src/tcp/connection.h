@@ -157,6 +157,10 @@ TimerVerdict on_timer(ControlBlock& cb, Host& host, Time now);
 // or until the link has no room: the rest comes at the next call.
 [[nodiscard]] bool poll_transmit(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan);
 
+// The RST that ends the connection from our side (RFC 9293 3.10.5, ABORT). It counts as sent; the caller forgets the
+// connection.
+[[nodiscard]] wire::Segment reset_of(ControlBlock& cb, Host& host, Time now);
+
 // Owes an ACK that does not wait.
 void acknowledge_now(ControlBlock& cb);
 

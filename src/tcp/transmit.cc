@@ -189,4 +189,15 @@ bool poll_transmit(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
   return false;
 }
 
+// As Linux tcp_acceptable_seq(): a peer whose window has shrunk would not believe a number beyond it.
+wire::Segment reset_of(ControlBlock& cb, Host& host, Time now) {
+  SegmentPlan plan;
+  fill_options(cb, now, plan.segment.options);
+  plan.segment.options.sack_count = 0;
+  plan.segment.seq = min(cb.snd_nxt, send_edge(cb));
+  plan.segment.flags = wire::kRst;
+  complete(cb, host, now, plan);
+  return plan.segment;
+}
+
 }  // namespace twinstack::tcp
