@@ -5,9 +5,11 @@
 #include <string>
 #include <string_view>
 
+#include "tcp/burst.h"
 #include "tcp/cold_state.h"
 #include "tcp/congestion/congestion.h"
 #include "tcp/flight.h"
+#include "tcp/plan.h"
 #include "tcp/rate.h"
 #include "tcp/reassembly.h"
 #include "tcp/receive.h"
@@ -54,6 +56,7 @@ void take_sequences(ControlBlock& cb, const MinTcp& state) noexcept {
   cb.snd_wnd = state.snd_wnd;
   cb.max_window = std::max(state.max_window, state.snd_wnd);
   cb.snd_sml = cb.snd_una;
+  cb.push_seq = cb.write_seq;  // where the writes ended is not known
   cb.high_seq = cb.snd_una;
   cb.cwnd_usage_seq = cb.snd_nxt;
   cb.rcv_nxt = Seq(state.rcv_nxt);
@@ -158,6 +161,7 @@ void on_queued(ControlBlock& cb, std::uint32_t bytes, bool more_follows) {
   ASSERT(bytes_between(cb.snd_una, cb.write_seq) + std::uint64_t{bytes} <= kMaxQueuedBytes);
   rate_check_app_limited(cb);
   cb.write_seq += bytes;
+  note_push(cb, more_follows || (cb.flags & kFlagCork) != 0);
   const auto others = cb.flags & ~kMoreFollows;
   cb.flags = static_cast<std::uint8_t>(more_follows ? others | kMoreFollows : others);
 }
@@ -219,6 +223,8 @@ bool has_out_of_order_data(const ControlBlock& cb) { return cb.cold && !cb.cold-
 
 void set_flags(ControlBlock& cb, std::uint16_t flags, Time now) {
   const bool keepalive_changed = ((cb.flags ^ flags) & kFlagKeepalive) != 0;
+  const bool uncorked = (cb.flags & kFlagCork) != 0 && (flags & kFlagCork) == 0;
+  if (uncorked) cb.push_seq = data_end(cb);
   cb.flags = static_cast<std::uint8_t>(flags | (cb.flags & kMoreFollows));
   if (keepalive_changed) arm_keepalive(cb, now);
 }

@@ -88,6 +88,7 @@ struct ControlBlock {
   std::uint32_t snd_wnd = 0;     // bytes, scaled
   std::uint32_t max_window = 0;  // largest snd_wnd ever, bytes
   Seq snd_sml;                   // end of the last segment sent that was under the MSS (Minshall's variant of Nagle)
+  Seq push_seq;                  // end of the last write that nothing was to follow at once (PSH)
   Seq high_seq;                  // snd_nxt when `recovery` was entered
 
   // Receive side. The right edge we offered, rcv_wup + rcv_wnd, never moves left.
