@@ -369,8 +369,8 @@ TEST(EstablishedState, TheCoreGoesOnWithTheSameClockAndTimeout) {
     EXPECT_EQ(cb.rto_us, opening.state(at_ms(32)).rto_us);
     ControlBlock measured;
     add_rtt_sample(measured, 30'000);
-    EXPECT_EQ(cb.srtt_us, measured.srtt_us);
-    EXPECT_EQ(cb.rttvar_us, measured.rttvar_us);
+    EXPECT_EQ(cb.srtt_us8, measured.srtt_us8);
+    EXPECT_EQ(cb.mdev_us4, measured.mdev_us4);
   }
 }
 

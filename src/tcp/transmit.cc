@@ -187,6 +187,7 @@ bool poll_transmit(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
   if (plan_text(cb, host, now, plan)) return true;
   plan.segment = wire::Segment{};
   if (plan_probe(cb, host, now, plan) || plan_ack(cb, host, now, plan)) return true;
+  if (!cb.has(kPacingHolds)) cb.clear(kForceSend);
   watch_stalled_data(cb, now);
   release_cold_state(cb);
   release_flight(cb);
