@@ -66,8 +66,11 @@ bool read_bound(std::string_view text, Match& out) noexcept {
 
 bool read_number(std::string_view text, std::int64_t& out) noexcept {
   const char* const end = text.data() + text.size();
-  const auto [stopped, code] = std::from_chars(text.data(), end, out);
-  return !text.empty() && code == std::errc() && stopped == end;
+  std::int64_t number = 0;
+  const auto [stopped, code] = std::from_chars(text.data(), end, number);
+  if (text.empty() || code != std::errc() || stopped != end) return false;
+  out = number;
+  return true;
 }
 
 bool read_duration(std::string_view text, Duration& out) noexcept {

@@ -58,6 +58,7 @@ class LinuxEndpoint final : public Endpoint {
   Result<> set_up();
   Result<> open_wire();
   Result<> apply(const std::string& name, const std::string& value);
+  [[nodiscard]] std::optional<SentPacket> take_any();
   Result<> apply_mtu(const std::string& value);
   Socket& at(SocketId socket) { return sockets_.at(static_cast<std::size_t>(socket)); }
   SocketId keep(UniqueFd fd);
@@ -71,7 +72,6 @@ class LinuxEndpoint final : public Endpoint {
   int wire_interface_ = 0;
   std::vector<Socket> sockets_;
   std::vector<std::pair<std::string, std::string>> to_restore_;  // sysctls
-  std::optional<SentPacket> next_;
   unsigned script_ = 0;  // how many have been started
   bool mtu_changed_ = false;
 };

@@ -31,6 +31,7 @@ constexpr AbsentName kAbsentNames[] = {
 
 bool read_flags(std::string_view word, std::uint8_t& out) noexcept {
   out = 0;
+  if (word == "-") return true;
   for (const char letter : word) {
     const auto* const known = std::ranges::find(kFlagLetters, letter, &FlagLetter::letter);
     if (known == std::end(kFlagLetters)) return false;
@@ -274,7 +275,7 @@ Result<SegmentSpec> read_segment(Line& line) {
   }
   const std::string flags(line.take());
   if (!read_flags(flags, out.flags)) {
-    return line.fail(fmt::format("flags are to be letters of SFRPAUEC, not '{}'", flags));
+    return line.fail(fmt::format("flags are to be letters of SFRPAUEC or -, not '{}'", flags));
   }
   TRY(read_seq(line, out));
   while (!line.at_end()) TRY(read_field(line, out));
