@@ -115,7 +115,8 @@ void split_sent(Flight& flight, SentQueue::Position position, std::uint32_t leng
   if (behind(flight.next_retransmit)) ++flight.next_retransmit;
   if (behind(flight.rack_first)) ++flight.rack_first;
   sent.split(position, length);
-  const SentSegment& s = sent.at(position);
+  SentSegment& s = sent.at(position);
+  s.flags &= static_cast<std::uint8_t>(~kPushed);  // that is its end
   if (s.has(kSacked)) ++flight.sacked;
   if (s.has(kLost)) ++flight.lost;
   if (s.has(kRetransmitted)) ++flight.retransmitted;

@@ -24,6 +24,7 @@ enum SentFlag : std::uint8_t {
   kSentAppLimited = 1 << 4,  // the program did not fill the window when it was sent
   kRateTaken = 1 << 5,       // it has given its delivery-rate sample
   kForeign = 1 << 6,         // sent by the stack that had the connection before: when is not known
+  kPushed = 1 << 7,          // it carried PSH
 };
 
 struct SentSegment {
@@ -34,6 +35,7 @@ struct SentSegment {
   Time delivered_at{};          // when `delivered` was reached
   std::uint32_t delivered = 0;  // ControlBlock::delivered at its transmission
   std::uint8_t flags = 0;       // SentFlag
+  std::uint16_t burst = 1;      // of the last segment of a burst: how many it had
 
   [[nodiscard]] Seq end() const noexcept { return seq + length; }
   [[nodiscard]] bool has(std::uint8_t any_of) const noexcept { return (flags & any_of) != 0; }
@@ -126,6 +128,10 @@ struct Flight {
   bool probe_out = false;
   bool probe_repeats = false;  // ... which was a retransmission
   Seq probe_end;               // snd_nxt when it was sent
+
+  // The burst that new data is sent in (burst.h), segments.
+  std::uint32_t burst_size = 0;
+  std::uint32_t burst_left = 0;
 
   // Delivery rate.
   Time first_sent{};    // transmission of the most recently delivered segment
