@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "collection.h"
+#include "core_endpoint.h"
 #include "linux_endpoint.h"
 
 namespace twinstack::conformance {
@@ -16,7 +17,7 @@ namespace {
 constexpr int kExitSkipped = 77;
 
 struct Arguments {
-  std::string backend = "linux";
+  std::string backend = "core";
   std::string folder = TWINSTACK_SCRIPTS;
   std::string filter;
   bool v6 = false;
@@ -101,7 +102,8 @@ int complain(const Error& problem) {
 }
 
 MakeEndpoint maker(const Arguments& arguments) {
-  return [v6 = arguments.v6]() -> Result<std::unique_ptr<Endpoint>> {
+  return [v6 = arguments.v6, core = arguments.backend == "core"]() -> Result<std::unique_ptr<Endpoint>> {
+    if (core) return std::make_unique<CoreEndpoint>(v6);
     ASSIGN_OR_RETURN(std::unique_ptr<Endpoint> made, LinuxEndpoint::create(v6));
     return made;
   };

@@ -21,7 +21,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "linux_options.h"
+#include "socket_options.h"
 
 namespace twinstack::conformance {
 namespace {
@@ -233,8 +233,9 @@ Result<> LinuxEndpoint::apply_mtu(const std::string& value) {
 
 void LinuxEndpoint::finish() {
   // An RST takes each connection with it, whatever state it is in; the wire forgets it with the script's address.
-  for (Socket& socket : sockets_) {
-    if (socket.fd) static_cast<void>(set_linux_option(socket.fd.get(), "SO_LINGER", 0, ""));
+  const linger abort{.l_onoff = 1, .l_linger = 0};
+  for (const Socket& socket : sockets_) {
+    if (socket.fd) ::setsockopt(socket.fd.get(), SOL_SOCKET, SO_LINGER, &abort, sizeof abort);
   }
   sockets_.clear();
   static_cast<void>(bench_->in(kHost, [&] {
@@ -398,11 +399,20 @@ CallResult LinuxEndpoint::close(SocketId socket) {
 
 CallResult LinuxEndpoint::set_option(SocketId socket, std::string_view name, std::int64_t value,
                                      const std::string& text) {
-  return set_linux_option(at(socket).fd.get(), name, value, text);
+  const SocketOption* const option = find_option(name);
+  if (option == nullptr) return -ENOSYS;
+  const auto bytes = option_value(*option, value, text);
+  return or_errno(::setsockopt(at(socket).fd.get(), option->level, option->number, bytes.data(),
+                               static_cast<socklen_t>(bytes.size())));
 }
 
 CallResult LinuxEndpoint::get_option(SocketId socket, std::string_view name) {
-  return get_linux_option(at(socket).fd.get(), name);
+  const SocketOption* const option = find_option(name);
+  if (option == nullptr) return -ENOSYS;
+  int number = 0;
+  socklen_t length = sizeof number;
+  if (::getsockopt(at(socket).fd.get(), option->level, option->number, &number, &length) != 0) return -errno;
+  return number;
 }
 
 int LinuxEndpoint::poll(SocketId socket) {
@@ -414,7 +424,10 @@ int LinuxEndpoint::poll(SocketId socket) {
 Result<Info> LinuxEndpoint::info(SocketId socket) {
   const Socket& asked = at(socket);
   if (!asked.fd) return Info{{"state", state_in_table(asked.flow)}};
-  ASSIGN_OR_RETURN(Info info, linux_info(asked.fd.get()));
+  tcp_info read{};
+  socklen_t length = sizeof read;
+  if (::getsockopt(asked.fd.get(), IPPROTO_TCP, TCP_INFO, &read, &length) != 0) return system_error("getsockopt(TCP_INFO)");
+  Info info = info_of(read);
   // TIME-WAIT and the FIN-WAIT-2 that ends in it are kept in an object of their own; the socket says closed.
   constexpr std::int64_t kClosed = 7;
   if (info["state"] == kClosed && asked.flow.remote_port != 0) info["state"] = state_in_table(asked.flow);

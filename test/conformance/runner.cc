@@ -228,7 +228,9 @@ class Run {
       for (std::uint32_t n = 0; n < what.segment.repeat; ++n) optional_.push_back(repetition(what.segment, n));
       return {};
     }
-    const auto [earliest, latest] = span_of(event);
+    auto [earliest, latest] = span_of(event);
+    // A range from 0 on says when at the latest; the segment may have come before what the runner did last.
+    if (event.when.strict && !event.when.absolute && event.when.earliest == Duration(0)) earliest = start_;
     for (std::uint32_t n = 0; n < what.segment.repeat; ++n) {
       TRY(expect(repetition(what.segment, n), earliest, latest, event.when.strict));
     }

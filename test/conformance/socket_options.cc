@@ -1,23 +1,17 @@
-#include "linux_options.h"
+#include "socket_options.h"
 
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <iterator>
+#include <span>
 
 namespace twinstack::conformance {
 namespace {
 
-struct Option {
-  std::string_view name;
-  int level;
-  int number;
-};
-
-constexpr Option kOptions[] = {
+constexpr SocketOption kOptions[] = {
     {"SO_KEEPALIVE", SOL_SOCKET, SO_KEEPALIVE},
     {"SO_RCVBUF", SOL_SOCKET, SO_RCVBUF},
     {"SO_SNDBUF", SOL_SOCKET, SO_SNDBUF},
@@ -42,13 +36,6 @@ constexpr Option kOptions[] = {
     {"IP_TTL", IPPROTO_IP, IP_TTL},
     {"IP_TOS", IPPROTO_IP, IP_TOS},
 };
-
-const Option* find_option(std::string_view name) noexcept {
-  const Option* const found = std::ranges::find(kOptions, name, &Option::name);
-  return found == std::end(kOptions) ? nullptr : found;
-}
-
-CallResult or_errno(int result) noexcept { return result < 0 ? -errno : result; }
 
 struct InfoField {
   std::string_view name;
@@ -105,33 +92,26 @@ constexpr InfoField kInfoFields[] = {
 
 }  // namespace
 
-CallResult set_linux_option(int fd, std::string_view name, std::int64_t value, const std::string& text) {
-  const Option* const option = find_option(name);
-  if (option == nullptr) return -ENOSYS;
+const SocketOption* find_option(std::string_view name) noexcept {
+  const SocketOption* const found = std::ranges::find(kOptions, name, &SocketOption::name);
+  return found == std::end(kOptions) ? nullptr : found;
+}
+
+std::vector<std::byte> option_value(const SocketOption& option, std::int64_t value, const std::string& text) {
+  const auto bytes_of = [](const auto& object) {
+    const auto view = std::as_bytes(std::span(&object, 1));
+    return std::vector<std::byte>(view.begin(), view.end());
+  };
   if (!text.empty()) {
-    return or_errno(::setsockopt(fd, option->level, option->number, text.data(), static_cast<socklen_t>(text.size())));
-  }
-  if (option->number == SO_LINGER && option->level == SOL_SOCKET) {
-    const linger lingering{.l_onoff = 1, .l_linger = static_cast<int>(value)};
-    return or_errno(::setsockopt(fd, option->level, option->number, &lingering, sizeof lingering));
+    const auto view = std::as_bytes(std::span(text));
+    return {view.begin(), view.end()};
   }
   const int number = static_cast<int>(value);
-  return or_errno(::setsockopt(fd, option->level, option->number, &number, sizeof number));
+  if (option.name == "SO_LINGER") return bytes_of(linger{.l_onoff = 1, .l_linger = number});
+  return bytes_of(number);
 }
 
-CallResult get_linux_option(int fd, std::string_view name) {
-  const Option* const option = find_option(name);
-  if (option == nullptr) return -ENOSYS;
-  int number = 0;
-  socklen_t length = sizeof number;
-  if (::getsockopt(fd, option->level, option->number, &number, &length) != 0) return -errno;
-  return number;
-}
-
-Result<Info> linux_info(int fd) {
-  tcp_info read{};
-  socklen_t length = sizeof read;
-  if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &read, &length) != 0) return system_error("getsockopt(TCP_INFO)");
+Info info_of(const tcp_info& read) {
   Info out;
   for (const InfoField& known : kInfoFields) out.emplace(known.name, known.read(read));
   return out;
