@@ -1,5 +1,7 @@
 #include "core_endpoint.h"
 
+#include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -8,7 +10,6 @@
 
 #include "core_settings.h"
 #include "socket_options.h"
-#include "tcp/flight.h"
 
 namespace twinstack::conformance {
 namespace {
@@ -131,7 +132,6 @@ CallResult CoreEndpoint::close(SocketId socket) {
   return stack_->close(socket, now_);
 }
 
-#ifdef TWINSTACK_STACK_OPTIONS
 CallResult CoreEndpoint::set_option(SocketId socket, std::string_view name, std::int64_t value,
                                     const std::string& text) {
   const SocketOption* const option = find_option(name);
@@ -147,12 +147,10 @@ CallResult CoreEndpoint::get_option(SocketId socket, std::string_view name) {
   return result < 0 ? result : value;
 }
 
-int CoreEndpoint::poll(SocketId socket) { return static_cast<int>(stack_->poll(socket)); }
-#else
-CallResult CoreEndpoint::set_option(SocketId, std::string_view, std::int64_t, const std::string&) { return -ENOSYS; }
-CallResult CoreEndpoint::get_option(SocketId, std::string_view) { return -ENOSYS; }
-int CoreEndpoint::poll(SocketId) { return -ENOSYS; }
-#endif
+int CoreEndpoint::poll(SocketId socket) {
+  constexpr std::uint32_t kAsked = POLLIN | POLLOUT | POLLPRI | POLLRDHUP | POLLERR | POLLHUP;
+  return static_cast<int>(stack_->poll(socket) & kAsked);
+}
 
 Result<Info> CoreEndpoint::info(SocketId socket) {
   const Known& known = known_[socket];
@@ -161,42 +159,13 @@ Result<Info> CoreEndpoint::info(SocketId socket) {
     out["state"] = static_cast<std::int64_t>(stack_->state(known.flow));
     return out;
   }
-  out["state"] = static_cast<std::int64_t>(stack_->state(socket));
+  tcp_info read{};
+  const int length = stack_->get_option(socket, IPPROTO_TCP, TCP_INFO, std::as_writable_bytes(std::span(&read, 1)), now_);
+  if (length < 0) return system_error("get_option(TCP_INFO)", -length);
+  out = info_of(read);
   if (out["state"] == kClosed && known.flow.remote_port != 0) {
     out["state"] = static_cast<std::int64_t>(stack_->state(known.flow));
   }
-  const stack::Connection* const conn = stack_->connection(socket);
-  if (conn == nullptr) return out;
-  const tcp::ControlBlock& cb = conn->cb;
-  out["ca_state"] = static_cast<std::int64_t>(cb.recovery);
-  out["retransmits"] = cb.retries;
-  out["probes"] = cb.probes_out;
-  out["backoff"] = cb.backoff;
-  out["snd_wscale"] = cb.snd_wscale;
-  out["rcv_wscale"] = cb.rcv_wscale;
-  out["rto"] = std::int64_t{cb.rto_us} << cb.backoff;
-  out["snd_mss"] = cb.mss;
-  out["rcv_mss"] = cb.rcv_mss;
-  out["rtt"] = cb.srtt_us8 >> 3;
-  out["rttvar"] = cb.mdev_us4 >> 2;
-  out["snd_ssthresh"] = cb.ssthresh;
-  out["snd_cwnd"] = cb.cwnd;
-  out["advmss"] = conn->advmss;
-  out["reordering"] = cb.reordering;
-  out["total_retrans"] = conn->counters.segs_retransmitted;
-  out["bytes_acked"] = static_cast<std::int64_t>(conn->counters.bytes_acked);
-  out["bytes_received"] = static_cast<std::int64_t>(conn->counters.bytes_received);
-  out["min_rtt"] = cb.min_rtt_us;
-  out["delivered"] = cb.delivered;
-  out["delivered_ce"] = cb.delivered_ce;
-  out["dsack_dups"] = conn->counters.dsack_dups;
-  out["reord_seen"] = conn->counters.reord_seen;
-  out["rcv_ooopack"] = conn->counters.out_of_order;
-  out["snd_wnd"] = cb.snd_wnd;
-  out["unacked"] = tcp::packets_out(cb);
-  out["sacked"] = cb.flight ? cb.flight->sacked : 0;
-  out["lost"] = cb.flight ? cb.flight->lost : 0;
-  out["retrans"] = cb.flight ? cb.flight->retransmitted : 0;
   return out;
 }
 

@@ -47,6 +47,11 @@ constexpr NumberSetting kNumbers[] = {
     {"tcp_invalid_ratelimit", number<&Config::tcp_invalid_ratelimit_ms>},
 };
 
+// What Linux has to be told is what the stack does anyway: no ACK is held back for being one of many (compressed SACK).
+bool is_our_way(std::string_view name, std::string_view value) noexcept {
+  return name == "tcp_comp_sack_nr" && value == "0";
+}
+
 Result<> invalid(const std::string& name, const std::string& value) {
   return error(ErrorCode::kInvalid, "'" + value + "' is no value for " + name);
 }
@@ -66,6 +71,7 @@ Result<> apply_setting(const std::string& name, const std::string& value, stack:
   }
   if (name == "tcp_rmem") return apply_buffers(name, value, config.tcp_rmem);
   if (name == "tcp_wmem") return apply_buffers(name, value, config.tcp_wmem);
+  if (is_our_way(name, value)) return {};
   const auto* const known = std::ranges::find(kNumbers, name, &NumberSetting::name);
   if (known == std::end(kNumbers)) return error(ErrorCode::kUnsupported, "the stack has no setting " + name);
   std::int64_t number = 0;
