@@ -44,13 +44,17 @@ Report judge(const Script& script, const Mark& mark, Backend backend, Outcome ou
 
 std::optional<Outcome> why_not_run(const Script& script, const Mark& mark, const CollectionOptions& options) {
   if (mark.applies == Applies::kNo) return Outcome{.verdict = Verdict::kSkipped, .reason = mark.reason};
+  if (script.only_ip == (options.v6 ? 4 : 6)) {
+    return Outcome{.verdict = Verdict::kSkipped, .reason = fmt::format("is about IPv{}", script.only_ip)};
+  }
   if (length_of(script) <= options.longest) return std::nullopt;
   return Outcome{.verdict = Verdict::kSkipped, .reason = "takes longer in real time than scripts may"};
 }
 
 Report run_one(const Script& script, Endpoint& endpoint, const CollectionOptions& options) {
   const Mark& mark = mark_of(script, options);
-  if (auto skipped = why_not_run(script, mark, options)) return judge(script, mark, options.backend, std::move(*skipped));
+  if (auto skipped = why_not_run(script, mark, options))
+    return judge(script, mark, options.backend, std::move(*skipped));
   Outcome outcome = run_script(script, endpoint, {.moves = options.moves});
   unsigned tries = 1;
   // What must fail is not tried until it does.

@@ -32,6 +32,7 @@ struct Report {
 struct CollectionOptions {
   Backend backend = Backend::kCore;
   MovePlan moves = MovePlan::kNone;
+  bool v6 = false;
   unsigned workers = 1;
   // Real time on a busy machine: so many tries before a failure counts.
   unsigned tries = 1;

@@ -20,7 +20,6 @@ struct Arguments {
   std::string backend = "core";
   std::string folder = TWINSTACK_SCRIPTS;
   std::string filter;
-  bool v6 = false;
   bool trace = false;
   bool quiet = false;
   CollectionOptions options;
@@ -102,7 +101,7 @@ int complain(const Error& problem) {
 }
 
 MakeEndpoint maker(const Arguments& arguments) {
-  return [v6 = arguments.v6, core = arguments.backend == "core"]() -> Result<std::unique_ptr<Endpoint>> {
+  return [v6 = arguments.options.v6, core = arguments.backend == "core"]() -> Result<std::unique_ptr<Endpoint>> {
     if (core) return std::make_unique<CoreEndpoint>(v6);
     ASSIGN_OR_RETURN(std::unique_ptr<Endpoint> made, LinuxEndpoint::create(v6));
     return made;
@@ -137,7 +136,7 @@ int main(int argc, char** argv) {
   app.add_option("--backend", arguments.backend, "core or linux")->check(CLI::IsMember({"core", "linux"}));
   app.add_option("--scripts", arguments.folder, "folder of the scripts");
   app.add_option("filter", arguments.filter, "only scripts whose name contains this");
-  app.add_flag("--ipv6", arguments.v6, "over IPv6");
+  app.add_flag("--ipv6", arguments.options.v6, "over IPv6");
   app.add_flag("--trace", arguments.trace, "what happened, also when it passed");
   app.add_flag("--quiet", arguments.quiet, "only what failed");
   app.add_option("--workers", arguments.options.workers, "scripts at a time");

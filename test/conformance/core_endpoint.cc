@@ -160,7 +160,8 @@ Result<Info> CoreEndpoint::info(SocketId socket) {
     return out;
   }
   tcp_info read{};
-  const int length = stack_->get_option(socket, IPPROTO_TCP, TCP_INFO, std::as_writable_bytes(std::span(&read, 1)), now_);
+  const int length =
+      stack_->get_option(socket, IPPROTO_TCP, TCP_INFO, std::as_writable_bytes(std::span(&read, 1)), now_);
   if (length < 0) return system_error("get_option(TCP_INFO)", -length);
   out = info_of(read);
   if (out["state"] == kClosed && known.flow.remote_port != 0) {

@@ -1,5 +1,5 @@
-// CoreEndpoint: the portable stack (src/stack) as the host under test, in virtual time: as fast as it computes, the same
-// every time. One thread at a time.
+// CoreEndpoint: the portable stack (src/stack) as the host under test, in virtual time: as fast as it computes, the
+// same every time. One thread at a time.
 #pragma once
 
 #include <deque>

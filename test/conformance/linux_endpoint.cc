@@ -426,7 +426,8 @@ Result<Info> LinuxEndpoint::info(SocketId socket) {
   if (!asked.fd) return Info{{"state", state_in_table(asked.flow)}};
   tcp_info read{};
   socklen_t length = sizeof read;
-  if (::getsockopt(asked.fd.get(), IPPROTO_TCP, TCP_INFO, &read, &length) != 0) return system_error("getsockopt(TCP_INFO)");
+  if (::getsockopt(asked.fd.get(), IPPROTO_TCP, TCP_INFO, &read, &length) != 0)
+    return system_error("getsockopt(TCP_INFO)");
   Info info = info_of(read);
   // TIME-WAIT and the FIN-WAIT-2 that ends in it are kept in an object of their own; the socket says closed.
   constexpr std::int64_t kClosed = 7;

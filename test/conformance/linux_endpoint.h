@@ -72,7 +72,7 @@ class LinuxEndpoint final : public Endpoint {
   int wire_interface_ = 0;
   std::vector<Socket> sockets_;
   std::vector<std::pair<std::string, std::string>> to_restore_;  // sysctls
-  unsigned script_ = 0;  // how many have been started
+  unsigned script_ = 0;                                          // how many have been started
   bool mtu_changed_ = false;
 };
 

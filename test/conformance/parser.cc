@@ -68,7 +68,7 @@ class Parser {
  private:
   static bool is_header(std::string_view word) noexcept {
     constexpr std::string_view kHeaders[] = {
-        "rfc:", "wants:", "departs:", "core:", "linux:", "moves:", "peer:", "set:", "flow:"};
+        "rfc:", "wants:", "departs:", "core:", "linux:", "moves:", "peer:", "set:", "flow:", "ip:"};
     return std::ranges::find(kHeaders, word) != std::end(kHeaders);
   }
 
@@ -82,6 +82,7 @@ class Parser {
     if (word == "linux:") return read_mark(line, script_.on_linux);
     if (word == "moves:") return read_mark(line, script_.moves);
     if (word == "peer:") return read_peer(line);
+    if (word == "ip:") return read_family(line);
     return word == "set:" ? read_setting(line) : read_flow(line);
   }
 
@@ -137,6 +138,13 @@ class Parser {
     if (word == "iss") peer.initial_seq = static_cast<std::uint32_t>(number);
     if (word == "wscale") peer.window_scale = static_cast<std::uint8_t>(number);
     return {};
+  }
+
+  Result<> read_family(Line& line) {
+    ASSIGN_OR_RETURN(const std::int64_t family, line.take_number("ip"));
+    if (family != 4 && family != 6) return line.fail("ip is to be 4 or 6");
+    script_.only_ip = static_cast<int>(family);
+    return line.expect_end();
   }
 
   Result<> read_setting(Line& line) {

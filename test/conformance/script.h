@@ -212,6 +212,7 @@ struct Script {
   Mark core{};
   Mark on_linux{};
   Mark moves{};
+  int only_ip = 0;  // 4 or 6: says something about this family only
   Peer peer{};
   std::vector<std::pair<std::string, std::string>> settings{};
   std::vector<Flow> flows{};  // the first is unnamed
