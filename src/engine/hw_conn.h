@@ -9,6 +9,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 #include "base/clock.h"
@@ -144,6 +145,15 @@ struct HwConnKept {
   std::array<char, 16> congestion{};
 };
 static_assert(sizeof(HwConnKept) == 36);
+
+// Asks for all of an entry, to be written.
+template <typename T>
+inline void prefetch_line_by_line(const T& entry) noexcept {
+  constexpr std::size_t kCacheLine = 64;
+  const void* const begin = &entry;
+  for (std::size_t at = 0; at < sizeof(T); at += kCacheLine)
+    __builtin_prefetch(static_cast<const char*>(begin) + at, 1);
+}
 
 // What waits for a move to end.
 struct Waiting {

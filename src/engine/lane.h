@@ -123,11 +123,20 @@ class Lane {
   // lane_receive.cc: frames.
   bool receive_frames(Time now);
   void process_frame(std::span<const ByteView> parts, std::uint32_t length, wire::ChecksumMode mode, Time now);
-  std::uint32_t find_connection(std::span<const ByteView> parts, std::uint32_t length, wire::ChecksumMode mode,
-                                wire::TcpPacket& packet);
+  struct Arrived {
+    wire::TcpPacket packet;
+    std::uint32_t hash = 0;  // of its flow
+    bool is_packet = false;
+    std::uint32_t index = kNone;
+  };
+  bool parse(std::span<const ByteView> parts, std::uint32_t length, wire::ChecksumMode mode, wire::TcpPacket& packet);
+  void receive_group(std::span<const nic::RxFrame> frames, wire::ChecksumMode mode, Time now);
+  std::uint32_t find_connection(const wire::TcpPacket& packet, std::uint32_t hash, std::span<const ByteView> parts,
+                                std::uint32_t length);
   void process_packet(std::uint32_t index, const wire::TcpPacket& packet, std::span<const ByteView> parts,
                       std::uint32_t length, Time now);
-  void prefetch(std::uint32_t index) const noexcept;
+  void prefetch_tables(std::uint32_t index) const noexcept;
+  void prefetch_references(std::uint32_t index) noexcept;
   void process_segment(std::uint32_t index, const wire::TcpPacket& packet, std::span<const ByteView> parts,
                        std::uint32_t length, Time now);
   void replay_held(std::uint32_t index, Time now);
@@ -249,10 +258,6 @@ class Lane {
   ipc::RingProducer<Event> events_;
   std::vector<Event> events_waiting_;  // that found the ring full, oldest first
   Time offer_events_at_ = kNever;
-  struct Arrived {
-    wire::TcpPacket packet;
-    std::uint32_t index = kNone;
-  };
   std::array<Arrived, 16> arrived_;  // the frames that are being processed
   std::size_t frames_per_poll_ = 1;  // as many as are not too many bytes
   LaneCounters counters_;
