@@ -59,6 +59,7 @@ enum HwConnFlag : std::uint8_t {
   kInstalled = 1 << 4,       // carries a TCP state (install done)
   kExtracted = 1 << 5,       // its state was handed out: the program has no say any more
   kShortOfChunks = 1 << 6,   // offered less than its buffer has room for: in the session's list
+  kLookDue = 1 << 7,         // in the lane's LookList
 };
 
 // A piece of a chunk. Lists: the send queue (first byte = snd_una), the held frames, unread bytes of an install.

@@ -18,6 +18,7 @@
 #include "engine/flow_table.h"
 #include "engine/hw_conn.h"
 #include "engine/lane_session.h"
+#include "engine/look_list.h"
 #include "engine/piece_pool.h"
 #include "engine/region.h"
 #include "engine/timer_wheel.h"
@@ -222,7 +223,10 @@ class Lane {
   void push_event(const Event& event);
   void offer_events(Time now);
   [[nodiscard]] bool is_stale(const Event& event) const noexcept;
+  void run_timers(Time now);
+  void look(std::uint32_t index, Time now);
   void fire_timer(std::uint32_t index, Time now);
+  void schedule(std::uint32_t index, Time now);
 
   std::uint32_t index_;
   LaneRegion& region_;
@@ -236,6 +240,7 @@ class Lane {
   WaitingTable waiting_;
   FlowTable flows_;
   TimerWheel timers_;
+  LookList looks_;
   std::uint32_t free_head_ = kNone;  // slots that are free, linked by timer_next: last in, first out
   std::uint32_t in_use_ = 0;
   std::uint32_t transmit_head_ = kNone;

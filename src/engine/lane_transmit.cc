@@ -81,7 +81,7 @@ bool Lane::transmit_connection(std::uint32_t index, Time now) {
     if (!tcp::poll_transmit(conn.tcb, host, now, plan)) break;
     send_segment(conn, records_[index], plan, std::exchange(tx_frame_, {}));
   }
-  timers_.schedule(index, tcp::next_deadline(conn.tcb, now));
+  schedule(index, now);
   return true;
 }
 
