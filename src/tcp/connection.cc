@@ -24,7 +24,8 @@ namespace twinstack::tcp {
 namespace {
 
 constexpr std::uint32_t kMaxQueuedBytes = 1U << 30;
-constexpr std::uint16_t kSmallestMss = 48;  // Linux TCP_MIN_SND_MSS: options and eight bytes
+constexpr std::uint32_t kMaxTakenOver = 1U << 17;  // segments in flight, a record each
+constexpr std::uint16_t kSmallestMss = 48;         // Linux TCP_MIN_SND_MSS: options and eight bytes
 constexpr std::uint16_t kAllOptions = kOptTimestamps | kOptSack | kOptWindowScale | kOptEcn | kOptTsMicroseconds;
 constexpr std::uint16_t kDefaultRcvMss = 536;
 constexpr std::uint32_t kMaxReordering = 300;  // Linux tcp_max_reordering
@@ -40,6 +41,8 @@ Result<> check(const MinTcp& state) {
   const Seq nxt(state.snd_nxt);
   const Seq write(state.write_seq);
   if (una > nxt || nxt > write || bytes_between(una, write) > kMaxQueuedBytes) return invalid("send sequence numbers");
+  if (bytes_between(una, nxt) / state.mss > kMaxTakenOver)
+    return invalid("more segments in flight than are taken over");
   if (state.rcv_wnd > kMaxQueuedBytes || Seq(state.rcv_wup) > Seq(state.rcv_nxt)) return invalid("receive window");
   return {};
 }

@@ -58,6 +58,16 @@ TEST(Install, ExtractAtTheSameInstantGivesTheSameState) {
   EXPECT_EQ(std::memcmp(&state, &back, sizeof state), 0);
 }
 
+TEST(Install, AFlightOfTooManySegmentsIsRefused) {
+  MinTcp state = idle_state();
+  state.mss = 100;
+  state.snd_nxt = state.write_seq = kOurSeq + 100U * 140'000;
+  ControlBlock cb;
+  EXPECT_FALSE(install(cb, state, at_ms(0)).has_value());
+  state.mss = 1460;
+  EXPECT_TRUE(install(cb, state, at_ms(0)).has_value());
+}
+
 TEST(Install, TimestampClockGoesOn) {
   ControlBlock cb;
   ASSERT_TRUE(install(cb, full_state(), at_ms(0)).has_value());
