@@ -202,6 +202,7 @@ TEST(Cubic, TimeInWhichTheProgramWasTheLimitDoesNotCount) {
   // A minute in which a segment is acknowledged every 300 ms.
   slow.clear(kCwndLimited);
   const std::uint32_t before = slow.cwnd;
+  acknowledge(slow, 1, 100'000, at_us(slow_us));
   for (int i = 0; i < 200; ++i) acknowledge(slow, 1, 100'000, at_us(slow_us += 300'000));
   EXPECT_EQ(slow.cwnd, before);
   slow.set(kCwndLimited);
