@@ -171,6 +171,7 @@ std::uint64_t Conversation::may_write(unsigned side, Time now) const {
 
 void Conversation::write_some(unsigned side, Time now) {
   Side& of = sides_[side];
+  std::array<std::byte, kBufferBytes> buffer;  // its own: while a call spins others write
   const bool in_pieces = script_.manner != Manner::kBulk && script_.manner != Manner::kSlowReader;
   for (int turn = 0; turn < 64 && !of.shut && !of.is_closed; ++turn) {
     if (in_pieces && now < of.next_write) return;
@@ -179,7 +180,7 @@ void Conversation::write_some(unsigned side, Time now) {
     const bool whole = script_.manner == Manner::kRequests;
     const std::uint64_t most =
         whole ? limit - of.written : std::min<std::uint64_t>(limit - of.written, script_.piece_bytes);
-    const std::span bytes = scratch(0).first(std::min<std::size_t>(most, kBufferBytes));
+    const std::span bytes = std::span(buffer).first(std::min<std::size_t>(most, kBufferBytes));
     fill_stream(key(side), of.written, bytes);
     const bool more = script_.manner == Manner::kCorked && rng_.below(4) != 0;
     const Moved done = of.endpoint->send(bytes, more);

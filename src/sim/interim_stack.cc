@@ -166,6 +166,7 @@ void InterimStack::answer_nobody(const wire::TcpPacket& packet, Time now) {
     if (!segment.has(wire::kFin) && packet.payload.empty()) return;
     reply.seq = waits->second.snd_nxt;
     reply.ack = waits->second.rcv_nxt;
+    reply.window = waits->second.window;
     reply.flags = wire::kAck;
   } else {
     reply.seq = segment.ack;
@@ -185,7 +186,10 @@ void InterimStack::forget(SocketId id, Time now) {
   const auto known = by_flow_.find(socket.flow());
   if (known == by_flow_.end() || known->second != id) return;
   if (const SocketView view = socket.view(); view.cb != nullptr)
-    time_wait_[socket.flow()] = {.snd_nxt = view.cb->snd_nxt, .rcv_nxt = view.cb->rcv_nxt, .until = now + kTimeWait};
+    time_wait_[socket.flow()] = {.snd_nxt = view.cb->snd_nxt,
+                                .rcv_nxt = view.cb->rcv_nxt,
+                                .window = static_cast<std::uint16_t>(view.cb->rcv_wnd >> view.cb->rcv_wscale),
+                                .until = now + kTimeWait};
   by_flow_.erase(known);
   std::erase(live_, id);
 }

@@ -69,6 +69,7 @@ class InterimStack final : public HostStack {
   struct TimeWait {
     Seq snd_nxt;
     Seq rcv_nxt;
+    std::uint16_t window;
     Time until;
   };
 

@@ -174,7 +174,7 @@ Shape make_shape(const Options& options) {
                  .sq_entries = one_of(rng, std::array{64U, 256U, 1024U}),
                  .cq_entries = one_of(rng, std::array{128U, 512U, 2048U}),
                  .tx_chunk_count = scarce ? between(rng, 8, 40) : 128,
-                 .rx_chunk_count = scarce ? between(rng, 16, 80) : 256,
+                 .rx_chunk_count = (scarce ? between(rng, 8, 40) : 128) * 2,  // the same for each lane
                  .chunk_bytes = one_of(rng, std::array{2048U, 4096U, 16384U})};
   shape.capacity = {.connections = rng.below(4) == 0 ? std::max(2U, options.connections / 2) : options.connections + 2,
                     .pieces = scarce ? between(rng, 200, 1000) : 4096};

@@ -41,19 +41,19 @@ void World::watch_wire(const Frame& frame, unsigned direction, bool by_lane) {
   const Seq edge = segment.ack + window;
   // RFC 9293 3.8.6: the right edge never moves left; the scale hides less than 128 bytes. What a stack that is frozen
   // says of a time before the snapshot (R17) is as an old segment under way: nobody takes its window.
-  const bool is_stale =
-      direction == 0 && !by_lane && stack_->view(conn.socket).phase == kernel::Phase::kFrozen;
-  if (seen.seen && !is_stale && edge < seen.right_edge - 127 && !conn.talk->breaks_allowed())
+  const bool is_stale = direction == 0 && !by_lane && stack_->view(conn.socket).phase == kernel::Phase::kFrozen;
+  if (is_stale) return;
+  if (seen.seen && edge < seen.right_edge - 127 && !conn.talk->breaks_allowed())
     fail(fmt::format("connection {}: the window shrinks by {} bytes ({} the peer)", conn.number, seen.right_edge - edge,
                      direction == 0 ? "to" : "from"));
   seen.right_edge = seen.seen ? max(seen.right_edge, edge) : edge;
   if (segment.options.has_timestamps) {
     const auto ahead = static_cast<std::int32_t>(segment.options.ts_val - seen.ts_val);
     // S6: the peer's PAWS drops what is stamped older than what it has taken.
-    if (seen.has_ts && ahead < 0 && !is_stale && !conn.talk->breaks_allowed())
+    if (seen.has_ts && ahead < 0 && !conn.talk->breaks_allowed())
       fail(fmt::format("connection {}: timestamps go back by {} ({} the peer)", conn.number, -ahead,
                        direction == 0 ? "to" : "from"));
-    seen.ts_val = seen.has_ts && ahead < 0 ? seen.ts_val : segment.options.ts_val;
+    seen.ts_val = segment.options.ts_val;
     seen.has_ts = true;
   }
   seen.seen = true;

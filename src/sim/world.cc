@@ -395,7 +395,12 @@ Outcome World::run() {
     }
     go_to(next);
   }
-  if (outcome_.ok()) checker_->check_end();
+  if (outcome_.ok()) {
+    // Returns of chunks that were not urgent wait in the rings until a lane runs.
+    for (auto& lane : interface_->lanes()) lane->doorbell();
+    settle(true);
+    checker_->check_end();
+  }
   update_totals();
   if (pcap_) (void)pcap_->flush_file();
   return outcome_;
