@@ -211,7 +211,7 @@ void Conversation::end_if_due(unsigned side, Time now) {
   }
   // Requests end between two of them; side 1 when side 0 has.
   const bool done = is_ending(now) && of.written >= may_write(side, now) &&
-                    (script_.manner != Manner::kRequests || first || of.got_end);
+                    (script_.manner != Manner::kRequests || first || of.got_end || sides_[0].is_closed);
   const bool early = first && script_.ending == Ending::kHalfClose && of.written >= script_.total_bytes[0] &&
                      script_.manner != Manner::kRequests;
   if (!of.shut && (done || early)) {

@@ -69,6 +69,19 @@ FaultSet FaultSet::all() noexcept {
   return set;
 }
 
+std::string to_list(const FaultSet& faults) {
+  const FaultSet all = FaultSet::all();
+  const auto on = static_cast<std::size_t>(std::ranges::count(faults.on, true));
+  if (on == 0) return "none";
+  const bool most = on * 2 > kEventKinds;
+  std::string list = most ? "all" : "";
+  for (std::size_t kind = kFirstFault; kind < kEventKinds; ++kind) {
+    if (faults.on[kind] == (most && all.on[kind])) continue;
+    list += fmt::format("{}{}{}", list.empty() ? "" : ",", most ? "-" : "", name(static_cast<EventKind>(kind)));
+  }
+  return list;
+}
+
 std::optional<FaultSet> parse_faults(std::string_view list, std::string& wrong) {
   FaultSet set;
   while (!list.empty()) {

@@ -92,5 +92,7 @@ struct FaultSet {
 };
 // "all", "none", "loss,reorder", "all,-driver-death"; nullopt with what is not known in `wrong`.
 [[nodiscard]] std::optional<FaultSet> parse_faults(std::string_view list, std::string& wrong);
+// What parse_faults() takes for the same set.
+[[nodiscard]] std::string to_list(const FaultSet& faults);
 
 }  // namespace twinstack::sim

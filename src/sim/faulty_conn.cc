@@ -30,6 +30,10 @@ Result<kernel::Snapshot> FaultyConn::freeze(const kernel::QueueRoom& room) {
   if (take(faults_.freeze)) return refused("freeze");
   auto snapshot = inner_->freeze(room);
   if (snapshot) frozen_snd_nxt_ = snapshot->min.snd_nxt;
+  if (snapshot && !snapshot->unsent.empty() && take(faults_.turn_byte)) {
+    const std::size_t at = static_cast<std::size_t>(&snapshot->unsent.front() - room.send.data());
+    room.send[at] ^= std::byte{1};
+  }
   return snapshot;
 }
 
@@ -61,7 +65,10 @@ Result<kernel::RestoreReport> FaultyConn::restore(const tcp::MinTcp& min, const 
 Result<kernel::ReleaseReport> FaultyConn::release(std::span<const std::byte> unsent, bool probe) {
   if (is_dead_) return dead();
   if (take(faults_.release)) return refused("release");
-  return inner_->release(unsent, probe);
+  if (unsent.size() < 2 || !take(faults_.lose_byte)) return inner_->release(unsent, probe);
+  auto released = inner_->release(unsent.first(unsent.size() - 1), probe);
+  if (released) ++released->unsent_taken_bytes;
+  return released;
 }
 
 void FaultyConn::prepare_close(bool unread) noexcept {

@@ -27,6 +27,9 @@ struct MoveFaults {
   std::uint8_t restore = 0;
   std::uint8_t release = 0;
   std::uint8_t option_set = 0;
+  // Tests of the simulator: bugs that the product does not have.
+  std::uint8_t turn_byte = 0;  // of the next snapshot's send queue
+  std::uint8_t lose_byte = 0;  // of the unsent bytes of the next release
 };
 
 [[nodiscard]] inline bool take(std::uint8_t& count) noexcept { return count > 0 && count-- > 0; }

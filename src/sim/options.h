@@ -22,7 +22,7 @@ struct Options {
   std::string trace;                            // pcap file of the moving host's wire; empty: none
 
   // Tests of the simulator itself: what is to go wrong with the product from this many moves on.
-  enum class Sabotage : std::uint8_t { kNone, kLoseByte, kTurnByte, kKeepFlow, kLeakChunk, kForgetWakeup };
+  enum class Sabotage : std::uint8_t { kNone, kLoseByte, kTurnByte, kKeepFlow, kLeakChunk, kForgetWakeup, kAbort };
   Sabotage sabotage = Sabotage::kNone;
   std::uint32_t sabotage_after_moves = 0;
 };

@@ -70,7 +70,8 @@ void Pipe::apply(Fault& fault, Frame& frame, Fate& fate) {
       if (hit) fate.later += microseconds(10 + fault.rng.below(3000));
       break;
     case EventKind::kCorrupt:
-      hit = fault.rng.chance_ppm(fault.amount);
+      // One bit: two may leave the sum as it was.
+      hit = fault.rng.chance_ppm(fault.amount) && !std::exchange(fate.corrupted, true);
       if (hit) turn_a_bit(frame, fault.rng);
       break;
     case EventKind::kJitter:

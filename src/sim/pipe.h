@@ -63,6 +63,7 @@ class Pipe {
   };
   struct Fate {
     bool lost = false;
+    bool corrupted = false;
     Duration later{};  // others may overtake
     Duration held{};   // and those behind it as well
     std::optional<Duration> copy_later;

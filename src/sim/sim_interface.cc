@@ -68,7 +68,7 @@ Result<> SimInterface::steer(const FlowKey& flow, std::uint32_t generation) {
 }
 
 Result<> SimInterface::unsteer(const FlowKey& flow) {
-  if (!is_dead) steered_.erase(flow);
+  if (!is_dead && !keeps_flows) steered_.erase(flow);
   return {};
 }
 

@@ -26,9 +26,10 @@ void World::watch_wire(const Frame& frame, unsigned direction, bool by_lane) {
     fail(fmt::format("a frame on the wire that is none: {}", wire::name(verdict)));
     return;
   }
-  // The receiver's view: its local port is the one that is addressed.
-  const std::uint16_t port = direction == 0 ? packet.flow.local_port : packet.flow.remote_port;
-  const auto found = std::ranges::find_if(conns_, [port](const auto& conn) { return conn->flow.remote_port == port; });
+  // A frame is seen from its receiver.
+  FlowKey flow = packet.flow;
+  if (direction == 0) std::swap(flow.local, flow.remote), std::swap(flow.local_port, flow.remote_port);
+  const auto found = std::ranges::find_if(conns_, [&flow](const auto& conn) { return conn->flow == flow; });
   if (found == conns_.end()) return;
   SimConn& conn = **found;
   SimConn::Direction& seen = conn.wire[direction];

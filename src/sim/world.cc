@@ -125,7 +125,8 @@ void World::build_lanes() {
                            },
                        .wake_program =
                            [this](std::uint32_t session, std::uint32_t) {
-                             if (session < apps_.size()) apps_[session].woken = true;
+                             if (is_sabotaged(Options::Sabotage::kForgetWakeup)) return;
+                         if (session < apps_.size()) apps_[session].woken = true;
                            }};
     interface_->add_lane(std::make_unique<SimLane>(i, shape_.capacity, std::move(nic), std::move(hooks)));
   }
@@ -346,7 +347,10 @@ void World::pass(Duration span) {
 
 bool World::is_everything_over() const {
   return std::ranges::all_of(conns_, [this](const auto& conn) {
-    const bool there = conn->talk->is_closed(1) || conn->may_hang;
+    // A reset is sent once. When it is lost, and the other end has nothing to send, it waits for ever, as it would.
+    const bool reset = conn->talk->breaks_allowed() && conn->talk->is_closed(0) &&
+                       stack_->view(conn->socket).cb == nullptr;
+    const bool there = conn->talk->is_closed(1) || conn->may_hang || reset;
     return conn->talk->is_closed(0) && there && (driver_->is_dead() || !conn->driver_knows);
   });
 }

@@ -154,6 +154,8 @@ class World {
   void end_faults();
   void until(Duration span, std::function<void()> end);
   Result<> before_step(Situation situation, bool refuse);
+  void sabotage(Situation situation, SimConn& conn);
+  [[nodiscard]] bool is_sabotaged(Options::Sabotage how);
   void cover(const SimConn& conn, Situation situation);
   [[nodiscard]] Situation situation_of(const SimConn& conn);
   [[nodiscard]] SimConn* moving();

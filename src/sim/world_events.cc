@@ -131,12 +131,9 @@ void World::move(const Event& event) {
   if (conn == conns_.end() || !(*conn)->driver_knows || driver_->is_dead()) return;
   driver::ManagedConnection* managed = driver_->find((*conn)->app, (*conn)->slot);
   if (managed == nullptr || managed->move.tag != (*conn)->tag) return;
-  if (event.kind == EventKind::kMoveOut) {
-    auto r = driver_->offload(*managed);
-    if (!r && std::getenv("SIMWHY"))
-      std::fprintf(stderr, "%.6f out %u: %s\n", double((now_ - kBeginning).count()) / 1e9, (*conn)->number,
-                   r.error().message().c_str());
-  } else
+  if (event.kind == EventKind::kMoveOut)
+    (void)driver_->offload(*managed);
+  else
     driver_->upload(*managed);
 }
 
@@ -382,9 +379,27 @@ void World::cover(const SimConn& conn, Situation situation) {
     if (!is_link_fault(event->kind) || event->target == conn.peer) outcome_.coverage.hit(situation, event->kind);
 }
 
+bool World::is_sabotaged(Options::Sabotage how) {
+  if (options_.sabotage != how) return false;
+  const driver::MoverCounters& moves = driver_->mover().counters();
+  return moves.offloads + moves.uploads >= options_.sabotage_after_moves;
+}
+
+void World::sabotage(Situation situation, SimConn& conn) {
+  using Sabotage = Options::Sabotage;
+  if (situation == Situation::kOutFreeze && is_sabotaged(Sabotage::kTurnByte)) conn.faults.turn_byte = 1;
+  if (situation == Situation::kBackRelease && is_sabotaged(Sabotage::kLoseByte)) conn.faults.lose_byte = 1;
+  if (situation == Situation::kBackRelease) interface_->keeps_flows = is_sabotaged(Sabotage::kKeepFlow);
+  ASSERT(!is_sabotaged(Sabotage::kAbort));
+  if (situation == Situation::kBackCommit && is_sabotaged(Sabotage::kLeakChunk))
+    (void)driver_->mover().tools().moving->port->call(
+        {.op = engine::CommandOp::kGetChunks, .session = conn.app, .chunk_count = 1});
+}
+
 Result<> World::before_step(Situation situation, bool refuse) {
   SimConn* conn = moving();
   if (conn != nullptr) {
+    if (options_.sabotage != Options::Sabotage::kNone) sabotage(situation, *conn);
     cover(*conn, situation);
     const bool looked_at = situation == Situation::kOutReserve || situation == Situation::kOutOwn;
     if (looked_at && take(conn->faults.option_set)) {
