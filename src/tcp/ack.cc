@@ -8,6 +8,7 @@
 #include "tcp/flight.h"
 #include "tcp/loss_marks.h"
 #include "tcp/loss_probe.h"
+#include "tcp/path_mtu.h"
 #include "tcp/rack.h"
 #include "tcp/recovery.h"
 #include "tcp/reduction.h"
@@ -161,6 +162,7 @@ void conclude(ControlBlock& cb, AckNews& news, Host& host, Time now) {
   }
   rack_adapt_window(cb, news.sample);
   if (cb.flight->probe_out) probe_on_ack(cb, news, now);
+  size_probe_on_ack(cb);
   if (dubious(cb, news)) {
     news.duplicates = duplicates_in(news);
     cb.clear(kMayRetransmit);

@@ -181,6 +181,10 @@ void set_flags(ControlBlock& cb, std::uint16_t flags, Time now);
 void set_keepalive(ControlBlock& cb, std::uint32_t idle_s, std::uint32_t interval_s, std::uint32_t probes, Time now);
 // TCP_USER_TIMEOUT; 0 = none.
 void set_user_timeout(ControlBlock& cb, std::uint32_t timeout_ms);
+// An ICMP error says that a segment beginning at `quoted` was too big, and what would not be (as MinTcp::mss): smaller
+// segments from now on, and those that are out go again. False, and nothing done, when the error quotes nothing that is
+// out (RFC 5927 4.1) or asks for no less than now.
+bool on_packet_too_big(ControlBlock& cb, Seq quoted, std::uint16_t mss);
 // The path's MTU changed: a new MSS, options of each segment not counted (as MinTcp::mss).
 void set_mss(ControlBlock& cb, std::uint16_t mss);
 

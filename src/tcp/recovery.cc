@@ -5,6 +5,7 @@
 #include "tcp/congestion/congestion.h"
 #include "tcp/flight.h"
 #include "tcp/loss_marks.h"
+#include "tcp/path_mtu.h"
 #include "tcp/rack.h"
 #include "tcp/reduction.h"
 #include "tcp/sack.h"
@@ -127,7 +128,7 @@ void look_for_loss(ControlBlock& cb, AckNews& news, Counters& counters, Time now
     try_to_open(cb, news);
     return;
   }
-  enter_recovery(cb, news.has(kEcnEchoed), counters);
+  if (!size_probe_lost(cb)) enter_recovery(cb, news.has(kEcnEchoed), counters);
   news.repair = Repair::kLost;
 }
 
@@ -203,7 +204,7 @@ void recovery_on_ack(ControlBlock& cb, AckNews& news, Counters& counters, Time n
 void recovery_on_reorder_timer(ControlBlock& cb, Counters& counters, Time now) {
   const std::uint32_t lost_before = cb.lost;
   if (!rack_on_timer(cb, now)) return;
-  if (cb.recovery != RecoveryState::kRecovery) {
+  if (cb.recovery != RecoveryState::kRecovery && !size_probe_lost(cb)) {
     enter_recovery(cb, false, counters);
     if (congestion_ops(cb).control == nullptr) reduce_window(cb, 1, cb.lost - lost_before, false);
   }
