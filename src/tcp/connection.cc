@@ -225,6 +225,8 @@ void set_flags(ControlBlock& cb, std::uint16_t flags, Time now) {
   const bool keepalive_changed = ((cb.flags ^ flags) & kFlagKeepalive) != 0;
   const bool uncorked = (cb.flags & kFlagCork) != 0 && (flags & kFlagCork) == 0;
   if (uncorked) cb.push_seq = data_end(cb);
+  // What waits goes even under a cork that stays (Linux TCP_NAGLE_PUSH).
+  if ((cb.flags & kFlagNoDelay) == 0 && (flags & kFlagNoDelay) != 0) cb.set(kForceSend);
   cb.flags = static_cast<std::uint8_t>(flags | (cb.flags & kMoreFollows));
   if (keepalive_changed) arm_keepalive(cb, now);
 }
@@ -242,6 +244,26 @@ void set_user_timeout(ControlBlock& cb, std::uint32_t timeout_ms) { cb.user_time
 void set_mss(ControlBlock& cb, std::uint16_t mss) {
   const std::uint16_t options = option_bytes(cb);
   cb.mss = static_cast<std::uint16_t>(std::max<int>(mss, kSmallestMss) - options);
+}
+
+void set_quick_ack(ControlBlock& cb, bool on) {
+  if (!on) {
+    cb.set(kPingPong);
+    return;
+  }
+  cb.clear(kPingPong);
+  if (owes_ack(cb)) acknowledge_now(cb);
+}
+
+void set_congestion(ControlBlock& cb, CongestionKind kind, Time now) {
+  cb.congestion_kind = kind;
+  cb.congestion = CongestionState{};
+  congestion_ops(cb).init(cb, now);
+}
+
+void set_restart_after_idle(ControlBlock& cb, bool on) {
+  cb.clear(kKeepWindowIdle);
+  if (!on) cb.set(kKeepWindowIdle);
 }
 
 }  // namespace twinstack::tcp

@@ -157,6 +157,10 @@ TimerVerdict on_timer(ControlBlock& cb, Host& host, Time now);
 // or until the link has no room: the rest comes at the next call.
 [[nodiscard]] bool poll_transmit(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan);
 
+// The RST that ends the connection from our side (RFC 9293 3.10.5, ABORT). It counts as sent; the caller forgets the
+// connection.
+[[nodiscard]] wire::Segment reset_of(ControlBlock& cb, Host& host, Time now);
+
 // Owes an ACK that does not wait.
 void acknowledge_now(ControlBlock& cb);
 
@@ -187,6 +191,15 @@ void set_user_timeout(ControlBlock& cb, std::uint32_t timeout_ms);
 bool on_packet_too_big(ControlBlock& cb, Seq quoted, std::uint16_t mss);
 // The path's MTU changed: a new MSS, options of each segment not counted (as MinTcp::mss).
 void set_mss(ControlBlock& cb, std::uint16_t mss);
+// The same for a router that has dropped what was too large (RFC 1191 6.5): such segments count as lost and go again in
+// pieces, without a reduction of the congestion window. Does nothing when `mss` is no smaller.
+void on_mtu_reduced(ControlBlock& cb, std::uint16_t mss);
+// TCP_QUICKACK: ACKs go at once for now, and one that waits as well; off: they wait for answers.
+void set_quick_ack(ControlBlock& cb, bool on);
+// TCP_CONGESTION of a living connection: the algorithm begins with the window that is there.
+void set_congestion(ControlBlock& cb, CongestionKind kind, Time now);
+// Linux tcp_slow_start_after_idle; on after install().
+void set_restart_after_idle(ControlBlock& cb, bool on);
 
 // Bytes believed to be in the network (RFC 6675 4's pipe), full segments assumed.
 [[nodiscard]] std::uint32_t in_flight_bytes(const ControlBlock& cb);

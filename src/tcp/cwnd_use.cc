@@ -43,8 +43,8 @@ void note_cwnd_use(ControlBlock& cb, bool limited, Time now) {
     return;
   }
   cb.cwnd_used = std::max(cb.cwnd_used, out);
-  const bool paced_by_itself = congestion_ops(cb).control != nullptr;
-  if (!paced_by_itself && ticks_between(cb.cwnd_stamp, tick) >= rto(cb)) lower_unused(cb, tick);
+  const bool keeps = congestion_ops(cb).control != nullptr || cb.has(kKeepWindowIdle);
+  if (!keeps && ticks_between(cb.cwnd_stamp, tick) >= rto(cb)) lower_unused(cb, tick);
 }
 
 bool cwnd_was_limit(const ControlBlock& cb) noexcept {
@@ -53,7 +53,7 @@ bool cwnd_was_limit(const ControlBlock& cb) noexcept {
 }
 
 void restart_after_idle(ControlBlock& cb, Time now) {
-  if (packets_out(cb) > 0 || congestion_ops(cb).control != nullptr) return;
+  if (packets_out(cb) > 0 || congestion_ops(cb).control != nullptr || cb.has(kKeepWindowIdle)) return;
   const Tick tick = to_tick(now);
   Duration idle = ticks_between(cb.last_send, tick) - rto(cb);
   if (idle <= Duration::zero()) return;

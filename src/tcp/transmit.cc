@@ -189,10 +189,22 @@ bool poll_transmit(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
   if (plan_text(cb, host, now, plan)) return true;
   plan.segment = wire::Segment{};
   if (plan_probe(cb, host, now, plan) || plan_ack(cb, host, now, plan)) return true;
+  if (!cb.has(kPacingHolds)) cb.clear(kForceSend);
   watch_stalled_data(cb, now);
   release_cold_state(cb);
   release_flight(cb);
   return false;
+}
+
+// As Linux tcp_acceptable_seq(): a peer whose window has shrunk would not believe a number beyond it.
+wire::Segment reset_of(ControlBlock& cb, Host& host, Time now) {
+  SegmentPlan plan;
+  fill_options(cb, now, plan.segment.options);
+  plan.segment.options.sack_count = 0;
+  plan.segment.seq = min(cb.snd_nxt, send_edge(cb));
+  plan.segment.flags = wire::kRst;
+  complete(cb, host, now, plan);
+  return plan.segment;
 }
 
 }  // namespace twinstack::tcp
