@@ -180,6 +180,8 @@ Reply Lane::install(const Command& command, Time now) {
   if (const Status queued = queue_loaded(index, command); queued != Status::kOk) return refuse(queued);
   conn.tcb = std::move(tcb);
   conn.flags |= kInstalled;
+  tcp::set_restart_after_idle(conn.tcb, host_settings_.tcp_slow_start_after_idle);
+  tcp::set_smallest_burst(conn.tcb, host_settings_.tcp_min_tso_segs);
   tcp::other_stack_may_send(conn.tcb);
   conn.send_head_skip = 0;
   conn.cursor_piece = kNone;
@@ -370,9 +372,7 @@ void Lane::fill_state(std::uint32_t index, Time now, ipc::HwConnState& state) co
   state.unsent_bytes = state.min.write_seq - state.min.snd_nxt;
   state.unread_bytes = record.unread_bytes;
   state.lane = index_;
-  // Linux's numbers: TCP_CA_Open, CWR, Recovery, Loss.
-  constexpr std::uint32_t kLinuxCaState[] = {0, 2, 3, 4};
-  state.ca_state = kLinuxCaState[static_cast<std::size_t>(conn.tcb.recovery)];
+  state.ca_state = static_cast<std::uint32_t>(conn.tcb.recovery);  // Linux's numbers
 }
 
 Reply Lane::query(const Command& command, Time now) {

@@ -92,6 +92,7 @@ Cause Lane::submit_send(std::uint32_t session_index, LaneSession& session, const
   }
   record.queued_bytes += entry.length;
   tcp::on_queued(conn.tcb, entry.length, (entry.flags & ipc::kSubmitMore) != 0);
+  if ((entry.flags & ipc::kSubmitRecordEnd) != 0) tcp::end_record(conn.tcb);
   want_transmit(index);
   return Cause::kNothing;
 }

@@ -165,6 +165,7 @@ struct ControlBlock {
   std::uint8_t probes_out = 0;  // unanswered zero-window or keepalive probes
   std::uint8_t quick_acks = 0;  // segments that are still to be acknowledged at once
   std::uint8_t keepalive_probes = 0;
+  std::uint8_t smallest_burst = 2;  // segments that leave as one at least
 
   CongestionState congestion{};
   FlightPtr flight;

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <span>
 
 #include "adopt_form.h"
@@ -116,8 +117,9 @@ ssize_t AdoptForm::send_to_engine(Socket& socket, const msghdr& message, int fla
   for (const iovec& part : parts_of(message)) wanted += part.iov_len;
   for (const iovec& part : parts_of(message)) {
     const ByteView bytes(static_cast<const std::byte*>(part.iov_base), part.iov_len);
-    const bool more = (flags & MSG_MORE) != 0 || taken + bytes.size() < wanted;
-    const std::size_t here = program_.write(*socket.ring, bytes, more);
+    const bool last = taken + bytes.size() == wanted;
+    const std::size_t here = program_.write(*socket.ring, bytes, (flags & MSG_MORE) != 0 || !last,
+                                            (flags & MSG_EOR) != 0 && last);
     taken += here;
     if (here < bytes.size()) break;
   }
@@ -135,7 +137,25 @@ ssize_t AdoptForm::receive(int fd, msghdr& message, int flags) {
   }
   const ssize_t got = as_negative(::recvmsg(fd, &message, flags | MSG_DONTWAIT));
   from_linux();
+  if (got >= 0) put_stamps_right(message);
   return got;
+}
+
+// Linux stamps by the real clock (SCM_TIMESTAMPING: three stamps, of which some are 0).
+void AdoptForm::put_stamps_right(msghdr& message) const {
+  for (cmsghdr* head = CMSG_FIRSTHDR(&message); head != nullptr; head = CMSG_NXTHDR(&message, head)) {
+    if (head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_TIMESTAMPING) continue;
+    std::array<timespec, 3> stamps{};
+    std::memcpy(stamps.data(), CMSG_DATA(head), sizeof stamps);
+    for (timespec& stamp : stamps) {
+      if (stamp.tv_sec == 0) continue;
+      const Time real(std::chrono::seconds(stamp.tv_sec) + std::chrono::nanoseconds(stamp.tv_nsec));
+      const Duration since_epoch = to_virtual(real).time_since_epoch();
+      stamp.tv_sec = std::chrono::duration_cast<std::chrono::seconds>(since_epoch).count();
+      stamp.tv_nsec = since_epoch.count() % 1'000'000'000;
+    }
+    std::memcpy(CMSG_DATA(head), stamps.data(), sizeof stamps);
+  }
 }
 
 // What the engine has received is older than anything in Linux's queue.

@@ -127,6 +127,7 @@ void AdoptForm::to_linux(ByteView packet) {
 }
 
 void AdoptForm::from_linux() {
+  note_time();
   std::vector<std::byte> packet;
   while (tun_.read(packet)) {
     note_sent(packet);
@@ -232,6 +233,18 @@ Duration AdoptForm::pass(Duration span) {
   tun_.wait(slice);
   // A sleep that lasted longer than it should does not count: virtual time is exact.
   return std::clamp<Duration>(monotonic_now() - begun, Duration::zero(), slice);
+}
+
+void AdoptForm::note_time() {
+  timespec ts{};
+  ::clock_gettime(CLOCK_REALTIME, &ts);
+  times_.push_back({Time(std::chrono::seconds(ts.tv_sec) + std::chrono::nanoseconds(ts.tv_nsec)), clock_.now()});
+}
+
+// What Linux has stamped at `real` happened before the next time that was noted: that is, at its virtual time.
+Time AdoptForm::to_virtual(Time real) const {
+  const auto next = std::ranges::lower_bound(times_, real, {}, &TimePair::real);
+  return next == times_.end() ? clock_.now() : next->virtual_time;
 }
 
 std::string AdoptForm::summary() const {

@@ -77,6 +77,11 @@ class AdoptForm final : public Form, private handoff::PacketPath {
     bool asked = false;     // a SYN or SYN-ACK of ours is out
     bool repeated = false;  // more than once
   };
+  // Where virtual time was when the system's time of day was `real`.
+  struct TimePair {
+    Time real;
+    Time virtual_time;
+  };
   struct Counts {
     unsigned offloads = 0;
     unsigned uploads = 0;
@@ -101,6 +106,8 @@ class AdoptForm final : public Form, private handoff::PacketPath {
   Seen& seen(const FlowKey& flow);
   [[nodiscard]] bool is_steered(const FlowKey& flow) const;
   void deliver_late();
+  void note_time();
+  [[nodiscard]] Time to_virtual(Time real) const;
 
   // adopt_moves.cc
   void adopt(Socket& socket);
@@ -115,6 +122,7 @@ class AdoptForm final : public Form, private handoff::PacketPath {
   // adopt_calls.cc
   ssize_t send_to_engine(Socket& socket, const msghdr& message, int flags);
   ssize_t receive_queued(Socket& socket, msghdr& message, int flags);
+  void put_stamps_right(msghdr& message) const;
   [[nodiscard]] int engine_info(const Socket& socket, void* value, socklen_t* length);
 
   const VirtualClock& clock_;
@@ -133,6 +141,7 @@ class AdoptForm final : public Form, private handoff::PacketPath {
   std::map<int, Socket> sockets_;
   std::vector<Seen> seen_;
   std::vector<FlowKey> steered_;
+  std::vector<TimePair> times_;
   Counts counts_;
   bool linux_is_busy_ = false;  // it has had a packet since all connections were the engine's
 };

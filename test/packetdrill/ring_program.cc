@@ -73,7 +73,7 @@ std::uint64_t RingProgram::unacknowledged(const RingConn& conn) const {
   return shared(conn).tx_submitted_bytes.load() - shared(conn).tx_acked_bytes.load();
 }
 
-std::size_t RingProgram::write(RingConn& conn, ByteView bytes, bool more_follows) {
+std::size_t RingProgram::write(RingConn& conn, ByteView bytes, bool more_follows, bool ends_record) {
   reclaim(conn);
   ipc::ConnSlot& slot = shared(conn);
   const std::uint64_t limit = slot.tx_limit_bytes.load();
@@ -85,10 +85,11 @@ std::size_t RingProgram::write(RingConn& conn, ByteView bytes, bool more_follows
         std::min<std::size_t>(arena_.geometry().chunk_bytes - conn.tx_fill, left.size()));
     std::memcpy(arena_.chunk(conn.tx_chunk).data() + conn.tx_fill, left.data(), here);
     const bool more = more_follows || here < left.size();
+    const bool end = ends_record && here == left.size() && taken == bytes.size();
     conn.in_flight.push_back({conn.tx_chunk, here});
     slot.tx_submitted_bytes.store(slot.tx_submitted_bytes.load() + here);
     submit({.op = ipc::SubmitOp::kSend,
-            .flags = static_cast<std::uint8_t>(more ? ipc::kSubmitMore : 0),
+            .flags = static_cast<std::uint8_t>((more ? ipc::kSubmitMore : 0) | (end ? ipc::kSubmitRecordEnd : 0)),
             .reserved0 = 0,
             .slot = conn.slot,
             .hw_conn_id = slot.hw_conn_id.load(),

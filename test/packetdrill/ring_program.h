@@ -46,7 +46,7 @@ class RingProgram {
   void close(RingConn& conn);
 
   // Bytes that the engine takes, 0 when there is no room.
-  std::size_t write(RingConn& conn, ByteView bytes, bool more_follows);
+  std::size_t write(RingConn& conn, ByteView bytes, bool more_follows, bool ends_record = false);
   // Bytes copied; with `peek` they stay.
   std::size_t read(RingConn& conn, std::span<std::byte> room, bool peek);
   [[nodiscard]] bool has_room(RingConn& conn);

@@ -1,0 +1,17 @@
+// What the administrator of the script's namespace has set: /proc/sys/net/ipv4, which scripts change at any time.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace twinstack::packetdrill {
+
+// The numbers of net.ipv4.NAME; none when it cannot be read.
+[[nodiscard]] std::vector<long long> read_sysctl(const std::string& name);
+// The first of them.
+[[nodiscard]] std::optional<long long> read_sysctl_number(const std::string& name);
+// The text, without its end of line.
+[[nodiscard]] std::string read_sysctl_text(const std::string& name);
+
+}  // namespace twinstack::packetdrill
