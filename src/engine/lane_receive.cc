@@ -53,7 +53,7 @@ bool Lane::receive_frames(Time now) {
   return true;
 }
 
-// What a packet touches: the hot state, and of the record all but the MinTcp.
+// What a packet touches: the hot state and the record.
 void Lane::prefetch(std::uint32_t index) const noexcept {
   constexpr std::size_t kLine = 64;
   const void* const conn = &conns_[index];
@@ -63,8 +63,7 @@ void Lane::prefetch(std::uint32_t index) const noexcept {
       __builtin_prefetch(static_cast<const char*>(base) + at, 1);
   };
   fetch(conn, 0, sizeof(HwConn));
-  fetch(record, 0, offsetof(HwConnRecord, min));
-  fetch(record, offsetof(HwConnRecord, unread_bytes), sizeof(HwConnRecord));
+  fetch(record, 0, sizeof(HwConnRecord));
 }
 
 void Lane::process_frame(std::span<const ByteView> parts, std::uint32_t length, wire::ChecksumMode mode, Time now) {
@@ -90,7 +89,7 @@ std::uint32_t Lane::find_connection(std::span<const ByteView> parts, std::uint32
 void Lane::process_packet(std::uint32_t index, const wire::TcpPacket& packet, std::span<const ByteView> parts,
                           std::uint32_t length, Time now) {
   if (conns_[index].state == ConnState::kHeld)
-    hold_frame(index, records_[index].held, parts, length);
+    hold_frame(index, &Waiting::held, parts, length);
   else
     process_segment(index, packet, parts, length, now);
 }
@@ -104,7 +103,7 @@ void Lane::process_segment(std::uint32_t index, const wire::TcpPacket& packet, s
   ++counters_.segments[static_cast<std::size_t>(arrival)];
   if (tcp::to_software(arrival)) {
     // The kernel will see this very packet, injected after the return.
-    hold_frame(index, records_[index].held, parts, length);
+    hold_frame(index, &Waiting::held, parts, length);
     raise_to_software(index, cause_of(arrival));
     return;
   }
@@ -113,11 +112,12 @@ void Lane::process_segment(std::uint32_t index, const wire::TcpPacket& packet, s
 }
 
 void Lane::replay_held(std::uint32_t index, Time now) {
-  HwConnRecord& record = records_[index];
-  LaneSession& owner = *session(conns_[index].session);
-  PieceList late = std::exchange(record.late, PieceList{});
-  PieceList held = std::exchange(record.held, PieceList{});
-  record.held_bytes = 0;
+  Waiting* waiting = waiting_of(index);
+  if (waiting == nullptr) return;
+  LaneSession& owner = owner_of(conns_[index]);
+  PieceList late = std::exchange(waiting->late, PieceList{});
+  PieceList held = std::exchange(waiting->held, PieceList{});
+  waiting->held_bytes = 0;
   // What of these is for the kernel (a FIN, say) is held anew, as a copy.
   const auto replay = [&](const PieceList& list, wire::ChecksumMode mode) {
     for_each_frame(index, list, [&](std::span<const ByteView> parts, std::uint32_t length) {

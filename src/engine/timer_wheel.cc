@@ -18,7 +18,7 @@ void TimerWheel::schedule(std::uint32_t index, Time deadline) noexcept {
   const std::uint64_t wanted = tick_floor(deadline - Duration(1)) + 1;
   const std::uint64_t tick = std::clamp(wanted, tick_ + 1, tick_ + kFarthest);
   HwConn& conn = conns_[index];
-  if (conn.timer_slot != kNone) {
+  if (conn.timer_slot != kNoTimerSlot) {
     if (static_cast<std::int32_t>(static_cast<std::uint32_t>(tick) - conn.timer_tick) >= 0) return;
     unlink(index);
   }
@@ -26,7 +26,7 @@ void TimerWheel::schedule(std::uint32_t index, Time deadline) noexcept {
 }
 
 void TimerWheel::cancel(std::uint32_t index) noexcept {
-  if (conns_[index].timer_slot != kNone) unlink(index);
+  if (conns_[index].timer_slot != kNoTimerSlot) unlink(index);
 }
 
 void TimerWheel::link(std::uint32_t index, std::uint64_t tick) noexcept {
@@ -43,7 +43,7 @@ void TimerWheel::link(std::uint32_t index, std::uint64_t tick) noexcept {
 
 void TimerWheel::link_into(std::uint32_t index, std::uint32_t slot) noexcept {
   HwConn& conn = conns_[index];
-  conn.timer_slot = slot;
+  conn.timer_slot = static_cast<std::uint16_t>(slot);
   conn.timer_prev = kNone;
   conn.timer_next = head(slot);
   if (conn.timer_next != kNone) conns_[conn.timer_next].timer_prev = index;
@@ -52,15 +52,15 @@ void TimerWheel::link_into(std::uint32_t index, std::uint32_t slot) noexcept {
 
 void TimerWheel::unlink(std::uint32_t index) noexcept {
   HwConn& conn = conns_[index];
-  ASSERT(conn.timer_slot != kNone);
+  ASSERT(conn.timer_slot != kNoTimerSlot);
   if (conn.timer_prev != kNone)
     conns_[conn.timer_prev].timer_next = conn.timer_next;
   else
     head(conn.timer_slot) = conn.timer_next;
   if (conn.timer_next != kNone) conns_[conn.timer_next].timer_prev = conn.timer_prev;
-  if (conn.timer_slot != kDueSlot && heads_[conn.timer_slot] == kNone)
-    occupied_[conn.timer_slot / kSlots] &= ~(1ULL << (conn.timer_slot % kSlots));
-  conn.timer_slot = kNone;
+  const std::uint32_t slot = conn.timer_slot;
+  if (slot != kDueSlot && heads_[slot] == kNone) occupied_[slot / kSlots] &= ~(1ULL << (slot % kSlots));
+  conn.timer_slot = kNoTimerSlot;
 }
 
 void TimerWheel::cascade(std::uint32_t level) noexcept {

@@ -111,7 +111,7 @@ void take_arrivals(ControlBlock& cb, const wire::Segment& segment, AckNews& news
       // Without reports the original and its repetition cannot be told apart.
       if (news.has(kRepeatAcked)) news.flags &= ~kOriginalArrived;
     } else if (news.reordered && news.reordered_from < news.prior_highest_sacked) {
-      note_reordering(cb, news.reordered_from, host.counters());
+      note_reordering(cb, news.reordered_from);
     }
   }
   if (maybe_delayed(cb, news)) news.flags |= kMaybeDelayed;

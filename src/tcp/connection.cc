@@ -58,7 +58,6 @@ void take_sequences(ControlBlock& cb, const MinTcp& state) noexcept {
   cb.snd_sml = cb.snd_una;
   cb.push_seq = cb.write_seq;  // where the writes ended is not known
   cb.high_seq = cb.snd_una;
-  cb.cwnd_usage_seq = cb.snd_nxt;
   cb.rcv_nxt = Seq(state.rcv_nxt);
   cb.rcv_wup = Seq(state.rcv_wup);
   cb.rcv_wnd = state.rcv_wnd;

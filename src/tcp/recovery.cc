@@ -28,7 +28,7 @@ void enter_recovery(ControlBlock& cb, bool ecn_echoed, Counters& counters) {
     begin_reduction(cb);
   }
   set_recovery(cb, RecoveryState::kRecovery);
-  ++counters.fast_recoveries;
+  if (counters.fast_recoveries < UINT16_MAX) ++counters.fast_recoveries;
 }
 
 // Marks what can be known to be lost now.
@@ -136,7 +136,7 @@ void look_for_loss(ControlBlock& cb, AckNews& news, Counters& counters, Time now
 void in_recovery(ControlBlock& cb, AckNews& news, Counters& counters, Time now) {
   if (!news.has(kUnaAdvanced)) {
     if (!uses_sack(cb)) reno_add_duplicates(cb, news.duplicates);
-  } else if (try_undo_partial(cb, news, counters, now)) {
+  } else if (try_undo_partial(cb, news, now)) {
     return;
   }
   if (try_undo_by_dsack(cb, now)) try_to_open(cb, news);

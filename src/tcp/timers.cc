@@ -59,7 +59,8 @@ TimerVerdict fire_retransmit(ControlBlock& cb, Host& host, Time now) {
   recovery_on_timeout(cb, now);
   if (cb.retries < 255) ++cb.retries;
   back_off(cb);
-  ++host.counters().timeouts;
+  Counters& counters = host.counters();
+  if (counters.timeouts < UINT16_MAX) ++counters.timeouts;
   start_sender_timer(cb, SenderTimer::kRetransmit, now);
   return TimerVerdict::kFired;
 }
