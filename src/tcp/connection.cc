@@ -140,7 +140,7 @@ void extract(const ControlBlock& cb, Time now, MinTcp& state) {
   state.options = cb.options;
   state.snd_wscale = cb.snd_wscale;
   state.rcv_wscale = cb.rcv_wscale;
-  state.flags = cb.flags & static_cast<std::uint8_t>(~kMoreFollows);
+  state.flags = cb.flags;
   state.ts_val = ts_clock(cb, now);
   state.ts_recent = cb.has(kTsRecentValid) ? cb.ts_recent : 0;
   state.srtt_us = smoothed_rtt_us(cb);

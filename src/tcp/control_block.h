@@ -77,7 +77,7 @@ enum StateBit : std::uint32_t {
 
 // Bit of ControlBlock::flags: the last write was with MSG_MORE; a segment under the full size waits for the next, as
 // under TCP_CORK.
-inline constexpr std::uint8_t kMoreFollows = 1 << 7;
+inline constexpr std::uint8_t kMoreFollows = 1 << 7;  // MinTcp's kFlagMoreFollows
 
 struct ControlBlock {
   // Send side (RFC 9293 3.3.1). INVARIANT: snd_una <= snd_nxt <= write_seq, each step under 2^31.

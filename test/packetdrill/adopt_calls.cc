@@ -184,7 +184,8 @@ ssize_t AdoptForm::splice(int fd, int pipe_fd, std::size_t bytes) {
   }
   const ssize_t moved = as_negative(::splice(fd, nullptr, pipe_fd, nullptr, bytes, SPLICE_F_NONBLOCK));
   from_linux();
-  return moved;
+  // On a socket that blocks, Linux gives 0 before an urgent byte (tcp_splice_read()); ours never does.
+  return moved == -EAGAIN && (kernel_bits(fd) & POLLPRI) != 0 ? 0 : moved;
 }
 
 int AdoptForm::shutdown(int fd, int how) {
@@ -228,10 +229,8 @@ int AdoptForm::set_option(int fd, int level, int name, const void* value, sockle
 
 int AdoptForm::engine_info(const Socket& socket, void* value, socklen_t* length) {
   const engine::HwConnId id = socket.move->hw;
-  const tcp::ControlBlock& cb = box_->conn(id).tcb;
-  LinuxTcpInfo info = tcp_info_of(cb, box_->record(id).counters, clock_.now());
-  const tcp::MinTcp& min = box_->record(id).min;
-  info.advmss = min.advmss;
+  LinuxTcpInfo info = tcp_info_of(box_->conn(id).tcb, box_->record(id).counters, clock_.now());
+  info.advmss = box_->call({.op = engine::CommandOp::kQuery, .id = id}).state.min.advmss;
   tcp_info kernels{};
   socklen_t size = sizeof kernels;
   if (::getsockopt(socket.fd, IPPROTO_TCP, TCP_INFO, &kernels, &size) == 0) info.pmtu = kernels.tcpi_pmtu;

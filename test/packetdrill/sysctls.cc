@@ -6,7 +6,7 @@
 namespace twinstack::packetdrill {
 
 std::string read_sysctl_text(const std::string& name) {
-  std::ifstream file("/proc/sys/net/ipv4/" + name);
+  std::ifstream file("/proc/sys/net/" + name);
   std::string line;
   std::getline(file, line);
   return line;

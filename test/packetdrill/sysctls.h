@@ -1,4 +1,5 @@
-// What the administrator of the script's namespace has set: /proc/sys/net/ipv4, which scripts change at any time.
+// What the administrator of the script's namespace has set: /proc/sys/net, which scripts change at any time. Names as
+// "ipv4/tcp_rmem".
 #pragma once
 
 #include <optional>
@@ -7,7 +8,7 @@
 
 namespace twinstack::packetdrill {
 
-// The numbers of net.ipv4.NAME; none when it cannot be read.
+// Its numbers; none when it cannot be read.
 [[nodiscard]] std::vector<long long> read_sysctl(const std::string& name);
 // The first of them.
 [[nodiscard]] std::optional<long long> read_sysctl_number(const std::string& name);
