@@ -33,8 +33,11 @@ void SoftStack::start_connection(Socket& socket, const tcp::Handshake& handshake
   conn.mss_clamp = state.mss_clamp;
   conn.pmtu = path_mtu(socket.flow.remote, now);
   conn.receive.begin(config_, first_receive_buffer(socket), conn.cb, state.advmss, now);
-  if (socket.options.window_clamp != 0) conn.receive.set_clamp(socket.options.window_clamp);
+  if (socket.options.window_clamp != 0) {
+    conn.receive.set_clamp(socket.options.window_clamp, conn.cb);
+  }
   expand_send_buffer(socket);
+  tcp::set_restart_after_idle(conn.cb, config_.tcp_slow_start_after_idle);
 }
 
 // Linux tcp_rcv_state_process(): nobody is left who could read it (RFC 9293 3.6, RFC 2525 2.17).

@@ -7,22 +7,8 @@
 
 #include "stack/stack.h"
 #include "tcp/congestion/congestion.h"
-#include "wire/build.h"
 
 namespace twinstack::stack {
-
-namespace {
-
-std::uint32_t ip_and_tcp_bytes(bool v4) noexcept {
-  return (v4 ? wire::kIpv4Bytes : wire::kIpv6Bytes) + wire::kTcpBytes;
-}
-
-std::uint16_t mss_of(std::uint32_t mtu, bool v4) noexcept {
-  const std::uint32_t head = ip_and_tcp_bytes(v4);
-  return static_cast<std::uint16_t>(std::min(mtu - std::min(mtu, head), 65535U));
-}
-
-}  // namespace
 
 // What the program's options say, for MinTcp.
 void SoftStack::fill_settings(const Socket& socket, tcp::MinTcp& out) const {
@@ -60,8 +46,8 @@ tcp::HandshakeConfig SoftStack::handshake_config(const Socket& socket, const Flo
   tcp::HandshakeConfig out;
   fill_settings(socket, out.settings);
   fill_windows(socket, out);
-  out.announced_mss = mss_of(config_.mtu, flow.is_v4());
-  out.path_mss = std::max(mss_of(path_mtu(flow.remote, now), flow.is_v4()), config_.tcp_min_snd_mss);
+  out.announced_mss = mss_for(config_.mtu, flow.is_v4());
+  out.path_mss = std::max(mss_for(path_mtu(flow.remote, now), flow.is_v4()), config_.tcp_min_snd_mss);
   out.user_mss = socket.options.max_segment;
   out.initial_cwnd_segments = config_.initial_cwnd_segments;
   out.options = static_cast<std::uint16_t>((config_.tcp_timestamps ? tcp::kOptTimestamps : 0) |
@@ -75,9 +61,6 @@ tcp::HandshakeConfig SoftStack::handshake_config(const Socket& socket, const Flo
   out.synack_retries = std::max(config_.tcp_synack_retries, socket.options.defer_accept);
   return out;
 }
-
-// Until something more is known, the MTU of the interface.
-std::uint32_t SoftStack::path_mtu(const IpAddress& /*peer*/, Time /*now*/) const { return config_.mtu; }
 
 int SoftStack::start_connecting(Socket& socket, const Address& peer, Time now) {
   FlowKey flow = socket.flow;

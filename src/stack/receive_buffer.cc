@@ -48,14 +48,18 @@ void ReceiveBuffer::begin(const Config& config, std::uint32_t buffer_bytes, cons
   space_since_ = tcp::to_tick(now);
 }
 
-void ReceiveBuffer::set_buffer(const Config& config, std::uint32_t buffer_bytes) noexcept {
-  buffer_bytes_ = buffer_bytes;
-  clamp_bytes_ = window_from_space(config, buffer_bytes);
+// Linux tcp_set_window_clamp().
+void ReceiveBuffer::set_clamp(std::uint32_t clamp_bytes, const tcp::ControlBlock& cb) noexcept {
+  if (clamp_bytes < clamp_bytes_) {
+    ssthresh_bytes_ = std::min(ssthresh_bytes_, clamp_bytes);
+  } else {
+    ssthresh_bytes_ = std::max(ssthresh_bytes_, std::min(cb.rcv_wnd, clamp_bytes));
+  }
+  clamp_bytes_ = clamp_bytes;
 }
 
-void ReceiveBuffer::set_clamp(std::uint32_t clamp_bytes) noexcept {
-  clamp_bytes_ = clamp_bytes;
-  ssthresh_bytes_ = std::min(ssthresh_bytes_, clamp_bytes);
+std::uint32_t ReceiveBuffer::full_window(const Config& config) const noexcept {
+  return std::min(clamp_bytes_, window_from_space(config, buffer_bytes_));
 }
 
 std::uint32_t ReceiveBuffer::free_window(const Config& config) const noexcept {
@@ -65,7 +69,7 @@ std::uint32_t ReceiveBuffer::free_window(const Config& config) const noexcept {
 
 // Linux __tcp_select_window(): nothing rather than little once the buffer is more than half full.
 std::uint32_t ReceiveBuffer::window_space(const Config& config, const tcp::ControlBlock& cb) const noexcept {
-  const std::uint32_t full = std::min(clamp_bytes_, window_from_space(config, buffer_bytes_));
+  const std::uint32_t full = full_window(config);
   const std::uint32_t allowed = window_from_space(config, buffer_bytes_);
   std::uint32_t free = free_window(config);
   if (free < full / 2) {
@@ -136,7 +140,8 @@ void ReceiveBuffer::grow_buffer(const Config& config, const tcp::ControlBlock& c
   const auto capped = static_cast<std::uint32_t>(std::min<std::uint64_t>(window, kMostWindow));
   const std::uint32_t buffer = std::min(space_from_window(config, capped), config.tcp_rmem.max_bytes);
   if (buffer <= buffer_bytes_) return;
-  set_buffer(config, buffer);
+  buffer_bytes_ = buffer;
+  clamp_bytes_ = window_from_space(config, buffer);
 }
 
 }  // namespace twinstack::stack

@@ -25,15 +25,17 @@ class ReceiveBuffer {
              Time now) noexcept;
 
   // SO_RCVBUF, as stored.
-  void set_buffer(const Config& config, std::uint32_t buffer_bytes) noexcept;
+  void set_buffer(std::uint32_t buffer_bytes) noexcept { buffer_bytes_ = buffer_bytes; }
   [[nodiscard]] std::uint32_t buffer_bytes() const noexcept { return buffer_bytes_; }
   // TCP_WINDOW_CLAMP.
-  void set_clamp(std::uint32_t clamp_bytes) noexcept;
+  void set_clamp(std::uint32_t clamp_bytes, const tcp::ControlBlock& cb) noexcept;
   [[nodiscard]] std::uint32_t clamp_bytes() const noexcept { return clamp_bytes_; }
   [[nodiscard]] std::uint32_t ssthresh_bytes() const noexcept { return ssthresh_bytes_; }
   [[nodiscard]] std::uint32_t measured_space_bytes() const noexcept { return space_bytes_; }
   [[nodiscard]] std::uint32_t rtt_us() const noexcept { return rtt_us_; }
 
+  // The whole buffer's share, no more than the clamp.
+  [[nodiscard]] std::uint32_t full_window(const Config& config) const noexcept;
   // What the window may offer from rcv_nxt on (tcp::Host::receive_space()).
   [[nodiscard]] std::uint32_t window_space(const Config& config, const tcp::ControlBlock& cb) const noexcept;
 

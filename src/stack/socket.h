@@ -9,6 +9,7 @@
 
 #include "stack/address.h"
 #include "stack/byte_queue.h"
+#include "stack/chronograph.h"
 #include "stack/receive_buffer.h"
 #include "stack/timer_heap.h"
 #include "tcp/connection.h"
@@ -115,6 +116,7 @@ struct Connection {
   ByteQueue send;  // from send_una on
   Seq send_una;
   ReceiveBuffer receive;
+  Chronograph chronograph;
   Time established{};
   Time fin_wait_2_deadline = kNever;  // of an orphan
   std::uint16_t advmss = 0;
@@ -133,7 +135,8 @@ struct Options {
   bool cork = false;
   bool keepalive = false;
   bool v6_only = false;
-  bool linger = false;  // SO_LINGER on
+  bool receive_inq = false;  // TCP_INQ
+  bool linger = false;       // SO_LINGER on
   std::int32_t linger_s = 0;
   std::int32_t linger2_s = 0;          // TCP_LINGER2; 0 = tcp_fin_timeout, negative: no FIN-WAIT-2
   std::uint32_t keepalive_idle_s = 0;  // 0: the sysctl's

@@ -9,6 +9,7 @@
 #include "stack/socket_host.h"
 #include "tcp/flight.h"
 #include "tcp/invariants.h"
+#include "tcp/timers.h"
 #include "wire/build.h"
 
 namespace twinstack::stack {
@@ -32,6 +33,7 @@ SoftStack::SoftStack(const Config& config, Outlet& outlet, Watcher* watcher)
   const std::uint64_t flow_secret = rng.next();
   flows_ = decltype(flows_)(16, FlowHash{flow_secret}, FlowEqual{});
   half_open_by_peer_ = decltype(half_open_by_peer_)(16, AddressHash{flow_secret});
+  path_mtus_ = decltype(path_mtus_)(16, AddressHash{flow_secret});
 }
 
 SoftStack::~SoftStack() = default;
@@ -43,6 +45,7 @@ void SoftStack::on_ip_packet(ByteView packet, Time now) {
   const auto verdict = wire::parse_ip_packet({&packet, 1}, static_cast<std::uint32_t>(packet.size()),
                                              wire::ChecksumMode::kVerify, parsed);
   if (verdict == wire::ParseVerdict::kOk) return on_packet(parsed, now);
+  if (const auto error = wire::parse_icmp_error(packet)) return on_icmp_error(*error, now);
   ++stats_.in_errs;
 }
 
@@ -142,6 +145,7 @@ void SoftStack::settle(Socket& socket, Time now) {
   release_acknowledged(*socket.conn);
   transmit(socket, now);
   note_room(socket);
+  note_activity(socket, now);
   if (!socket.over) leave_states(socket, now);
 }
 
@@ -168,6 +172,17 @@ void SoftStack::note_room(Socket& socket) {
   if (!is_writable(socket)) return;
   socket.no_space = false;
   wake(socket, POLLOUT | POLLWRNORM);
+}
+
+// What the sender waits for (TCP_INFO).
+void SoftStack::note_activity(Socket& socket, Time now) {
+  using Activity = Chronograph::Activity;
+  const tcp::ControlBlock& cb = socket.conn->cb;
+  const bool unsent = cb.snd_nxt != cb.write_seq;
+  Activity activity = cb.snd_una == cb.write_seq ? Activity::kIdle : Activity::kBusy;
+  if (unsent && !tcp::window_admits_next(cb)) activity = Activity::kReceiveLimited;
+  if (!unsent && activity == Activity::kBusy && socket.no_space) activity = Activity::kSendLimited;
+  socket.conn->chronograph.turn_to(activity, now);
 }
 
 void SoftStack::arm(Socket& socket, Time now) {

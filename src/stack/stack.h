@@ -27,7 +27,9 @@
 #include "stack/config.h"
 #include "stack/socket.h"
 #include "stack/stats.h"
+#include "stack/tcp_info.h"
 #include "tcp/initial_sequence.h"
+#include "wire/icmp.h"
 #include "wire/packet.h"
 
 namespace twinstack::stack {
@@ -62,6 +64,7 @@ class SoftStack {
 
   void on_ip_packet(ByteView packet, Time now);
   void on_packet(const wire::TcpPacket& packet, Time now);
+  void on_icmp_error(const wire::IcmpError& error, Time now);
   void on_timer(Time now);
   // kNever when nothing waits.
   [[nodiscard]] Time next_deadline() const noexcept;
@@ -85,12 +88,21 @@ class SoftStack {
   // The handle is gone; the connection ends by itself, or with a RST when bytes were unread (RFC 2525 2.17). With
   // SO_LINGER above 0 the caller waits, if it wants to: is_lingering().
   int close(SocketId id, Time now);
+  // level, name, value and length as in Linux.
+  int set_option(SocketId id, int level, int name, ByteView value, Time now);
+  int set_option(SocketId id, int level, int name, int value, Time now);
+  // Writes at most room.size() bytes; returns the length, or a negative errno.
+  int get_option(SocketId id, int level, int name, std::span<std::byte> room, Time now);
+  int get_option(SocketId id, int level, int name, int* value, Time now);
+
   // As poll(): POLLIN, POLLOUT, POLLERR, POLLHUP, POLLRDHUP ... Asking for room that is not there orders a wake-up.
   std::uint32_t poll(SocketId id);
   // SIOCINQ, SIOCOUTQ, SIOCOUTQNSD: bytes, or a negative errno.
   std::int64_t unread_bytes(SocketId id) const;
   std::int64_t unacknowledged_bytes(SocketId id) const;
   std::int64_t unsent_bytes(SocketId id) const;
+  std::int64_t inq_hint(SocketId id) const;  // TCP_INQ
+  int info(SocketId id, TcpInfo& out, Time now) const;
   int local_address(SocketId id, Address& out) const;
   int peer_address(SocketId id, Address& out) const;
 
@@ -132,6 +144,10 @@ class SoftStack {
       return key.hash(secret);
     }
   };
+  struct PathMtu {
+    std::uint32_t mtu = 0;
+    Time expires{};
+  };
   struct Wake {
     SocketId id;
     std::uint32_t events;
@@ -142,6 +158,7 @@ class SoftStack {
   static void release_acknowledged(Connection& conn);
   void transmit(Socket& socket, Time now);
   void note_room(Socket& socket);
+  void note_activity(Socket& socket, Time now);
   void arm(Socket& socket, Time now);
   void wake(const Socket& socket, std::uint32_t events);
   void deliver_wakes();
@@ -171,11 +188,19 @@ class SoftStack {
   void fill_settings(const Socket& socket, tcp::MinTcp& out) const;
   void fill_windows(const Socket& socket, tcp::HandshakeConfig& out) const;
   [[nodiscard]] tcp::HandshakeConfig handshake_config(const Socket& socket, const FlowKey& flow, Time now) const;
-  [[nodiscard]] std::uint32_t path_mtu(const IpAddress& peer, Time now) const;
   int start_connecting(Socket& socket, const Address& peer, Time now);
   void pump_opening(Socket& socket, Time now);
   void arrive_at_opening(Socket& socket, const wire::TcpPacket& packet, Time now);
   void fail_opening(Socket& socket, int error);
+
+  // icmp.cc.
+  void icmp_at_half_open(HalfOpen& half, const wire::IcmpError& error);
+  void icmp_at_opening(Socket& socket, const wire::IcmpError& error);
+  void icmp_at_connection(Socket& socket, const wire::IcmpError& error, Time now);
+  [[nodiscard]] static std::uint16_t mss_for(std::uint32_t mtu, bool v4) noexcept;
+  void lower_path_mtu(Socket& socket, std::uint32_t mtu, Time now);
+  void remember_path_mtu(const IpAddress& peer, std::uint32_t mtu, Time now);
+  [[nodiscard]] std::uint32_t path_mtu(const IpAddress& peer, Time now) const;
 
   // listener.cc: passive opens.
   [[nodiscard]] static bool accept_queue_full(const Socket& listener) noexcept;
@@ -231,9 +256,28 @@ class SoftStack {
   int shut(Socket& socket, bool receiving, bool sending, Time now);
   void end_program_side(Socket& socket, Time now);
 
+  // options.cc.
+  void apply_settings(Socket& socket, Time now);
+  void set_receive_buffer(Socket& socket, int value, bool forced);
+  void set_send_buffer(Socket& socket, int value, bool forced);
+  void set_receive_low_water(Socket& socket, int value);
+  int set_window_clamp(Socket& socket, int value);
+  int set_congestion(Socket& socket, ByteView value, Time now);
+  static int set_linger(Socket& socket, ByteView value);
+  int set_socket_option(Socket& socket, int name, int value, Time now);
+  int set_keepalive_option(Socket& socket, int name, int value, Time now);
+  int set_sending_option(Socket& socket, int name, int value, Time now);
+  int set_tcp_option(Socket& socket, int name, int value, Time now);
+  static int set_ip_option(Socket& socket, int level, int name, int value);
+  int get_socket_option(Socket& socket, int name, std::span<std::byte> room);
+  int get_tcp_option(Socket& socket, int name, std::span<std::byte> room);
+  int get_ip_option(Socket& socket, int level, int name, std::span<std::byte> room);
+  [[nodiscard]] int max_segment(const Socket& socket) const;
+
   // transfer.cc.
   [[nodiscard]] std::uint32_t send_buffer(const Socket& socket) const;
   [[nodiscard]] std::uint32_t first_receive_buffer(const Socket& socket) const;
+  [[nodiscard]] std::uint32_t current_receive_buffer(const Socket& socket) const;
   void expand_send_buffer(Socket& socket);
   [[nodiscard]] std::uint32_t not_sent_low_water(const Socket& socket) const noexcept;
   [[nodiscard]] std::uint32_t room_to_send(const Socket& socket) const;
@@ -258,6 +302,7 @@ class SoftStack {
   std::vector<std::uint32_t> free_slots_;
   std::list<TimeWait> time_waits_;
   std::unordered_map<IpAddress, std::uint32_t, AddressHash> half_open_by_peer_;
+  std::unordered_map<IpAddress, PathMtu, AddressHash> path_mtus_;
   TimerHeap timers_;
   Stats stats_;
   std::vector<Wake> wakes_;

@@ -24,6 +24,10 @@ std::uint32_t SoftStack::first_receive_buffer(const Socket& socket) const {
                                                   : config_.tcp_rmem.default_bytes;
 }
 
+std::uint32_t SoftStack::current_receive_buffer(const Socket& socket) const {
+  return socket.conn ? socket.conn->receive.buffer_bytes() : first_receive_buffer(socket);
+}
+
 // Linux tcp_sndbuf_expand(): room for two congestion windows.
 void SoftStack::expand_send_buffer(Socket& socket) {
   if (socket.options.send_buffer_locked) return;
@@ -175,6 +179,13 @@ std::int64_t SoftStack::unread_bytes(SocketId id) const {
   if (socket == nullptr) return -EBADF;
   if (socket->listener) return -EINVAL;
   return socket->conn ? socket->conn->receive.bytes.size() : 0;
+}
+
+// The TCP_INQ of a recvmsg() that has just been made: at the end of the stream 1, so that the program comes again.
+std::int64_t SoftStack::inq_hint(SocketId id) const {
+  const Socket* const socket = socket_of(id);
+  if (socket == nullptr) return -EBADF;
+  return unread_bytes(id) + (socket->fin_received ? 1 : 0);
 }
 
 // SIOCOUTQ counts an unacknowledged FIN (kernel-facts.md, S1).
