@@ -11,6 +11,7 @@
 #include "flags.h"
 #include "hooks.h"
 #include "interface.h"
+#include "own_form.h"
 #include "program.h"
 
 namespace twinstack::packetdrill {
@@ -221,6 +222,7 @@ ssize_t hooked_sendfile(int out, int in, off_t* offset, size_t bytes) {
 constexpr Hooks kHooks = {.getsockopt = hooked_getsockopt, .sendfile = hooked_sendfile};
 
 std::unique_ptr<Form> make_form(const Flags& flags, VirtualClock& clock, Observer& observer) {
+  if (!flags.adopt) return std::make_unique<OwnForm>(flags, clock, observer);
   auto made = AdoptForm::make(flags, clock, observer);
   if (!made) give_up(made.error().message());
   return std::move(*made);

@@ -1,6 +1,7 @@
 #include "own_form.h"
 
 #include <arpa/inet.h>
+#include <linux/sock_diag.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -11,6 +12,7 @@
 #include <cerrno>
 #include <cstring>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "own_config.h"
@@ -153,7 +155,7 @@ ssize_t OwnForm::receive(int fd, msghdr& message, int flags) {
   const std::int64_t got = stack_.recv(id_of(fd), room, flags, clock_.now());
   if (got < 0) return got;
   message.msg_flags = 0;
-  message.msg_controllen = 0;
+  put_inq(fd, message);
   std::size_t done = 0;
   for (const iovec& part : parts_of(message)) {
     const std::size_t here = std::min<std::size_t>(part.iov_len, static_cast<std::size_t>(got) - done);
@@ -161,6 +163,23 @@ ssize_t OwnForm::receive(int fd, msghdr& message, int flags) {
     done += here;
   }
   return got;
+}
+
+// TCP_INQ: how much is left, as control data.
+void OwnForm::put_inq(int fd, msghdr& message) {
+  const std::size_t room = std::exchange(message.msg_controllen, 0);
+  int wanted = 0;
+  (void)stack_.get_option(id_of(fd), IPPROTO_TCP, kTcpInq, &wanted, clock_.now());
+  if (wanted == 0 || message.msg_control == nullptr || room < CMSG_SPACE(sizeof(int))) return;
+  const auto left = static_cast<int>(stack_.inq_hint(id_of(fd)));
+  cmsghdr head{};
+  head.cmsg_len = CMSG_LEN(sizeof left);
+  head.cmsg_level = IPPROTO_TCP;
+  head.cmsg_type = kTcpInq;
+  auto* const out = static_cast<std::byte*>(message.msg_control);
+  std::memcpy(out, &head, sizeof head);
+  std::memcpy(out + CMSG_LEN(0), &left, sizeof left);
+  message.msg_controllen = CMSG_SPACE(sizeof left);
 }
 
 ssize_t OwnForm::splice(int fd, int pipe_fd, std::size_t bytes) {
@@ -187,8 +206,24 @@ int OwnForm::set_option(int fd, int level, int name, const void* value, socklen_
   return stack_.set_option(id_of(fd), level, name, {static_cast<const std::byte*>(value), length}, clock_.now());
 }
 
+// SO_MEMINFO: of what Linux tells, the sizes of the buffers.
+int OwnForm::put_memory_info(int fd, void* value, socklen_t* length) {
+  std::array<std::uint32_t, SK_MEMINFO_VARS> info{};
+  int size = 0;
+  if (stack_.get_option(id_of(fd), SOL_SOCKET, SO_RCVBUF, &size, clock_.now()) > 0) {
+    info[SK_MEMINFO_RCVBUF] = static_cast<std::uint32_t>(size);
+  }
+  if (stack_.get_option(id_of(fd), SOL_SOCKET, SO_SNDBUF, &size, clock_.now()) > 0) {
+    info[SK_MEMINFO_SNDBUF] = static_cast<std::uint32_t>(size);
+  }
+  *length = static_cast<socklen_t>(std::min<std::size_t>(*length, sizeof info));
+  std::memcpy(value, info.data(), *length);
+  return 0;
+}
+
 int OwnForm::get_option(int fd, int level, int name, void* value, socklen_t* length) {
   if (value == nullptr || length == nullptr) return -EFAULT;
+  if (level == SOL_SOCKET && name == SO_MEMINFO) return put_memory_info(fd, value, length);
   const int got =
       stack_.get_option(id_of(fd), level, name, {static_cast<std::byte*>(value), *length}, clock_.now());
   if (got < 0) return got;

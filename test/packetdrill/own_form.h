@@ -49,6 +49,8 @@ class OwnForm final : public Form, private stack::Outlet, private stack::Watcher
 
   void transmit(ByteView ip_packet) override { observer_.packet_out(ip_packet); }
   void wake(stack::SocketId id, std::uint32_t events) override;
+  void put_inq(int fd, msghdr& message);
+  int put_memory_info(int fd, void* value, socklen_t* length);
   int adopt(stack::SocketId id, stack::Family family);
   [[nodiscard]] stack::SocketId id_of(int fd) const;
 
