@@ -38,9 +38,9 @@ struct Counters {
   std::uint32_t data_segs_in = 0;
   std::uint32_t data_segs_out = 0;
   std::uint32_t segs_retransmitted = 0;
-  std::uint32_t out_of_order = 0;  // segments that were queued out of order
-  std::uint32_t dsack_dups = 0;    // segments that the peer reported as received twice
-  std::uint16_t timeouts = 0;      // retransmission timeouts; saturates
+  std::uint32_t out_of_order = 0;     // segments that were queued out of order
+  std::uint32_t dsack_dups = 0;       // segments that the peer reported as received twice
+  std::uint16_t timeouts = 0;         // retransmission timeouts; saturates
   std::uint16_t fast_recoveries = 0;  // saturates
 };
 static_assert(sizeof(Counters) == 64, "a cache line");

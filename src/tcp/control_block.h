@@ -99,9 +99,9 @@ struct ControlBlock {
   // Congestion window and slow-start threshold, segments. kInfiniteSsthresh = none yet.
   std::uint32_t cwnd = 0;
   std::uint32_t ssthresh = 0;
-  std::uint32_t cwnd_count = 0;       // segments acknowledged since cwnd last grew, in congestion avoidance
-  std::uint32_t cwnd_used = 0;        // most segments out since cwnd was last in full use (RFC 2861)
-  Tick cwnd_stamp = 0;  // when cwnd was last in full use, or was changed
+  std::uint32_t cwnd_count = 0;  // segments acknowledged since cwnd last grew, in congestion avoidance
+  std::uint32_t cwnd_used = 0;   // most segments out since cwnd was last in full use (RFC 2861)
+  Tick cwnd_stamp = 0;           // when cwnd was last in full use, or was changed
 
   // Round-trip estimates (RFC 6298, with Linux's variance), microseconds; 0 = no sample yet.
   std::uint32_t srtt_us8 = 0;      // 8 * smoothed round trip
@@ -114,16 +114,16 @@ struct ControlBlock {
   Seq rtt_seq;                     // snd_nxt when this round of mdev_max_us4 began
 
   // Delivery accounting (draft-cheng-iccrg-delivery-rate-estimation), segments.
-  std::uint32_t delivered = 0;         // of ours, acknowledged or SACKed
-  std::uint32_t delivered_ce = 0;      // ... reported with ECE
-  std::uint32_t lost = 0;              // ever marked lost
-  std::uint32_t app_limited = 0;       // `delivered` at which the bubble of an idle program is gone; 0 = none
+  std::uint32_t delivered = 0;     // of ours, acknowledged or SACKed
+  std::uint32_t delivered_ce = 0;  // ... reported with ECE
+  std::uint32_t lost = 0;          // ever marked lost
+  std::uint32_t app_limited = 0;   // `delivered` at which the bubble of an idle program is gone; 0 = none
 
   // RACK (RFC 8985) as far as it outlives a flight.
-  std::uint32_t reord_seen = 0;     // times that reordering was seen
-  std::uint16_t reordering = 3;           // degree of reordering seen, segments
-  std::uint8_t reo_wnd_steps = 1;         // reordering window in quarters of min_rtt
-  std::uint8_t reo_wnd_persist = 0;       // recoveries for which it stays
+  std::uint32_t reord_seen = 0;      // times that reordering was seen
+  std::uint16_t reordering = 3;      // degree of reordering seen, segments
+  std::uint8_t reo_wnd_steps = 1;    // reordering window in quarters of min_rtt
+  std::uint8_t reo_wnd_persist = 0;  // recoveries for which it stays
 
   // Timestamps (RFC 7323).
   std::uint32_t ts_offset = 0;          // our TSval - the clock in its unit

@@ -10,6 +10,7 @@
 #include "tcp/recovery.h"
 #include "tcp/reduction.h"
 #include "tcp/retransmit.h"
+#include "tcp/sack.h"
 #include "tcp/timers.h"
 #include "wire/tcp_options.h"
 
@@ -28,23 +29,25 @@ std::uint16_t segment_bytes(const ControlBlock& cb) noexcept {
   return static_cast<std::uint16_t>(cb.mss + options);
 }
 
-// What the flight has in segments larger than now allowed goes again in smaller ones. The window stays: no more data
-// is in the network than before (Linux tcp_simple_retransmit()).
+// What the flight has in segments larger than now allowed goes again in smaller ones: Loss without a loss window, as no
+// more data is in the network than before, and nothing to undo (Linux tcp_simple_retransmit()).
 void repeat_large(ControlBlock& cb) {
-  if (packets_out(cb) == 0) return;
+  if (!cb.flight) return;
   Flight& f = *cb.flight;
   for (auto p = f.sent.first(); p != f.sent.end(); ++p) {
-    if (f.sent.at(p).length > cb.mss + 1U) mark_lost(cb, p);
+    const SentSegment& s = f.sent.at(p);
+    if (min(s.end(), data_end(cb)) - s.seq > cb.mss) mark_lost(cb, p);
   }
   if (f.lost == 0) return;
-  if (cb.recovery != RecoveryState::kLoss) {
-    cb.high_seq = cb.snd_nxt;
-    cb.ssthresh = current_ssthresh(cb);
-    f.prior_ssthresh = 0;
-    f.undo_possible = false;
-    set_recovery(cb, RecoveryState::kLoss);
-  }
+  if (!uses_sack(cb)) f.sacked = std::min(f.sacked, f.sent.size() - f.lost);
   cb.set(kMayRetransmit);
+  if (cb.recovery == RecoveryState::kLoss) return;
+  cb.high_seq = cb.snd_nxt;
+  cb.ssthresh = current_ssthresh(cb);
+  f.prior_ssthresh = 0;
+  f.undo_possible = false;
+  f.frto = Frto::kNone;
+  set_recovery(cb, RecoveryState::kLoss);
 }
 
 PathMtu* search_of(const ControlBlock& cb) noexcept {
@@ -72,10 +75,15 @@ bool on_packet_too_big(ControlBlock& cb, Seq quoted, std::uint16_t mss) {
   // RFC 5927 4.1: it quotes something that is out, so whoever sent it has seen the connection.
   if (quoted < cb.snd_una || quoted >= cb.snd_nxt) return false;
   if (mss >= segment_bytes(cb)) return false;
+  on_mtu_reduced(cb, mss);
+  return true;
+}
+
+void on_mtu_reduced(ControlBlock& cb, std::uint16_t mss) {
+  if (mss >= segment_bytes(cb)) return;
   if (PathMtu* search = search_of(cb)) search->high = std::min(search->high, mss);
   set_mss(cb, mss);
   repeat_large(cb);
-  return true;
 }
 
 bool suspect_black_hole(ControlBlock& cb) {

@@ -75,9 +75,17 @@ bool check_paws(ControlBlock& cb, const Arrived& in, Time now) {
   return false;
 }
 
-// Second: reset (RFC 5961 3.2). Only the exact sequence number counts.
+// A peer that aborts while one of its segments is lost sends the RST behind what it has sent: also the end of the
+// highest block that we have reported counts (as Linux).
+bool ends_reported_data(const ControlBlock& cb, Seq seq) noexcept {
+  if ((cb.options & kOptSack) == 0 || !has_out_of_order_data(cb)) return false;
+  return seq == cb.cold->out_of_order.back().end();
+}
+
+// Second: reset (RFC 5961 3.2). Only an exact sequence number counts.
 Arrival check_reset(ControlBlock& cb, const Arrived& in, Time now) {
-  if (in.segment.seq == cb.rcv_nxt) return cb.has(kWholeMachine) ? Arrival::kReset : Arrival::kToSoftwareReset;
+  if (in.segment.seq == cb.rcv_nxt || ends_reported_data(cb, in.segment.seq))
+    return cb.has(kWholeMachine) ? Arrival::kReset : Arrival::kToSoftwareReset;
   owe_challenge_ack(cb, now);
   return Arrival::kDroppedReset;
 }
@@ -265,9 +273,11 @@ void take_fin(ControlBlock& cb, const Arrived& in, Time now) {
   cb.rcv_nxt += 1;
   cb.set(kFinReceived | kAckOwed);
   if (cb.cold) cb.cold->fin_known = false;
-  if (cb.has(kFinQueued)) {
-    cb.set(kAckNow);  // nothing of ours will carry it
-  } else {
+  if (cb.has(kFinQueued) || cb.ack_timeout_ms == 0) {
+    cb.set(
+        kAckNow);  // nothing of ours will carry it; or nothing was ever received that an answer could be to (as Linux)
+  }
+  if (!cb.has(kFinQueued)) {
     cb.set(kPassiveClose | kPingPong);  // the program's own end may carry it (as Linux)
     if (!cb.has(kAckNow)) arm_delayed_ack(cb, now);
   }

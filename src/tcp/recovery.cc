@@ -6,7 +6,6 @@
 #include "tcp/flight.h"
 #include "tcp/loss_marks.h"
 #include "tcp/path_mtu.h"
-#include "tcp/plan.h"
 #include "tcp/rack.h"
 #include "tcp/reduction.h"
 #include "tcp/sack.h"
@@ -237,33 +236,6 @@ void recovery_on_timeout(ControlBlock& cb, Time now) {
   // RFC 5682 3.1 step 1, and not within an older recovery.
   f.frto = fresh || cb.retries > 0 ? Frto::kWaiting : Frto::kNone;
   cb.set(kMayRetransmit);
-}
-
-// As Linux tcp_simple_retransmit(): Loss without a loss window, and nothing to undo.
-void on_mtu_reduced(ControlBlock& cb, std::uint16_t mss) {
-  const std::uint16_t before = cb.mss;
-  set_mss(cb, mss);
-  if (cb.mss >= before) {
-    cb.mss = before;
-    return;
-  }
-  if (!cb.flight) return;
-  Flight& f = *cb.flight;
-  const std::uint32_t lost_before = f.lost;
-  for (auto p = f.sent.first(); p != f.sent.end(); ++p) {
-    const SentSegment& s = f.sent.at(p);
-    if (min(s.end(), data_end(cb)) - s.seq > cb.mss) mark_lost(cb, p);
-  }
-  if (f.lost == lost_before) return;
-  if (!uses_sack(cb)) f.sacked = std::min(f.sacked, f.sent.size() - f.lost);
-  cb.set(kMayRetransmit);
-  if (cb.recovery == RecoveryState::kLoss) return;
-  cb.high_seq = cb.snd_nxt;
-  cb.ssthresh = current_ssthresh(cb);
-  f.prior_ssthresh = 0;
-  f.undo_possible = false;
-  f.frto = Frto::kNone;
-  set_recovery(cb, RecoveryState::kLoss);
 }
 
 }  // namespace twinstack::tcp
