@@ -83,7 +83,7 @@ enum StateBit : std::uint32_t {
 
 // Bit of ControlBlock::flags: the last write was with MSG_MORE; a segment under the full size waits for the next, as
 // under TCP_CORK.
-inline constexpr std::uint8_t kMoreFollows = 1 << 7;
+inline constexpr std::uint8_t kMoreFollows = 1 << 7;  // MinTcp's kFlagMoreFollows
 
 struct ControlBlock {
   // Send side (RFC 9293 3.3.1). INVARIANT: snd_una <= snd_nxt <= write_seq, each step under 2^31.
@@ -166,6 +166,7 @@ struct ControlBlock {
   std::uint8_t probes_out = 0;  // unanswered zero-window or keepalive probes
   std::uint8_t quick_acks = 0;  // segments that are still to be acknowledged at once
   std::uint8_t keepalive_probes = 0;
+  std::uint8_t smallest_burst = 2;  // segments that leave as one at least
 
   CongestionState congestion{};
   BbrStatePtr bbr;  // with CongestionKind::kBbr, else null

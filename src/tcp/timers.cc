@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tcp/burst.h"
 #include "tcp/connection.h"
 #include "tcp/flight.h"
 #include "tcp/loss_probe.h"
@@ -86,6 +87,7 @@ TimerVerdict fire_persist(ControlBlock& cb, Time now) {
   }
   const bool open = cb.snd_una + cb.snd_wnd > cb.snd_nxt;
   cb.set(open ? kForceSend : kProbeNow);
+  if (open) push_next(cb, full_segment_bytes(cb));
   if (!open) ++cb.probes_out;
   back_off(cb);
   start_sender_timer(cb, SenderTimer::kPersist, now);
