@@ -6,18 +6,7 @@
 #include <pthread.h>
 
 #include "base/assert.h"
-
-#if defined(__clang__)
-#define TS_THREAD_ANNOTATION(x) __attribute__((x))
-#else
-#define TS_THREAD_ANNOTATION(x)
-#endif
-#define TS_CAPABILITY(x) TS_THREAD_ANNOTATION(capability(x))
-#define TS_SCOPED_CAPABILITY TS_THREAD_ANNOTATION(scoped_lockable)
-#define TS_GUARDED_BY(x) TS_THREAD_ANNOTATION(guarded_by(x))
-#define TS_REQUIRES(...) TS_THREAD_ANNOTATION(requires_capability(__VA_ARGS__))
-#define TS_ACQUIRE(...) TS_THREAD_ANNOTATION(acquire_capability(__VA_ARGS__))
-#define TS_RELEASE(...) TS_THREAD_ANNOTATION(release_capability(__VA_ARGS__))
+#include "base/thread_safety.h"
 
 namespace twinstack {
 

@@ -29,6 +29,7 @@ constexpr const char* kExamples = R"(Examples:
   twinstack offload 'program redis-server and dst 10.0.0.0/8'
   twinstack upload all                               bring every connection back to the kernel
   twinstack churn --interval-ms 100 --duration-s 10 --wait
+  twinstack sim --seeds 100                          moves by the thousand in a simulated network; needs nothing
 
 Every command takes --help.)";
 
@@ -84,6 +85,7 @@ class Declaration {
   void add_run();
   void add_churn();
   void add_doctor();
+  void add_sim();
   [[nodiscard]] std::expected<Invocation, Stop> finish(const Tail& tail);
   [[nodiscard]] std::expected<Invocation, Stop> take_filter(std::vector<std::string> words, bool needed) const;
   [[nodiscard]] std::expected<Invocation, Stop> take_program(std::vector<std::string> words, const Tail& tail);
@@ -135,6 +137,7 @@ Declaration::Declaration() {
   add_json(add(Command::kStats, "stats", "Counters of the service, and how long moves paused connections"));
   add_churn();
   add_doctor();
+  add_sim();
 }
 
 void Declaration::add_filter_command(Command command, const char* name, const char* description, const char* usage) {
@@ -208,6 +211,42 @@ void Declaration::add_doctor() {
       ->allow_extra_args(false)
       ->take_all();
   app->footer("Exit status: 0 when everything that is required is there, 1 when not.");
+}
+
+void Declaration::add_sim() {
+  CLI::App* app = add(Command::kSim, "sim", "Moves connections in a simulated network, with faults; needs no privilege");
+  SimArguments& sim = invocation_.sim;
+  add_json(app);
+  app->add_option("--seed", sim.seed, "what everything follows from (default 1)")->type_name("N");
+  app->add_option("--seeds", sim.seeds, "so many, one after the other, from --seed on (default 1)")->type_name("N");
+  app->add_option("--duration-s", sim.duration_s, "virtual time with faults and moves; then all is to end (default 1)")
+      ->type_name("S")
+      ->check(CLI::Range(0.001, 3600.0));
+  app->add_option("--connections", sim.connections, "of each seed (default 8)")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1000));
+  app->add_option("--moves-per-s", sim.moves_per_s, "orders to move, of virtual time, both ways (default 1000)")
+      ->type_name("N")
+      ->check(CLI::Range(0, 1'000'000));
+  app->add_option("--faults", sim.faults, "all (default), none, or names; a minus takes one out: all,-driver-death")
+      ->type_name("LIST");
+  app->add_option("--only", sim.only, "of the seed's events these numbers only")->type_name("LIST")->delimiter(',');
+  app->add_option("--trace", sim.trace, "write what passes the moving host's interface")->type_name("FILE.pcap");
+  app->add_flag("--live", sim.live, "show throughput and moves while it runs");
+  app->add_flag("--keep-going", sim.keep_going, "go on after a seed that fails");
+  app->footer(R"(Exit status: 0 when all seeds went well, 1 when one failed: its events are cut down to those that it takes, and the
+command that repeats it is printed.
+
+Faults of links: loss burst duplicate reorder corrupt jitter black-hole link-down slow short-queue
+  of the host: clock-jump stall-lane stall-driver stall-program map-full no-chunks no-slots late-full nic-full
+  other-queue option-set call-inside program-death driver-death
+  of moves: refuse-offload refuse-upload fail-check fail-attach fail-freeze fail-park fail-park-gap fail-restore
+  fail-release fail-inject
+
+Examples:
+  twinstack sim --live --duration-s 10
+  twinstack sim --seeds 1000 --faults all,-driver-death
+  twinstack sim --seed 4711 --faults none --trace /tmp/4711.pcap)");
 }
 
 std::expected<Invocation, Stop> Declaration::take_filter(std::vector<std::string> words, bool needed) const {

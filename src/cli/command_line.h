@@ -29,8 +29,21 @@ struct ServiceArguments {
   std::optional<std::string> config;
 };
 
+struct SimArguments {
+  std::uint64_t seed = 1;
+  std::uint64_t seeds = 1;
+  double duration_s = 1;
+  std::uint32_t connections = 8;
+  std::uint32_t moves_per_s = 1000;
+  std::string faults = "all";
+  std::vector<std::uint32_t> only;
+  std::string trace;
+  bool live = false;
+  bool keep_going = false;
+};
+
 struct Invocation {
-  enum class Command : std::uint8_t { kService, kRun, kList, kOffload, kUpload, kStats, kChurn, kDoctor };
+  enum class Command : std::uint8_t { kService, kRun, kList, kOffload, kUpload, kStats, kChurn, kDoctor, kSim };
   Command command = Command::kList;
   std::optional<std::string> socket;  // --socket, before or behind the command's name
   bool json = false;                  // -j, before or behind it
@@ -41,6 +54,7 @@ struct Invocation {
   std::uint32_t churn_interval_ms = 100;
   double churn_duration_s = 10;
   bool churn_wait = false;
+  SimArguments sim;
 };
 
 // Instead of an invocation: --help, --version or a mistake.

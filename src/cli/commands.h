@@ -13,5 +13,6 @@ int run_move(const Invocation& invocation);  // offload and upload
 int run_stats(const Invocation& invocation);
 int run_churn(const Invocation& invocation);
 int run_doctor(const Invocation& invocation);
+int run_sim(const Invocation& invocation);
 
 }  // namespace twinstack::cli

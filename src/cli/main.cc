@@ -25,6 +25,8 @@ int dispatch(const twinstack::cli::Invocation& invocation) {
       return twinstack::cli::run_churn(invocation);
     case Command::kDoctor:
       return twinstack::cli::run_doctor(invocation);
+    case Command::kSim:
+      return twinstack::cli::run_sim(invocation);
   }
   return twinstack::cli::kUsage;
 }

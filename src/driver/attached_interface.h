@@ -13,9 +13,9 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "driver/interface.h"
 #include "driver/lane_runner.h"
 #include "driver/service.h"
-#include "handoff/packet_path.h"
 #include "kernel/routes.h"
 #include "kernel/sock_diag.h"
 #include "nic/af_xdp/attachment.h"
@@ -28,33 +28,31 @@ struct FlowHash {
   [[nodiscard]] std::size_t operator()(const FlowKey& flow) const noexcept { return flow.hash(0); }
 };
 
-class AttachedInterface final : public handoff::PacketPath {
+class AttachedInterface final : public Interface {
  public:
   // Attaches and makes the lanes, numbered from `first_lane` on. They do not run yet.
   static Result<std::unique_ptr<AttachedInterface>> attach(const InterfaceOption& interface,
                                                            const ServiceOptions& options, std::uint32_t first_lane,
                                                            int driver_event_fd);
 
-  [[nodiscard]] const std::string& name() const noexcept { return name_; }
-  [[nodiscard]] std::uint64_t netns_cookie() const noexcept { return netns_cookie_; }
+  [[nodiscard]] const std::string& name() const noexcept override { return name_; }
+  [[nodiscard]] std::uint64_t netns_cookie() const noexcept override { return netns_cookie_; }
   [[nodiscard]] std::vector<std::unique_ptr<LaneRunner>>& lanes() noexcept { return lanes_; }
   [[nodiscard]] const nic::XdpAttachment& xdp() const noexcept { return *xdp_; }
   [[nodiscard]] kernel::RouteTable& routes() noexcept { return *routes_; }
   [[nodiscard]] kernel::SockDiag& diag() noexcept { return *diag_; }
 
-  // The hop table index for a flow: its next hop leaves through this interface and is known to all lanes. kNotEligible
-  // when it leaves elsewhere; nullopt while its neighbour is being resolved.
-  Result<std::optional<std::uint32_t>> hop_for(const kernel::RouteQuery& query);
-  void release_hop(std::uint32_t hop_index);
-  // Takes in route changes. Connections whose hop is given to `lost` must go back to the kernel.
-  void process_routes(const std::function<void(std::uint32_t hop_index, const std::string& why)>& lost);
-  // The lane (by position) whose queue saw the last packet of a flow that is watched; the first when none was seen.
-  [[nodiscard]] std::uint32_t lane_of(const FlowKey& flow) const;
-
-  // With several queues: notes by which one the packets of this connection of the kernel come, until unwatch(). Beyond
-  // a bound the lane of a flow is a guess.
-  void watch(const FlowKey& flow);
-  void unwatch(const FlowKey& flow);
+  Result<std::optional<std::uint32_t>> hop_for(const kernel::RouteQuery& query) override;
+  void release_hop(std::uint32_t hop_index) override;
+  void process_routes(const std::function<void(std::uint32_t hop_index, const std::string& why)>& lost) override;
+  [[nodiscard]] std::size_t lane_count() const noexcept override { return lanes_.size(); }
+  [[nodiscard]] handoff::EnginePort& port(std::size_t lane) override { return lanes_[lane]->port(); }
+  [[nodiscard]] std::vector<std::vector<std::byte>> take_strays(std::size_t lane) override {
+    return lanes_[lane]->take_strays();
+  }
+  [[nodiscard]] std::uint32_t lane_of(const FlowKey& flow) const override;
+  void watch(const FlowKey& flow) override;
+  void unwatch(const FlowKey& flow) override;
 
   Result<> steer(const FlowKey& flow, std::uint32_t generation) override;
   Result<> unsteer(const FlowKey& flow) override;

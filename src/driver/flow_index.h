@@ -7,7 +7,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "driver/attached_interface.h"
+#include "driver/interface.h"
 #include "wire/flow.h"
 
 namespace twinstack::driver {
@@ -16,17 +16,17 @@ struct ManagedConnection;
 
 class FlowIndex {
  public:
-  void put(const AttachedInterface* interface, const FlowKey& flow, ManagedConnection& conn) {
+  void put(const Interface* interface, const FlowKey& flow, ManagedConnection& conn) {
     map_[{interface, flow}] = &conn;
   }
-  void erase(const AttachedInterface* interface, const FlowKey& flow) { map_.erase({interface, flow}); }
-  [[nodiscard]] ManagedConnection* find(const AttachedInterface* interface, const FlowKey& flow) const {
+  void erase(const Interface* interface, const FlowKey& flow) { map_.erase({interface, flow}); }
+  [[nodiscard]] ManagedConnection* find(const Interface* interface, const FlowKey& flow) const {
     const auto found = map_.find({interface, flow});
     return found == map_.end() ? nullptr : found->second;
   }
 
  private:
-  using Key = std::pair<const AttachedInterface*, FlowKey>;
+  using Key = std::pair<const Interface*, FlowKey>;
   struct Hash {
     [[nodiscard]] std::size_t operator()(const Key& key) const noexcept {
       return key.second.hash(std::hash<const void*>{}(key.first));

@@ -8,9 +8,7 @@ namespace twinstack::driver {
 namespace {
 
 // Never looked into.
-const AttachedInterface* interface(std::uintptr_t number) {
-  return reinterpret_cast<const AttachedInterface*>(number * 64);
-}
+const Interface* interface(std::uintptr_t number) { return reinterpret_cast<const Interface*>(number * 64); }
 
 TEST(FlowIndex, EqualFlowsOfTwoNamespacesAreTwo) {
   const FlowKey flow{.local = IpAddress::from_v4({10, 0, 0, 1}),

@@ -1,14 +1,11 @@
 // The moves themselves; what happens meanwhile (packets, events, time) is in mover_events.cc.
 #include "driver/mover.h"
 
-#include <sys/socket.h>
-
 #include <algorithm>
 #include <bit>
 #include <utility>
 
 #include "base/log.h"
-#include "base/monotonic.h"
 #include "handoff/offload.h"
 #include "handoff/upload.h"
 
@@ -36,44 +33,23 @@ constexpr unsigned kMostChecks = 3;  // of one move, while the program goes on s
 
 }  // namespace
 
-Result<std::unique_ptr<Mover>> Mover::create(int event_fd, std::function<void(ManagedConnection&)> closed) {
-  std::unique_ptr<Mover> self(new Mover(event_fd, std::move(closed)));
-  ASSIGN_OR_RETURN(self->late_filter_, kernel::LateFilter::load());
-  auto congestion = kernel::CongestionHook::load();
-  if (congestion)
-    self->congestion_ = std::move(*congestion);
-  else
-    spdlog::warn(
-        "connections come back with the initial congestion window, and what pacing (bbr) has stamped is guessed: {}",
-        congestion.error().message());
-  return self;
-}
-
-Mover::Mover(int event_fd, std::function<void(ManagedConnection&)> closed)
-    : closed_(std::move(closed)),
+Mover::Mover(MoverGround ground, std::function<void(ManagedConnection&)> closed)
+    : ground_(std::move(ground)),
+      closed_(std::move(closed)),
       receive_room_(std::make_unique_for_overwrite<std::byte[]>(kReceiveRoom)),
-      send_room_(std::make_unique_for_overwrite<std::byte[]>(kSendRoom)),
-      parker_(event_fd) {
+      send_room_(std::make_unique_for_overwrite<std::byte[]>(kSendRoom)) {
   tools_.limits.receive_queue_bytes = kReceiveQueueLimit;
   tools_.limits.send_queue_bytes = kSendQueueLimit;
   tools_.receive_room = {receive_room_.get(), kReceiveRoom};
   tools_.send_room = {send_room_.get(), kSendRoom};
-  tools_.now = monotonic_now;
+  tools_.now = ground_.now;
   tools_.deliver_late = [this] { on_late_packets(); };
-}
-
-kernel::LinuxShared Mover::shared_for(std::uint64_t netns_cookie) {
-  kernel::LinuxShared shared{.late_filter = late_filter_.get(), .congestion = congestion_.get(), .diag = nullptr};
-  for (AttachedInterface* interface : interfaces_) {
-    if (interface->netns_cookie() == netns_cookie) shared.diag = &interface->diag();
-  }
-  return shared;
 }
 
 void Mover::add(ManagedConnection& conn) {
   const kernel::KernelConn& socket = *conn.move.kernel;
   by_cookie_[socket.cookie()] = &conn;
-  for (AttachedInterface* interface : interfaces_) {
+  for (Interface* interface : interfaces_) {
     if (interface->netns_cookie() != socket.netns_cookie()) continue;
     interface->watch(socket.flow());
     conn.is_reachable = true;
@@ -86,7 +62,7 @@ void Mover::remove(ManagedConnection& conn) {
   const auto known = by_cookie_.find(cookie);
   if (known == by_cookie_.end() || known->second != &conn) return;
   by_cookie_.erase(known);
-  for (AttachedInterface* interface : interfaces_)
+  for (Interface* interface : interfaces_)
     if (interface->netns_cookie() == conn.move.kernel->netns_cookie()) interface->unwatch(conn.move.kernel->flow());
 }
 
@@ -96,20 +72,20 @@ Result<> Mover::find_way(ManagedConnection& conn) {
   Error last{.code = ErrorCode::kNotEligible,
              .system_errno = 0,
              .what = "its network namespace has no interface of the service"};
-  for (AttachedInterface* interface : interfaces_) {
+  for (Interface* interface : interfaces_) {
     if (interface->netns_cookie() != socket.netns_cookie()) continue;
+    const kernel::RouteHints hints = socket.route_hints();
     const auto hop = interface->hop_for({.local = socket.flow().local,
                                          .remote = socket.flow().remote,
-                                         .scope_id = conn.linux_conn->scope_id(),
-                                         .mark = conn.linux_conn->mark(),
-                                         .bound_interface = conn.linux_conn->bound_interface(),
+                                         .scope_id = hints.scope_id,
+                                         .mark = hints.mark,
+                                         .bound_interface = hints.bound_interface,
                                          .traffic_class = 0});
     if (!hop) {
       last = hop.error();
       continue;
     }
     if (!*hop) return error(ErrorCode::kNotEligible, "the address of its next hop is being resolved");
-    auto& lanes = interface->lanes();
     // The rings of two lanes know no order between them: as long as bytes of the last lane lie unread, it is kept.
     const auto& slot = conn.move.shared();
     const bool all_read = slot.rx_posted_bytes.load() == slot.rx_read_bytes.load();
@@ -120,7 +96,7 @@ Result<> Mover::find_way(ManagedConnection& conn) {
     }
     if (conn.interface != interface || conn.move.port == nullptr || all_read) {
       const std::uint32_t lane = interface->lane_of(socket.flow());
-      conn.move.port = &lanes[lane]->port();
+      conn.move.port = &interface->port(lane);
     }
     conn.interface = interface;
     conn.move.path = interface;
@@ -153,7 +129,7 @@ Result<handoff::MoveReport> Mover::check_and_move(ManagedConnection& conn) {
     if (moved) return moved;
     conn.interface->release_hop(conn.move.hop_index);
     const bool again = moved.error().code == ErrorCode::kNotEligible && conn.move.options_changed();
-    if (!again || tries == kMostChecks || !conn.linux_conn->is_untouched()) return moved;
+    if (!again || tries == kMostChecks || !conn.move.kernel->is_untouched()) return moved;
   }
 }
 
@@ -176,7 +152,7 @@ Result<> Mover::try_offload(ManagedConnection& conn) {
     ++(moved.error().code == ErrorCode::kNotEligible ? counters_.offload_refused : counters_.offload_failed);
     note_timeout(conn, moved.error());
     // Somebody who holds the descriptor has kept the kernel from taking it back (P1, P4).
-    if (!conn.linux_conn->is_untouched()) reset(conn, moved.error());
+    if (!conn.move.kernel->is_untouched()) reset(conn, moved.error());
     return std::unexpected(moved.error());
   }
   ++counters_.offloads;
@@ -188,7 +164,7 @@ Result<> Mover::try_offload(ManagedConnection& conn) {
   conn.reason.clear();
   by_hw_[conn.move.hw.raw()] = &conn;
   by_flow_.put(conn.interface, conn.move.kernel->flow(), conn);
-  conn.grace_ticket = parker_.request();
+  conn.grace_ticket = ground_.grace_periods.request();
   to_park_.push_back(conn.move.kernel->cookie());
   return {};
 }
@@ -209,7 +185,7 @@ void Mover::start_upload(ManagedConnection& conn, bool drain) {
     const engine::Reply reply = conn.move.port->call({.op = engine::CommandOp::kDrain, .id = conn.move.hw, .flag = 1});
     if (reply.status == engine::Status::kOk && reply.drained == 0) {
       const Duration rtt = std::chrono::microseconds(state ? state->min.srtt_us : 0);
-      conn.drain_deadline = monotonic_now() + std::clamp(rtt * 4, kMinDrain, kMaxDrain);
+      conn.drain_deadline = ground_.now() + std::clamp(rtt * 4, kMinDrain, kMaxDrain);
       conn.stack = Stack::kDraining;
       wait_draining(conn);
       return;
@@ -254,18 +230,19 @@ void Mover::left_engine(ManagedConnection& conn) {
   conn.orphan_since = kNever;
   conn.look = {};
   // Whoever asked for it must find it there.
-  conn.not_before = std::max(conn.not_before, monotonic_now() + kRestInKernel);
+  conn.not_before = std::max(conn.not_before, ground_.now() + kRestInKernel);
   if (returned_) returned_();
 }
 
 // A program that has let a data call stand is not waited for as long at each of its connections: the driver serves all
 // others too. Never not at all: a program on the driver's core leaves its call only when the driver sleeps.
-Duration Mover::deadline_for(const ManagedConnection& conn) {
-  return monotonic_now() < conn.session->unresponsive_until ? kShortCallDeadline : handoff::kCallDeadline;
+Duration Mover::deadline_for(const ManagedConnection& conn) const {
+  const bool unresponsive = ground_.now() < conn.session->unresponsive_until;
+  return unresponsive ? std::min(kShortCallDeadline, ground_.call_deadline) : ground_.call_deadline;
 }
 
-void Mover::note_timeout(ManagedConnection& conn, const Error& why) {
-  if (why.code == ErrorCode::kTimeout) conn.session->unresponsive_until = monotonic_now() + kUnresponsive;
+void Mover::note_timeout(ManagedConnection& conn, const Error& why) const {
+  if (why.code == ErrorCode::kTimeout) conn.session->unresponsive_until = ground_.now() + kUnresponsive;
 }
 
 // The connection goes on in the engine; the return is tried again, ever more seldom: a program that holds a call open
@@ -278,7 +255,7 @@ void Mover::upload_failed(ManagedConnection& conn, const Error& why) {
   if (std::has_single_bit(conn.failed_uploads))
     spdlog::warn("sk:{} could not return to the kernel (attempt {}): {}", conn.move.kernel->cookie(),
                  conn.failed_uploads, why.message());
-  const Time now = monotonic_now();
+  const Time now = ground_.now();
   if (conn.closing && conn.orphan_since == kNever) conn.orphan_since = now;
   if (conn.closing && now - conn.orphan_since >= orphan_patience_) {
     give_up(conn, why);
@@ -362,15 +339,7 @@ void Mover::close(ManagedConnection& conn) {
 void Mover::finish_close(ManagedConnection& conn) {
   if (conn.move.kernel) {
     const auto& slot = conn.move.shared();
-    const bool unread = slot.rx_posted_bytes.load() != slot.rx_read_bytes.load();
-    // Linux answers a close with unread data by a reset (RFC 2525 2.17); what is unread lies in our chunks.
-    // Ours may be the last descriptor, and a close that lingers would hold up the driver: the kernel goes on by itself.
-    linger how{};
-    socklen_t length = sizeof(how);
-    const int fd = conn.move.kernel->fd();
-    const bool lingers = ::getsockopt(fd, SOL_SOCKET, SO_LINGER, &how, &length) == 0 && how.l_onoff != 0;
-    const linger now{.l_onoff = unread ? 1 : 0, .l_linger = 0};
-    if (unread || (lingers && how.l_linger != 0)) (void)::setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    conn.move.kernel->prepare_close(slot.rx_posted_bytes.load() != slot.rx_read_bytes.load());
   }
   remove(conn);
   closed_(conn);

@@ -12,13 +12,12 @@
 
 #include "base/clock.h"
 #include "base/result.h"
-#include "driver/attached_interface.h"
 #include "driver/flow_index.h"
-#include "driver/parker.h"
+#include "driver/grace_periods.h"
+#include "driver/interface.h"
 #include "driver/pause_stats.h"
 #include "driver/session.h"
-#include "kernel/congestion_hook.h"
-#include "kernel/late_filter.h"
+#include "kernel/late_packets.h"
 
 namespace twinstack::driver {
 
@@ -38,17 +37,22 @@ struct MoverCounters {
   std::uint64_t congestion_not_restored = 0;
 };
 
+// What a mover stands on: the kernel's in the service, the simulator's own there. All outlive it.
+struct MoverGround {
+  kernel::LatePackets& late_packets;
+  GracePeriods& grace_periods;
+  std::function<Time()> now;
+  Duration call_deadline = handoff::kCallDeadline;
+};
+
 class Mover {
  public:
-  // `event_fd`: eventfd of the driver's loop. `closed(conn)`: a connection is finished and may be destroyed.
-  static Result<std::unique_ptr<Mover>> create(int event_fd, std::function<void(ManagedConnection&)> closed);
+  // `closed(conn)`: a connection is finished and may be destroyed.
+  Mover(MoverGround ground, std::function<void(ManagedConnection&)> closed);
   Mover(const Mover&) = delete;
   Mover& operator=(const Mover&) = delete;
 
-  void set_interfaces(std::vector<AttachedInterface*> interfaces) { interfaces_ = std::move(interfaces); }
-  [[nodiscard]] int late_fd() const noexcept { return late_filter_->poll_fd(); }
-  // For LinuxKernelConn::create(); the diagnosis socket is that of the interface's namespace.
-  [[nodiscard]] kernel::LinuxShared shared_for(std::uint64_t netns_cookie);
+  void set_interfaces(std::vector<Interface*> interfaces) { interfaces_ = std::move(interfaces); }
 
   void add(ManagedConnection& conn);
   void remove(ManagedConnection& conn);
@@ -82,17 +86,17 @@ class Mover {
   [[nodiscard]] const PauseStats& offload_pauses() const noexcept { return offload_pauses_; }
   [[nodiscard]] const PauseStats& upload_pauses() const noexcept { return upload_pauses_; }
   [[nodiscard]] const MoverCounters& counters() const noexcept { return counters_; }
-  [[nodiscard]] kernel::LateFilterStats late_stats() const { return late_filter_->stats(); }
+  // Tests: for MoveTools::before_offload_step and before_upload_step.
+  [[nodiscard]] handoff::MoveTools& tools() noexcept { return tools_; }
 
  private:
-  Mover(int event_fd, std::function<void(ManagedConnection&)> closed);
   Result<> find_way(ManagedConnection& conn);
   Result<> try_offload(ManagedConnection& conn);
   Result<handoff::MoveReport> check_and_move(ManagedConnection& conn);
   void start_upload(ManagedConnection& conn, bool drain);
   void finish_upload(ManagedConnection& conn);
-  [[nodiscard]] static Duration deadline_for(const ManagedConnection& conn);
-  static void note_timeout(ManagedConnection& conn, const Error& why);
+  [[nodiscard]] Duration deadline_for(const ManagedConnection& conn) const;
+  void note_timeout(ManagedConnection& conn, const Error& why) const;
   void wait_draining(const ManagedConnection& conn);
   void upload_failed(ManagedConnection& conn, const Error& why);
   void park(ManagedConnection& conn);
@@ -102,15 +106,14 @@ class Mover {
   void finish_close(ManagedConnection& conn);
   void deliver_late(const kernel::LatePacket& packet);
   void take_event(const engine::Event& event);
-  void forward_stray(AttachedInterface& interface, const std::vector<std::byte>& frame);
+  void forward_stray(Interface& interface, const std::vector<std::byte>& frame);
   ManagedConnection* find_hw(std::uint64_t hw_conn_id);
 
+  MoverGround ground_;
   std::function<void(ManagedConnection&)> closed_;
   std::function<void()> returned_;
   Duration orphan_patience_ = std::chrono::seconds(60);
-  std::unique_ptr<kernel::LateFilter> late_filter_;
-  std::unique_ptr<kernel::CongestionHook> congestion_;
-  std::vector<AttachedInterface*> interfaces_;
+  std::vector<Interface*> interfaces_;
   std::unique_ptr<std::byte[]> receive_room_;  // memory as it is touched
   std::unique_ptr<std::byte[]> send_room_;
   handoff::MoveTools tools_;
@@ -122,7 +125,6 @@ class Mover {
   PauseStats offload_pauses_;
   PauseStats upload_pauses_;
   MoverCounters counters_;
-  Parker parker_;
 };
 
 }  // namespace twinstack::driver

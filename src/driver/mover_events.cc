@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "base/log.h"
-#include "base/monotonic.h"
 #include "driver/mover.h"
 #include "handoff/inject.h"
 #include "handoff/offload.h"
@@ -49,7 +48,7 @@ void append_plain_ip_header(std::vector<std::byte>& frame, const kernel::LatePac
 }  // namespace
 
 void Mover::on_late_packets() {
-  const auto taken = late_filter_->poll([this](const kernel::LatePacket& packet) { deliver_late(packet); });
+  const auto taken = ground_.late_packets.poll([this](const kernel::LatePacket& packet) { deliver_late(packet); });
   if (!taken) spdlog::error("late packets: {}", taken.error().message());
 }
 
@@ -79,16 +78,16 @@ void Mover::deliver_late(const kernel::LatePacket& packet) {
 }
 
 void Mover::on_engine_events(const std::function<void(std::uint32_t, engine::Cause)>& bad_session) {
-  for (AttachedInterface* interface : interfaces_) {
-    for (auto& lane : interface->lanes()) {
+  for (Interface* interface : interfaces_) {
+    for (std::size_t lane = 0; lane < interface->lane_count(); ++lane) {
       engine::Event event;
-      while (lane->port().take_event(event)) {
+      while (interface->port(lane).take_event(event)) {
         if (event.type == engine::EventType::kBadSession)
           bad_session(event.session, event.cause);
         else
           take_event(event);
       }
-      for (const auto& frame : lane->take_strays()) forward_stray(*interface, frame);
+      for (const auto& frame : interface->take_strays(lane)) forward_stray(*interface, frame);
     }
   }
 }
@@ -107,14 +106,14 @@ void Mover::take_event(const engine::Event& event) {
     // After a timeout it may come back, once the kernel has repaired what was lost.
     const bool passes = event.cause == engine::Cause::kUrgent || event.cause == engine::Cause::kTimeout;
     conn->stays = conn->stays || !passes;
-    if (event.cause == engine::Cause::kTimeout) conn->not_before = monotonic_now() + kAfterTimeout;
+    if (event.cause == engine::Cause::kTimeout) conn->not_before = ground_.now() + kAfterTimeout;
     upload(*conn, engine::to_string(event.cause), drain);
   } else if (event.type == engine::EventType::kDrained && conn->stack == Stack::kDraining) {
     finish_upload(*conn);
   }
 }
 
-void Mover::forward_stray(AttachedInterface& interface, const std::vector<std::byte>& frame) {
+void Mover::forward_stray(Interface& interface, const std::vector<std::byte>& frame) {
   ++counters_.stray_frames;
   const ByteView part(frame);
   // By another queue than its lane's: to the lane at once. What has left the engine is the kernel's.
@@ -134,7 +133,7 @@ void Mover::forward_stray(AttachedInterface& interface, const std::vector<std::b
 }
 
 void Mover::on_route_events() {
-  for (AttachedInterface* interface : interfaces_) {
+  for (Interface* interface : interfaces_) {
     interface->process_routes([&](std::uint32_t hop_index, const std::string& why) {
       std::vector<ManagedConnection*> gone;
       for (auto& [hw, conn] : by_hw_)
@@ -146,7 +145,7 @@ void Mover::on_route_events() {
 
 void Mover::on_time(Time now) {
   if (!to_park_.empty()) {
-    const std::uint64_t completed = parker_.completed();
+    const std::uint64_t completed = ground_.grace_periods.completed();
     std::vector<std::uint64_t> ready;
     std::erase_if(to_park_, [&](std::uint64_t cookie) {
       const auto found = by_cookie_.find(cookie);

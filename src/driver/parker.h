@@ -9,21 +9,20 @@
 #include <thread>
 
 #include "base/result.h"
+#include "driver/grace_periods.h"
 
 namespace twinstack::driver {
 
-class Parker {
+class Parker final : public GracePeriods {
  public:
   // `event_fd`: eventfd to write when completed() has moved on; stays the caller's.
   explicit Parker(int event_fd);
-  ~Parker();
+  ~Parker() override;
   Parker(const Parker&) = delete;
   Parker& operator=(const Parker&) = delete;
 
-  // The number of the grace period that covers what happened before this call.
-  [[nodiscard]] std::uint64_t request();
-  // All tickets up to this number are covered.
-  [[nodiscard]] std::uint64_t completed();
+  [[nodiscard]] std::uint64_t request() override;
+  [[nodiscard]] std::uint64_t completed() override;
 
  private:
   void run();

@@ -100,22 +100,38 @@ Result<> Service::Impl::set_up() {
   }
   if (lanes_.size() > ipc::kMaxLanes / 2)
     return error(ErrorCode::kInvalid, "more than 32 queues in all: attach fewer interfaces");
-  ASSIGN_OR_RETURN(mover_, Mover::create(event_.get(), [this](ManagedConnection& conn) { connection_closed(conn); }));
+  TRY(make_mover());
+  TRY(watch(signals_.get(), Source::kSignal, 0));
+  TRY(watch(event_.get(), Source::kEvent, 0));
+  TRY(watch(late_filter_->poll_fd(), Source::kLate, 0));
+  TRY(watch(listen_.get(), Source::kListen, 0));
+  TRY(watch(control_->epoll_fd(), Source::kControl, 0));
+  for (auto& interface : interfaces_) TRY(watch(interface->routes().poll_fd(), Source::kRoutes, 0));
+  for (auto* lane : lanes_) lane->start();
+  return {};
+}
+
+Result<> Service::Impl::make_mover() {
+  ASSIGN_OR_RETURN(late_filter_, kernel::LateFilter::load());
+  auto congestion = kernel::CongestionHook::load();
+  if (congestion)
+    congestion_ = std::move(*congestion);
+  else
+    spdlog::warn(
+        "connections come back with the initial congestion window, and what pacing (bbr) has stamped is guessed: {}",
+        congestion.error().message());
+  parker_.emplace(event_.get());
+  mover_ = std::make_unique<Mover>(
+      MoverGround{.late_packets = *late_filter_, .grace_periods = *parker_, .now = monotonic_now},
+      [this](ManagedConnection& conn) { connection_closed(conn); });
   mover_->set_orphan_patience(options_.orphan_patience);
   mover_->on_returned([this] {
     if (options_.policy != Policy::kManual && !stopping_)
       policy_due_ = std::min(policy_due_, monotonic_now() + kPolicyAgain);
   });
-  std::vector<AttachedInterface*> all;
+  std::vector<Interface*> all;
   for (auto& interface : interfaces_) all.push_back(interface.get());
   mover_->set_interfaces(std::move(all));
-  TRY(watch(signals_.get(), Source::kSignal, 0));
-  TRY(watch(event_.get(), Source::kEvent, 0));
-  TRY(watch(mover_->late_fd(), Source::kLate, 0));
-  TRY(watch(listen_.get(), Source::kListen, 0));
-  TRY(watch(control_->epoll_fd(), Source::kControl, 0));
-  for (auto& interface : interfaces_) TRY(watch(interface->routes().poll_fd(), Source::kRoutes, 0));
-  for (auto* lane : lanes_) lane->start();
   return {};
 }
 

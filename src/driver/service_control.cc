@@ -249,7 +249,7 @@ ServiceStats Service::Impl::stats() {
   out.offload = mover_->offload_pauses().summary();
   out.upload = mover_->upload_pauses().summary();
   const MoverCounters& moves = mover_->counters();
-  const auto late = mover_->late_stats();
+  const auto late = late_filter_->stats();
   out.counters = {{"offloads", moves.offloads},
                   {"uploads", moves.uploads},
                   {"offload_refused", moves.offload_refused},

@@ -16,10 +16,13 @@
 #include "driver/control_target.h"
 #include "driver/greetings.h"
 #include "driver/mover.h"
+#include "driver/parker.h"
 #include "driver/service.h"
 #include "driver/session.h"
 #include "driver/user_quota.h"
 #include "ipc/channel.h"
+#include "kernel/congestion_hook.h"
+#include "kernel/late_filter.h"
 
 namespace twinstack::driver {
 
@@ -46,6 +49,7 @@ class Service::Impl final : public ControlTarget {
   enum class Source : std::uint32_t { kListen, kSignal, kEvent, kLate, kRoutes, kControl, kGreeting, kSession };
 
   Result<> open_sockets();
+  Result<> make_mover();
   Result<> watch(int fd, Source source, std::uint32_t number);
   Result<> loop();
   void dispatch(Source source, std::uint32_t number);
@@ -66,6 +70,8 @@ class Service::Impl final : public ControlTarget {
   void serve(std::uint32_t number);
   Result<> handle(Session& session, std::span<const std::byte> message, ipc::Received& received);
   Result<> on_register(Session& session, const ipc::Register& message, ipc::Received& received);
+  // For LinuxKernelConn::create(); the diagnosis socket is that of the interface's namespace.
+  [[nodiscard]] kernel::LinuxShared shared_for(std::uint64_t netns_cookie);
   void manage(ManagedConnection& conn, UniqueFd& socket);
   void refuse_registration(Session& session, std::uint32_t slot);
   Result<> on_close(Session& session, const ipc::Close& message);
@@ -95,6 +101,9 @@ class Service::Impl final : public ControlTarget {
   UniqueFd signals_;
   UniqueFd event_;
   UniqueFd listen_;
+  std::unique_ptr<kernel::LateFilter> late_filter_;
+  std::unique_ptr<kernel::CongestionHook> congestion_;
+  std::optional<Parker> parker_;
   std::unique_ptr<Mover> mover_;
   std::unique_ptr<ControlServer> control_;
   Greetings greetings_;

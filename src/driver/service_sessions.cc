@@ -242,17 +242,25 @@ Result<> Service::Impl::on_register(Session& session, const ipc::Register& messa
   return {};
 }
 
+kernel::LinuxShared Service::Impl::shared_for(std::uint64_t netns_cookie) {
+  kernel::LinuxShared shared{.late_filter = late_filter_.get(), .congestion = congestion_.get(), .diag = nullptr};
+  for (auto& interface : interfaces_) {
+    if (interface->netns_cookie() == netns_cookie) shared.diag = &interface->diag();
+  }
+  return shared;
+}
+
 void Service::Impl::manage(ManagedConnection& conn, UniqueFd& socket) {
   if (!is_tcp(socket.get())) {
     conn.reason = "not a TCP socket";
     return;
   }
-  auto created = kernel::LinuxKernelConn::create(std::move(socket), mover_->shared_for(0));
+  auto created = kernel::LinuxKernelConn::create(std::move(socket), shared_for(0));
   if (!created) {
     conn.reason = created.error().message();
     return;
   }
-  (*created)->set_shared(mover_->shared_for((*created)->netns_cookie()));
+  (*created)->set_shared(shared_for((*created)->netns_cookie()));
   const auto other = mover_->by_cookie().find((*created)->cookie());
   if (other != mover_->by_cookie().end()) {
     // The same socket twice: two holders, of which one would not see the moves of the other.

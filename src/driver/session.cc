@@ -27,6 +27,10 @@ Result<std::unique_ptr<Session>> Session::open(UniqueFd& socket, std::uint32_t n
   return self;
 }
 
+std::unique_ptr<Session> Session::without_socket(std::uint32_t number, std::uint64_t id, ipc::Arena arena) {
+  return std::unique_ptr<Session>(new Session(number, id, std::move(arena), {}));
+}
+
 Session::Session(std::uint32_t number, std::uint64_t id, ipc::Arena arena, const std::vector<LaneRunner*>& lanes)
     : number_(number), id_(id), arena_(std::move(arena)), lanes_(lanes) {}
 

@@ -13,7 +13,8 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
-#include "driver/attached_interface.h"
+#include "driver/interface.h"
+#include "driver/lane_runner.h"
 #include "driver/policy_look.h"
 #include "handoff/connection.h"
 #include "ipc/arena.h"
@@ -35,7 +36,7 @@ struct ManagedConnection {
   Session* session = nullptr;
   handoff::Connection move;
   kernel::LinuxKernelConn* linux_conn = nullptr;  // owned by move.kernel; nullptr when the socket cannot be managed
-  AttachedInterface* interface = nullptr;         // while in the engine; sticks to it afterwards
+  Interface* interface = nullptr;                 // while in the engine; sticks to it afterwards
   Stack stack = Stack::kKernel;
   int program_fd = -1;
   std::string reason;          // why it stays, or of the last refusal that the kernel's check does not tell of
@@ -66,6 +67,8 @@ class Session {
   // Takes the socket only when it succeeds.
   static Result<std::unique_ptr<Session>> open(UniqueFd& socket, std::uint32_t number, std::uint64_t id,
                                                const ipc::Hello& hello, const std::vector<LaneRunner*>& lanes);
+  // With neither socket nor lanes of its own: what welcome and end are for, the caller does (the simulator).
+  static std::unique_ptr<Session> without_socket(std::uint32_t number, std::uint64_t id, ipc::Arena arena);
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
   // REQUIRES: no connection of it is in the engine.

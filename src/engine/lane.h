@@ -35,6 +35,12 @@ class Waker {
   virtual void wake(std::uint32_t session, std::uint32_t ring) = 0;
 };
 
+// What an administrator has set for all connections of the host, named as Linux's sysctls (net.ipv4.*).
+struct HostSettings {
+  bool tcp_slow_start_after_idle = true;
+  std::uint8_t tcp_min_tso_segs = 2;
+};
+
 struct LaneCounters {
   std::array<std::uint64_t, wire::kParseVerdicts> frames{};  // by ParseVerdict
   std::array<std::uint64_t, tcp::kArrivals> segments{};      // by Arrival
@@ -66,6 +72,9 @@ class Lane {
   // Carries out queued commands only (the driver's quick path). Frames that this produced have been flushed;
   // Link::kick() is the caller's, as after poll().
   void process_commands(Time now);
+
+  // Counts for connections that are installed from now on.
+  void set_host_settings(const HostSettings& settings) noexcept { host_settings_ = settings; }
 
   // When poll() must be called even if nothing arrives.
   [[nodiscard]] Time next_deadline() const noexcept;
@@ -265,6 +274,7 @@ class Lane {
   Time offer_events_at_ = kNever;
   std::array<Arrived, 16> arrived_;  // the frames that are being processed
   std::size_t frames_per_poll_ = 1;  // as many as are not too many bytes
+  HostSettings host_settings_;
   LaneCounters counters_;
   bool signal_ = false;      // the driver should look at events and strays
   bool last_words_ = false;  // see take_last_words()

@@ -190,6 +190,8 @@ Reply Lane::install(const Command& command, Time now) {
   if (const Status queued = queue_loaded(index, command); queued != Status::kOk) return refuse(queued);
   conn.tcb = std::move(tcb);
   conn.flags |= kInstalled;
+  tcp::set_restart_after_idle(conn.tcb, host_settings_.tcp_slow_start_after_idle);
+  tcp::set_smallest_burst(conn.tcb, host_settings_.tcp_min_tso_segs);
   tcp::other_stack_may_send(conn.tcb);
   conn.send_head_skip = 0;
   conn.cursor_piece = kNone;

@@ -88,6 +88,7 @@ Cause Lane::submit_send(std::uint32_t session_index, LaneSession& session, const
     ++session.pieces_in_flight;
   }
   tcp::on_queued(conn.tcb, entry.length, (entry.flags & ipc::kSubmitMore) != 0);
+  if ((entry.flags & ipc::kSubmitRecordEnd) != 0) tcp::end_record(conn.tcb);
   want_transmit(index);
   return Cause::kNothing;
 }

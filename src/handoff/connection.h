@@ -69,8 +69,9 @@ struct MoveTools {
   // Delivers packets that the late filter caught to their connections (the engine or the kernel, by its state).
   std::function<void()> deliver_late;
   std::function<Time()> now;
-  // Tests only: called before each step; an error makes the step fail there. The commit of an upload cannot fail, its
-  // release is tried again.
+  // Tests only: called before each step of the move of `moving`; an error makes the step fail there. The commit of an
+  // upload cannot fail, its release is tried again.
+  Connection* moving = nullptr;
   std::function<Result<>(OffloadStep)> before_offload_step;
   std::function<Result<>(UploadStep)> before_upload_step;
 };

@@ -226,6 +226,7 @@ Result<> check(Connection& conn, const MoveTools& tools) {
 }
 
 Result<MoveReport> offload(Connection& conn, MoveTools& tools) {
+  tools.moving = &conn;
   Offload move{.conn = conn, .tools = tools};
   UndoStack<Offload> undo(move);
   TRY(reserve(move));

@@ -153,6 +153,7 @@ void hand_packets_over(Upload& move) {
 }  // namespace
 
 Result<MoveReport> upload(Connection& conn, MoveTools& tools) {
+  tools.moving = &conn;
   Upload move{.conn = conn, .tools = tools};
   UndoStack<Upload> undo(move);
   TRY(own(move));

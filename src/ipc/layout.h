@@ -22,7 +22,7 @@
 namespace twinstack::ipc {
 
 inline constexpr std::uint64_t kArenaMagic = 0x4b43415453'4e5754U;  // "TWNSTACK"
-inline constexpr std::uint32_t kLayoutVersion = 2;
+inline constexpr std::uint32_t kLayoutVersion = 3;
 inline constexpr std::uint32_t kMaxRings = 64;
 inline constexpr std::uint32_t kMaxLanes = 64;
 
@@ -131,7 +131,8 @@ struct SubmitEntry {
 static_assert(sizeof(SubmitEntry) == 32);
 
 enum SubmitFlag : std::uint8_t {
-  kSubmitMore = 1 << 0,  // MSG_MORE: more follows at once; a part segment may wait
+  kSubmitMore = 1 << 0,       // MSG_MORE: more follows at once; a part segment may wait
+  kSubmitRecordEnd = 1 << 1,  // MSG_EOR: nothing that follows shares a segment with it
 };
 
 // Completion ring: engine -> application.

@@ -123,6 +123,13 @@ struct ReleaseReport {
   int socket_error = 0;  // errno that writing took off the socket (ECONNRESET ...): the program must be told, once
 };
 
+// What a route lookup for the connection needs beside its addresses.
+struct RouteHints {
+  std::uint32_t scope_id = 0;         // interface index of a link-local address
+  std::uint32_t mark = 0;             // SO_MARK
+  std::uint32_t bound_interface = 0;  // SO_BINDTOIFINDEX
+};
+
 enum class Phase : std::uint8_t { kRunning, kFrozen, kParked, kGap, kRestored };
 
 class KernelConn {
@@ -175,6 +182,14 @@ class KernelConn {
   // as it fits, filter off. On error the phase is kRestored (nothing done) or kRunning (the connection must be reset).
   // REQUIRES: phase kRestored.
   virtual Result<ReleaseReport> release(std::span<const std::byte> unsent, bool probe = true) = 0;
+
+  // Running, with no filter of ours on: as a failed offload leaves it, unless a holder of the descriptor interfered.
+  [[nodiscard]] virtual bool is_untouched() const noexcept { return phase() == Phase::kRunning; }
+  // As of the last check.
+  [[nodiscard]] virtual RouteHints route_hints() const noexcept { return {}; }
+  // The driver's reference goes, after the program's: the last close must neither linger nor, when the program left
+  // `unread` bytes that are not in the kernel's queue, be taken for an orderly one.
+  virtual void prepare_close(bool /*unread*/) noexcept {}
 
   // Ends a connection whose stream cannot be kept: with a RST to its peer, or in silence when somebody has pointed the
   // socket elsewhere meanwhile. In any phase.

@@ -13,19 +13,12 @@
 
 #include "base/result.h"
 #include "bpf/shared.h"
+#include "kernel/late_packets.h"
 
 struct late_bpf;
 struct ring_buffer;
 
 namespace twinstack::kernel {
-
-// One late packet, valid during the callback. The checksum field may hold only the folded pseudo-header sum (packets
-// of this host, packets that GRO merged) and may not have been verified yet by the kernel.
-struct LatePacket {
-  std::uint64_t cookie = 0;  // of the socket that it was meant for
-  std::span<const std::byte> ip_header;
-  std::span<const std::byte> tcp;  // header and payload; up to 64 KB when GRO or GSO made it
-};
 
 struct LateFilterStats {
   std::uint64_t packets = 0;     // handed over
@@ -34,20 +27,19 @@ struct LateFilterStats {
   std::uint64_t unreadable = 0;  // dropped: headers could not be read
 };
 
-class LateFilter {
+class LateFilter final : public LatePackets {
  public:
   // `ring_bytes` is rounded up to a power of two of pages. kUnsupported or kSystem when BPF is not to be had.
   static Result<std::unique_ptr<LateFilter>> load(std::size_t ring_bytes = 16U << 20);
   LateFilter(const LateFilter&) = delete;
   LateFilter& operator=(const LateFilter&) = delete;
-  ~LateFilter();
+  ~LateFilter() override;
 
   // The program, for SO_ATTACH_BPF. Owned by this object.
   [[nodiscard]] int fd() const noexcept { return program_fd_; }
   // Polls readable when packets wait.
   [[nodiscard]] int poll_fd() const noexcept;
-  // Hands the waiting packets to `callback`, oldest first; returns how many. Stops after some thousands: poll again.
-  Result<std::size_t> poll(const std::function<void(const LatePacket&)>& callback);
+  Result<std::size_t> poll(const std::function<void(const LatePacket&)>& callback) override;
   [[nodiscard]] LateFilterStats stats() const noexcept;
 
  private:

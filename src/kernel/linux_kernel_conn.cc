@@ -69,6 +69,17 @@ void LinuxKernelConn::reset() noexcept {
   phase_ = Phase::kRunning;
 }
 
+// Linux answers a close with unread data by a reset (RFC 2525 2.17). A close that lingers would hold up whoever closes;
+// the kernel goes on by itself.
+void LinuxKernelConn::prepare_close(bool unread) noexcept {
+  linger how{};
+  socklen_t length = sizeof(how);
+  const int raw = socket_.get();
+  const bool lingers = ::getsockopt(raw, SOL_SOCKET, SO_LINGER, &how, &length) == 0 && how.l_onoff != 0;
+  const linger now{.l_onoff = unread ? 1 : 0, .l_linger = 0};
+  if (unread || (lingers && how.l_linger != 0)) (void)::setsockopt(raw, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+}
+
 bool LinuxKernelConn::has_known_peer() const noexcept {
   const auto remote = remote_endpoint(socket_.get());
   return remote && remote->address == template_.flow.remote && remote->port == template_.flow.remote_port;

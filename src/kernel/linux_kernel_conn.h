@@ -76,18 +76,16 @@ class LinuxKernelConn final : public KernelConn {
   Result<std::uint32_t> rcv_queue_seq() override;
   Result<bool> stray_write_detected() override;
 
-  // Running, with no filter of ours on: as a failed offload leaves it, unless a holder of the descriptor interfered.
-  [[nodiscard]] bool is_untouched() const noexcept { return phase_ == Phase::kRunning && !filter_on_; }
+  [[nodiscard]] bool is_untouched() const noexcept override { return phase_ == Phase::kRunning && !filter_on_; }
+  [[nodiscard]] RouteHints route_hints() const noexcept override {
+    return {.scope_id = template_.scope_id, .mark = mark_, .bound_interface = bound_interface_};
+  }
+  void prepare_close(bool unread) noexcept override;
   [[nodiscard]] ProgramOptions& program_options() noexcept { return options_; }
   // Gives the descriptor up to somebody who may sleep in its close. Nothing but the destructor may follow.
   [[nodiscard]] UniqueFd take_socket() noexcept { return std::move(socket_); }
   // For a creator that learns netns_cookie() only afterwards: what the connections of that namespace share.
   void set_shared(const LinuxShared& shared) noexcept { shared_ = shared; }
-  // Interface index of a link-local address, else 0.
-  [[nodiscard]] std::uint32_t scope_id() const noexcept { return template_.scope_id; }
-  // SO_MARK and SO_BINDTOIFINDEX as of the last check: what a route lookup for this connection needs.
-  [[nodiscard]] std::uint32_t mark() const noexcept { return mark_; }
-  [[nodiscard]] std::uint32_t bound_interface() const noexcept { return bound_interface_; }
 
   // A socket whose service died while it was parked (its filter is still on): what follows is program_options() as the
   // predecessor had them, and restore() with what the shared memory says. REQUIRES: fresh from create().

@@ -24,9 +24,9 @@ constexpr std::size_t kMinReceiveChunkBytes = 1024;
 constexpr int kSendFlags = MSG_DONTWAIT | MSG_NOSIGNAL;
 
 // Sends as much as the kernel takes; errno of the refusal, 0 when all was taken.
-int send_some(int fd, std::span<const std::byte>& left) {
+int send_some(int fd, std::span<const std::byte>& left, int more_flags = 0) {
   while (!left.empty()) {
-    const ssize_t sent = ::send(fd, left.data(), left.size(), kSendFlags);
+    const ssize_t sent = ::send(fd, left.data(), left.size(), kSendFlags | more_flags);
     if (sent < 0 && errno != EINTR) return errno;
     if (sent > 0) left = left.subspan(static_cast<std::size_t>(sent));
   }
@@ -190,9 +190,10 @@ Result<ReleaseReport> LinuxKernelConn::release(std::span<const std::byte> unsent
 // the buffer is raised, and TCP_NOTSENT_LOWAT lifted, for as long as it takes.
 ReleaseReport LinuxKernelConn::write_unsent(std::span<const std::byte> unsent) {
   const int raw = socket_.get();
+  const int more = (restored_.flags & tcp::kFlagMoreFollows) != 0 ? MSG_MORE : 0;
   std::span<const std::byte> left = unsent;
-  int refused = send_some(raw, left);
-  if (refused == EAGAIN && raise_send_buffer(left.size()).has_value()) refused = send_some(raw, left);
+  int refused = send_some(raw, left, more);
+  if (refused == EAGAIN && raise_send_buffer(left.size()).has_value()) refused = send_some(raw, left, more);
   if (refused == EAGAIN) refused = send_above_low_water(raw, left);
   return {.unsent_taken_bytes = unsent.size() - left.size(), .socket_error = refused == EAGAIN ? 0 : refused};
 }

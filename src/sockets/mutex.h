@@ -10,25 +10,7 @@
 #include <cerrno>
 #include <cstdint>
 
-#if defined(__clang__)
-#define TS_CAPABILITY(x) __attribute__((capability(x)))
-#define TS_SCOPED_CAPABILITY __attribute__((scoped_lockable))
-#define TS_GUARDED_BY(x) __attribute__((guarded_by(x)))
-#define TS_REQUIRES(...) __attribute__((requires_capability(__VA_ARGS__)))
-#define TS_ACQUIRE(...) __attribute__((acquire_capability(__VA_ARGS__)))
-#define TS_TRY_ACQUIRE(...) __attribute__((try_acquire_capability(__VA_ARGS__)))
-#define TS_RELEASE(...) __attribute__((release_capability(__VA_ARGS__)))
-#define TS_EXCLUDES(...) __attribute__((locks_excluded(__VA_ARGS__)))
-#else
-#define TS_CAPABILITY(x)
-#define TS_SCOPED_CAPABILITY
-#define TS_GUARDED_BY(x)
-#define TS_REQUIRES(...)
-#define TS_ACQUIRE(...)
-#define TS_TRY_ACQUIRE(...)
-#define TS_RELEASE(...)
-#define TS_EXCLUDES(...)
-#endif
+#include "base/thread_safety.h"
 
 namespace twinstack::sockets {
 

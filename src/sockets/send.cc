@@ -132,6 +132,7 @@ Outcome Writer::to_engine() const noexcept {
   if (count == 0) return has_engine_room(sonode) ? kTryAgain : fail(Failure::kWouldBlock);
   for (std::size_t i = 0; i + 1 < count; ++i) entries[i].flags = ipc::kSubmitMore;
   if ((flags & MSG_MORE) != 0) entries[count - 1].flags = ipc::kSubmitMore;
+  if ((flags & MSG_EOR) != 0 && in.left() == 0) entries[count - 1].flags |= ipc::kSubmitRecordEnd;
   // Before the engine can acknowledge them.
   auto& submitted = sonode.slot->tx_submitted_bytes;
   submitted.store(submitted.load(std::memory_order_relaxed) + taken, std::memory_order_release);

@@ -93,15 +93,20 @@ Session* Session::open(const char* path, std::uint32_t number) noexcept {
     return nullptr;
   }
   UniqueFd socket(move_away(hands->socket.release()));
-  auto* session = new (std::nothrow) Session(std::move(socket), std::move(*arena), number);
+  Session* session = make(std::move(socket), std::move(*arena), std::span(hands->fds).subspan(1), number);
+  debug_line(session != nullptr ? "connected to the service"
+                                : "the service's welcome is not complete, or memory lacks");
+  return session;
+}
+
+Session* Session::make(UniqueFd socket, ipc::Arena arena, std::span<UniqueFd> fds, std::uint32_t number) noexcept {
+  auto* session = new (std::nothrow) Session(std::move(socket), std::move(arena), number);
   if (session == nullptr) return nullptr;
-  if (!session->allocate() || !session->adopt_descriptors(std::span(hands->fds).subspan(1))) {
-    debug_line("the service's welcome is not complete, or memory lacks");
+  if (!session->allocate() || !session->adopt_descriptors(fds)) {
     delete session;
     return nullptr;
   }
   session->hide_descriptors();
-  debug_line("connected to the service");
   return session;
 }
 

@@ -55,6 +55,10 @@ class Session {
  public:
   // Connects to the service at `path`, says hello, maps the arena. nullptr: no service, or it refused.
   [[nodiscard]] static Session* open(const char* path, std::uint32_t number) noexcept;
+  // The same with what a service has given already: the socket, the arena, a doorbell for each lane and an event for
+  // each ring. nullptr: memory lacks, or descriptors do.
+  [[nodiscard]] static Session* make(UniqueFd socket, ipc::Arena arena, std::span<UniqueFd> fds,
+                                     std::uint32_t number) noexcept;
 
   [[nodiscard]] std::uint32_t number() const noexcept { return number_; }
   [[nodiscard]] SessionState state() const noexcept { return state_.load(std::memory_order_acquire); }

@@ -143,7 +143,7 @@ void extract(const ControlBlock& cb, Time now, MinTcp& state) {
   state.options = cb.options;
   state.snd_wscale = cb.snd_wscale;
   state.rcv_wscale = cb.rcv_wscale;
-  state.flags = cb.flags & static_cast<std::uint8_t>(~kMoreFollows);
+  state.flags = cb.flags;
   state.ts_val = ts_clock(cb, now);
   state.ts_recent = cb.has(kTsRecentValid) ? cb.ts_recent : 0;
   state.srtt_us = smoothed_rtt_us(cb);
@@ -163,7 +163,7 @@ void on_queued(ControlBlock& cb, std::uint32_t bytes, bool more_follows) {
   ASSERT(bytes_between(cb.snd_una, cb.write_seq) + std::uint64_t{bytes} <= kMaxQueuedBytes);
   rate_check_app_limited(cb);
   cb.write_seq += bytes;
-  note_push(cb, more_follows || (cb.flags & kFlagCork) != 0);
+  note_push(cb, more_follows);
   const auto others = cb.flags & ~kMoreFollows;
   cb.flags = static_cast<std::uint8_t>(more_follows ? others | kMoreFollows : others);
 }
@@ -226,8 +226,6 @@ bool has_out_of_order_data(const ControlBlock& cb) { return cb.cold && !cb.cold-
 
 void set_flags(ControlBlock& cb, std::uint16_t flags, Time now) {
   const bool keepalive_changed = ((cb.flags ^ flags) & kFlagKeepalive) != 0;
-  const bool uncorked = (cb.flags & kFlagCork) != 0 && (flags & kFlagCork) == 0;
-  if (uncorked) cb.push_seq = data_end(cb);
   // What waits goes even under a cork that stays (Linux TCP_NAGLE_PUSH).
   if ((cb.flags & kFlagNoDelay) == 0 && (flags & kFlagNoDelay) != 0) {
     cb.set(kForceSend);
@@ -244,6 +242,8 @@ void set_keepalive(ControlBlock& cb, std::uint32_t idle_s, std::uint32_t interva
   cb.keepalive_probes = static_cast<std::uint8_t>(std::clamp(probes, 1U, 127U));
   arm_keepalive(cb, now);
 }
+
+void set_smallest_burst(ControlBlock& cb, std::uint8_t segments) { cb.smallest_burst = std::max<std::uint8_t>(segments, 1); }
 
 void set_user_timeout(ControlBlock& cb, std::uint32_t timeout_ms) { cb.user_timeout_ms = timeout_ms; }
 

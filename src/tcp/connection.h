@@ -137,6 +137,10 @@ Arrival on_segment(ControlBlock& cb, const wire::Segment& segment, const Payload
 // under 2^30.
 void on_queued(ControlBlock& cb, std::uint32_t bytes, bool more_follows);
 
+// What the program has queued ends a record (MSG_EOR): nothing that comes later shares a segment with it, neither now
+// nor in a retransmission.
+void end_record(ControlBlock& cb);
+
 // The program has ended its stream: a FIN follows what is queued. REQUIRES: whole machine, once.
 void on_close(ControlBlock& cb);
 
@@ -202,6 +206,8 @@ void set_quick_ack(ControlBlock& cb, bool on);
 void set_congestion(ControlBlock& cb, CongestionKind kind, Time now);
 // Linux tcp_slow_start_after_idle; on after install().
 void set_restart_after_idle(ControlBlock& cb, bool on);
+// Linux tcp_min_tso_segs: how many segments leave as one at least; 2 after install(). Only PSH tells.
+void set_smallest_burst(ControlBlock& cb, std::uint8_t segments);
 
 // Bytes believed to be in the network (RFC 6675 4's pipe), full segments assumed.
 [[nodiscard]] std::uint32_t in_flight_bytes(const ControlBlock& cb);

@@ -16,7 +16,7 @@ void stamp(const ControlBlock& cb, SentSegment& segment, Time now) noexcept {
   segment.first_sent = cb.flight->first_sent;
   segment.delivered_at = cb.flight->delivered_at;
   segment.delivered = cb.delivered;
-  if (cb.app_limited != 0) segment.flags |= kSentAppLimited;
+  if (cb.app_limited != 0) segment.set(kSentAppLimited);
 }
 
 }  // namespace
@@ -79,7 +79,8 @@ Flight& flight_of(ControlBlock& cb) {
 void release_flight(ControlBlock& cb) {
   if (!cb.flight) return;
   const Flight& f = *cb.flight;
-  const bool settled = cb.recovery == RecoveryState::kOpen && !f.undo_possible && !f.probe_out;
+  const bool settled = cb.recovery == RecoveryState::kOpen && !f.undo_possible && !f.probe_out &&
+                       f.record_ends.empty() && !cb.has(kPacingHolds);
   if (f.sent.empty() && settled) cb.flight.reset();
 }
 
@@ -102,8 +103,8 @@ void note_repeat(ControlBlock& cb, SentQueue::Position position, Time now) {
   Flight& f = *cb.flight;
   SentSegment& s = f.sent.at(position);
   if (!s.has(kRetransmitted)) ++f.retransmitted;
-  s.flags &= static_cast<std::uint8_t>(~(kRateTaken | kSentAppLimited | kForeign));
-  s.flags |= kRetransmitted | kEverRetransmitted;
+  s.clear(kRateTaken | kSentAppLimited | kForeign);
+  s.set(kRetransmitted | kEverRetransmitted);
   stamp(cb, s, now);
   rack_on_repeat(f, s.seq, now);
   f.undo_repeats = std::max(f.undo_repeats, 0) + 1;
@@ -119,7 +120,8 @@ void split_sent(Flight& flight, SentQueue::Position position, std::uint32_t leng
   if (behind(flight.rack_first)) ++flight.rack_first;
   sent.split(position, length);
   SentSegment& s = sent.at(position);
-  s.flags &= static_cast<std::uint8_t>(~kPushed);  // that is its end
+  s.clear(kPushed);  // that is its end
+  s.burst = 0;
   if (s.has(kSacked)) ++flight.sacked;
   if (s.has(kLost)) ++flight.lost;
   if (s.has(kRetransmitted)) ++flight.retransmitted;

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <vector>
 
 #include "base/assert.h"
@@ -16,7 +17,7 @@
 namespace twinstack::tcp {
 
 // Bits of SentSegment::flags (Linux's TCPCB_*).
-enum SentFlag : std::uint8_t {
+enum SentFlag : std::uint16_t {
   kSacked = 1 << 0,         // the peer holds it (RFC 2018)
   kLost = 1 << 1,           // it is believed to have left the network without arriving
   kRetransmitted = 1 << 2,  // a retransmission of it is in the network
@@ -24,7 +25,7 @@ enum SentFlag : std::uint8_t {
   kSentAppLimited = 1 << 4,  // the program did not fill the window when it was sent
   kRateTaken = 1 << 5,       // it has given its delivery-rate sample
   kForeign = 1 << 6,         // sent by the stack that had the connection before: when is not known
-  kPushed = 1 << 7,          // it carried PSH
+  kPushed = 1 << 7,          // a write ends with it: it carries PSH whenever it goes
 };
 
 struct SentSegment {
@@ -34,11 +35,13 @@ struct SentSegment {
   Time first_sent{};            // start of the send phase of its rate sample
   Time delivered_at{};          // when `delivered` was reached
   std::uint32_t delivered = 0;  // ControlBlock::delivered at its transmission
-  std::uint8_t flags = 0;       // SentFlag
-  std::uint16_t burst = 1;      // of the last segment of a burst: how many it had
+  std::uint16_t flags = 0;      // SentFlag
+  std::uint16_t burst = 0;      // of the last segment of a burst (burst.h): how many it had; 0 of the others
 
   [[nodiscard]] Seq end() const noexcept { return seq + length; }
-  [[nodiscard]] bool has(std::uint8_t any_of) const noexcept { return (flags & any_of) != 0; }
+  [[nodiscard]] bool has(std::uint16_t any_of) const noexcept { return (flags & any_of) != 0; }
+  void set(std::uint16_t more) noexcept { flags = static_cast<std::uint16_t>(flags | more); }
+  void clear(std::uint16_t fewer) noexcept { flags = static_cast<std::uint16_t>(flags & ~fewer); }
 };
 
 // Segments from snd_una to snd_nxt without gap. A position counts on over the life of the queue; the one of a segment
@@ -130,9 +133,13 @@ struct Flight {
   bool probe_repeats = false;  // ... which was a retransmission
   Seq probe_end;               // snd_nxt when it was sent
 
-  // The burst that new data is sent in (burst.h), segments.
+  // Bursts (burst.h), segments: the one that new data is sent in, and the one that goes again.
   std::uint32_t burst_size = 0;
   std::uint32_t burst_left = 0;
+  SentQueue::Position repeat_next = 0;  // its next segment
+  std::uint32_t repeat_left = 0;
+
+  std::deque<Seq> record_ends;  // unsent: no segment reaches across one (MSG_EOR)
 
   // Use of cwnd (cwnd_use.h).
   std::uint32_t max_packets_out = 0;  // most segments out in the window that cwnd_usage_seq ends

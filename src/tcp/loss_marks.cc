@@ -29,7 +29,7 @@ void check_reno_reordering(ControlBlock& cb, std::uint32_t more) noexcept {
 }
 
 void void_reports(Flight& f) noexcept {
-  for (auto p = f.sent.first(); p != f.sent.end(); ++p) f.sent.at(p).flags &= static_cast<std::uint8_t>(~kSacked);
+  for (auto p = f.sent.first(); p != f.sent.end(); ++p) f.sent.at(p).clear(kSacked);
   f.sacked = 0;
   f.seen_count = 0;
   f.reneged = true;
@@ -45,14 +45,14 @@ void mark_lost(ControlBlock& cb, SentQueue::Position position) noexcept {
     f.next_retransmit = position;
   }
   if (!s.has(kLost)) {
-    s.flags |= kLost;
+    s.set(kLost);
     ++f.lost;
     ++cb.lost;
   } else if (s.has(kRetransmitted)) {
     ++cb.lost;
   }
   if (!s.has(kRetransmitted)) return;
-  s.flags &= static_cast<std::uint8_t>(~kRetransmitted);
+  s.clear(kRetransmitted);
   --f.retransmitted;
 }
 
@@ -71,7 +71,7 @@ void mark_lost_by_timeout(ControlBlock& cb, Time now) noexcept {
 
 void unmark_all(Flight& flight) noexcept {
   for (auto p = flight.sent.first(); p != flight.sent.end(); ++p) {
-    flight.sent.at(p).flags &= static_cast<std::uint8_t>(~kLost);
+    flight.sent.at(p).clear(kLost);
   }
   flight.lost = 0;
   flight.next_retransmit = flight.sent.first();

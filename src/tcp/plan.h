@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "tcp/connection.h"
 #include "tcp/control_block.h"
+#include "tcp/flight.h"
 
 namespace twinstack::tcp {
 
@@ -15,6 +16,11 @@ namespace twinstack::tcp {
 // End of the program's bytes: write_seq without the FIN.
 [[nodiscard]] inline Seq data_end(const ControlBlock& cb) noexcept {
   return cb.has(kFinQueued) ? cb.write_seq - 1 : cb.write_seq;
+}
+
+// How far the next new segment may reach: the end of the program's bytes, or of the record that it is in.
+[[nodiscard]] inline Seq text_end(const ControlBlock& cb) noexcept {
+  return cb.flight && !cb.flight->record_ends.empty() ? cb.flight->record_ends.front() : data_end(cb);
 }
 
 // The options every segment carries, and SACK blocks when there are any.

@@ -90,8 +90,9 @@ Search detect(ControlBlock& cb, Time now) {
 
 }  // namespace
 
+// What another stack had sent counts as sent when it was taken over: among such segments the order of their numbers is
+// that of time, and no later one is judged by them.
 void rack_on_arrival(ControlBlock& cb, const SentSegment& segment, Time now) noexcept {
-  if (segment.has(kForeign) && !segment.has(kEverRetransmitted)) return;
   Flight& f = *cb.flight;
   const auto rtt = std::chrono::duration_cast<std::chrono::microseconds>(now - segment.sent).count();
   const auto rtt_us = static_cast<std::uint32_t>(std::clamp<std::int64_t>(rtt, 0, UINT32_MAX));

@@ -37,7 +37,7 @@ void rate_on_delivered(Flight& flight, SentSegment& segment, RateSample& sample)
     sample.send_interval = segment.sent - segment.first_sent;
     flight.first_sent = segment.sent;
   }
-  segment.flags |= kRateTaken;  // once when it is SACKed, not again when it is acknowledged
+  segment.set(kRateTaken);  // once when it is SACKed, not again when it is acknowledged
 }
 
 void rate_on_ack(ControlBlock& cb, RateSample& sample, Time now) noexcept {

@@ -128,6 +128,21 @@ void deliver_in_order(ControlBlock& cb, Host& host) {
   if (done > 0 || !blocks.empty()) forget_delivered(*cb.cold, cb.rcv_nxt);
 }
 
+// As Linux tcp_ofo_queue(): the first range is reported, and what continues it.
+void note_overlap(ControlBlock& cb, Seq from) {
+  if ((cb.options & kOptSack) == 0 || !cb.cold) return;
+  ColdState& cold = *cb.cold;
+  for (const OutOfOrderBlock& block : cold.out_of_order) {
+    const Seq right = min(block.end(), cb.rcv_nxt);
+    if (block.seq < from || block.seq >= right) continue;
+    if (!cold.dsack_due) {
+      note_duplicate(cb, block.seq, right);
+    } else if (block.seq <= cold.dsack.right && cold.dsack.left <= right) {
+      cold.dsack = {min(cold.dsack.left, block.seq), max(cold.dsack.right, right)};
+    }
+  }
+}
+
 void note_duplicate(ControlBlock& cb, Seq left, Seq right) {
   if ((cb.options & kOptSack) == 0) return;
   ColdState& cold = cold_state(cb);

@@ -20,6 +20,9 @@ void deliver_in_order(ControlBlock& cb, Host& host);
 // [left, right) was received twice: to be reported in the next ACK. Does nothing when SACK was not negotiated.
 void note_duplicate(ControlBlock& cb, Seq left, Seq right);
 
+// rcv_nxt has come from `from`: what of that had been held out of order was received twice (RFC 2883 4.2.1).
+void note_overlap(ControlBlock& cb, Seq from);
+
 // Puts the blocks that fit beside the options already there, most recent first. True when there are any.
 bool fill_sack_blocks(const ControlBlock& cb, wire::TcpOptions& options);
 

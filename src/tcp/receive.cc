@@ -217,6 +217,7 @@ Arrival take_in_order(ControlBlock& cb, const Payload& payload, Host& host, Time
   host.counters().bytes_received += taken;
   observe_segment_size(cb, payload.size());
   if (had_hole) {
+    note_overlap(cb, cb.rcv_nxt - taken);
     cb.cold->duplicate_acks_due = 0;  // they would repeat the new ACK, not the old one
     deliver_in_order(cb, host);
   }
@@ -310,6 +311,7 @@ Arrival on_segment(ControlBlock& cb, const wire::Segment& segment, const Payload
   catch_up_with_echo(cb, segment, now);
   cb.last_receive = to_tick(now);
   process_ack(cb, segment, payload.size(), host, now);
+  cb.flags &= static_cast<std::uint8_t>(~kMoreFollows);  // as Linux: MSG_MORE holds until the next segment comes
   take_ecn(cb, in, now);
   if (!cb.has(kWholeMachine)) return take_text(cb, in, host, now);
   // After the peer's FIN there is no text (RFC 9293 3.10.7.4 seventh).

@@ -58,7 +58,7 @@ void forget_repeats_in_flight(ControlBlock& cb, const SackBlock& block) noexcept
     if (s.seq < block.left || s.end() > block.right || !s.has(kEverRetransmitted)) continue;
     if (f.undo_possible && f.undo_repeats > 0 && s.end() > f.undo_marker) --f.undo_repeats;
     if (!s.has(kRetransmitted) || s.has(kLost)) continue;
-    s.flags &= static_cast<std::uint8_t>(~kRetransmitted);
+    s.clear(kRetransmitted);
     --f.retransmitted;
   }
 }
@@ -89,7 +89,7 @@ void take_duplicate_report(ControlBlock& cb, const SackBlock& block, AckNews& ne
 }
 
 void clear_loss(Flight& f, SentSegment& s) noexcept {
-  s.flags &= static_cast<std::uint8_t>(~kLost);
+  s.clear(kLost);
   --f.lost;
 }
 
@@ -100,7 +100,7 @@ void judge_sacked(ControlBlock& cb, SentSegment& s, AckNews& news) noexcept {
     // Not marked lost: the retransmission is believed to be under way still.
     if (!s.has(kLost)) return;
     clear_loss(f, s);
-    s.flags &= static_cast<std::uint8_t>(~kRetransmitted);
+    s.clear(kRetransmitted);
     --f.retransmitted;
     return;
   }
@@ -120,7 +120,7 @@ void mark_sacked(ControlBlock& cb, SentSegment& s, AckNews& news, Time now) noex
   Flight& f = *cb.flight;
   rack_on_arrival(cb, s, now);
   judge_sacked(cb, s, news);
-  s.flags |= kSacked;
+  s.set(kSacked);
   news.flags |= kNewlySacked;
   if (f.sacked == 0 || s.end() > f.highest_sacked) f.highest_sacked = s.end();
   ++f.sacked;

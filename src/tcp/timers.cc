@@ -2,9 +2,11 @@
 
 #include <algorithm>
 
+#include "tcp/burst.h"
 #include "tcp/connection.h"
 #include "tcp/flight.h"
 #include "tcp/loss_probe.h"
+#include "tcp/pacing.h"
 #include "tcp/path_mtu.h"
 #include "tcp/recovery.h"
 #include "tcp/rtt.h"
@@ -85,6 +87,7 @@ TimerVerdict fire_persist(ControlBlock& cb, Time now) {
   }
   const bool open = cb.snd_una + cb.snd_wnd > cb.snd_nxt;
   cb.set(open ? kForceSend : kProbeNow);
+  if (open) push_next(cb, full_segment_bytes(cb));
   if (!open) ++cb.probes_out;
   back_off(cb);
   start_sender_timer(cb, SenderTimer::kPersist, now);
@@ -144,6 +147,12 @@ TimerVerdict fire_delayed_ack(ControlBlock& cb) noexcept {
     cb.ack_timeout_ms = static_cast<std::uint16_t>(std::min<std::uint32_t>(cb.ack_timeout_ms * 2U, longest));
   }
   cb.set(kAckOwed | kAckNow);
+  return TimerVerdict::kFired;
+}
+
+// poll_transmit() has something, or says anew when.
+TimerVerdict end_pacing_hold(ControlBlock& cb) noexcept {
+  cb.clear(kPacingHolds);
   return TimerVerdict::kFired;
 }
 
@@ -225,6 +234,7 @@ TimerVerdict on_timer(ControlBlock& cb, Host& host, Time now) {
   if (cb.has(kAckArmed) && due(cb.ack_deadline, now)) note(fire_delayed_ack(cb));
   if (cb.sender_timer != SenderTimer::kNone && due(cb.sender_deadline, now)) note(fire_sender(cb, host, now));
   if (cb.has(kKeepaliveArmed) && due(cb.keepalive_deadline, now)) note(fire_keepalive(cb, now));
+  if (cb.has(kPacingHolds) && pacing_release(cb) <= now) note(end_pacing_hold(cb));
   return verdict;
 }
 
@@ -233,6 +243,7 @@ Time next_deadline(const ControlBlock& cb, Time now) {
   if (cb.sender_timer != SenderTimer::kNone) next = tick_start(cb.sender_deadline, now);
   if (cb.has(kAckArmed)) next = std::min(next, tick_start(cb.ack_deadline, now));
   if (cb.has(kKeepaliveArmed)) next = std::min(next, tick_start(cb.keepalive_deadline, now));
+  if (cb.has(kPacingHolds)) next = std::min(next, pacing_release(cb));
   return next;
 }
 

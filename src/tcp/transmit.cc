@@ -14,6 +14,7 @@
 #include "tcp/plan.h"
 #include "tcp/retransmit.h"
 #include "tcp/rtt.h"
+#include "tcp/split_ack.h"
 #include "tcp/timers.h"
 
 namespace twinstack::tcp {
@@ -34,9 +35,9 @@ bool partial_may_go(const ControlBlock& cb) noexcept {
 
 // The next new segment: its length in sequence space, 0 when none fits the window.
 std::uint32_t next_length(const ControlBlock& cb, std::uint32_t limit) noexcept {
-  const std::uint32_t data = bytes_between(cb.snd_nxt, max(data_end(cb), cb.snd_nxt));
+  const std::uint32_t data = bytes_between(cb.snd_nxt, max(text_end(cb), cb.snd_nxt));
   const std::uint32_t payload = std::min(data, limit);
-  const bool with_fin = cb.has(kFinQueued) && payload == data && cb.snd_nxt != cb.write_seq;
+  const bool with_fin = cb.has(kFinQueued) && cb.snd_nxt + payload == data_end(cb) && cb.snd_nxt != cb.write_seq;
   std::uint32_t length = payload + (with_fin ? 1 : 0);
   const std::int32_t window = send_edge(cb) - cb.snd_nxt;
   if (window <= 0) return 0;
@@ -52,7 +53,8 @@ std::uint32_t next_length(const ControlBlock& cb, std::uint32_t limit) noexcept 
 std::uint32_t sendable(ControlBlock& cb, std::uint32_t limit, Time now) {
   const std::uint32_t length = next_length(cb, limit);
   if (length == 0) return 0;
-  if (length < limit && !partial_may_go(cb)) return 0;
+  const bool more_waits = cb.snd_nxt + length != cb.write_seq && text_end(cb) != data_end(cb);
+  if (length < limit && !more_waits && !partial_may_go(cb)) return 0;
   if (packets_in_flight(cb) >= cb.cwnd) {
     note_cwnd_use(cb, true, now);
     return 0;
@@ -86,10 +88,12 @@ void account_new_data(ControlBlock& cb, std::uint32_t length, std::uint32_t limi
 void plan_new(ControlBlock& cb, std::uint32_t length, std::uint32_t limit, Host& host, Time now, SegmentPlan& plan) {
   fill_text(cb, plan, cb.snd_nxt, length);
   mark_ecn(cb, plan);
-  const bool pushes = plan.payload_bytes > 0 && pushes_new(cb, plan.payload_bytes, limit);
-  if (pushes) plan.segment.flags |= wire::kPsh;  // RFC 9293 3.9.1.2
+  begin_burst_if_due(cb, limit);
   account_new_data(cb, length, limit, now);
-  keep_push(cb, pushes);
+  if (plan.payload_bytes > 0 && pushes_new(cb, plan.payload_bytes, limit)) {
+    plan.segment.flags |= wire::kPsh;  // RFC 9293 3.9.1.2
+  }
+  leave_records(*cb.flight, cb.snd_nxt);
   pace_after(cb, plan.payload_bytes, now);
   complete(cb, host, now, plan);
 }
@@ -168,9 +172,9 @@ void watch_stalled_data(ControlBlock& cb, Time now) noexcept {
 }
 
 bool plan_text(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
-  if (plan_duplicate_ack(cb, host, now, plan) || plan_retransmission(cb, host, now, plan)) return true;
-  if (plan_loss_probe(cb, host, now, plan) || plan_size_probe(cb, host, now, plan)) return true;
-  if (plan_new_data(cb, host, now, plan)) return true;
+  if (plan_split_ack(cb, host, now, plan) || plan_duplicate_ack(cb, host, now, plan)) return true;
+  if (plan_retransmission(cb, host, now, plan) || plan_loss_probe(cb, host, now, plan)) return true;
+  if (plan_size_probe(cb, host, now, plan) || plan_new_data(cb, host, now, plan)) return true;
   plan.segment = wire::Segment{};
   return give_up_frto(cb) && plan_retransmission(cb, host, now, plan);
 }

@@ -1,0 +1,206 @@
+// twinstack sim: a whole network in one thread, in virtual time, from a seed. Needs neither privilege nor service.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "base/log.h"
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "sim/run.h"
+
+namespace twinstack::cli {
+namespace {
+
+using sim::Outcome;
+using sim::Totals;
+
+using Seconds = std::chrono::duration<double>;
+
+struct Failure {
+  std::uint64_t seed = 0;
+  std::string what;
+  double at_s = 0;
+  sim::Shrunk shrunk;
+};
+
+struct Tally {
+  std::uint64_t seeds = 0;
+  std::vector<Failure> failures;
+  Totals totals;
+  sim::Coverage coverage;
+  double wall_s = 0;
+
+  [[nodiscard]] double moves_per_s() const {
+    return wall_s > 0 ? static_cast<double>(totals.moves_out + totals.moves_back) / wall_s : 0;
+  }
+};
+
+// nullopt: `wrong` says which word is not known.
+std::optional<sim::Options> options_of(const SimArguments& arguments, std::string& wrong) {
+  sim::Options options;
+  options.seed = arguments.seed;
+  options.duration = std::chrono::duration_cast<Duration>(Seconds(arguments.duration_s));
+  options.connections = arguments.connections;
+  options.moves_per_s = arguments.moves_per_s;
+  options.trace = arguments.trace;
+  const auto faults = sim::parse_faults(arguments.faults, wrong);
+  if (!faults) return std::nullopt;
+  options.faults = *faults;
+  if (!arguments.only.empty()) options.only.emplace(arguments.only.begin(), arguments.only.end());
+  return options;
+}
+
+// ---- The live view: a line for each 100 ms of virtual time.
+
+constexpr Duration kLiveInterval = std::chrono::milliseconds(100);
+constexpr int kBarColumns = 40;
+
+class Live {
+ public:
+  explicit Live(bool colours) : colours_(colours) {}
+
+  void show(Duration at, const Totals& totals) {
+    const double mbit = static_cast<double>(totals.bytes - last_.bytes) * 8 / 1e6 / Seconds(kLiveInterval).count();
+    most_mbit_ = std::max(most_mbit_, mbit);
+    const int filled = most_mbit_ > 0 ? static_cast<int>(mbit / most_mbit_ * kBarColumns + 0.5) : 0;
+    const std::uint64_t out = totals.moves_out - last_.moves_out;
+    const std::uint64_t back = totals.moves_back - last_.moves_back;
+    std::printf("%s", fmt::format("{:6.1f} s |{}{:<{}}{}| {:8.1f} Mbit/s  {}{:>3} > {:>3} <{}\n", Seconds(at).count(),
+                                  code("\033[32m"), std::string(static_cast<std::size_t>(filled), '#'), kBarColumns,
+                                  code("\033[0m"), mbit, code("\033[36m"), out, back, code("\033[0m"))
+                          .c_str());
+    std::fflush(stdout);
+    last_ = totals;
+  }
+
+ private:
+  [[nodiscard]] const char* code(const char* escape) const { return colours_ ? escape : ""; }
+
+  bool colours_;
+  Totals last_;
+  double most_mbit_ = 0;
+};
+
+Outcome run_live(const sim::Options& options) {
+  print_text("Throughput of all programs for each 100 ms of virtual time; > moves to the engine, < back to the kernel.\n\n");
+  const sim::Shape shape = sim::make_shape(options);
+  sim::World world(options, shape, sim::make_events(options, shape));
+  Live live(::isatty(STDOUT_FILENO) != 0);
+  world.every(kLiveInterval, [&live](Duration at, const Totals& totals) { live.show(at, totals); });
+  return world.run();
+}
+
+// ---- Seeds
+
+void note(Tally& tally, const Outcome& outcome) {
+  ++tally.seeds;
+  tally.totals.add(outcome.totals);
+  tally.coverage.add(outcome.coverage);
+}
+
+void tell_progress(const Tally& tally, std::uint64_t seeds) {
+  if (::isatty(STDERR_FILENO) == 0 || tally.seeds % 10 != 0) return;
+  std::fprintf(stderr, "\r%s", fmt::format("{} of {} seeds, {} moves ", tally.seeds, seeds,
+                                           tally.totals.moves_out + tally.totals.moves_back)
+                                   .c_str());
+}
+
+std::string text_of(const Failure& failure) {
+  std::string text = fmt::format("seed {} fails at {:.6f} s: {}\n\n", failure.seed, failure.at_s, failure.what);
+  text += fmt::format("the events that it takes ({} runs):\n", failure.shrunk.runs);
+  for (const sim::Event& event : failure.shrunk.events) text += "  " + sim::describe(event) + '\n';
+  sim::Options whole = failure.shrunk.options;
+  whole.only.reset();
+  text += fmt::format("\nagain, these only:  {}\nagain, everything:  {}\n\n", command_for(failure.shrunk.options),
+                      command_for(whole));
+  return text;
+}
+
+std::string text_of(const Totals& totals) {
+  return fmt::format(
+      "{} connections, {} moves to the engine, {} back; {} refused, {} undone, {} connections reset\n"
+      "{} frames, {:.1f} MB read by programs, {:.1f} s of virtual time, {} instants, {} full checks\n",
+      totals.connections, totals.moves_out, totals.moves_back, totals.refused, totals.failed, totals.broken,
+      totals.frames, static_cast<double>(totals.bytes) / 1e6, Seconds(totals.virtual_time).count(), totals.instants,
+      totals.checks);
+}
+
+nlohmann::json json_of(const Tally& tally) {
+  nlohmann::json failures = nlohmann::json::array();
+  for (const Failure& failure : tally.failures) {
+    nlohmann::json events = nlohmann::json::array();
+    for (const sim::Event& event : failure.shrunk.events) events.push_back(sim::describe(event));
+    failures.push_back({{"seed", failure.seed},
+                        {"what", failure.what},
+                        {"at_s", failure.at_s},
+                        {"events", events},
+                        {"command", command_for(failure.shrunk.options)}});
+  }
+  nlohmann::json coverage = nlohmann::json::object();
+  for (std::size_t kind = sim::kFirstFault; kind < sim::kEventKinds; ++kind)
+    for (std::size_t situation = 0; situation < sim::kSituations; ++situation)
+      coverage[std::string(name(static_cast<sim::EventKind>(kind)))][name(static_cast<sim::Situation>(situation))] =
+          tally.coverage.at(situation, kind);
+  const Totals& totals = tally.totals;
+  return {{"seeds", tally.seeds},
+          {"failures", failures},
+          {"connections", totals.connections},
+          {"moves_to_engine", totals.moves_out},
+          {"moves_to_kernel", totals.moves_back},
+          {"refused", totals.refused},
+          {"undone", totals.failed},
+          {"reset", totals.broken},
+          {"frames", totals.frames},
+          {"bytes", totals.bytes},
+          {"virtual_s", Seconds(totals.virtual_time).count()},
+          {"wall_s", tally.wall_s},
+          {"moves_per_s", tally.moves_per_s()},
+          {"coverage", coverage}};
+}
+
+void run_seeds(Tally& tally, sim::Options options, const SimArguments& arguments, bool json) {
+  for (std::uint64_t i = 0; i < arguments.seeds; ++i, ++options.seed) {
+    const Outcome outcome = arguments.live ? run_live(options) : run_guarded(options);
+    note(tally, outcome);
+    tell_progress(tally, arguments.seeds);
+    if (outcome.ok()) continue;
+    Failure failure{.seed = options.seed,
+                    .what = outcome.failure,
+                    .at_s = outcome.failed_at == Time{} ? 0 : Seconds(outcome.failed_at - sim::kBeginning).count(),
+                    .shrunk = {.events = {}, .options = options}};
+    failure.shrunk = sim::shrink(options, outcome);
+    if (!json) print_text(text_of(failure));
+    tally.failures.push_back(std::move(failure));
+    if (!arguments.keep_going) return;
+  }
+}
+
+}  // namespace
+
+int run_sim(const Invocation& invocation) {
+  const SimArguments& arguments = invocation.sim;
+  std::string wrong;
+  const auto options = options_of(arguments, wrong);
+  if (!options) return failure(invocation, fmt::format("unknown fault '{}'", wrong), kUsage);
+  spdlog::set_level(spdlog::level::off);
+  Tally tally;
+  const auto begin = std::chrono::steady_clock::now();
+  run_seeds(tally, *options, arguments, invocation.json);
+  tally.wall_s = Seconds(std::chrono::steady_clock::now() - begin).count();
+  const bool ok = tally.failures.empty();
+  const std::string verdict = fmt::format("{} of {} seeds failed", tally.failures.size(), tally.seeds);
+  if (invocation.json)
+    return ok ? success(invocation, json_of(tally)) : failure(invocation, verdict, kFailure, json_of(tally));
+  if (tally.seeds > 1)
+    print_text(fmt::format("\nfaults by the situation that they met (o: step of a move out, b: back; . never)\n{}\n",
+                           tally.coverage.table()));
+  print_text(fmt::format("\n{}{}; {:.0f} moves per second of wall time\n", text_of(tally.totals), verdict,
+                         tally.moves_per_s()));
+  return ok ? kSuccess : kFailure;
+}
+
+}  // namespace twinstack::cli

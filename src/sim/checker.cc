@@ -1,0 +1,200 @@
+#include "sim/checker.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "sim/world.h"
+#include "tcp/invariants.h"
+
+namespace twinstack::sim {
+
+using driver::ManagedConnection;
+using engine::ConnState;
+using ipc::Owner;
+using kernel::Phase;
+
+namespace {
+
+// Larger than any buffer here lets grow.
+constexpr std::uint32_t kMostCwnd = 1U << 20;
+
+const char* owner_name(Owner owner) {
+  constexpr std::array<const char*, 5> kNames = {"free", "kernel", "to-engine", "engine", "to-kernel"};
+  const auto index = static_cast<std::size_t>(owner);
+  return index < kNames.size() ? kNames[index] : "?";
+}
+
+const char* phase_name(Phase phase) {
+  constexpr std::array<const char*, 5> kNames = {"running", "frozen", "parked", "gap", "restored"};
+  return kNames[static_cast<std::size_t>(phase)];
+}
+
+std::string describe_block(const tcp::ControlBlock& cb) {
+  return fmt::format(
+      "una {} nxt {} write {} wnd {} rcv_nxt {} rcv_wup {} rcv_wnd {} cwnd {} recovery {} timer {} state {:#x}",
+      cb.snd_una.raw(), cb.snd_nxt.raw(), cb.write_seq.raw(), cb.snd_wnd, cb.rcv_nxt.raw(), cb.rcv_wup.raw(),
+      cb.rcv_wnd, cb.cwnd, static_cast<int>(cb.recovery), static_cast<int>(cb.sender_timer), cb.state);
+}
+
+}  // namespace
+
+void Checker::fail(const SimConn& conn, const std::string& what) {
+  world_.fail(fmt::format("connection {}: {}\n  {}", conn.number, what, describe(conn)));
+}
+
+std::string Checker::describe(const SimConn& conn) const {
+  std::string text = conn.talk->state();
+  const auto& link = conn.flow.to_string();
+  text += fmt::format("\n    {} program {} slot {}", link, conn.app, conn.slot);
+  if (ManagedConnection* managed = world_.driver_->find(conn.app, conn.slot);
+      managed != nullptr && managed->move.kernel && managed->move.tag == conn.tag) {
+    text += fmt::format(
+        "\n    driver: owner {} phase {} stack {} parked {} wanted {} stays {} closing {} hw {:#x} failed {} ({})",
+        owner_name(managed->move.gate().owner()), phase_name(managed->move.kernel->phase()),
+        static_cast<int>(managed->stack), managed->parked, managed->upload_wanted, managed->stays, managed->closing,
+        managed->move.hw.raw(), managed->failed_uploads, managed->upload_failure);
+    if (managed->move.hw) {
+      const auto& lane = *world_.interface_->lanes()[managed->move.hw.lane()];
+      text += "\n    engine: " + describe_block(lane.region.conns()[managed->move.hw.index()].tcb);
+    }
+  }
+  const SocketView ours = world_.stack_->view(conn.socket);
+  if (ours.cb != nullptr)
+    text += fmt::format("\n    kernel: {} filter {} unread {} queued {}", describe_block(*ours.cb), ours.filter_on,
+                        ours.unread_bytes, ours.send_queue_bytes);
+  const SocketView theirs = world_.peers_[conn.peer].stack->view(conn.peer_socket);
+  if (theirs.cb != nullptr)
+    text += fmt::format("\n    peer:   {} unread {} queued {}", describe_block(*theirs.cb), theirs.unread_bytes,
+                        theirs.send_queue_bytes);
+  return text;
+}
+
+void Checker::check() {
+  check_streams();
+  if (++instants_ % world_.options_.check_every == 0) check_all();
+}
+
+void Checker::check_streams() {
+  for (const auto& conn : world_.conns_) {
+    if (!conn->talk->failure().empty()) {
+      world_.fail(conn->talk->failure() + "\n  " + describe(*conn));
+      return;
+    }
+    if (conn->wire[0].resets + conn->wire[1].resets > 0) check_resets(*conn);
+  }
+  if (world_.stack_->packets_that_met_nobody() > 0) world_.fail("a packet past the filter came to a parked socket");
+}
+
+void Checker::check_resets(const SimConn& conn) {
+  if (!conn.talk->breaks_allowed()) fail(conn, "a reset that nobody asked for");
+}
+
+void Checker::check_all() {
+  ++world_.outcome_.totals.checks;
+  for (const auto& conn : world_.conns_) {
+    check_peer(*conn);
+    if (!conn->talk->breaks_allowed()) check_connection(*conn);
+  }
+  if (!world_.driver_->is_dead()) check_counts();
+}
+
+void Checker::check_peer(const SimConn& conn) {
+  for (const SocketView& view :
+       {world_.peers_[conn.peer].stack->view(conn.peer_socket), world_.stack_->view(conn.socket)}) {
+    if (view.cb == nullptr || view.phase != Phase::kRunning) continue;
+    if (const char* wrong = tcp::broken_invariant(*view.cb)) fail(conn, std::string("software stack: ") + wrong);
+    if (view.cb->cwnd > kMostCwnd) fail(conn, "software stack: congestion window");
+  }
+}
+
+void Checker::check_connection(const SimConn& conn) {
+  if (!conn.driver_knows || world_.driver_->is_dead()) return;
+  ManagedConnection* managed = world_.driver_->find(conn.app, conn.slot);
+  if (managed == nullptr || managed->move.tag != conn.tag) {
+    fail(conn, "the driver does not know it");
+    return;
+  }
+  if (!world_.driver_->is_busy()) check_owner(conn, *managed);
+}
+
+// One owner, and all three parties agree who.
+void Checker::check_owner(const SimConn& conn, ManagedConnection& managed) {
+  const Owner owner = managed.move.gate().owner();
+  if (owner == Owner::kKernel && !managed.in_engine())
+    check_kernel(conn, managed);
+  else if (owner == Owner::kEngine && managed.in_engine())
+    check_engine(conn, managed);
+  else
+    fail(conn, fmt::format("owner record {} and the driver's word differ", owner_name(owner)));
+}
+
+void Checker::check_kernel(const SimConn& conn, const ManagedConnection& managed) {
+  if (managed.move.hw || managed.move.shared().hw_conn_id.load() != 0)
+    fail(conn, "the kernel's, and has a hardware id");
+  if (managed.move.kernel->phase() != Phase::kRunning) fail(conn, "the kernel's, and its socket does not run");
+  if (!managed.move.kernel->is_untouched()) fail(conn, "the kernel's, and a filter is on");
+  if (world_.interface_->steers(conn.flow)) fail(conn, "the kernel's, and its flow is steered to the engine");
+}
+
+void Checker::check_engine(const SimConn& conn, const ManagedConnection& managed) {
+  const engine::HwConnId id = managed.move.hw;
+  if (!id || managed.move.shared().hw_conn_id.load() != id.raw()) {
+    fail(conn, "the engine's, and slot and driver know different ids");
+    return;
+  }
+  if (!world_.interface_->steers(conn.flow)) fail(conn, "the engine's, and its flow goes to the kernel");
+  SimLane& lane = *world_.interface_->lanes()[id.lane()];
+  const engine::HwConn& hw = lane.region.conns()[id.index()];
+  const engine::HwConnRecord& record = lane.region.records()[id.index()];
+  if (hw.generation != id.generation() || hw.state != ConnState::kActive) fail(conn, "the engine does not serve it");
+  if (record.flow != conn.flow || hw.session != conn.app || record.slot != conn.slot || record.tag != conn.tag ||
+      record.kernel_cookie != managed.move.kernel->cookie())
+    fail(conn, "the engine's references lead elsewhere");
+  if (const char* wrong = tcp::broken_invariant(hw.tcb)) fail(conn, std::string("engine: ") + wrong);
+  if (hw.tcb.cwnd > kMostCwnd) fail(conn, "engine: congestion window");
+  if (hw.tcb.write_seq - hw.tcb.snd_una != static_cast<std::int32_t>(record.queued_bytes))
+    fail(conn, fmt::format("engine: {} bytes in the queue, {} by sequence numbers", record.queued_bytes,
+                           hw.tcb.write_seq - hw.tcb.snd_una));
+}
+
+void Checker::check_counts() {
+  if (world_.driver_->is_busy()) return;
+  std::size_t in_engine = 0;
+  for (const auto& [number, session] : world_.driver_->sessions())
+    for (const auto& [slot, conn] : session->connections) in_engine += conn->in_engine() ? 1 : 0;
+  if (world_.interface_->steered_flows() != in_engine)
+    world_.fail(fmt::format("{} flows are steered, {} connections are in the engine",
+                            world_.interface_->steered_flows(), in_engine));
+  if (world_.interface_->hop_users() != in_engine)
+    world_.fail(
+        fmt::format("{} users of next hops, {} connections in the engine", world_.interface_->hop_users(), in_engine));
+}
+
+// Everything has ended: nothing is left.
+void Checker::check_end() {
+  check_all();
+  if (world_.driver_->is_dead()) return;
+  for (const auto& lane : world_.interface_->lanes()) {
+    if (lane->lane.active_connections() != 0) world_.fail("a connection is left in a lane");
+    if (lane->lane.free_pieces() != world_.shape_.capacity.pieces)
+      world_.fail(fmt::format("{} pieces are lost", world_.shape_.capacity.pieces - lane->lane.free_pieces()));
+  }
+  for (auto& app : world_.apps_) {
+    if (app.process->is_dead()) continue;
+    const std::uint32_t number = app.process->number();
+    std::uint32_t free = 0;
+    for (const auto& lane : world_.interface_->lanes()) free += lane->lane.free_chunks(number);
+    if (free != world_.shape_.arena.rx_chunk_count)
+      world_.fail(fmt::format("program {}: {} of {} chunks of the engine are left", number, free,
+                              world_.shape_.arena.rx_chunk_count));
+    (void)app.process->session().take_tx_chunk();  // collects the slots that the service has freed
+    const std::uint32_t tx = app.process->session().tx_chunks().available() + 1;
+    if (tx != world_.shape_.arena.tx_chunk_count)
+      world_.fail(fmt::format("program {}: {} of {} chunks for sending are left", number, tx,
+                              world_.shape_.arena.tx_chunk_count));
+  }
+  if (world_.stack_->late_packets_wait()) world_.fail("late packets wait for ever");
+}
+
+}  // namespace twinstack::sim

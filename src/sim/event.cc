@@ -1,0 +1,108 @@
+#include "sim/event.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace twinstack::sim {
+namespace {
+
+constexpr std::array<std::string_view, kEventKinds> kNames = {
+    "open",          "move-out",      "move-back",      "loss",          "burst",       "duplicate",   "reorder",
+    "corrupt",       "jitter",        "black-hole",     "link-down",     "slow",        "short-queue", "clock-jump",
+    "stall-lane",    "stall-driver",  "stall-program",  "map-full",      "no-chunks",   "no-slots",    "late-full",
+    "nic-full",      "other-queue",   "refuse-offload", "refuse-upload", "fail-check",  "fail-attach", "fail-freeze",
+    "fail-park",     "fail-park-gap", "fail-restore",   "fail-release",  "fail-inject", "option-set",  "call-inside",
+    "program-death", "driver-death",
+};
+
+std::string time_text(Duration time) { return fmt::format("{:.3f} ms", static_cast<double>(time.count()) / 1e6); }
+
+std::string what(const Event& event) {
+  if (is_link_fault(event.kind))
+    return fmt::format("on link {} {} the peer", event.target, event.detail == 0 ? "to" : "from");
+  switch (event.kind) {
+    case EventKind::kRefuseOffload:
+    case EventKind::kRefuseUpload:
+      return fmt::format("connection {} at step {}", event.target, event.detail);
+    case EventKind::kStallLane:
+    case EventKind::kNoSlots:
+    case EventKind::kNicFull:
+      return fmt::format("lane {}", event.target);
+    case EventKind::kStallProgram:
+    case EventKind::kNoChunks:
+    case EventKind::kProgramDeath:
+      return fmt::format("program {}", event.target);
+    case EventKind::kClockJump:
+    case EventKind::kStallDriver:
+    case EventKind::kMapFull:
+    case EventKind::kLateFull:
+    case EventKind::kFailInject:
+    case EventKind::kDriverDeath:
+      return "";
+    default:
+      return fmt::format("connection {}", event.target);
+  }
+}
+
+}  // namespace
+
+std::string_view name(EventKind kind) noexcept { return kNames[static_cast<std::size_t>(kind)]; }
+
+std::optional<EventKind> event_kind(std::string_view word) noexcept {
+  const auto found = std::ranges::find(kNames, word);
+  if (found == kNames.end() || word.empty()) return std::nullopt;
+  return static_cast<EventKind>(found - kNames.begin());
+}
+
+std::string describe(const Event& event) {
+  std::string text =
+      fmt::format("#{:<5} {:>12}  {} {}", event.number, time_text(event.at), name(event.kind), what(event));
+  if (event.amount != 0) text += fmt::format(" amount {}", event.amount);
+  if (event.span != Duration::zero()) text += fmt::format(" for {}", time_text(event.span));
+  return text;
+}
+
+FaultSet FaultSet::all() noexcept {
+  FaultSet set;
+  for (std::size_t kind = kFirstFault; kind < kEventKinds; ++kind) set.on[kind] = true;
+  return set;
+}
+
+std::string to_list(const FaultSet& faults) {
+  const FaultSet all = FaultSet::all();
+  const auto on = static_cast<std::size_t>(std::ranges::count(faults.on, true));
+  if (on == 0) return "none";
+  const bool most = on * 2 > kEventKinds;
+  std::string list = most ? "all" : "";
+  for (std::size_t kind = kFirstFault; kind < kEventKinds; ++kind) {
+    if (faults.on[kind] == (most && all.on[kind])) continue;
+    list += fmt::format("{}{}{}", list.empty() ? "" : ",", most ? "-" : "", name(static_cast<EventKind>(kind)));
+  }
+  return list;
+}
+
+std::optional<FaultSet> parse_faults(std::string_view list, std::string& wrong) {
+  FaultSet set;
+  while (!list.empty()) {
+    const std::size_t comma = std::min(list.find(','), list.size());
+    std::string_view word = list.substr(0, comma);
+    list.remove_prefix(std::min(comma + 1, list.size()));
+    const bool off = word.starts_with('-');
+    if (off) word.remove_prefix(1);
+    if (word == "none" || word.empty()) continue;
+    if (word == "all") {
+      set = off ? FaultSet::none() : FaultSet::all();
+      continue;
+    }
+    const auto kind = event_kind(word);
+    if (!kind || !is_fault(*kind)) {
+      wrong = word;
+      return std::nullopt;
+    }
+    set.on[static_cast<std::size_t>(*kind)] = !off;
+  }
+  return set;
+}
+
+}  // namespace twinstack::sim

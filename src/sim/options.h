@@ -1,0 +1,30 @@
+// What a run of the simulator is told. Everything else comes from the seed.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "base/clock.h"
+#include "sim/event.h"
+
+namespace twinstack::sim {
+
+struct Options {
+  std::uint64_t seed = 1;
+  Duration duration = std::chrono::seconds(1);  // of the part with faults and moves; what is under way then ends after
+  std::uint32_t connections = 8;
+  std::uint32_t moves_per_s = 1000;  // of virtual time, both directions
+  FaultSet faults = FaultSet::all();
+  std::optional<std::set<std::uint32_t>> only;  // numbers of the events that happen; the others do not
+  std::uint32_t check_every = 64;               // instants between two full checks
+  std::string trace;                            // pcap file of the moving host's wire; empty: none
+
+  // Tests of the simulator itself: what is to go wrong with the product from this many moves on.
+  enum class Sabotage : std::uint8_t { kNone, kLoseByte, kTurnByte, kKeepFlow, kLeakChunk, kForgetWakeup, kAbort };
+  Sabotage sabotage = Sabotage::kNone;
+  std::uint32_t sabotage_after_moves = 0;
+};
+
+}  // namespace twinstack::sim

@@ -1,0 +1,198 @@
+#include "sim/plan.h"
+
+#include <algorithm>
+
+#include "base/rng.h"
+#include "sim/faulty_conn.h"
+
+namespace twinstack::sim {
+namespace {
+
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+
+// Streams of chance that do not disturb each other.
+enum Stream : std::uint64_t { kShapeStream = 1, kOpenStream, kMoveStream, kFaultStream, kKindStream };
+
+Rng rng_for(const Options& options, Stream stream) { return Rng(options.seed * 0x9e3779b97f4a7c15U + stream); }
+
+std::uint32_t between(Rng& rng, std::uint32_t low, std::uint32_t high) { return low + rng.below(high - low + 1); }
+
+template <typename T, std::size_t N>
+T one_of(Rng& rng, const std::array<T, N>& choices) {
+  return choices[rng.below(N)];
+}
+
+PipeShape make_pipe(Rng& rng) {
+  PipeShape pipe;
+  pipe.delay = microseconds(one_of(rng, std::array{20U, 100U, 100U, 500U, 2000U, 10'000U}));
+  pipe.bits_per_second = one_of(rng, std::array<std::uint64_t, 4>{20'000'000, 100'000'000, 400'000'000, 1'000'000'000});
+  pipe.queue_frames = one_of(rng, std::array{32U, 128U, 256U, 1024U});
+  pipe.mark_frames = rng.below(2) == 0 ? pipe.queue_frames / 2 : 0;
+  if (rng.below(3) == 0) pipe.jitter = microseconds(between(rng, 1, 200));
+  return pipe;
+}
+
+Duration random_time(Rng& rng, Duration most) {
+  const auto count = std::max<std::int64_t>(1, std::chrono::duration_cast<microseconds>(most).count());
+  return microseconds(static_cast<std::int64_t>(rng.next() % static_cast<std::uint64_t>(count))) +
+         Duration(rng.below(1000));
+}
+
+void add_opens(std::vector<Event>& events, const Options& options) {
+  Rng rng = rng_for(options, kOpenStream);
+  for (std::uint32_t i = 0; i < options.connections; ++i)
+    events.push_back({.at = rng.below(2) == 0 ? Duration(0) : random_time(rng, options.duration / 2),
+                      .kind = EventKind::kOpen,
+                      .target = i,
+                      .seed = rng.next()});
+}
+
+void add_moves(std::vector<Event>& events, const Options& options) {
+  Rng rng = rng_for(options, kMoveStream);
+  const auto count =
+      static_cast<std::uint64_t>(std::chrono::duration<double>(options.duration).count() * options.moves_per_s);
+  std::vector<Event> moves;
+  for (std::uint64_t i = 0; i < count; ++i)
+    moves.push_back({.at = random_time(rng, options.duration), .target = rng.below(options.connections)});
+  std::ranges::stable_sort(moves, {}, &Event::at);
+  // There and back in turn; a few orders for what is there already.
+  std::vector<bool> is_out(options.connections);
+  for (Event& move : moves) {
+    if (rng.below(20) != 0) is_out[move.target] = !is_out[move.target];
+    move.kind = is_out[move.target] ? EventKind::kMoveOut : EventKind::kMoveBack;
+  }
+  events.insert(events.end(), moves.begin(), moves.end());
+}
+
+void shape_link_fault(Event& event, Rng& rng, const Shape& shape) {
+  event.target = rng.below(shape.peers);
+  event.detail = static_cast<std::uint8_t>(rng.below(2));
+  event.span = milliseconds(between(rng, 1, 200));
+  switch (event.kind) {
+    case EventKind::kJitter:
+      event.amount = between(rng, 10, 3000);
+      break;
+    case EventKind::kBlackHole:
+      event.amount = between(rng, 300, 1300);
+      break;
+    case EventKind::kLinkDown:
+      event.span = milliseconds(rng.below(4) == 0 ? between(rng, 200, 2000) : between(rng, 1, 50));
+      break;
+    case EventKind::kSlow:
+      event.amount = between(rng, 200, 10'000);
+      break;
+    case EventKind::kShortQueue:
+      event.amount = between(rng, 1, 16);
+      break;
+    case EventKind::kBurst:
+      event.amount = between(rng, 1000, 50'000);
+      break;
+    default:
+      event.amount = rng.below(4) == 0 ? between(rng, 100'000, 500'000) : between(rng, 1000, 100'000);
+      break;
+  }
+}
+
+void shape_host_fault(Event& event, Rng& rng, const Options& options, const Shape& shape) {
+  event.target = rng.below(options.connections);
+  event.span = microseconds(rng.below(4) == 0 ? between(rng, 1000, 200'000) : between(rng, 10, 5000));
+  switch (event.kind) {
+    case EventKind::kClockJump:
+      event.span = milliseconds(rng.below(4) == 0 ? between(rng, 1000, 60'000) : between(rng, 1, 500));
+      break;
+    case EventKind::kStallLane:
+    case EventKind::kNoSlots:
+    case EventKind::kNicFull:
+      event.target = rng.below(shape.lanes);
+      break;
+    case EventKind::kStallProgram:
+    case EventKind::kNoChunks:
+    case EventKind::kProgramDeath:
+      event.target = rng.below(shape.programs);
+      break;
+    case EventKind::kRefuseOffload:
+      event.detail = static_cast<std::uint8_t>(rng.below(kOffloadSteps));
+      break;
+    case EventKind::kRefuseUpload:
+      event.detail = static_cast<std::uint8_t>(rng.below(kUploadSteps));
+      break;
+    default:
+      break;
+  }
+  event.amount =
+      event.kind >= EventKind::kRefuseOffload && event.kind <= EventKind::kOptionSet ? between(rng, 1, 2) : 0;
+}
+
+// Each run has some kinds of faults, so that those that hide others are not always there.
+std::vector<EventKind> kinds_of_run(const Options& options) {
+  Rng rng = rng_for(options, kKindStream);
+  const std::uint32_t parts = between(rng, 1, 4);
+  std::vector<EventKind> kinds;
+  for (std::size_t kind = kFirstFault; kind < kEventKinds; ++kind)
+    if (options.faults.on[kind] && rng.below(4) < parts) kinds.push_back(static_cast<EventKind>(kind));
+  return kinds;
+}
+
+bool is_death(EventKind kind) { return kind == EventKind::kProgramDeath || kind == EventKind::kDriverDeath; }
+
+void add_faults(std::vector<Event>& events, const Options& options, const Shape& shape) {
+  Rng rng = rng_for(options, kFaultStream);
+  const std::vector<EventKind> kinds = kinds_of_run(options);
+  if (kinds.empty()) return;
+  const auto per_s = one_of(rng, std::array{20U, 100U, 300U});
+  const auto count = static_cast<std::uint64_t>(std::chrono::duration<double>(options.duration).count() * per_s);
+  for (std::uint64_t i = 0; i < count; ++i) {
+    Event event{.at = random_time(rng, options.duration),
+                .kind = kinds[rng.below(static_cast<std::uint32_t>(kinds.size()))]};
+    const bool rarely = is_death(event.kind) && rng.below(count < 100 ? 2 : 20) != 0;
+    event.seed = rng.next();
+    if (is_link_fault(event.kind))
+      shape_link_fault(event, rng, shape);
+    else
+      shape_host_fault(event, rng, options, shape);
+    if (!rarely) events.push_back(event);
+  }
+}
+
+}  // namespace
+
+Shape make_shape(const Options& options) {
+  Rng rng = rng_for(options, kShapeStream);
+  Shape shape;
+  shape.peers = between(rng, 1, 3);
+  shape.lanes = between(rng, 1, 2);
+  shape.programs = between(rng, 1, 3);
+  for (std::uint32_t i = 0; i < shape.peers; ++i) {
+    shape.to_peer.push_back(make_pipe(rng));
+    shape.from_peer.push_back(make_pipe(rng));
+  }
+  const bool scarce = rng.below(3) == 0;
+  shape.arena = {.slot_count = std::max(options.connections + 2, 16U),
+                 .rings_per_lane = between(rng, 1, 2),
+                 .lane_count = shape.lanes,
+                 .sq_entries = one_of(rng, std::array{64U, 256U, 1024U}),
+                 .cq_entries = one_of(rng, std::array{128U, 512U, 2048U}),
+                 .tx_chunk_count = scarce ? between(rng, 8, 40) : 128,
+                 .rx_chunk_count = (scarce ? between(rng, 8, 40) : 128) * 2,  // the same for each lane
+                 .chunk_bytes = one_of(rng, std::array{2048U, 4096U, 16384U})};
+  shape.capacity = {.connections = rng.below(4) == 0 ? std::max(2U, options.connections / 2) : options.connections + 2,
+                    .pieces = scarce ? between(rng, 200, 1000) : 4096};
+  shape.grace = microseconds(one_of(rng, std::array{200U, 200U, 1000U, 8000U, 20'000U}));
+  shape.send_buffer_bytes = one_of(rng, std::array{16U << 10, 64U << 10, 256U << 10});
+  shape.receive_buffer_bytes = one_of(rng, std::array{16U << 10, 64U << 10, 256U << 10});
+  return shape;
+}
+
+std::vector<Event> make_events(const Options& options, const Shape& shape) {
+  std::vector<Event> events;
+  add_opens(events, options);
+  add_moves(events, options);
+  add_faults(events, options, shape);
+  std::ranges::stable_sort(events, {}, &Event::at);
+  for (std::uint32_t i = 0; i < events.size(); ++i) events[i].number = i;
+  if (options.only) std::erase_if(events, [&](const Event& event) { return !options.only->contains(event.number); });
+  return events;
+}
+
+}  // namespace twinstack::sim

@@ -1,0 +1,32 @@
+// Plan: what a seed stands for: the shape of the world (hosts, links, memory) and the list of events.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/region.h"
+#include "ipc/arena.h"
+#include "sim/event.h"
+#include "sim/options.h"
+#include "sim/pipe.h"
+
+namespace twinstack::sim {
+
+struct Shape {
+  std::uint32_t peers = 1;
+  std::uint32_t lanes = 1;
+  std::uint32_t programs = 1;
+  std::vector<PipeShape> to_peer;  // by peer
+  std::vector<PipeShape> from_peer;
+  ipc::ArenaConfig arena;
+  engine::LaneCapacity capacity;
+  Duration grace{};
+  std::uint32_t send_buffer_bytes = 0;  // of the kernels' sockets
+  std::uint32_t receive_buffer_bytes = 0;
+};
+
+[[nodiscard]] Shape make_shape(const Options& options);
+// In the order of time. Those that `only` leaves out are not in it.
+[[nodiscard]] std::vector<Event> make_events(const Options& options, const Shape& shape);
+
+}  // namespace twinstack::sim

@@ -1,0 +1,126 @@
+// Whole runs: that nothing is found where nothing is wrong, that what is wrong is found, told and cut down.
+#include "sim/run.h"
+
+#include <gtest/gtest.h>
+
+#include "base/log.h"
+
+namespace twinstack::sim {
+namespace {
+
+class RunTest : public testing::Test {
+ protected:
+  void SetUp() override { spdlog::set_level(spdlog::level::off); }
+
+  static Options quiet(std::uint64_t seed) {
+    Options options;
+    options.seed = seed;
+    options.duration = std::chrono::milliseconds(300);
+    options.faults = FaultSet::none();
+    return options;
+  }
+};
+
+TEST_F(RunTest, MovesUnderTrafficAreWithoutFault) {
+  std::uint64_t moves = 0;
+  for (std::uint64_t seed = 1; seed <= 8; ++seed) {
+    const Outcome outcome = run_here(quiet(seed));
+    ASSERT_TRUE(outcome.ok()) << "seed " << seed << ": " << outcome.failure;
+    moves += outcome.totals.moves_out + outcome.totals.moves_back;
+    EXPECT_GT(outcome.totals.bytes, 10'000U);
+    EXPECT_EQ(outcome.totals.broken, 0U);
+  }
+  EXPECT_GT(moves, 200U);
+}
+
+TEST_F(RunTest, TheSameSeedGivesTheSameRun) {
+  Options options = quiet(5);
+  options.faults = FaultSet::all();
+  const Outcome one = run_here(options);
+  const Outcome two = run_here(options);
+  EXPECT_EQ(one.failure, two.failure);
+  EXPECT_EQ(one.totals.frames, two.totals.frames);
+  EXPECT_EQ(one.totals.bytes, two.totals.bytes);
+  EXPECT_EQ(one.totals.instants, two.totals.instants);
+  EXPECT_EQ(one.totals.virtual_time, two.totals.virtual_time);
+}
+
+struct Bug {
+  const char* name;
+  Options::Sabotage sabotage;
+  const char* told;
+};
+
+class BugIsFound : public RunTest, public testing::WithParamInterface<Bug> {};
+
+// The checkers see what they are there for.
+TEST_P(BugIsFound, AndTold) {
+  Outcome outcome;
+  for (std::uint64_t seed = 1; seed <= 20 && outcome.ok(); ++seed) {
+    Options options = quiet(seed);
+    options.sabotage = GetParam().sabotage;
+    options.sabotage_after_moves = 20;
+    outcome = run_guarded(options);
+  }
+  EXPECT_NE(outcome.failure.find(GetParam().told), std::string::npos) << outcome.failure;
+}
+
+INSTANTIATE_TEST_SUITE_P(Bugs, BugIsFound,
+                         testing::Values(Bug{"lost_byte", Options::Sabotage::kLoseByte, "wrong byte"},
+                                         Bug{"turned_byte", Options::Sabotage::kTurnByte, "wrong byte"},
+                                         Bug{"flow_left_behind", Options::Sabotage::kKeepFlow, "steered"},
+                                         Bug{"leaked_chunk", Options::Sabotage::kLeakChunk, "chunks"},
+                                         Bug{"forgotten_wakeup", Options::Sabotage::kForgetWakeup, "not over"},
+                                         Bug{"abort", Options::Sabotage::kAbort, "Aborted"}),
+                         [](const auto& tested) { return std::string(tested.param.name); });
+
+TEST_F(RunTest, AFailureIsCutDownToWhatItTakes) {
+  Options options = quiet(3);
+  options.sabotage = Options::Sabotage::kTurnByte;
+  options.sabotage_after_moves = 1;
+  Outcome failed = run_here(options);
+  for (; failed.ok() && options.seed < 30; ++options.seed) failed = run_here({options});
+  ASSERT_FALSE(failed.ok());
+  const Shrunk shrunk = shrink(options, failed, 150, run_here);
+  EXPECT_LE(shrunk.events.size(), 8U);
+  EXPECT_GE(shrunk.events.size(), 2U) << "a connection and a move at least";
+  EXPECT_LE(shrunk.runs, 150U);
+  const Outcome again = run_here(shrunk.options);
+  EXPECT_EQ(failure_name(again.failure), failure_name(failed.failure));
+  EXPECT_NE(command_for(shrunk.options).find("--only "), std::string::npos);
+}
+
+TEST(Shrink, FindsThePairThatItTakes) {
+  Options options;
+  options.faults = FaultSet::none();
+  options.duration = std::chrono::milliseconds(100);
+  Outcome failed;
+  failed.failure = "too bad";
+  const Shrunk shrunk = shrink(options, failed, 1000, [&](const Options& tried) {
+    Outcome outcome;
+    if (tried.only->contains(17) && tried.only->contains(31)) outcome.failure = "too bad";
+    return outcome;
+  });
+  ASSERT_EQ(shrunk.events.size(), 2U);
+  EXPECT_EQ(shrunk.events[0].number, 17U);
+  EXPECT_EQ(shrunk.events[1].number, 31U);
+}
+
+TEST(FailureName, LeavesNumbersAndConnectionsOut) {
+  EXPECT_EQ(failure_name("connection 3 (bulk, close): side 1 read a wrong byte at position 4711\n  more"),
+            failure_name("connection 12 (idle, abort): side 0 read a wrong byte at position 5"));
+  EXPECT_NE(failure_name("connection 3 (bulk, close): side 1 read a wrong byte"), failure_name("2 pieces are lost"));
+}
+
+TEST(Command, RepeatsWhatIsNotUsual) {
+  Options options;
+  options.seed = 9;
+  EXPECT_EQ(command_for(options), "twinstack sim --seed 9");
+  options.connections = 3;
+  options.faults = FaultSet::none();
+  options.only.emplace({1, 2});
+  EXPECT_EQ(command_for(options), "twinstack sim --seed 9 --connections 3 --faults none --only 1,2");
+}
+
+}  // namespace
+}  // namespace twinstack::sim

@@ -1,0 +1,63 @@
+// What is seen on the moving host's wire, whoever sent it.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "sim/world.h"
+#include "wire/packet.h"
+
+namespace twinstack::sim {
+
+void World::trace(const Frame& frame) {
+  if (!pcap_) return;
+  const ByteView whole(frame);
+  pcap_->write(now_, {.parts = {&whole, 1}, .length_bytes = static_cast<std::uint32_t>(frame.size())});
+}
+
+// `direction` 0: from the moving host.
+void World::watch_wire(const Frame& frame, unsigned direction, bool by_lane) {
+  if (direction == 0) trace(frame);
+  wire::TcpPacket packet;
+  const ByteView whole(frame);
+  const auto verdict =
+      wire::parse_frame({&whole, 1}, static_cast<std::uint32_t>(frame.size()),
+                        direction == 0 ? wire::ChecksumMode::kVerify : wire::ChecksumMode::kAcceptPartial, packet);
+  if (verdict != wire::ParseVerdict::kOk) {
+    fail(fmt::format("a frame on the wire that is none: {}", wire::name(verdict)));
+    return;
+  }
+  // A frame is seen from its receiver.
+  FlowKey flow = packet.flow;
+  if (direction == 0) std::swap(flow.local, flow.remote), std::swap(flow.local_port, flow.remote_port);
+  const auto found = std::ranges::find_if(conns_, [&flow](const auto& conn) { return conn->flow == flow; });
+  if (found == conns_.end()) return;
+  SimConn& conn = **found;
+  SimConn::Direction& seen = conn.wire[direction];
+  const wire::Segment& segment = packet.segment;
+  if (segment.has(wire::kRst)) {
+    ++seen.resets;
+    return;
+  }
+  const std::uint32_t window = std::uint32_t{segment.window} << 7;
+  const Seq edge = segment.ack + window;
+  // RFC 9293 3.8.6: the right edge never moves left; the scale hides less than 128 bytes. What a stack that is frozen
+  // says of a time before the snapshot (R17) is as an old segment under way: nobody takes its window.
+  const bool is_stale = direction == 0 && !by_lane && stack_->view(conn.socket).phase == kernel::Phase::kFrozen;
+  if (is_stale) return;
+  if (seen.seen && edge < seen.right_edge - 127 && !conn.talk->breaks_allowed())
+    fail(fmt::format("connection {}: the window shrinks by {} bytes ({} the peer)", conn.number, seen.right_edge - edge,
+                     direction == 0 ? "to" : "from"));
+  seen.right_edge = seen.seen ? max(seen.right_edge, edge) : edge;
+  if (segment.options.has_timestamps) {
+    const auto ahead = static_cast<std::int32_t>(segment.options.ts_val - seen.ts_val);
+    // S6: the peer's PAWS drops what is stamped older than what it has taken.
+    if (seen.has_ts && ahead < 0 && !conn.talk->breaks_allowed())
+      fail(fmt::format("connection {}: timestamps go back by {} ({} the peer)", conn.number, -ahead,
+                       direction == 0 ? "to" : "from"));
+    seen.ts_val = segment.options.ts_val;
+    seen.has_ts = true;
+  }
+  seen.seen = true;
+}
+
+}  // namespace twinstack::sim

@@ -1,0 +1,200 @@
+// World: a whole network in one thread, in virtual time: the moving host with its programs, the product's socket layer,
+// engine lanes and driver, its software stack; other hosts with theirs; links between; and a list of events.
+//
+//   World world(options, shape, events);
+//   const Outcome outcome = world.run();
+//
+// Runs until all events have happened, faults have stopped and every connection has ended, or something is wrong. The
+// same options give the same run. One World at a time in a process (LayerBridge).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "nic/pcap_link.h"
+#include "sim/conversation.h"
+#include "sim/coverage.h"
+#include "sim/interim_stack.h"
+#include "sim/layer_bridge.h"
+#include "sim/options.h"
+#include "sim/pipe.h"
+#include "sim/plan.h"
+#include "sim/sim_driver.h"
+#include "sim/sim_interface.h"
+
+namespace twinstack::sim {
+
+inline constexpr Time kBeginning = Time(std::chrono::hours(1));
+// Once faults have stopped everything ends within this (a retransmission timer may stand at two minutes).
+inline constexpr Duration kPatience = std::chrono::seconds(300);
+
+struct Totals {
+  std::uint64_t moves_out = 0;
+  std::uint64_t moves_back = 0;
+  std::uint64_t refused = 0;
+  std::uint64_t failed = 0;  // tried and undone, either way
+  std::uint64_t broken = 0;  // reset, as their stream could not be kept
+  std::uint64_t frames = 0;  // on all wires
+  std::uint64_t bytes = 0;   // that programs have read
+  std::uint64_t connections = 0;
+  std::uint64_t instants = 0;
+  std::uint64_t spins = 0;  // times that a call of a program waited for a lane without sleeping
+  std::uint64_t checks = 0;  // full ones
+  Duration virtual_time{};
+
+  void add(const Totals& other) noexcept;
+};
+
+struct Outcome {
+  std::string failure;  // empty: all well
+  Time failed_at{};
+  Totals totals;
+  Coverage coverage;
+
+  [[nodiscard]] bool ok() const noexcept { return failure.empty(); }
+};
+
+// One connection with both its ends and what the checkers remember of it.
+struct SimConn {
+  std::uint32_t number = 0;
+  std::unique_ptr<Conversation> talk;
+  FlowKey flow;  // as the moving host sees it
+  std::uint32_t app = 0;
+  std::uint32_t slot = 0;
+  std::uint32_t tag = 0;
+  SocketId socket = 0;  // on the moving host
+  std::uint32_t peer = 0;
+  SocketId peer_socket = 0;
+  MoveFaults faults;
+  bool may_hang = false;   // its service died: the other end may never hear of it
+  bool peer_ready = true;  // the program of the other end has something to look at
+  bool driver_knows = false;
+  // Watched on the wire, by direction (0: from the moving host).
+  struct Direction {
+    bool seen = false;
+    Seq right_edge;  // of the window that it has offered
+    std::uint32_t ts_val = 0;
+    bool has_ts = false;
+    std::uint64_t resets = 0;
+  } wire[2];
+};
+
+class World {
+ public:
+  World(const Options& options, const Shape& shape, std::vector<Event> events);
+  ~World();
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+
+  Outcome run();
+
+  // For a live view: called whenever so much virtual time has passed.
+  void every(Duration interval, std::function<void(Duration, const Totals&)> tell);
+  [[nodiscard]] const Totals& totals() const noexcept { return outcome_.totals; }
+
+ private:
+  friend class Checker;
+
+  struct App {
+    std::unique_ptr<AppProcess> process;
+    bool woken = true;
+    bool is_running = false;  // a call of it spins, and the world goes on
+    std::uint32_t rings = 0;  // of doorbells, in this turn
+    Time stalled_until = Time::min();
+  };
+  struct Peer {
+    std::unique_ptr<InterimStack> stack;
+    std::unique_ptr<Pipe> to;  // from the moving host
+    std::unique_ptr<Pipe> from;
+  };
+  struct Ending {  // of a fault that lasts
+    Time at;
+    std::function<void()> end;
+  };
+
+  // world.cc
+  void build();
+  void build_lanes();
+  [[nodiscard]] Time host_now() const noexcept { return now_ + clock_offset_; }
+  [[nodiscard]] Time on_world_clock(Time host_time) const noexcept;
+  void settle(bool driver_runs);
+  bool run_once(bool driver_runs);
+  bool deliver_frames();
+  bool run_stacks();
+  bool run_lanes();
+  bool run_driver();
+  bool run_apps();
+  bool run_peers();
+  void run_app(std::uint32_t number);
+  void rung(std::uint32_t app, std::uint32_t lane);
+  [[nodiscard]] Time next_instant(bool driver_runs) const;
+  void go_to(Time when);
+  void pass(Duration span);  // within a move: all but the driver goes on
+  [[nodiscard]] bool is_everything_over() const;
+  [[nodiscard]] std::string what_hangs() const;
+  void from_moving_host(Frame frame, bool by_lane);
+  void fail(std::string what);
+  void update_totals();
+
+  // world_events.cc
+  void apply(const Event& event);
+  void open_connection(const Event& event);
+  void move(const Event& event);
+  void begin_fault(const Event& event);
+  void fault_of_host(const Event& event);
+  void fault_of_moves(const Event& event);
+  void take_chunks(const Event& event);
+  void take_slots(const Event& event);
+  void stand_inside(const Event& event);
+  void kill_program(std::uint32_t app);
+  void kill_driver();
+  void end_faults();
+  void until(Duration span, std::function<void()> end);
+  Result<> before_step(Situation situation, bool refuse);
+  void sabotage(Situation situation, SimConn& conn);
+  [[nodiscard]] bool is_sabotaged(Options::Sabotage how);
+  void cover(const SimConn& conn, Situation situation);
+  [[nodiscard]] Situation situation_of(const SimConn& conn);
+  [[nodiscard]] SimConn* moving();
+  [[nodiscard]] SimConn* by_socket(SocketId socket);
+
+  // wire_watch.cc
+  void watch_wire(const Frame& frame, unsigned direction, bool by_lane);
+  void trace(const Frame& frame);
+
+  Options options_;
+  Shape shape_;
+  std::vector<Event> events_;
+  std::size_t next_event_ = 0;
+  std::vector<const Event*> active_;  // faults that last, for the coverage
+  Time now_ = kBeginning;
+  Duration clock_offset_{};
+  FramePool pool_;
+  std::unique_ptr<InterimStack> stack_;
+  std::unique_ptr<SimInterface> interface_;
+  std::unique_ptr<SimDriver> driver_;
+  std::unique_ptr<LayerBridge> bridge_;
+  std::vector<App> apps_;
+  std::vector<Peer> peers_;
+  std::vector<std::unique_ptr<SimConn>> conns_;
+  std::vector<Ending> endings_;
+  std::vector<Event> deferred_;  // for the driver, which was in the midst of a move
+  struct Inside {
+    std::uint32_t app;
+    std::uint32_t conn;
+  };
+  std::vector<Inside> inside_;  // threads that stand in a data call
+  std::unique_ptr<class Checker> checker_;
+  std::optional<nic::PcapWriter> pcap_;
+  Rng step_rng_{1};
+  bool ending_ = false;
+  Outcome outcome_;
+  Duration tell_interval_{};
+  Time tell_next_ = kNever;
+  std::function<void(Duration, const Totals&)> tell_;
+};
+
+}  // namespace twinstack::sim

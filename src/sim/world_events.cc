@@ -1,0 +1,418 @@
+// What the events of a scenario do.
+#include <algorithm>
+
+#include "base/assert.h"
+#include "sim/checker.h"
+#include "sim/world.h"
+
+namespace twinstack::sim {
+
+using std::chrono::microseconds;
+
+namespace {
+
+constexpr std::uint32_t kHogSession = 60;  // of nobody: holds slots of the lanes' tables
+constexpr std::uint16_t kServerPort = 80;
+
+FlowKey flow_of(std::uint32_t number, std::uint32_t peer, bool v6) {
+  FlowKey flow{.local = IpAddress::from_v4({10, 0, 0, 100}),
+               .remote = IpAddress::from_v4({10, 0, 1, static_cast<std::uint8_t>(peer + 1)}),
+               .local_port = kServerPort,
+               .remote_port = static_cast<std::uint16_t>(40'000 + number)};
+  if (v6) {
+    flow.local.bytes = {0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 100};
+    flow.remote.bytes = {0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, static_cast<std::uint8_t>(peer + 1)};
+  }
+  return flow;
+}
+
+FlowKey reversed(const FlowKey& flow) {
+  return {.local = flow.remote, .remote = flow.local, .local_port = flow.remote_port, .remote_port = flow.local_port};
+}
+
+tcp::MinTcp established(const FlowKey& flow, std::uint32_t our_seq, std::uint32_t peer_seq, Rng rng,
+                        const Shape& shape) {
+  tcp::MinTcp min;
+  min.size_bytes = sizeof min;
+  min.flow = flow;
+  min.snd_una = min.snd_nxt = min.write_seq = our_seq;
+  min.snd_wl1 = peer_seq;
+  min.rcv_nxt = min.copied_seq = min.rcv_wup = peer_seq;
+  min.snd_buf_bytes = shape.send_buffer_bytes;
+  min.rcv_buf_bytes = shape.receive_buffer_bytes;
+  min.snd_wnd = min.max_window = min.rcv_wnd = std::min(shape.receive_buffer_bytes / 2, 65535U) & ~127U;
+  min.mss = static_cast<std::uint16_t>(flow.is_v4() ? 1460 : 1440);
+  min.mss_clamp = min.advmss = min.mss;
+  min.options = tcp::kOptTimestamps;
+  if (rng.below(8) != 0) min.options |= tcp::kOptSack;
+  min.options |= tcp::kOptWindowScale;
+  min.snd_wscale = min.rcv_wscale = 7;
+  if (rng.below(2) == 0) min.options |= tcp::kOptEcn;
+  if (rng.below(16) == 0) min.options &= static_cast<std::uint16_t>(~tcp::kOptTimestamps);
+  min.ts_val = our_seq * 3;
+  min.rto_us = 1'000'000;
+  min.cwnd_segments = 10;
+  min.ssthresh_segments = 0x7fffffff;
+  const char* algorithm = rng.below(2) == 0 ? "cubic" : "reno";
+  std::copy_n(algorithm, std::char_traits<char>::length(algorithm), min.congestion.begin());
+  return min;
+}
+
+}  // namespace
+
+SimConn* World::by_socket(SocketId socket) {
+  for (auto at = conns_.rbegin(); at != conns_.rend(); ++at)
+    if ((*at)->socket == socket) return at->get();
+  return nullptr;
+}
+
+SimConn* World::moving() {
+  const handoff::Connection* of = driver_->mover().tools().moving;
+  if (of == nullptr) return nullptr;
+  for (auto at = conns_.rbegin(); at != conns_.rend(); ++at)
+    if ((*at)->driver_knows && (*at)->app == of->session && (*at)->slot == of->slot) return at->get();
+  return nullptr;
+}
+
+void World::apply(const Event& event) {
+  const bool for_driver =
+      event.kind == EventKind::kMoveOut || event.kind == EventKind::kMoveBack || event.kind == EventKind::kOpen;
+  if (for_driver && driver_->is_busy()) {
+    deferred_.push_back(event);
+    return;
+  }
+  switch (event.kind) {
+    case EventKind::kOpen:
+      open_connection(event);
+      return;
+    case EventKind::kMoveOut:
+    case EventKind::kMoveBack:
+      move(event);
+      return;
+    default:
+      begin_fault(event);
+      return;
+  }
+}
+
+void World::open_connection(const Event& event) {
+  Rng rng(event.seed);
+  auto conn = std::make_unique<SimConn>();
+  conn->number = event.target;
+  conn->app = rng.below(shape_.programs);
+  conn->peer = rng.below(shape_.peers);
+  conn->flow = flow_of(event.target, conn->peer, rng.below(3) == 0);
+  App& app = apps_[conn->app];
+  if (app.process->is_dead()) return;
+  const auto ours = static_cast<std::uint32_t>(rng.next());
+  const auto theirs = static_cast<std::uint32_t>(rng.next());
+  const Rng options = rng;
+  conn->socket = stack_->adopt(established(conn->flow, ours, theirs, options, shape_), host_now());
+  Peer& peer = peers_[conn->peer];
+  conn->peer_socket = peer.stack->adopt(established(reversed(conn->flow), theirs, ours, options, shape_), now_);
+  const Duration longest = std::max<Duration>(options_.duration - (now_ - kBeginning), microseconds(1000));
+  conn->talk = std::make_unique<Conversation>(conn->number, make_script(rng.next(), longest), rng.next(), now_);
+  auto endpoint = app.process->open(conn->socket, rng.below(2));
+  ASSERT(endpoint != nullptr);
+  conn->slot = app.process->last_slot();
+  conn->tag = app.process->last_tag();
+  conn->talk->set_endpoint(0, std::move(endpoint));
+  conn->talk->set_endpoint(1, std::make_unique<StackEndpoint>(*peer.stack, conn->peer_socket, now_));
+  if (!driver_->is_dead()) {
+    driver_->register_connection(conn->app, conn->slot, conn->tag, conn->socket, conn->faults);
+    conn->driver_knows = true;
+  }
+  app.woken = true;
+  conns_.push_back(std::move(conn));
+}
+
+void World::move(const Event& event) {
+  const auto conn = std::ranges::find_if(conns_, [&](const auto& of) { return of->number == event.target; });
+  if (conn == conns_.end() || !(*conn)->driver_knows || driver_->is_dead()) return;
+  driver::ManagedConnection* managed = driver_->find((*conn)->app, (*conn)->slot);
+  if (managed == nullptr || managed->move.tag != (*conn)->tag) return;
+  if (event.kind == EventKind::kMoveOut)
+    (void)driver_->offload(*managed);
+  else
+    driver_->upload(*managed);
+}
+
+// ---- Faults
+
+void World::until(Duration span, std::function<void()> end) {
+  endings_.push_back({.at = now_ + span, .end = std::move(end)});
+}
+
+void World::begin_fault(const Event& event) {
+  for (auto& conn : conns_) {
+    const bool concerns = is_link_fault(event.kind) ? conn->peer == event.target : true;
+    if (concerns && conn->driver_knows) outcome_.coverage.hit(situation_of(*conn), event.kind);
+  }
+  if (event.span != Duration::zero()) {
+    active_.push_back(&event);
+    until(event.span, [this, at = &event] { std::erase(active_, at); });
+  }
+  if (is_link_fault(event.kind)) {
+    Peer& peer = peers_[event.target];
+    (event.detail == 0 ? peer.to : peer.from)->begin(event, now_);
+  } else if (event.kind >= EventKind::kRefuseOffload && event.kind <= EventKind::kCallInside) {
+    fault_of_moves(event);
+  } else {
+    fault_of_host(event);
+  }
+}
+
+void World::fault_of_host(const Event& event) {
+  switch (event.kind) {
+    case EventKind::kClockJump:
+      clock_offset_ += event.span;
+      return;
+    case EventKind::kStallLane:
+      interface_->lanes()[event.target]->stall_until(host_now() + event.span);
+      return;
+    case EventKind::kStallDriver:
+      driver_->stall_until(host_now() + event.span);
+      return;
+    case EventKind::kStallProgram:
+      apps_[event.target].stalled_until = now_ + event.span;
+      return;
+    case EventKind::kMapFull:
+      interface_->map_is_full = true;
+      until(event.span, [this] { interface_->map_is_full = false; });
+      return;
+    case EventKind::kNoChunks:
+      take_chunks(event);
+      return;
+    case EventKind::kNoSlots:
+      take_slots(event);
+      return;
+    case EventKind::kLateFull:
+      stack_->set_late_ring_full(true);
+      until(event.span, [this] { stack_->set_late_ring_full(false); });
+      return;
+    case EventKind::kNicFull: {
+      LaneNic& nic = interface_->lanes()[event.target]->nic();
+      nic.set_full(true);
+      until(event.span, [&nic] { nic.set_full(false); });
+      return;
+    }
+    case EventKind::kOtherQueue:
+      ++interface_->queue_offset;
+      return;
+    case EventKind::kProgramDeath:
+      kill_program(event.target);
+      return;
+    case EventKind::kDriverDeath:
+      kill_driver();
+      return;
+    default:
+      return;
+  }
+}
+
+void World::fault_of_moves(const Event& event) {
+  if (event.kind == EventKind::kFailInject) {
+    interface_->fail_inject += event.amount;
+    return;
+  }
+  if (event.kind == EventKind::kCallInside) {
+    stand_inside(event);
+    return;
+  }
+  const auto found = std::ranges::find_if(conns_, [&](const auto& conn) { return conn->number == event.target; });
+  if (found == conns_.end()) return;
+  MoveFaults& faults = (*found)->faults;
+  const auto times = static_cast<std::uint8_t>(event.amount);
+  switch (event.kind) {
+    case EventKind::kRefuseOffload:
+      faults.refuse_offload[event.detail] = times;
+      return;
+    case EventKind::kRefuseUpload:
+      faults.refuse_upload[event.detail] = times;
+      return;
+    case EventKind::kFailCheck:
+      faults.check = times;
+      return;
+    case EventKind::kFailAttach:
+      faults.attach = times;
+      return;
+    case EventKind::kFailFreeze:
+      faults.freeze = times;
+      return;
+    case EventKind::kFailPark:
+      faults.park = times;
+      return;
+    case EventKind::kFailParkGap:
+      faults.park_gap = 1;
+      return;
+    case EventKind::kFailRestore:
+      faults.restore = static_cast<std::uint8_t>(times * 2);  // it is tried twice
+      return;
+    case EventKind::kFailRelease:
+      faults.release = times;
+      return;
+    case EventKind::kOptionSet:
+      faults.option_set = times;
+      return;
+    default:
+      return;
+  }
+}
+
+// All but a few of the chunks that the lanes could lend a session.
+void World::take_chunks(const Event& event) {
+  if (driver_->is_dead() || !driver_->sessions().contains(event.target)) return;
+  Rng rng(event.seed);
+  for (auto& lane : interface_->lanes()) {
+    const std::uint32_t free = lane->lane.free_chunks(event.target);
+    std::uint32_t left = free - std::min(free, rng.below(6));
+    while (left > 0) {
+      engine::Command command{.op = engine::CommandOp::kGetChunks,
+                              .session = event.target,
+                              .chunk_count = std::min(left, engine::kMaxCommandChunks)};
+      const engine::Reply got = lane->port.call(command);
+      if (got.status != engine::Status::kOk) break;
+      left -= got.chunk_count;
+      command.op = engine::CommandOp::kPutChunks;
+      command.chunks = got.chunks;
+      until(event.span, [this, at = lane.get(), command] {
+        if (!driver_->is_dead() && driver_->sessions().contains(command.session)) (void)at->port.call(command);
+      });
+    }
+  }
+}
+
+void World::take_slots(const Event& event) {
+  if (driver_->is_dead()) return;
+  if (!driver_->sessions().contains(kHogSession)) {
+    ipc::ArenaConfig arena = shape_.arena;
+    arena.tx_chunk_count = arena.rx_chunk_count = 1;
+    (void)driver_->open_session(kHogSession, arena);
+  }
+  SimLane& lane = *interface_->lanes()[event.target];
+  for (std::uint32_t i = 0; i < shape_.capacity.connections; ++i) {
+    FlowKey flow = flow_of(i, 200, false);
+    flow.local_port = static_cast<std::uint16_t>(event.number);
+    const engine::Reply got = lane.port.call({.op = engine::CommandOp::kReserve, .session = kHogSession, .flow = flow});
+    if (got.status != engine::Status::kOk) break;
+    until(event.span, [this, &lane, id = got.id] {
+      if (!driver_->is_dead()) (void)lane.port.call({.op = engine::CommandOp::kRelease, .id = id});
+    });
+  }
+}
+
+// A thread of the program was preempted inside of a data call.
+void World::stand_inside(const Event& event) {
+  const auto found = std::ranges::find_if(conns_, [&](const auto& conn) { return conn->number == event.target; });
+  if (found == conns_.end() || apps_[(*found)->app].process->is_dead() || (*found)->talk->is_closed(0)) return;
+  const SimConn& conn = **found;
+  sockets::Session& session = apps_[conn.app].process->session();
+  sockets::Sonode& sonode = session.sonode(conn.slot);
+  ipc::Owner owner{};
+  if (sonode.is_closing() || !sonode.gate().enter(owner)) return;
+  sonode.refs.fetch_add(1);
+  until(event.span, [this, app = conn.app, &session, &sonode] {
+    if (apps_[app].process->is_dead()) return;
+    sonode.gate().leave();
+    session.unref(sonode);
+  });
+}
+
+void World::kill_program(std::uint32_t number) {
+  App& app = apps_[number];
+  if (app.process->is_dead()) return;
+  for (auto& conn : conns_)
+    if (conn->app == number && !conn->talk->is_closed(0)) conn->talk->side_died(0);
+  app.process->die();
+}
+
+// What the engine served, and what was on its way, is lost.
+void World::kill_driver() {
+  if (driver_->is_dead()) return;
+  update_totals();
+  for (auto& conn : conns_) {
+    if (!conn->driver_knows) continue;
+    driver::ManagedConnection* managed = driver_->find(conn->app, conn->slot);
+    const bool is_the_kernels = managed != nullptr && managed->move.gate().owner() == ipc::Owner::kKernel;
+    if (is_the_kernels) continue;
+    conn->talk->may_break();
+    conn->may_hang = true;
+  }
+  driver_->die();
+  for (App& app : apps_) app.woken = true;
+  for (auto& app : apps_)
+    if (!app.process->is_dead()) (void)app.process->session().check_alive();
+}
+
+void World::end_faults() {
+  for (Peer& peer : peers_) {
+    peer.to->end_faults();
+    peer.from->end_faults();
+  }
+  for (Ending& ending : std::exchange(endings_, {})) ending.end();
+  for (auto& conn : conns_) {
+    conn->faults = {};
+    conn->talk->hurry(now_);
+    conn->peer_ready = true;
+  }
+  interface_->fail_inject = 0;
+  for (App& app : apps_) {
+    app.woken = true;
+    app.stalled_until = Time::min();
+  }
+  for (auto& lane : interface_->lanes()) lane->stall_until(Time::min());
+  driver_->stall_until(Time::min());
+}
+
+// ---- Within a move
+
+Situation World::situation_of(const SimConn& conn) {
+  if (conn.talk->has_ended(0)) return Situation::kClosing;
+  const driver::ManagedConnection* managed = driver_->find(conn.app, conn.slot);
+  if (managed == nullptr || !managed->in_engine()) return Situation::kInKernel;
+  if (managed->stack == driver::ManagedConnection::Stack::kDraining) return Situation::kDraining;
+  return managed->parked ? Situation::kParked : Situation::kUnparked;
+}
+
+void World::cover(const SimConn& conn, Situation situation) {
+  for (const Event* event : active_)
+    if (!is_link_fault(event->kind) || event->target == conn.peer) outcome_.coverage.hit(situation, event->kind);
+}
+
+bool World::is_sabotaged(Options::Sabotage how) {
+  if (options_.sabotage != how) return false;
+  const driver::MoverCounters& moves = driver_->mover().counters();
+  return moves.offloads + moves.uploads >= options_.sabotage_after_moves;
+}
+
+void World::sabotage(Situation situation, SimConn& conn) {
+  using Sabotage = Options::Sabotage;
+  if (situation == Situation::kOutFreeze && is_sabotaged(Sabotage::kTurnByte)) conn.faults.turn_byte = 1;
+  if (situation == Situation::kBackRelease && is_sabotaged(Sabotage::kLoseByte)) conn.faults.lose_byte = 1;
+  if (situation == Situation::kBackRelease) interface_->keeps_flows = is_sabotaged(Sabotage::kKeepFlow);
+  ASSERT(!is_sabotaged(Sabotage::kAbort));
+  if (situation == Situation::kBackCommit && is_sabotaged(Sabotage::kLeakChunk))
+    (void)driver_->mover().tools().moving->port->call(
+        {.op = engine::CommandOp::kGetChunks, .session = conn.app, .chunk_count = 1});
+}
+
+Result<> World::before_step(Situation situation, bool refuse) {
+  SimConn* conn = moving();
+  if (conn != nullptr) {
+    if (options_.sabotage != Options::Sabotage::kNone) sabotage(situation, *conn);
+    cover(*conn, situation);
+    const bool looked_at = situation == Situation::kOutReserve || situation == Situation::kOutOwn;
+    if (looked_at && take(conn->faults.option_set)) {
+      outcome_.coverage.hit(situation, EventKind::kOptionSet);
+      driver_->mover().tools().moving->shared().option_changes.fetch_add(1);
+    }
+    const bool out = situation <= Situation::kOutCommit;
+    if (refuse) outcome_.coverage.hit(situation, out ? EventKind::kRefuseOffload : EventKind::kRefuseUpload);
+  }
+  if (step_rng_.below(2) == 0) pass(microseconds(step_rng_.below(40)));
+  if (driver_->is_dead()) throw ServiceDied{};
+  if (refuse) return error(ErrorCode::kSystem, "injected: refused");
+  return {};
+}
+
+}  // namespace twinstack::sim

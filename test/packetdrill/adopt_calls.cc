@@ -1,0 +1,281 @@
+// The program's calls in AdoptForm: to Linux, or through the rings to the engine, by who has the connection. What an
+// option means for a connection of the engine is as in the socket layer (src/sockets/options.cc).
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <span>
+
+#include "adopt_form.h"
+#include "tcp_info.h"
+
+namespace twinstack::packetdrill {
+
+namespace {
+
+constexpr int kTcpCcInfo = 26;  // TCP_CC_INFO
+constexpr int kTcpInq = 36;     // TCP_INQ
+constexpr int kEngineSendFlags = MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE | MSG_EOR;
+constexpr int kEngineReceiveFlags = MSG_DONTWAIT | MSG_PEEK | MSG_WAITALL | MSG_TRUNC | MSG_NOSIGNAL;
+
+struct Name {
+  int level;
+  int name;
+
+  friend bool operator==(const Name&, const Name&) = default;
+};
+
+// The kernel's socket keeps it through a move, and the engine has nothing to do with it.
+constexpr std::array kSetInPlace = {Name{SOL_SOCKET, SO_LINGER}, Name{SOL_SOCKET, SO_RCVTIMEO},
+                                    Name{SOL_SOCKET, SO_SNDTIMEO}, Name{SOL_SOCKET, SO_SNDBUF},
+                                    Name{SOL_SOCKET, SO_RCVBUF}, Name{IPPROTO_TCP, TCP_LINGER2}};
+// The engine does not do it: the connection stays in the kernel.
+constexpr std::array kSetForGood = {Name{SOL_SOCKET, SO_TIMESTAMP}, Name{SOL_SOCKET, SO_TIMESTAMPNS},
+                                    Name{SOL_SOCKET, SO_TIMESTAMPING}, Name{SOL_SOCKET, SO_ZEROCOPY},
+                                    Name{SOL_SOCKET, SO_RCVLOWAT}, Name{IPPROTO_TCP, kTcpInq}};
+
+ssize_t as_negative(ssize_t result) noexcept { return result < 0 ? -errno : result; }
+
+std::span<const iovec> parts_of(const msghdr& message) noexcept { return {message.msg_iov, message.msg_iovlen}; }
+
+bool has_bad_address(const msghdr& message) noexcept {
+  return std::ranges::any_of(parts_of(message),
+                             [](const iovec& part) { return part.iov_base == nullptr && part.iov_len > 0; });
+}
+
+std::uint32_t kernel_bits(int fd) noexcept {
+  pollfd entry{.fd = fd,
+               .events = POLLIN | POLLOUT | POLLPRI | POLLRDHUP | POLLRDNORM | POLLWRNORM | POLLRDBAND | POLLWRBAND,
+               .revents = 0};
+  (void)::poll(&entry, 1, 0);
+  return static_cast<unsigned short>(entry.revents);
+}
+
+}  // namespace
+
+int AdoptForm::socket(int domain, int type, int protocol) {
+  const int fd = ::socket(domain, type | SOCK_NONBLOCK, protocol);
+  if (fd < 0) return -errno;
+  sockets_[fd].fd = fd;
+  return fd;
+}
+
+int AdoptForm::bind(int fd, const sockaddr* address, socklen_t length) {
+  return static_cast<int>(as_negative(::bind(fd, address, length)));
+}
+
+int AdoptForm::listen(int fd, int backlog) {
+  if (Socket* const socket = find(fd); socket != nullptr) socket->listening = true;
+  return static_cast<int>(as_negative(::listen(fd, backlog)));
+}
+
+int AdoptForm::accept(int fd, sockaddr* address, socklen_t* length) {
+  from_linux();
+  const int made = ::accept4(fd, address, length, SOCK_NONBLOCK);
+  if (made < 0) return -errno;
+  Socket& socket = sockets_[made];
+  socket.fd = made;
+  adopt(socket);
+  return made;
+}
+
+int AdoptForm::connect(int fd, const sockaddr* address, socklen_t length) {
+  Socket* const socket = find(fd);
+  if (socket != nullptr && in_engine(*socket)) bring_back(*socket, "connect", true);
+  linux_is_busy_ = true;
+  const ssize_t result = as_negative(::connect(fd, address, length));
+  if (socket != nullptr) socket->connecting = result == -EINPROGRESS;
+  from_linux();
+  return static_cast<int>(result);
+}
+
+ssize_t AdoptForm::send(int fd, const msghdr& message, int flags) {
+  Socket* const socket = find(fd);
+  if (socket != nullptr && in_engine(*socket)) {
+    if ((flags & ~kEngineSendFlags) == 0) return send_to_engine(*socket, message, flags);
+    bring_back(*socket, "send flags", true);
+  }
+  linux_is_busy_ = true;
+  const ssize_t sent = as_negative(::sendmsg(fd, &message, flags | MSG_DONTWAIT | MSG_NOSIGNAL));
+  if (sent == -EINPROGRESS && socket != nullptr) socket->connecting = true;
+  from_linux();
+  return sent;
+}
+
+ssize_t AdoptForm::send_to_engine(Socket& socket, const msghdr& message, int flags) {
+  if (has_bad_address(message)) return -EFAULT;
+  std::size_t taken = 0;
+  std::size_t wanted = 0;
+  for (const iovec& part : parts_of(message)) wanted += part.iov_len;
+  for (const iovec& part : parts_of(message)) {
+    const ByteView bytes(static_cast<const std::byte*>(part.iov_base), part.iov_len);
+    const bool last = taken + bytes.size() == wanted;
+    const std::size_t here = program_.write(*socket.ring, bytes, (flags & MSG_MORE) != 0 || !last,
+                                            (flags & MSG_EOR) != 0 && last);
+    taken += here;
+    if (here < bytes.size()) break;
+  }
+  work();
+  if (taken == 0 && wanted > 0) return -EAGAIN;
+  return static_cast<ssize_t>(taken);
+}
+
+ssize_t AdoptForm::receive(int fd, msghdr& message, int flags) {
+  Socket* const socket = find(fd);
+  if (socket != nullptr && (flags & ~kEngineReceiveFlags) != 0) bring_back(*socket, "recv flags", true);
+  if (socket != nullptr && socket->ring != nullptr && (flags & MSG_ERRQUEUE) == 0) {
+    const ssize_t queued = receive_queued(*socket, message, flags);
+    if (queued != -EAGAIN || in_engine(*socket)) return queued;
+  }
+  const ssize_t got = as_negative(::recvmsg(fd, &message, flags | MSG_DONTWAIT));
+  from_linux();
+  if (got >= 0) put_stamps_right(message);
+  return got;
+}
+
+// Linux stamps by the real clock (SCM_TIMESTAMPING: three stamps, of which some are 0).
+void AdoptForm::put_stamps_right(msghdr& message) const {
+  for (cmsghdr* head = CMSG_FIRSTHDR(&message); head != nullptr; head = CMSG_NXTHDR(&message, head)) {
+    if (head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_TIMESTAMPING) continue;
+    std::array<timespec, 3> stamps{};
+    std::memcpy(stamps.data(), CMSG_DATA(head), sizeof stamps);
+    for (timespec& stamp : stamps) {
+      if (stamp.tv_sec == 0) continue;
+      const Time real(std::chrono::seconds(stamp.tv_sec) + std::chrono::nanoseconds(stamp.tv_nsec));
+      const Duration since_epoch = to_virtual(real).time_since_epoch();
+      stamp.tv_sec = std::chrono::duration_cast<std::chrono::seconds>(since_epoch).count();
+      stamp.tv_nsec = since_epoch.count() % 1'000'000'000;
+    }
+    std::memcpy(CMSG_DATA(head), stamps.data(), sizeof stamps);
+  }
+}
+
+// What the engine has received is older than anything in Linux's queue.
+ssize_t AdoptForm::receive_queued(Socket& socket, msghdr& message, int flags) {
+  if (socket.ring->unread_bytes == 0) return -EAGAIN;
+  if (has_bad_address(message)) return -EFAULT;
+  std::size_t got = 0;
+  for (const iovec& part : parts_of(message)) {
+    got += program_.read(*socket.ring, {static_cast<std::byte*>(part.iov_base), part.iov_len}, (flags & MSG_PEEK) != 0);
+    if ((flags & MSG_PEEK) != 0) break;
+  }
+  message.msg_flags = 0;
+  message.msg_controllen = 0;
+  work();
+  return static_cast<ssize_t>(got);
+}
+
+ssize_t AdoptForm::splice(int fd, int pipe_fd, std::size_t bytes) {
+  Socket* const socket = find(fd);
+  if (socket == nullptr || (in_engine(*socket) && socket->ring->unread_bytes == 0)) return -EAGAIN;
+  if (socket->ring != nullptr && socket->ring->unread_bytes > 0) {
+    std::vector<std::byte> data(std::min<std::uint64_t>(bytes, socket->ring->unread_bytes));
+    const std::size_t got = program_.read(*socket->ring, data, false);
+    work();
+    return as_negative(::write(pipe_fd, data.data(), got));
+  }
+  const ssize_t moved = as_negative(::splice(fd, nullptr, pipe_fd, nullptr, bytes, SPLICE_F_NONBLOCK));
+  from_linux();
+  // On a socket that blocks, Linux gives 0 before an urgent byte (tcp_splice_read()); ours never does.
+  return moved == -EAGAIN && (kernel_bits(fd) & POLLPRI) != 0 ? 0 : moved;
+}
+
+int AdoptForm::shutdown(int fd, int how) {
+  if (Socket* const socket = find(fd); socket != nullptr) bring_back(*socket, "shutdown", true);
+  linux_is_busy_ = true;
+  const ssize_t result = as_negative(::shutdown(fd, how));
+  from_linux();
+  return static_cast<int>(result);
+}
+
+// As Mover::finish_close(): bytes that lie unread in the rings are for Linux as if they lay in its queue.
+int AdoptForm::close(int fd) {
+  Socket& socket = sockets_[fd];
+  bring_back(socket, "close", true);
+  if (socket.ring != nullptr) {
+    constexpr linger kReset{.l_onoff = 1, .l_linger = 0};
+    if (socket.ring->unread_bytes > 0) (void)::setsockopt(fd, SOL_SOCKET, SO_LINGER, &kReset, sizeof kReset);
+    program_.close(*socket.ring);
+  }
+  sockets_.erase(fd);
+  linux_is_busy_ = true;
+  const ssize_t result = as_negative(::close(fd));
+  work();
+  return static_cast<int>(result);
+}
+
+int AdoptForm::set_option(int fd, int level, int name, const void* value, socklen_t length) {
+  Socket* const socket = find(fd);
+  const Name option{level, name};
+  const bool moves = socket != nullptr && in_engine(*socket) &&
+                     std::ranges::find(kSetInPlace, option) == kSetInPlace.end();
+  if (moves) {
+    const bool stays = std::ranges::find(kSetForGood, option) != kSetForGood.end();
+    bring_back(*socket, "setsockopt", stays);
+  }
+  const ssize_t result = as_negative(::setsockopt(fd, level, name, value, length));
+  from_linux();
+  if (moves) adopt(*socket);
+  return static_cast<int>(result);
+}
+
+int AdoptForm::engine_info(const Socket& socket, void* value, socklen_t* length) {
+  const engine::HwConnId id = socket.move->hw;
+  LinuxTcpInfo info = tcp_info_of(box_->conn(id).tcb, box_->record(id).counters, clock_.now());
+  info.advmss = box_->call({.op = engine::CommandOp::kQuery, .id = id}).state.min.advmss;
+  tcp_info kernels{};
+  socklen_t size = sizeof kernels;
+  if (::getsockopt(socket.fd, IPPROTO_TCP, TCP_INFO, &kernels, &size) == 0) info.pmtu = kernels.tcpi_pmtu;
+  return answer_option(&info, sizeof info, value, length);
+}
+
+int AdoptForm::get_option(int fd, int level, int name, void* value, socklen_t* length) {
+  const Socket* const socket = find(fd);
+  if (socket != nullptr && in_engine(*socket)) {
+    const int none = 0;
+    if (level == IPPROTO_TCP && name == TCP_INFO) return engine_info(*socket, value, length);
+    if (level == IPPROTO_TCP && name == kTcpCcInfo) return answer_option(&none, 0, value, length);
+    if (level == SOL_SOCKET && name == SO_ERROR) return answer_option(&none, sizeof none, value, length);
+    if (level == IPPROTO_TCP && name == TCP_MAXSEG) {
+      const int mss = box_->conn(socket->move->hw).tcb.mss;
+      return answer_option(&mss, sizeof mss, value, length);
+    }
+  }
+  return static_cast<int>(as_negative(::getsockopt(fd, level, name, value, length)));
+}
+
+int AdoptForm::ioctl(int fd, unsigned long request, int* value) {
+  const Socket* const socket = find(fd);
+  if (socket == nullptr || socket->ring == nullptr) return static_cast<int>(as_negative(::ioctl(fd, request, value)));
+  int in_kernel = 0;
+  if (!in_engine(*socket) && ::ioctl(fd, request, &in_kernel) != 0) return -errno;
+  switch (request) {
+    case SIOCINQ:
+      *value = in_kernel + static_cast<int>(socket->ring->unread_bytes);
+      return 0;
+    case SIOCOUTQ:
+      *value = in_engine(*socket) ? static_cast<int>(program_.unacknowledged(*socket->ring)) : in_kernel;
+      return 0;
+    default:
+      return -EINVAL;
+  }
+}
+
+std::uint32_t AdoptForm::poll(int fd) {
+  Socket* const socket = find(fd);
+  std::uint32_t bits = 0;
+  if (socket != nullptr && socket->ring != nullptr && socket->ring->unread_bytes > 0) bits |= POLLIN | POLLRDNORM;
+  if (socket == nullptr || !in_engine(*socket)) return bits | kernel_bits(fd);
+  if (program_.has_room(*socket->ring)) bits |= POLLOUT | POLLWRNORM;
+  return bits;
+}
+
+}  // namespace twinstack::packetdrill
