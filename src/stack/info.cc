@@ -70,12 +70,13 @@ void fill_rates(const tcp::ControlBlock& cb, TcpInfo& info) noexcept {
   info.pacing_rate = srtt_us == 0 ? UINT64_MAX : segments * cb.mss * percent * 10'000 / srtt_us;
   if (const auto rate = tcp::congestion_ops(cb).pacing_rate; rate != nullptr) info.pacing_rate = rate(cb);
   info.max_pacing_rate = UINT64_MAX;
-  if (cb.rate_interval_us != 0) {
-    info.delivery_rate = std::uint64_t{cb.rate_delivered} * cb.mss * 1'000'000 / cb.rate_interval_us;
+  if (cb.flight && cb.flight->rate_interval_us != 0) {
+    info.delivery_rate = std::uint64_t{cb.flight->rate_delivered} * cb.mss * 1'000'000 / cb.flight->rate_interval_us;
+    info.app_limited = cb.flight->rate_app_limited ? 1 : 0;
   }
-  info.app_limited = cb.has(tcp::kAppLimited) ? 1 : 0;
   info.delivered = cb.delivered;
   info.delivered_ce = cb.delivered_ce;
+  info.reord_seen = cb.reord_seen;
 }
 
 void fill_counters(const tcp::Counters& counters, TcpInfo& info) noexcept {
@@ -89,9 +90,8 @@ void fill_counters(const tcp::Counters& counters, TcpInfo& info) noexcept {
   info.data_segs_out = counters.data_segs_out;
   info.total_retrans = counters.segs_retransmitted;
   info.dsack_dups = counters.dsack_dups;
-  info.reord_seen = counters.reord_seen;
   info.rcv_ooopack = counters.out_of_order;
-  info.total_rto = static_cast<std::uint16_t>(std::min(counters.timeouts, 0xffffU));
+  info.total_rto = counters.timeouts;
 }
 
 void fill_chronograph(const Chronograph& chrono, Time now, TcpInfo& info) noexcept {

@@ -276,6 +276,20 @@ State SoftStack::state(SocketId id) const {
   return socket == nullptr ? State::kClosed : state_of(*socket);
 }
 
+State SoftStack::state(const FlowKey& flow) const {
+  const Endpoint* const endpoint = find(flow);
+  if (endpoint == nullptr) return State::kClosed;
+  switch (endpoint->kind) {
+    case Endpoint::Kind::kSocket:
+      return state_of(static_cast<const Socket&>(*endpoint));
+    case Endpoint::Kind::kHalfOpen:
+      return State::kSynReceived;
+    case Endpoint::Kind::kTimeWait:
+      break;
+  }
+  return static_cast<const TimeWait*>(endpoint)->fin_wait_2 ? State::kFinWait2 : State::kTimeWait;
+}
+
 const Connection* SoftStack::connection(SocketId id) const {
   const Socket* const socket = socket_of(id);
   return socket == nullptr ? nullptr : socket->conn.get();

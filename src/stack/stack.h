@@ -129,6 +129,8 @@ class SoftStack {
 
   [[nodiscard]] const Stats& stats() const noexcept { return stats_; }
   [[nodiscard]] State state(SocketId id) const;
+  // Of what is in the tables for this flow, orphans and TIME-WAIT included; kClosed when nothing is.
+  [[nodiscard]] State state(const FlowKey& flow) const;
   // nullptr when it never was established.
   [[nodiscard]] const Connection* connection(SocketId id) const;
   [[nodiscard]] std::size_t socket_count() const noexcept { return live_sockets_; }  // orphans included

@@ -38,13 +38,12 @@ struct Counters {
   std::uint32_t data_segs_in = 0;
   std::uint32_t data_segs_out = 0;
   std::uint32_t segs_retransmitted = 0;
-  std::uint32_t timeouts = 0;  // retransmission timeouts
-  std::uint32_t fast_recoveries = 0;
-  std::uint32_t out_of_order = 0;  // segments that were queued out of order
-  std::uint32_t dsack_dups = 0;    // segments that the peer reported as received twice
-  std::uint32_t reord_seen = 0;    // times that reordering was seen
+  std::uint32_t out_of_order = 0;     // segments that were queued out of order
+  std::uint32_t dsack_dups = 0;       // segments that the peer reported as received twice
+  std::uint16_t timeouts = 0;         // retransmission timeouts; saturates
+  std::uint16_t fast_recoveries = 0;  // saturates
 };
-static_assert(sizeof(Counters) <= 72);
+static_assert(sizeof(Counters) == 64, "a cache line");
 
 // What the core asks of whoever holds the buffers. Passed to each call, never kept.
 class Host {
@@ -192,6 +191,10 @@ void set_flags(ControlBlock& cb, std::uint16_t flags, Time now);
 void set_keepalive(ControlBlock& cb, std::uint32_t idle_s, std::uint32_t interval_s, std::uint32_t probes, Time now);
 // TCP_USER_TIMEOUT; 0 = none.
 void set_user_timeout(ControlBlock& cb, std::uint32_t timeout_ms);
+// An ICMP error says that a segment beginning at `quoted` was too big, and what would not be (as MinTcp::mss): smaller
+// segments from now on, and those that are out go again. False, and nothing done, when the error quotes nothing that is
+// out (RFC 5927 4.1) or asks for no less than now.
+bool on_packet_too_big(ControlBlock& cb, Seq quoted, std::uint16_t mss);
 // The path's MTU changed: a new MSS, options of each segment not counted (as MinTcp::mss).
 void set_mss(ControlBlock& cb, std::uint16_t mss);
 // The same for a router that has dropped what was too large (RFC 1191 6.5): such segments count as lost and go again in

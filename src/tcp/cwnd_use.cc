@@ -28,13 +28,14 @@ void lower_unused(ControlBlock& cb, Tick now) noexcept {
 }  // namespace
 
 void note_cwnd_use(ControlBlock& cb, bool limited, Time now) {
-  const std::uint32_t out = packets_out(cb);
-  const bool new_window = cb.snd_una >= cb.cwnd_usage_seq;
-  if (new_window || limited || (!cb.has(kCwndLimited) && out > cb.max_packets_out)) {
+  Flight& f = flight_of(cb);
+  const std::uint32_t out = f.sent.size();
+  const bool new_window = cb.snd_una >= f.cwnd_usage_seq;
+  if (new_window || limited || (!cb.has(kCwndLimited) && out > f.max_packets_out)) {
     cb.clear(kCwndLimited);
     if (limited) cb.set(kCwndLimited);
-    cb.max_packets_out = out;
-    cb.cwnd_usage_seq = cb.snd_nxt;
+    f.max_packets_out = out;
+    f.cwnd_usage_seq = cb.snd_nxt;
   }
   const Tick tick = to_tick(now);
   if (cwnd_was_limit(cb)) {
@@ -49,7 +50,7 @@ void note_cwnd_use(ControlBlock& cb, bool limited, Time now) {
 
 bool cwnd_was_limit(const ControlBlock& cb) noexcept {
   if (cb.has(kCwndLimited)) return true;
-  return in_slow_start(cb) && cb.cwnd < 2 * cb.max_packets_out;
+  return in_slow_start(cb) && cb.flight && cb.cwnd < 2 * cb.flight->max_packets_out;
 }
 
 void restart_after_idle(ControlBlock& cb, Time now) {

@@ -69,7 +69,10 @@ SentQueue::Position SentQueue::find(Seq seq) const noexcept {
 }
 
 Flight& flight_of(ControlBlock& cb) {
-  if (!cb.flight) cb.flight.reset(new Flight);
+  if (cb.flight) return *cb.flight;
+  cb.flight.reset(new Flight);
+  cb.flight->cwnd_usage_seq = cb.snd_una;
+  cb.flight->rack_last_delivered = cb.delivered;
   return *cb.flight;
 }
 

@@ -5,7 +5,7 @@
 #include "tcp/congestion/congestion.h"
 #include "tcp/flight.h"
 #include "tcp/loss_marks.h"
-#include "tcp/plan.h"
+#include "tcp/path_mtu.h"
 #include "tcp/rack.h"
 #include "tcp/reduction.h"
 #include "tcp/sack.h"
@@ -27,7 +27,7 @@ void enter_recovery(ControlBlock& cb, bool ecn_echoed, Counters& counters) {
     begin_reduction(cb);
   }
   set_recovery(cb, RecoveryState::kRecovery);
-  ++counters.fast_recoveries;
+  if (counters.fast_recoveries < UINT16_MAX) ++counters.fast_recoveries;
 }
 
 // Marks what can be known to be lost now.
@@ -128,14 +128,14 @@ void look_for_loss(ControlBlock& cb, AckNews& news, Counters& counters, Time now
     try_to_open(cb, news);
     return;
   }
-  enter_recovery(cb, news.has(kEcnEchoed), counters);
+  if (!size_probe_lost(cb)) enter_recovery(cb, news.has(kEcnEchoed), counters);
   news.repair = Repair::kLost;
 }
 
 void in_recovery(ControlBlock& cb, AckNews& news, Counters& counters, Time now) {
   if (!news.has(kUnaAdvanced)) {
     if (!uses_sack(cb)) reno_add_duplicates(cb, news.duplicates);
-  } else if (try_undo_partial(cb, news, counters, now)) {
+  } else if (try_undo_partial(cb, news, now)) {
     return;
   }
   if (try_undo_by_dsack(cb, now)) try_to_open(cb, news);
@@ -204,7 +204,7 @@ void recovery_on_ack(ControlBlock& cb, AckNews& news, Counters& counters, Time n
 void recovery_on_reorder_timer(ControlBlock& cb, Counters& counters, Time now) {
   const std::uint32_t lost_before = cb.lost;
   if (!rack_on_timer(cb, now)) return;
-  if (cb.recovery != RecoveryState::kRecovery) {
+  if (cb.recovery != RecoveryState::kRecovery && !size_probe_lost(cb)) {
     enter_recovery(cb, false, counters);
     if (congestion_ops(cb).control == nullptr) reduce_window(cb, 1, cb.lost - lost_before, false);
   }
@@ -236,33 +236,6 @@ void recovery_on_timeout(ControlBlock& cb, Time now) {
   // RFC 5682 3.1 step 1, and not within an older recovery.
   f.frto = fresh || cb.retries > 0 ? Frto::kWaiting : Frto::kNone;
   cb.set(kMayRetransmit);
-}
-
-// As Linux tcp_simple_retransmit(): Loss without a loss window, and nothing to undo.
-void on_mtu_reduced(ControlBlock& cb, std::uint16_t mss) {
-  const std::uint16_t before = cb.mss;
-  set_mss(cb, mss);
-  if (cb.mss >= before) {
-    cb.mss = before;
-    return;
-  }
-  if (!cb.flight) return;
-  Flight& f = *cb.flight;
-  const std::uint32_t lost_before = f.lost;
-  for (auto p = f.sent.first(); p != f.sent.end(); ++p) {
-    const SentSegment& s = f.sent.at(p);
-    if (min(s.end(), data_end(cb)) - s.seq > cb.mss) mark_lost(cb, p);
-  }
-  if (f.lost == lost_before) return;
-  if (!uses_sack(cb)) f.sacked = std::min(f.sacked, f.sent.size() - f.lost);
-  cb.set(kMayRetransmit);
-  if (cb.recovery == RecoveryState::kLoss) return;
-  cb.high_seq = cb.snd_nxt;
-  cb.ssthresh = current_ssthresh(cb);
-  f.prior_ssthresh = 0;
-  f.undo_possible = false;
-  f.frto = Frto::kNone;
-  set_recovery(cb, RecoveryState::kLoss);
 }
 
 }  // namespace twinstack::tcp

@@ -10,6 +10,7 @@
 #include "tcp/flight.h"
 #include "tcp/loss_probe.h"
 #include "tcp/pacing.h"
+#include "tcp/path_mtu.h"
 #include "tcp/plan.h"
 #include "tcp/retransmit.h"
 #include "tcp/rtt.h"
@@ -168,7 +169,8 @@ void watch_stalled_data(ControlBlock& cb, Time now) noexcept {
 
 bool plan_text(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
   if (plan_duplicate_ack(cb, host, now, plan) || plan_retransmission(cb, host, now, plan)) return true;
-  if (plan_loss_probe(cb, host, now, plan) || plan_new_data(cb, host, now, plan)) return true;
+  if (plan_loss_probe(cb, host, now, plan) || plan_size_probe(cb, host, now, plan)) return true;
+  if (plan_new_data(cb, host, now, plan)) return true;
   plan.segment = wire::Segment{};
   return give_up_frto(cb) && plan_retransmission(cb, host, now, plan);
 }
