@@ -22,7 +22,8 @@ FlowKey flow(std::uint32_t number) {
 TEST(FlowTable, FindsWhatWasInsertedAndNothingElse) {
   std::vector<HwConnRecord> records(4);
   records[2].flow = flow(7);
-  FlowTable table(records, 1);
+  std::vector<FlowTable::Cell> cells(FlowTable::cells_for(static_cast<std::uint32_t>(records.size())));
+  FlowTable table(records, cells, 1);
   EXPECT_EQ(table.find(flow(7)), kNone);
   table.insert(2);
   EXPECT_EQ(table.find(flow(7)), 2U);
@@ -34,7 +35,8 @@ TEST(FlowTable, FindsWhatWasInsertedAndNothingElse) {
 TEST(FlowTable, EveryFieldOfTheKeyCounts) {
   std::vector<HwConnRecord> records(1);
   records[0].flow = flow(7);
-  FlowTable table(records, 1);
+  std::vector<FlowTable::Cell> cells(FlowTable::cells_for(static_cast<std::uint32_t>(records.size())));
+  FlowTable table(records, cells, 1);
   table.insert(0);
   FlowKey other = flow(7);
   other.local.bytes[15] ^= 1;
@@ -56,7 +58,8 @@ TEST(FlowTable, RandomOperationsAgreeWithAMap) {
   for (std::uint64_t secret = 1; secret <= 20; ++secret) {
     Rng rng(secret);
     std::vector<HwConnRecord> records(kSlots);
-    FlowTable table(records, secret);
+    std::vector<FlowTable::Cell> cells(FlowTable::cells_for(static_cast<std::uint32_t>(records.size())));
+    FlowTable table(records, cells, secret);
     std::map<std::uint32_t, std::uint32_t> slot_of;  // flow number -> slot
     std::vector<std::uint32_t> flow_of(kSlots, kNone);
     for (int i = 0; i < 20'000; ++i) {
@@ -91,7 +94,8 @@ TEST(FlowTable, AClusterAcrossTheEndSurvivesDeletionsInEveryOrder) {
   std::vector<std::uint32_t> order = {0, 1, 2, 3, 4};
   do {
     std::vector<HwConnRecord> records(8);
-    FlowTable table(records, kSecret);
+    std::vector<FlowTable::Cell> cells(FlowTable::cells_for(static_cast<std::uint32_t>(records.size())));
+    FlowTable table(records, cells, kSecret);
     for (std::uint32_t i = 0; i < 5; ++i) {
       records[i].flow = cluster[i];
       table.insert(i);
@@ -104,6 +108,42 @@ TEST(FlowTable, AClusterAcrossTheEndSurvivesDeletionsInEveryOrder) {
       }
     }
   } while (std::next_permutation(order.begin(), order.end()));
+}
+
+// The step in between: right whenever no other flow in the way has the same eight bits of hash.
+TEST(FlowTable, TheLikelySlotIsAsARuleTheRightOne) {
+  constexpr std::uint32_t kSlots = 4096;
+  std::vector<HwConnRecord> records(kSlots);
+  std::vector<FlowTable::Cell> cells(FlowTable::cells_for(kSlots));
+  FlowTable table(records, cells, 3);
+  for (std::uint32_t i = 0; i < kSlots; ++i) {
+    records[i].flow = flow(i);
+    table.insert(i);
+  }
+  std::uint32_t right = 0;
+  for (std::uint32_t i = 0; i < kSlots; ++i) {
+    const std::uint32_t hash = table.hash(flow(i));
+    ASSERT_EQ(table.find(flow(i), hash), i);
+    if (table.likely_slot(hash) == i) ++right;
+  }
+  EXPECT_GT(right, kSlots * 98 / 100);
+  for (std::uint32_t i = 0; i < kSlots; ++i) table.erase(i);
+  EXPECT_EQ(table.likely_slot(table.hash(flow(1))), kNone);
+}
+
+// Whose hash ends in the tag that stands for empty cells.
+TEST(FlowTable, AFlowWithTheLargestHashIsFound) {
+  std::vector<HwConnRecord> records(4);
+  std::vector<FlowTable::Cell> cells(FlowTable::cells_for(4));
+  FlowTable table(records, cells, 3);
+  std::uint32_t number = 0;
+  while (table.hash(flow(number)) >> 24 != 0xff) ++number;
+  records[3].flow = flow(number);
+  table.insert(3);
+  EXPECT_EQ(table.likely_slot(table.hash(flow(number))), 3U);
+  EXPECT_EQ(table.find(flow(number)), 3U);
+  table.erase(3);
+  EXPECT_EQ(table.find(flow(number)), kNone);
 }
 
 }  // namespace

@@ -1,17 +1,20 @@
-// HwConn: what the engine keeps of one connection (HW_CONN_T of the founding document), in three parts by use:
+// HwConn: what the engine keeps of one connection (HW_CONN_T of the founding document), in parts by use:
 //   HwConn       hot, at most 320 bytes: the TCP control block and what every packet touches;
-//   HwConnRecord what is touched when a packet is built, counted, or the connection moves: flow, references, counters;
+//   HwConnRecord 128 bytes, touched when a packet is found, built or counted: flow, references, counters;
+//   HwConnKept   36 bytes, touched when the connection moves: what the core does not own and the kernel wants back;
+//   Waiting      lists of what waits for the end of a move. A connection that does not move owns none;
 //   Piece        nodes of the lists of data that the connection has in flight. An idle connection owns none.
-// All three are plain data in tables of the lane's region (memory that outlives the engine); the driver may read them
-// while the connection is held (device.h).
+// All are plain data in tables of the lane's region (memory that outlives the engine); the driver may read them while
+// the connection is held (device.h).
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 
 #include "base/clock.h"
 #include "tcp/connection.h"
 #include "tcp/control_block.h"
-#include "tcp/min_tcp.h"
 #include "wire/flow.h"
 
 namespace twinstack::engine {
@@ -56,6 +59,7 @@ enum HwConnFlag : std::uint8_t {
   kInstalled = 1 << 4,       // carries a TCP state (install done)
   kExtracted = 1 << 5,       // its state was handed out: the program has no say any more
   kShortOfChunks = 1 << 6,   // offered less than its buffer has room for: in the session's list
+  kLookDue = 1 << 7,         // in the lane's LookList
 };
 
 // A piece of a chunk. Lists: the send queue (first byte = snd_una), the held frames, unread bytes of an install.
@@ -80,6 +84,9 @@ struct PieceList {
   [[nodiscard]] bool empty() const noexcept { return head == kNone; }
 };
 
+inline constexpr std::uint16_t kNoTimerSlot = 0xffff;
+inline constexpr std::uint16_t kNoWaiting = 0xffff;
+
 struct alignas(64) HwConn {
   tcp::ControlBlock tcb;
 
@@ -94,37 +101,71 @@ struct alignas(64) HwConn {
   std::uint32_t rx_chunk = kNone;      // chunk being filled with received bytes
   std::uint32_t rx_fill = 0;           // bytes of it in use
   std::uint32_t rx_posted = 0;         // of rx_fill: posted to the application
-  std::uint32_t timer_next = kNone;    // timer wheel links
+  std::uint32_t timer_next = kNone;    // timer wheel links; of a free slot: the next free one
   std::uint32_t timer_prev = kNone;
-  std::uint32_t timer_slot = kNone;
   std::uint32_t timer_tick = 0;
+  std::uint16_t timer_slot = kNoTimerSlot;
+  std::uint16_t waiting = kNoWaiting;     // index of its Waiting
+  std::uint32_t unread_bytes = 0;         // posted, not yet returned by the program
+  std::uint32_t rcv_buf_bytes = 0;        // limit of unread_bytes
+  std::uint32_t engine_queued_bytes = 0;  // at the front of send_queue: came with the connection, not from the rings
+  std::uint32_t transmit_next = kNone;    // link of the lane's transmit list
 };
 static_assert(sizeof(HwConn) <= 320, "hot state of a connection");
+static_assert(sizeof(HwConn) - sizeof(tcp::ControlBlock) <= 72 + 63, "the engine's part, rounded up to a line");
 
-// References to the software side and what is counted, per connection.
+// References to the software side and to the path, and what is counted.
 struct alignas(64) HwConnRecord {
   FlowKey flow{};
   std::uint32_t slot = 0;  // reference to the Sonode: slot of the session's arena ...
   std::uint32_t tag = 0;   // ... and its generation
-  std::uint32_t ring = 0;
-  std::uint32_t hop = 0;            // index into the lane's next hops
-  std::uint64_t kernel_cookie = 0;  // reference to the kernel's state
-  tcp::Counters counters{};
-  tcp::MinTcp min{};                      // as installed: what the core does not keep and the kernel wants back
-  std::uint32_t unread_bytes = 0;         // posted, not yet returned by the program
-  std::uint32_t rcv_buf_bytes = 0;        // limit of unread_bytes
-  std::uint32_t snd_buf_bytes = 0;        // limit of the send queue
-  std::uint32_t queued_bytes = 0;         // bytes in send_queue (from snd_una)
-  std::uint32_t engine_queued_bytes = 0;  // of these, at the front: came with the connection, not from the rings
-  PieceList unread{};                     // came with the connection, posted when it is activated
-  PieceList held{};                       // frames that wait
-  PieceList late{};                       // ... from the filter on the kernel socket: older than `held`
-  std::uint32_t held_bytes = 0;           // of both lists
+  std::uint16_t hop = 0;   // index into the lane's next hops
+  std::uint8_t ring = 0;   // of the session's arena
   std::uint8_t ttl = 64;
-  std::uint8_t traffic_class = 0;
-  std::uint16_t reserved = 0;
+  std::uint64_t kernel_cookie = 0;  // reference to the kernel's state
   std::uint32_t flow_label = 0;
-  std::uint32_t transmit_next = kNone;  // link of the lane's transmit list
+  std::uint16_t snd_buf_units = 0;  // limit of the send queue, in kSendBufferUnit
+  std::uint8_t traffic_class = 0;
+  std::uint8_t reserved = 0;
+  tcp::Counters counters{};
+
+  static constexpr std::uint32_t kSendBufferUnit = 4096;
+  [[nodiscard]] std::uint32_t snd_buf_bytes() const noexcept { return snd_buf_units * kSendBufferUnit; }
 };
+static_assert(sizeof(HwConnRecord) == 128, "a line of references, a line of counters");
+
+// Of the MinTcp as installed: what the core does not keep and the kernel wants back.
+struct HwConnKept {
+  std::uint32_t scope_id = 0;
+  std::uint32_t snd_buf_bytes = 0;  // SO_SNDBUF
+  std::uint32_t rcv_buf_bytes = 0;  // SO_RCVBUF
+  std::uint16_t mss = 0;
+  std::uint16_t mss_clamp = 0;
+  std::uint16_t advmss = 0;
+  std::uint16_t reordering_segments = 0;
+  std::array<char, 16> congestion{};
+};
+static_assert(sizeof(HwConnKept) == 36);
+
+// Asks for all of an entry, to be written.
+template <typename T>
+inline void prefetch_line_by_line(const T& entry) noexcept {
+  constexpr std::size_t kCacheLine = 64;
+  const void* const begin = &entry;
+  for (std::size_t at = 0; at < sizeof(T); at += kCacheLine)
+    __builtin_prefetch(static_cast<const char*>(begin) + at, 1);
+}
+
+// What waits for a move to end.
+struct Waiting {
+  PieceList unread{};            // came with the connection, posted when it is activated
+  PieceList held{};              // frames that wait
+  PieceList late{};              // ... from the filter on the kernel socket: older than `held`
+  std::uint32_t held_bytes = 0;  // of both lists of frames
+  std::uint32_t next_free = 0;   // in WaitingTable
+
+  [[nodiscard]] bool empty() const noexcept { return unread.empty() && held.empty() && late.empty(); }
+};
+static_assert(sizeof(Waiting) == 32);
 
 }  // namespace twinstack::engine

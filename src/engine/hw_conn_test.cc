@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/region.h"
+
 namespace twinstack::engine {
 namespace {
 
@@ -32,6 +34,16 @@ TEST(HwConnId, AnotherGenerationIsAnotherId) { EXPECT_FALSE(HwConnId(0, 5, 1) ==
 TEST(HwConn, HotStateFitsInFiveCacheLines) {
   EXPECT_LE(sizeof(HwConn), 320U);
   EXPECT_EQ(alignof(HwConn), 64U);
+}
+
+// All that grows with the number of connections, were HwConn as large as it may be.
+TEST(HwConn, AnIdleConnectionTakesNoMoreThan512Bytes) {
+  for (const std::uint32_t connections : {10'000U, 16'384U, (1U << 17) + 1, 1'000'000U}) {
+    const std::size_t with = LaneRegion::bytes_needed({connections, 1024});
+    const std::size_t without = LaneRegion::bytes_needed({1, 1024});
+    const std::size_t spare = (320 - sizeof(HwConn)) * (connections - 1);
+    EXPECT_LE((with - without + spare) / (connections - 1), 512U) << connections << " connections";
+  }
 }
 
 }  // namespace

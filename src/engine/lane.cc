@@ -11,6 +11,9 @@ namespace {
 // After so many timeouts in a row the kernel goes on with it: it hears of a smaller path MTU (the ICMP error comes to
 // it, RFC 1191) and of unreachable hosts, and comes to the end that it always would. The engine sends on until then.
 constexpr std::uint8_t kRetriesHere = 4;
+constexpr Duration kOfferEventsAgain = std::chrono::milliseconds(1);
+// Retransmission timers as a rule, which are void when the ACK has come; what is further away is some other timer.
+constexpr Duration kLookNoFurther = std::chrono::seconds(1);
 
 }  // namespace
 
@@ -21,16 +24,21 @@ Lane::Lane(std::uint32_t index, LaneRegion& region, nic::Link& link, Waker& wake
       waker_(waker),
       conns_(region.conns()),
       records_(region.records()),
+      kept_(region.kept()),
       pieces_(region.pieces()),
-      flows_(region.records(), secret),
+      waiting_(region.waiting()),
+      flows_(region.records(), region.flow_cells(), secret),
       timers_(region.conns(), now),
       commands_(region.command_consumer()),
       replies_(region.reply_producer()),
       events_(region.event_producer()) {
-  const auto count = static_cast<std::uint32_t>(conns_.size());
-  free_slots_.reserve(count);
-  for (std::uint32_t i = count; i > 0; --i) free_slots_.push_back(i - 1);
+  for (auto i = static_cast<std::uint32_t>(conns_.size()); i > 0; --i) free_slot(i - 1);
   post_list_.reserve(256);
+}
+
+void Lane::free_slot(std::uint32_t index) noexcept {
+  conns_[index].timer_next = free_head_;
+  free_head_ = index;
 }
 
 void Lane::open_session(std::uint32_t session, const ipc::Arena& arena) {
@@ -49,18 +57,9 @@ void Lane::close_session(std::uint32_t session) {
   sessions_.erase(session);
 }
 
-LaneSession* Lane::session(std::uint32_t index) noexcept {
-  return index < session_of_.size() ? session_of_[index] : nullptr;
-}
-
-std::uint32_t Lane::resolve(HwConnId id) const noexcept {
-  if (!id || id.lane() != index_ || id.index() >= conns_.size()) return kNone;
-  const HwConn& conn = conns_[id.index()];
-  return conn.state != ConnState::kFree && conn.generation == id.generation() ? id.index() : kNone;
-}
-
 bool Lane::poll(Time now) {
   ++counters_.polls;
+  tx_frame_ = {};
   if (sleeping_) cancel_sleep();
   link_.advance(now);
   bool worked = false;
@@ -70,15 +69,17 @@ bool Lane::poll(Time now) {
   }
   worked |= receive_frames(now);
   worked |= drain_submissions(now);
-  timers_.advance(now, [&](std::uint32_t index) { fire_timer(index, now); });
+  run_timers(now);
   transmit(now);
   post_all();
   publish_completions();
+  offer_events(now);
   link_.flush();
   return worked || has_work();
 }
 
 void Lane::process_commands(Time now) {
+  tx_frame_ = {};
   Command command;
   bool any = false;
   while (commands_.pop(command) == ipc::RingConsumer<Command>::Pop::kEntry) {
@@ -92,16 +93,54 @@ void Lane::process_commands(Time now) {
   transmit(now);
   post_all();
   publish_completions();
+  offer_events(now);
   link_.flush();
   replies_.publish();
+}
+
+void Lane::run_timers(Time now) {
+  timers_.advance(now, [&](std::uint32_t index) { fire_timer(index, now); });
+  looks_.advance(
+      now, [&](std::uint32_t index) { prefetch_line_by_line(conns_[index]); },
+      [&](std::uint32_t index) { look(index, now); });
+}
+
+// What is still armed waits on, or goes into the wheel when it is due soon or not for long.
+void Lane::look(std::uint32_t index, Time now) {
+  HwConn& conn = conns_[index];
+  const Time deadline = conn.state == ConnState::kActive ? tcp::next_deadline(conn.tcb, now) : kNever;
+  if (deadline >= now + LookList::kLookAfter && deadline < now + kLookNoFurther) {
+    looks_.add(index, now);
+    return;
+  }
+  conn.flags &= static_cast<std::uint8_t>(~kLookDue);
+  timers_.schedule(index, deadline);
+}
+
+// A deadline may have been set, or moved.
+void Lane::schedule(std::uint32_t index, Time now) {
+  HwConn& conn = conns_[index];
+  const Time deadline = tcp::next_deadline(conn.tcb, now);
+  if (deadline == kNever) return;
+  if (deadline < now + LookList::kLookAfter) {
+    timers_.schedule(index, deadline);
+  } else if ((conn.flags & kLookDue) == 0 && !timers_.fires_by(index, deadline)) {
+    conn.flags |= kLookDue;
+    looks_.add(index, now);
+  }
 }
 
 void Lane::fire_timer(std::uint32_t index, Time now) {
   HwConn& conn = conns_[index];
   if (conn.state != ConnState::kActive) return;
   ConnHost host(*this, index);
-  if (tcp::on_timer(conn.tcb, host, now) == tcp::TimerVerdict::kToSoftware) {
+  const tcp::TimerVerdict verdict = tcp::on_timer(conn.tcb, host, now);
+  if (verdict == tcp::TimerVerdict::kToSoftware) {
     raise_to_software(index, Cause::kTimeout);
+    return;
+  }
+  if (verdict == tcp::TimerVerdict::kNothing) {  // void by now, or moved
+    timers_.schedule(index, tcp::next_deadline(conn.tcb, now));
     return;
   }
   // A user timeout's clock begins anew in the kernel: such a connection goes there only when its time is over.
@@ -111,7 +150,7 @@ void Lane::fire_timer(std::uint32_t index, Time now) {
 
 Time Lane::next_deadline() const noexcept {
   const Time retry = transmit_head_ != kNone ? retry_at_ : kNever;
-  return std::min({timers_.next(), link_.next_event(), retry});
+  return std::min({timers_.next(), looks_.next(), link_.next_event(), retry, offer_events_at_});
 }
 
 bool Lane::has_work() const noexcept { return transmit_head_ != kNone && blocked_rounds_ < kBlockedRounds; }
@@ -142,11 +181,36 @@ std::vector<std::byte> Lane::take_stray() {
 }
 
 void Lane::push_event(const Event& event) {
-  // The ring holds more than all connections can have outstanding (region_unsafe.cc).
-  ASSERT(events_.room() > 0);
-  events_.push(event);
-  events_.publish();
   signal_ = true;
+  if (events_waiting_.empty() && events_.room() > 0) {
+    events_.push(event);
+    events_.publish();
+    return;
+  }
+  // Every connection can have one kToSoftware and one kDrained outstanding, every session one kBadSession.
+  const std::size_t most = 2 * conns_.size() + 1024;
+  if (events_waiting_.size() >= most) std::erase_if(events_waiting_, [this](const Event& e) { return is_stale(e); });
+  ASSERT(events_waiting_.size() < most);
+  events_waiting_.push_back(event);
+}
+
+// The connection, or the session, is gone: nobody waits for this.
+bool Lane::is_stale(const Event& event) const noexcept {
+  if (event.type != EventType::kBadSession) return resolve(event.id) == kNone;
+  return event.session >= session_of_.size() || session_of_[event.session] == nullptr;
+}
+
+// Of those that wait, as many as there is room for by now. The driver does not tell when it has made room.
+void Lane::offer_events(Time now) {
+  if (events_waiting_.empty()) return;
+  auto next = events_waiting_.begin();
+  for (; next != events_waiting_.end() && events_.room() > 0; ++next) {
+    if (!is_stale(*next)) events_.push(*next);
+  }
+  signal_ |= next != events_waiting_.begin();
+  events_.publish();
+  events_waiting_.erase(events_waiting_.begin(), next);
+  offer_events_at_ = events_waiting_.empty() ? kNever : now + kOfferEventsAgain;
 }
 
 void Lane::raise_to_software(std::uint32_t index, Cause cause) {

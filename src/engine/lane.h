@@ -18,9 +18,11 @@
 #include "engine/flow_table.h"
 #include "engine/hw_conn.h"
 #include "engine/lane_session.h"
+#include "engine/look_list.h"
 #include "engine/piece_pool.h"
 #include "engine/region.h"
 #include "engine/timer_wheel.h"
+#include "engine/waiting_table.h"
 #include "nic/link.h"
 #include "wire/packet.h"
 
@@ -117,15 +119,25 @@ class Lane {
   Status queue_loaded(std::uint32_t index, const Command& command);
   void bound_mss(std::uint32_t index);
   void fill_state(std::uint32_t index, Time now, ipc::HwConnState& state) const;
+  void fill_min(std::uint32_t index, Time now, tcp::MinTcp& min) const;
 
   // lane_receive.cc: frames.
   bool receive_frames(Time now);
   void process_frame(std::span<const ByteView> parts, std::uint32_t length, wire::ChecksumMode mode, Time now);
-  std::uint32_t find_connection(std::span<const ByteView> parts, std::uint32_t length, wire::ChecksumMode mode,
-                                wire::TcpPacket& packet);
+  struct Arrived {
+    wire::TcpPacket packet;
+    std::uint32_t hash = 0;  // of its flow
+    bool is_packet = false;
+    std::uint32_t index = kNone;
+  };
+  bool parse(std::span<const ByteView> parts, std::uint32_t length, wire::ChecksumMode mode, wire::TcpPacket& packet);
+  void receive_group(std::span<const nic::RxFrame> frames, wire::ChecksumMode mode, Time now);
+  std::uint32_t find_connection(const wire::TcpPacket& packet, std::uint32_t hash, std::span<const ByteView> parts,
+                                std::uint32_t length);
   void process_packet(std::uint32_t index, const wire::TcpPacket& packet, std::span<const ByteView> parts,
                       std::uint32_t length, Time now);
-  void prefetch(std::uint32_t index) const noexcept;
+  void prefetch_tables(std::uint32_t index) const noexcept;
+  void prefetch_references(std::uint32_t index) noexcept;
   void process_segment(std::uint32_t index, const wire::TcpPacket& packet, std::span<const ByteView> parts,
                        std::uint32_t length, Time now);
   void replay_held(std::uint32_t index, Time now);
@@ -136,7 +148,8 @@ class Lane {
   void raise_to_software(std::uint32_t index, Cause cause);
 
   // lane_held.cc: packets that wait for a move.
-  void hold_frame(std::uint32_t index, PieceList& list, std::span<const ByteView> parts, std::uint32_t length);
+  using WaitingFrames = PieceList Waiting::*;  // &Waiting::held or &Waiting::late
+  void hold_frame(std::uint32_t index, WaitingFrames which, std::span<const ByteView> parts, std::uint32_t length);
   void hold_bytes(PieceList& list, LaneSession& session, ByteView bytes, bool& start);
   bool extend_last(PieceList& list, LaneSession& session, ByteView& bytes);
   void hold_out_of_order(std::uint32_t index);
@@ -145,6 +158,10 @@ class Lane {
   void held_to_strays(std::uint32_t index);
   void report_held(std::uint32_t index, Reply& reply);
   [[nodiscard]] std::uint32_t count_pieces(const PieceList& list);
+  // What waits for this connection; nullptr: nothing does. want_waiting() makes it; nullptr: there are too many.
+  [[nodiscard]] Waiting* waiting_of(std::uint32_t index) noexcept;
+  [[nodiscard]] Waiting* want_waiting(std::uint32_t index) noexcept;
+  void end_waiting(std::uint32_t index) noexcept;  // when nothing waits any more
 
   // lane_rings.cc: submissions and completions.
   bool drain_submissions(Time now);
@@ -176,7 +193,9 @@ class Lane {
   // lane_transmit.cc: segments out.
   void want_transmit(std::uint32_t index);
   void transmit(Time now);
-  bool link_takes_more();
+  // Whether tx_frame_ is there for the next segment.
+  bool link_takes_more() { return !tx_frame_.empty() || allocate_frame(); }
+  bool allocate_frame();
   bool transmit_connection(std::uint32_t index, Time now);
   void send_segment(HwConn& conn, HwConnRecord& record, const tcp::SegmentPlan& plan, std::span<std::byte> room);
   void gather(HwConn& conn, Seq seq, std::uint32_t bytes, std::span<std::byte> out, wire::InternetSum& sum);
@@ -184,11 +203,30 @@ class Lane {
   void check_drained(std::uint32_t index);
 
   // Resolves an id of this lane; kNone when it is stale or foreign.
-  [[nodiscard]] std::uint32_t resolve(HwConnId id) const noexcept;
+  [[nodiscard]] std::uint32_t resolve(HwConnId id) const noexcept {
+    const std::uint32_t index = id.index();
+    if (!id || id.lane() != index_ || index >= conns_.size()) return kNone;
+    return conns_[index].state != ConnState::kFree && conns_[index].generation == id.generation() ? index : kNone;
+  }
   [[nodiscard]] HwConnId id_of(std::uint32_t index) const noexcept { return {index_, index, conns_[index].generation}; }
-  [[nodiscard]] LaneSession* session(std::uint32_t index) noexcept;
+  [[nodiscard]] LaneSession* session(std::uint32_t index) noexcept {
+    return index < session_of_.size() ? session_of_[index] : nullptr;
+  }
+  // REQUIRES: `conn` is not free.
+  [[nodiscard]] LaneSession& owner_of(const HwConn& conn) noexcept { return *session_of_[conn.session]; }
+  // Bytes of the send queue. Before there is a TCP state: what load() has brought.
+  [[nodiscard]] static std::uint32_t queued_bytes(const HwConn& conn) noexcept {
+    return (conn.flags & kInstalled) == 0 ? conn.engine_queued_bytes
+                                          : bytes_between(conn.tcb.snd_una, conn.tcb.write_seq);
+  }
+  void free_slot(std::uint32_t index) noexcept;
   void push_event(const Event& event);
+  void offer_events(Time now);
+  [[nodiscard]] bool is_stale(const Event& event) const noexcept;
+  void run_timers(Time now);
+  void look(std::uint32_t index, Time now);
   void fire_timer(std::uint32_t index, Time now);
+  void schedule(std::uint32_t index, Time now);
 
   std::uint32_t index_;
   LaneRegion& region_;
@@ -197,16 +235,20 @@ class Lane {
 
   std::span<HwConn> conns_;
   std::span<HwConnRecord> records_;
+  std::span<HwConnKept> kept_;
   PiecePool pieces_;
+  WaitingTable waiting_;
   FlowTable flows_;
   TimerWheel timers_;
-  std::vector<std::uint32_t> free_slots_;
+  LookList looks_;
+  std::uint32_t free_head_ = kNone;  // slots that are free, linked by timer_next: last in, first out
   std::uint32_t in_use_ = 0;
   std::uint32_t transmit_head_ = kNone;
   std::uint32_t transmit_tail_ = kNone;
   // A device that takes nothing (its link is down): after so many polls in vain the lane may sleep between two tries.
   static constexpr std::uint32_t kBlockedRounds = 256;
   std::uint32_t blocked_rounds_ = 0;
+  std::span<std::byte> tx_frame_;  // allocated at the link and not yet committed; asked for anew each round
   Time retry_at_ = kNever;
   bool rings_wait_ = false;
   std::vector<std::byte> held_copy_;  // of a frame that lay in memory of the program
@@ -219,10 +261,8 @@ class Lane {
   ipc::RingConsumer<Command> commands_;
   ipc::RingProducer<Reply> replies_;
   ipc::RingProducer<Event> events_;
-  struct Arrived {
-    wire::TcpPacket packet;
-    std::uint32_t index = kNone;
-  };
+  std::vector<Event> events_waiting_;  // that found the ring full, oldest first
+  Time offer_events_at_ = kNever;
   std::array<Arrived, 16> arrived_;  // the frames that are being processed
   std::size_t frames_per_poll_ = 1;  // as many as are not too many bytes
   LaneCounters counters_;

@@ -23,6 +23,18 @@ constexpr std::uint32_t kIpv6AndTcpBytes = 40 + 20;
 constexpr std::uint32_t kInitialSendBuffer = 128U << 10;
 constexpr std::uint32_t kMaxNextHops = 65536;
 
+HwConnKept kept_of(const tcp::MinTcp& min) {
+  return {
+      .scope_id = min.scope_id,
+      .snd_buf_bytes = min.snd_buf_bytes,
+      .rcv_buf_bytes = min.rcv_buf_bytes,
+      .mss = min.mss,
+      .mss_clamp = min.mss_clamp,
+      .advmss = min.advmss,
+      .reordering_segments = static_cast<std::uint16_t>(std::min<std::uint32_t>(min.reordering_segments, UINT16_MAX)),
+      .congestion = min.congestion};
+}
+
 }  // namespace
 
 Reply Lane::carry_out(const Command& command, Time now) {
@@ -82,25 +94,25 @@ Reply Lane::reserve(const Command& command) {
       command.chunk_count > kMaxCommandChunks || command.slot >= owner->arena().geometry().slot_count ||
       flows_.find(command.flow) != kNone)
     return refuse(Status::kBadArgument);
-  if (free_slots_.empty()) return refuse(Status::kNoSlot);
+  if (free_head_ == kNone) return refuse(Status::kNoSlot);
+  if (waiting_.available() == 0) return refuse(Status::kNoPiece);
   if (owner->pool().available() < command.chunk_count) return refuse(Status::kNoChunk);
   // Of what is left one move takes no more than half: the others have to receive.
   if (owner->pool().available() / 2 < command.expected_chunks) return refuse(Status::kNoChunk);
-  const std::uint32_t index = free_slots_.back();
-  free_slots_.pop_back();
+  const std::uint32_t index = free_head_;
   HwConn& conn = conns_[index];
+  free_head_ = std::exchange(conn.timer_next, kNone);
   ASSERT(conn.state == ConnState::kFree);
   conn.state = ConnState::kHeld;
   conn.session = static_cast<std::uint16_t>(command.session);
-  // The slot may still stand in the transmit list from its last life (release()): the link stays.
-  const std::uint32_t transmit_next = records_[index].transmit_next;
+  conn.unread_bytes = 0;
+  conn.engine_queued_bytes = 0;
+  conn.waiting = waiting_.take();
   records_[index] = HwConnRecord{.flow = command.flow,
                                  .slot = command.slot,
                                  .tag = command.tag,
-                                 .ring = command.ring,
-                                 .hop = 0,
-                                 .kernel_cookie = command.kernel_cookie,
-                                 .transmit_next = transmit_next};
+                                 .ring = static_cast<std::uint8_t>(command.ring),
+                                 .kernel_cookie = command.kernel_cookie};
   flows_.insert(index);
   ++in_use_;
   ++owner->connections;
@@ -130,13 +142,12 @@ Reply Lane::put_chunks(const Command& command) {
 // engine receives; they are posted when the connection is activated, so that a move can still be undone.
 Status Lane::queue_loaded(std::uint32_t index, const Command& command) {
   HwConn& conn = conns_[index];
-  HwConnRecord& record = records_[index];
-  LaneSession& owner = *session(conn.session);
+  LaneSession& owner = owner_of(conn);
   const std::uint32_t chunk_bytes = owner.chunk_bytes();
   const std::uint32_t unread_chunks = chunks_for(command.unread_bytes, chunk_bytes);
   const std::uint32_t chunks = unread_chunks + chunks_for(command.send_bytes, chunk_bytes);
   if (chunks != command.chunk_count || chunks > kMaxCommandChunks) return Status::kBadArgument;
-  LaneRing& ring = *owner.ring(record.ring);
+  LaneRing& ring = *owner.ring(records_[index].ring);
   if (ring.complete.room() < completions_kept(ring) + unread_chunks) return Status::kRingFull;
   if (pieces_.available() < chunks) return Status::kNoPiece;
   const auto queue = [&](PieceList& list, std::uint32_t at, std::uint32_t left) {
@@ -148,12 +159,11 @@ Status Lane::queue_loaded(std::uint32_t index, const Command& command) {
       left -= here;
     }
   };
-  queue(record.unread, 0, command.unread_bytes);
+  queue(want_waiting(index)->unread, 0, command.unread_bytes);
   queue(conn.send_queue, unread_chunks, command.send_bytes);
   ring.unread_pieces += unread_chunks;
-  record.unread_bytes += command.unread_bytes;
-  record.queued_bytes += command.send_bytes;
-  record.engine_queued_bytes += command.send_bytes;
+  conn.unread_bytes += command.unread_bytes;
+  conn.engine_queued_bytes += command.send_bytes;
   return Status::kOk;
 }
 
@@ -170,10 +180,10 @@ Reply Lane::install(const Command& command, Time now) {
   const std::uint32_t index = resolve(command.id);
   HwConn& conn = conns_[index];
   HwConnRecord& record = records_[index];
-  LaneSession& owner = *session(conn.session);
+  LaneSession& owner = owner_of(conn);
   if (conn.state != ConnState::kHeld || (conn.flags & kInstalled) != 0) return refuse(Status::kBadState);
   if (command.hop_index >= hops_.size() ||
-      command.min.write_seq - command.min.snd_una != record.queued_bytes + command.send_bytes)
+      command.min.write_seq - command.min.snd_una != conn.engine_queued_bytes + command.send_bytes)
     return refuse(Status::kBadArgument);
   tcp::ControlBlock tcb;
   if (!tcp::install(tcb, command.min, now).has_value()) return refuse(Status::kUnsupported);
@@ -186,8 +196,8 @@ Reply Lane::install(const Command& command, Time now) {
   conn.rx_chunk = kNone;
   conn.rx_fill = 0;
   conn.rx_posted = 0;
-  record.hop = command.hop_index;
-  record.min = command.min;
+  record.hop = static_cast<std::uint16_t>(command.hop_index);
+  kept_[index] = kept_of(command.min);
   record.ttl = command.min.ttl;
   record.traffic_class = command.min.traffic_class;
   record.flow_label = command.min.flow_label;
@@ -196,17 +206,17 @@ Reply Lane::install(const Command& command, Time now) {
   const std::uint32_t offered =
       command.min.rcv_wnd - std::min(command.min.rcv_wnd, command.min.rcv_nxt - command.min.rcv_wup);
   // And a full segment in any case: a window under that is not offered at all (RFC 9293 3.8.6.2.2).
-  record.rcv_buf_bytes =
-      std::max({command.min.rcv_buf_bytes / 2, offered + record.unread_bytes, std::uint32_t{command.min.mss}});
-  record.snd_buf_bytes = kInitialSendBuffer;
+  conn.rcv_buf_bytes =
+      std::max({command.min.rcv_buf_bytes / 2, offered + conn.unread_bytes, std::uint32_t{command.min.mss}});
+  record.snd_buf_units = kInitialSendBuffer / HwConnRecord::kSendBufferUnit;
   bound_mss(index);
-  owner.arena().slot(record.slot).tx_limit_bytes.store(record.snd_buf_bytes, std::memory_order_relaxed);
+  owner.arena().slot(record.slot).tx_limit_bytes.store(record.snd_buf_bytes(), std::memory_order_relaxed);
   return Reply{.status = Status::kOk, .id = command.id};
 }
 
 Reply Lane::inject(const Command& command, Time now) {
   const std::uint32_t index = resolve(command.id);
-  LaneSession& owner = *session(conns_[index].session);
+  LaneSession& owner = owner_of(conns_[index]);
   const std::uint32_t chunk_bytes = owner.chunk_bytes();
   if (command.chunk_count > kMaxCommandChunks || command.frame_bytes > kMaxFrameBytes ||
       command.frame_bytes > command.chunk_count * chunk_bytes)
@@ -220,7 +230,7 @@ Reply Lane::inject(const Command& command, Time now) {
     left -= here;
   }
   if (conns_[index].state == ConnState::kHeld)
-    hold_frame(index, records_[index].late, {parts.data(), count}, command.frame_bytes);
+    hold_frame(index, &Waiting::late, {parts.data(), count}, command.frame_bytes);
   else if (const ByteView copy = own_copy(index, {parts.data(), count}, command.frame_bytes); !copy.empty())
     // What the kernel has had in hands may carry a partial checksum on any device (GRO).
     process_frame({&copy, 1}, command.frame_bytes, wire::ChecksumMode::kAcceptPartial, now);
@@ -240,6 +250,7 @@ Reply Lane::activate(const Command& command, Time now) {
   tcp::set_draining(conn.tcb, false, now);
   post_unread(index);
   replay_held(index, now);
+  end_waiting(index);
   tcp::acknowledge_now(conn.tcb);
   want_transmit(index);
   return Reply{.status = Status::kOk, .id = command.id};
@@ -279,12 +290,11 @@ Reply Lane::hold(const Command& command, Time now) {
 Reply Lane::extract(const Command& command, Time now) {
   const std::uint32_t index = resolve(command.id);
   HwConn& conn = conns_[index];
-  HwConnRecord& record = records_[index];
   if (conn.state != ConnState::kHeld || (conn.flags & kInstalled) == 0) return refuse(Status::kBadState);
   // What the program has submitted before the owner changed belongs to the send queue: at most the whole ring. What a
   // program adds meanwhile does not keep us here.
-  LaneSession& owner = *session(conn.session);
-  LaneRing& ring = *owner.ring(record.ring);
+  LaneSession& owner = owner_of(conn);
+  LaneRing& ring = *owner.ring(records_[index].ring);
   drain_ring(conn.session, owner, ring, now, owner.arena().geometry().sq_entries + 1, pieces_.capacity());
   if (ring.waiting && !owner.broken) return refuse(Status::kNoPiece);
   conn.flags |= kExtracted;
@@ -313,16 +323,19 @@ Reply Lane::sweep(const Command& command, Time now) {
 Reply Lane::release(const Command& command) {
   const std::uint32_t index = resolve(command.id);
   HwConn& conn = conns_[index];
-  HwConnRecord& record = records_[index];
-  LaneSession& owner = *session(conn.session);
+  const HwConnRecord& record = records_[index];
+  LaneSession& owner = owner_of(conn);
   if (conn.state != ConnState::kHeld) return refuse(Status::kBadState);
   held_to_strays(index);
-  owner.ring(record.ring)->unread_pieces -= count_pieces(record.unread);
-  drop_pieces(record.unread, owner, UINT32_MAX);
+  if (Waiting* waiting = waiting_of(index); waiting != nullptr) {
+    owner.ring(record.ring)->unread_pieces -= count_pieces(waiting->unread);
+    drop_pieces(waiting->unread, owner, UINT32_MAX);
+  }
+  end_waiting(index);
   if (conn.rx_chunk != kNone) close_rx_chunk(conn, owner);
   // What was still queued has been handed to the kernel: for the application it is as good as acknowledged.
   auto& acked = owner.arena().slot(record.slot).tx_acked_bytes;
-  acked.store(acked.load(std::memory_order_relaxed) + (record.queued_bytes - record.engine_queued_bytes),
+  acked.store(acked.load(std::memory_order_relaxed) + (queued_bytes(conn) - conn.engine_queued_bytes),
               std::memory_order_seq_cst);
   while (!conn.send_queue.empty()) {
     const Piece piece = pieces_.at(conn.send_queue.head);
@@ -339,13 +352,37 @@ Reply Lane::release(const Command& command) {
   conn.cursor_piece = kNone;
   conn.state = ConnState::kFree;
   if ((conn.flags & kShortOfChunks) != 0) std::erase(owner.short_of_chunks, index);
-  conn.flags &= kInTransmitList;  // transmit() takes it out
+  conn.flags &= kInTransmitList | kLookDue;  // transmit() and run_timers() take it out
   // The id is never used again; generation 0 would make id 0 possible.
   if (++conn.generation == 0) conn.generation = 1;
-  free_slots_.push_back(index);
+  free_slot(index);
   --in_use_;
   --owner.connections;
   return Reply{};
+}
+
+// The MinTcp as it was installed, with what has changed since.
+void Lane::fill_min(std::uint32_t index, Time now, tcp::MinTcp& min) const {
+  const HwConn& conn = conns_[index];
+  const HwConnRecord& record = records_[index];
+  const HwConnKept& kept = kept_[index];
+  min = tcp::MinTcp{};
+  min.flow = record.flow;
+  min.scope_id = kept.scope_id;
+  min.mss_clamp = kept.mss_clamp;
+  min.advmss = kept.advmss;
+  min.reordering_segments = kept.reordering_segments;
+  min.congestion = kept.congestion;
+  min.snd_buf_bytes = kept.snd_buf_bytes;
+  min.rcv_buf_bytes = kept.rcv_buf_bytes;
+  min.keepalive_idle_s = conn.tcb.keepalive_idle_s;
+  min.keepalive_interval_s = conn.tcb.keepalive_interval_s;
+  min.keepalive_probes = conn.tcb.keepalive_probes;
+  min.ttl = record.ttl;
+  min.traffic_class = record.traffic_class;
+  min.flow_label = record.flow_label;
+  tcp::extract(conn.tcb, now, min);
+  min.copied_seq = min.rcv_nxt - conn.unread_bytes;
 }
 
 void Lane::fill_state(std::uint32_t index, Time now, ipc::HwConnState& state) const {
@@ -353,9 +390,7 @@ void Lane::fill_state(std::uint32_t index, Time now, ipc::HwConnState& state) co
   const HwConnRecord& record = records_[index];
   state = ipc::HwConnState{};
   state.hw_conn_id = id_of(index).raw();
-  state.min = record.min;
-  tcp::extract(conn.tcb, now, state.min);
-  state.min.copied_seq = state.min.rcv_nxt - record.unread_bytes;
+  fill_min(index, now, state.min);
   const tcp::Counters& counters = record.counters;
   state.bytes_acked = counters.bytes_acked;
   state.bytes_received = counters.bytes_received;
@@ -368,11 +403,9 @@ void Lane::fill_state(std::uint32_t index, Time now, ipc::HwConnState& state) co
   state.data_segments_in = counters.data_segs_in;
   state.out_of_order_segments = counters.out_of_order;
   state.unsent_bytes = state.min.write_seq - state.min.snd_nxt;
-  state.unread_bytes = record.unread_bytes;
+  state.unread_bytes = conn.unread_bytes;
   state.lane = index_;
-  // Linux's numbers: TCP_CA_Open, CWR, Recovery, Loss.
-  constexpr std::uint32_t kLinuxCaState[] = {0, 2, 3, 4};
-  state.ca_state = kLinuxCaState[static_cast<std::size_t>(conn.tcb.recovery)];
+  state.ca_state = static_cast<std::uint32_t>(conn.tcb.recovery);
 }
 
 Reply Lane::query(const Command& command, Time now) {
@@ -425,13 +458,13 @@ void Lane::bound_mss(std::uint32_t index) {
   const std::uint32_t mtu = std::min(hops_[record.hop].mtu_bytes, link_.info().mtu_bytes);
   const std::uint32_t headers = record.flow.is_v4() ? kIpv4AndTcpBytes : kIpv6AndTcpBytes;
   const std::uint32_t room = mtu - std::min(mtu, headers);
-  tcp::set_mss(conns_[index].tcb, static_cast<std::uint16_t>(std::min<std::uint32_t>(record.min.mss, room)));
+  tcp::set_mss(conns_[index].tcb, static_cast<std::uint16_t>(std::min<std::uint32_t>(kept_[index].mss, room)));
 }
 
 Reply Lane::set_hop_of(const Command& command) {
   if (command.hop_index >= hops_.size()) return refuse(Status::kBadArgument);
   const std::uint32_t index = resolve(command.id);
-  records_[index].hop = command.hop_index;
+  records_[index].hop = static_cast<std::uint16_t>(command.hop_index);
   if ((conns_[index].flags & kInstalled) != 0) bound_mss(index);
   return Reply{};
 }

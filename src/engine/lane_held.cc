@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <utility>
 
 #include "base/assert.h"
 #include "engine/lane.h"
@@ -64,19 +65,36 @@ void Lane::hold_bytes(PieceList& list, LaneSession& session, ByteView bytes, boo
   }
 }
 
-void Lane::hold_frame(std::uint32_t index, PieceList& list, std::span<const ByteView> parts, std::uint32_t length) {
-  HwConnRecord& record = records_[index];
-  LaneSession& owner = *session(conns_[index].session);
+Waiting* Lane::waiting_of(std::uint32_t index) noexcept {
+  const std::uint16_t at = conns_[index].waiting;
+  return at == kNoWaiting ? nullptr : &waiting_.at(at);
+}
+
+Waiting* Lane::want_waiting(std::uint32_t index) noexcept {
+  if (conns_[index].waiting == kNoWaiting) conns_[index].waiting = waiting_.take();
+  return waiting_of(index);
+}
+
+void Lane::end_waiting(std::uint32_t index) noexcept {
+  const Waiting* waiting = waiting_of(index);
+  if (waiting == nullptr || !waiting->empty()) return;
+  waiting_.put_back(std::exchange(conns_[index].waiting, kNoWaiting));
+}
+
+void Lane::hold_frame(std::uint32_t index, WaitingFrames which, std::span<const ByteView> parts, std::uint32_t length) {
+  Waiting* waiting = want_waiting(index);
+  LaneSession& owner = owner_of(conns_[index]);
   // All or nothing: a frame without its end would be a wrong packet. The room is counted first.
   const std::uint32_t needed = length / owner.chunk_bytes() + 2;
-  if (record.held_bytes + length > kMaxHeldBytes || owner.pool().available() < needed || pieces_.available() < needed) {
+  if (waiting == nullptr || waiting->held_bytes + length > kMaxHeldBytes || owner.pool().available() < needed ||
+      pieces_.available() < needed) {
     ++counters_.held_dropped;
     return;
   }
   ++counters_.held_frames;
-  record.held_bytes += length;
+  waiting->held_bytes += length;
   bool start = true;
-  Payload(parts, 0, length).for_each([&](ByteView piece) { hold_bytes(list, owner, piece, start); });
+  Payload(parts, 0, length).for_each([&](ByteView piece) { hold_bytes(waiting->*which, owner, piece, start); });
 }
 
 // Takes up to `count` pieces off the front; returns their bytes.
@@ -94,10 +112,11 @@ std::uint32_t Lane::drop_pieces(PieceList& list, LaneSession& session, std::uint
 }
 
 void Lane::drop_held(std::uint32_t index, std::uint32_t late_pieces, std::uint32_t held_pieces) {
-  HwConnRecord& record = records_[index];
-  LaneSession& owner = *session(conns_[index].session);
-  record.held_bytes -= drop_pieces(record.late, owner, late_pieces);
-  record.held_bytes -= drop_pieces(record.held, owner, held_pieces);
+  Waiting* waiting = waiting_of(index);
+  if (waiting == nullptr) return;
+  LaneSession& owner = owner_of(conns_[index]);
+  waiting->held_bytes -= drop_pieces(waiting->late, owner, late_pieces);
+  waiting->held_bytes -= drop_pieces(waiting->held, owner, held_pieces);
 }
 
 // What waits lies in chunks that the program can write. A frame is used as a copy of our own, and only if that is still
@@ -114,7 +133,7 @@ ByteView Lane::own_copy(std::uint32_t index, std::span<const ByteView> parts, st
 }
 
 void Lane::for_each_frame(std::uint32_t index, const PieceList& list, const FrameFn& fn) {
-  const auto& arena = session(conns_[index].session)->arena();
+  const auto& arena = owner_of(conns_[index]).arena();
   std::array<ByteView, kMaxFramePieces> parts;
   std::uint32_t at = list.head;
   while (at != kNone) {
@@ -133,10 +152,11 @@ void Lane::for_each_frame(std::uint32_t index, const PieceList& list, const Fram
 
 // The connection goes, and nobody has taken over the frames that waited: they are the kernel's.
 void Lane::held_to_strays(std::uint32_t index) {
-  const HwConnRecord& record = records_[index];
+  const Waiting* waiting = waiting_of(index);
+  if (waiting == nullptr) return;
   const auto keep = [this](std::span<const ByteView> parts, std::uint32_t length) { keep_stray(parts, length); };
-  for_each_frame(index, record.late, keep);
-  for_each_frame(index, record.held, keep);
+  for_each_frame(index, waiting->late, keep);
+  for_each_frame(index, waiting->held, keep);
   drop_held(index, UINT32_MAX, UINT32_MAX);
 }
 
@@ -147,11 +167,12 @@ std::uint32_t Lane::count_pieces(const PieceList& list) {
 }
 
 void Lane::report_held(std::uint32_t index, Reply& reply) {
-  const HwConnRecord& record = records_[index];
-  reply.late_head = record.late.head;
-  reply.late_pieces = count_pieces(record.late);
-  reply.held_head = record.held.head;
-  reply.held_pieces = count_pieces(record.held);
+  const Waiting* waiting = waiting_of(index);
+  if (waiting == nullptr) return;
+  reply.late_head = waiting->late.head;
+  reply.late_pieces = count_pieces(waiting->late);
+  reply.held_head = waiting->held.head;
+  reply.held_pieces = count_pieces(waiting->held);
 }
 
 // What lies above rcv_nxt was reported by SACK, and Linux takes no out-of-order queue back: it becomes packets again,
@@ -183,7 +204,7 @@ void Lane::hold_out_of_order(std::uint32_t index) {
       const std::span<std::byte> whole(frame.data(), head + here.size());
       wire::fill_checksum(whole);
       const ByteView part(whole);
-      hold_frame(index, records_[index].held, {&part, 1}, static_cast<std::uint32_t>(whole.size()));
+      hold_frame(index, &Waiting::held, {&part, 1}, static_cast<std::uint32_t>(whole.size()));
     }
   }
 }

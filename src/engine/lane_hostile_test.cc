@@ -218,10 +218,10 @@ TEST_F(LaneHostile, ReturnWithAnotherSessionsIdIsTakenAsStale) {
   feed(100);
   evil.pump();
   ASSERT_EQ(mine.unread.size(), 1U);
-  const std::uint32_t unread = box.record(id()).unread_bytes;
+  const std::uint32_t unread = box.conn(id()).unread_bytes;
   evil.submit(0, Program::return_entry(conn.hw, mine.unread[0].chunk, 100));
   expect_not_broken();
-  EXPECT_EQ(box.record(id()).unread_bytes, unread);
+  EXPECT_EQ(box.conn(id()).unread_bytes, unread);
   expect_victim_is_well();
 }
 

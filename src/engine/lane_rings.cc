@@ -12,8 +12,6 @@ namespace twinstack::engine {
 namespace {
 
 constexpr std::uint32_t kSubmissionsPerPoll = 256;
-// Completion entries that received data leaves free, for owner changes and acknowledgements.
-constexpr std::uint32_t kCompletionReserve = 1024;
 constexpr std::uint32_t kMaxQueuedBytes = 64U << 20;
 // Received bytes beyond the buffer that rounded windows may have offered.
 constexpr std::uint32_t kRoundingSlack = 64U << 10;
@@ -79,8 +77,7 @@ Cause Lane::submit_send(std::uint32_t session_index, LaneSession& session, const
       entry.offset > geometry.chunk_bytes - entry.length)
     return Cause::kBadRingChunk;
   HwConn& conn = conns_[index];
-  HwConnRecord& record = records_[index];
-  if (record.queued_bytes + entry.length > kMaxQueuedBytes) return Cause::kRingOverrun;
+  if (queued_bytes(conn) + entry.length > kMaxQueuedBytes) return Cause::kRingOverrun;
   Piece* last = conn.send_queue.empty() ? nullptr : &pieces_.at(conn.send_queue.tail);
   if (last != nullptr && last->chunk == entry.chunk && last->offset + last->bytes() == entry.offset) {
     last->length += entry.length;
@@ -90,7 +87,6 @@ Cause Lane::submit_send(std::uint32_t session_index, LaneSession& session, const
     ASSERT(queued);  // drain_ring() has made sure
     ++session.pieces_in_flight;
   }
-  record.queued_bytes += entry.length;
   tcp::on_queued(conn.tcb, entry.length, (entry.flags & ipc::kSubmitMore) != 0);
   want_transmit(index);
   return Cause::kNothing;
@@ -103,8 +99,7 @@ Cause Lane::submit_return(std::uint32_t session_index, LaneSession& session, con
   const std::uint32_t index = resolve(HwConnId(entry.hw_conn_id));
   if (index == kNone || conns_[index].session != session_index) return Cause::kNothing;
   HwConn& conn = conns_[index];
-  HwConnRecord& record = records_[index];
-  record.unread_bytes -= std::min(record.unread_bytes, entry.length);
+  conn.unread_bytes -= std::min(conn.unread_bytes, entry.length);
   // An idle connection owns no chunk.
   if (drained && conn.rx_chunk == entry.chunk && conn.rx_fill == conn.rx_posted) close_rx_chunk(conn, session);
   if (conn.state != ConnState::kActive) return Cause::kNothing;
@@ -125,12 +120,11 @@ void Lane::break_session(std::uint32_t session_index, LaneSession& session, Caus
 // them can so receive on the others.
 std::uint32_t Lane::receive_space(std::uint32_t index) {
   HwConn& conn = conns_[index];
-  const HwConnRecord& record = records_[index];
-  LaneSession& owner = *session(conn.session);
+  LaneSession& owner = owner_of(conn);
   const std::uint32_t open_bytes = conn.rx_chunk == kNone ? 0 : owner.chunk_bytes() - conn.rx_fill;
   const std::uint64_t left = std::uint64_t{owner.pool().available()} * owner.chunk_bytes() + open_bytes;
-  const std::uint32_t unread = record.unread_bytes;
-  const std::uint32_t own = record.rcv_buf_bytes - std::min(record.rcv_buf_bytes, unread);
+  const std::uint32_t unread = conn.unread_bytes;
+  const std::uint32_t own = conn.rcv_buf_bytes - std::min(conn.rcv_buf_bytes, unread);
   const std::uint64_t share = (left - std::min<std::uint64_t>(left, unread)) / 2;
   if (share >= own) return own;
   if ((conn.flags & kShortOfChunks) == 0) {
@@ -170,19 +164,17 @@ void Lane::close_rx_chunk(HwConn& conn, LaneSession& session) {
 
 std::uint32_t Lane::deliver(std::uint32_t index, const Payload& payload) {
   HwConn& conn = conns_[index];
-  HwConnRecord& record = records_[index];
-  LaneSession& owner = *session(conn.session);
-  LaneRing* ring = owner.ring(record.ring);
+  LaneSession& owner = owner_of(conn);
+  LaneRing* ring = owner.ring(records_[index].ring);
   // Room for what may be posted of this payload: a piece per chunk.
   const std::uint32_t chunks = payload.size() / owner.chunk_bytes() + 2;
-  const std::uint32_t reserve = std::min(kCompletionReserve, owner.arena().geometry().cq_entries / 4);
-  if (owner.broken || ring->complete.room() < chunks + std::max(completions_kept(*ring), reserve)) {
+  if (owner.broken || ring->complete.room() < chunks + std::max(completions_kept(*ring), owner.completion_reserve())) {
     ++counters_.completion_full;
     return 0;
   }
   // A closing window is rounded up to its unit with each ACK, so that it never shrinks: a peer can make that add up.
-  const std::uint32_t most = record.rcv_buf_bytes + kRoundingSlack + (4U << conn.tcb.rcv_wscale);
-  const std::uint32_t wanted = std::min(payload.size(), most - std::min(most, record.unread_bytes));
+  const std::uint32_t most = conn.rcv_buf_bytes + kRoundingSlack + (4U << conn.tcb.rcv_wscale);
+  const std::uint32_t wanted = std::min(payload.size(), most - std::min(most, conn.unread_bytes));
   std::uint32_t taken = 0;
   while (taken < wanted) {
     if (conn.rx_chunk == kNone && !open_rx_chunk(conn, owner)) break;
@@ -196,7 +188,7 @@ std::uint32_t Lane::deliver(std::uint32_t index, const Payload& payload) {
       close_rx_chunk(conn, owner);
     }
   }
-  record.unread_bytes += taken;
+  conn.unread_bytes += taken;
   if (conn.rx_fill != conn.rx_posted && (conn.flags & kInPostList) == 0) {
     conn.flags |= kInPostList;
     post_list_.push_back(index);
@@ -207,17 +199,18 @@ std::uint32_t Lane::deliver(std::uint32_t index, const Payload& payload) {
 // What came unread with the connection; its last chunk is filled further.
 void Lane::post_unread(std::uint32_t index) {
   HwConn& conn = conns_[index];
-  HwConnRecord& record = records_[index];
-  LaneSession& owner = *session(conn.session);
-  while (!record.unread.empty()) {
-    const Piece piece = pieces_.at(record.unread.head);
-    pieces_.pop_front(record.unread);
-    --owner.ring(record.ring)->unread_pieces;
+  Waiting* waiting = waiting_of(index);
+  if (waiting == nullptr) return;
+  LaneSession& owner = owner_of(conn);
+  while (!waiting->unread.empty()) {
+    const Piece piece = pieces_.at(waiting->unread.head);
+    pieces_.pop_front(waiting->unread);
+    --owner.ring(records_[index].ring)->unread_pieces;
     conn.rx_chunk = piece.chunk;
     conn.rx_fill = piece.bytes();
     conn.rx_posted = 0;
     post_received(index);
-    if (!record.unread.empty() || piece.bytes() == owner.chunk_bytes()) close_rx_chunk(conn, owner);
+    if (!waiting->unread.empty() || piece.bytes() == owner.chunk_bytes()) close_rx_chunk(conn, owner);
   }
 }
 
@@ -226,7 +219,7 @@ void Lane::post_received(std::uint32_t index) {
   const HwConnRecord& record = records_[index];
   const std::uint32_t bytes = conn.rx_fill - conn.rx_posted;
   if (bytes == 0) return;
-  LaneSession& owner = *session(conn.session);
+  LaneSession& owner = owner_of(conn);
   LaneRing& ring = *owner.ring(record.ring);
   // deliver() and queue_loaded() have made sure of the room: only a program that wrote a wrong index took it back.
   if (ring.complete.room() == 0) break_session(conn.session, owner, Cause::kBadRingIndex);
@@ -240,7 +233,7 @@ void Lane::post_received(std::uint32_t index) {
                                              .offset = conn.rx_posted,
                                              .length = bytes,
                                              .hw_conn_id = id_of(index).raw()});
-    auto& posted = owner.arena().slot(record.slot).rx_posted_bytes;
+    auto& posted = owner.slot(record.slot).rx_posted_bytes;
     posted.store(posted.load(std::memory_order_relaxed) + bytes, std::memory_order_release);
     owner.pool().post(conn.rx_chunk, bytes);
   }

@@ -1,7 +1,11 @@
 #include "engine/lane_session.h"
 
+#include <algorithm>
+
 namespace twinstack::engine {
 namespace {
+
+constexpr std::uint32_t kCompletionReserve = 1024;
 
 // Each lane lends its own share of the engine's chunks.
 ChunkPool make_pool(const ipc::ArenaGeometry& geometry, std::uint32_t lane) {
@@ -12,7 +16,11 @@ ChunkPool make_pool(const ipc::ArenaGeometry& geometry, std::uint32_t lane) {
 }  // namespace
 
 LaneSession::LaneSession(std::uint32_t number, const ipc::Arena& arena, std::uint32_t lane)
-    : arena_(&arena), pool_(make_pool(arena.geometry(), lane)) {
+    : arena_(&arena),
+      slots_(&arena.slot(0)),
+      chunk_bytes_(arena.geometry().chunk_bytes),
+      completion_reserve_(std::min(kCompletionReserve, arena.geometry().cq_entries / 4)),
+      pool_(make_pool(arena.geometry(), lane)) {
   const auto& geometry = arena.geometry();
   for (std::uint32_t i = lane; i < geometry.ring_count; i += geometry.lane_count) {
     auto& header = arena.ring(i);
@@ -24,10 +32,6 @@ LaneSession::LaneSession(std::uint32_t number, const ipc::Arena& arena, std::uin
   }
   ring_of_.resize(geometry.ring_count, nullptr);
   for (LaneRing& ring : rings_) ring_of_[ring.index] = &ring;
-}
-
-LaneRing* LaneSession::ring(std::uint32_t index) noexcept {
-  return index < ring_of_.size() ? ring_of_[index] : nullptr;
 }
 
 }  // namespace twinstack::engine

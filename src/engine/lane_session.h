@@ -33,8 +33,14 @@ class LaneSession {
   [[nodiscard]] ChunkPool& pool() noexcept { return pool_; }
   [[nodiscard]] std::vector<LaneRing>& rings() noexcept { return rings_; }
   // The ring with this index of the arena, nullptr when this lane does not serve it.
-  [[nodiscard]] LaneRing* ring(std::uint32_t index) noexcept;
-  [[nodiscard]] std::uint32_t chunk_bytes() const noexcept { return arena_->geometry().chunk_bytes; }
+  [[nodiscard]] LaneRing* ring(std::uint32_t index) noexcept {
+    return index < ring_of_.size() ? ring_of_[index] : nullptr;
+  }
+  [[nodiscard]] std::uint32_t chunk_bytes() const noexcept { return chunk_bytes_; }
+  // REQUIRES: index < slot_count.
+  [[nodiscard]] ipc::ConnSlot& slot(std::uint32_t index) const noexcept { return slots_[index]; }
+  // Completion entries of a ring that received data leaves free, for owner changes and acknowledgements.
+  [[nodiscard]] std::uint32_t completion_reserve() const noexcept { return completion_reserve_; }
 
   bool broken = false;                 // the application broke the protocol: its rings are not read any more
   std::uint32_t pieces_in_flight = 0;  // nodes of the lane's pool that the program's data holds
@@ -43,6 +49,9 @@ class LaneSession {
 
  private:
   const ipc::Arena* arena_;
+  ipc::ConnSlot* slots_;
+  std::uint32_t chunk_bytes_;
+  std::uint32_t completion_reserve_;
   ChunkPool pool_;
   std::vector<LaneRing> rings_;     // never grows after construction
   std::vector<LaneRing*> ring_of_;  // by index in the arena; nullptr: another lane's

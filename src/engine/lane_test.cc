@@ -249,7 +249,7 @@ TEST_F(LaneToSoftware, APacketThatTheProgramReplacedIsNotUsed) {
   ASSERT_EQ(box.call({.op = CommandOp::kHold, .id = id()}).status, Status::kOk);
   // Another source address: the halves of this one exchanged, which changes no sum.
   constexpr std::ptrdiff_t kSourceAddress = 14 + 12;
-  const Piece& piece = box.port.pieces()[box.port.record(id()).held.head];
+  const Piece& piece = box.port.pieces()[box.region.waiting()[box.conn(id()).waiting].held.head];
   const auto held = program.arena().chunk(piece.chunk).subspan(piece.offset, frame.size());
   ASSERT_TRUE(std::ranges::equal(held, frame));
   const auto source = held.begin() + kSourceAddress;

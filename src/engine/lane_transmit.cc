@@ -1,5 +1,6 @@
 // Segments out: for each connection that may have something to say, ask the TCP core and build the frames in place.
 #include <algorithm>
+#include <utility>
 
 #include "base/assert.h"
 #include "engine/conn_host.h"
@@ -20,22 +21,29 @@ constexpr std::uint32_t kSegmentsPerTurn = 32;
 // Segments of one poll, more or less a turn: whoever has a command for the lane waits for its end.
 constexpr std::uint64_t kSegmentsPerPoll = 128;
 
+std::uint16_t send_buffer_units(std::uint32_t bytes) noexcept {
+  return static_cast<std::uint16_t>((bytes + HwConnRecord::kSendBufferUnit - 1) / HwConnRecord::kSendBufferUnit);
+}
+
 }  // namespace
 
-bool Lane::link_takes_more() {
-  if (link_.tx_room() == 0) link_.flush();
-  return link_.tx_room() > 0;
+bool Lane::allocate_frame() {
+  tx_frame_ = link_.allocate_tx();
+  if (!tx_frame_.empty()) return true;
+  link_.flush();
+  tx_frame_ = link_.allocate_tx();
+  return !tx_frame_.empty();
 }
 
 void Lane::want_transmit(std::uint32_t index) {
   HwConn& conn = conns_[index];
   if ((conn.flags & kInTransmitList) != 0 || conn.state != ConnState::kActive) return;
   conn.flags |= kInTransmitList;
-  records_[index].transmit_next = kNone;
+  conn.transmit_next = kNone;
   if (transmit_tail_ == kNone)
     transmit_head_ = index;
   else
-    records_[transmit_tail_].transmit_next = index;
+    conns_[transmit_tail_].transmit_next = index;
   transmit_tail_ = index;
 }
 
@@ -51,7 +59,7 @@ void Lane::transmit(Time now) {
     }
     blocked_rounds_ = 0;
     const std::uint32_t index = transmit_head_;
-    transmit_head_ = records_[index].transmit_next;
+    transmit_head_ = conns_[index].transmit_next;
     if (transmit_head_ == kNone) transmit_tail_ = kNone;
     conns_[index].flags &= static_cast<std::uint8_t>(~kInTransmitList);
     if (conns_[index].state == ConnState::kActive) {
@@ -71,11 +79,9 @@ bool Lane::transmit_connection(std::uint32_t index, Time now) {
     if (sent == kSegmentsPerTurn) return false;
     if (!link_takes_more()) return false;
     if (!tcp::poll_transmit(conn.tcb, host, now, plan)) break;
-    const auto room = link_.allocate_tx();
-    ASSERT(!room.empty());
-    send_segment(conn, records_[index], plan, room);
+    send_segment(conn, records_[index], plan, std::exchange(tx_frame_, {}));
   }
-  timers_.schedule(index, tcp::next_deadline(conn.tcb, now));
+  schedule(index, now);
   return true;
 }
 
@@ -98,7 +104,7 @@ void Lane::send_segment(HwConn& conn, HwConnRecord& record, const tcp::SegmentPl
 
 // Copies [seq, seq + bytes) of the send queue. The cursor makes the usual case, new data in order, constant time.
 void Lane::gather(HwConn& conn, Seq seq, std::uint32_t bytes, std::span<std::byte> out, wire::InternetSum& sum) {
-  const auto& arena = session(conn.session)->arena();
+  const auto& arena = owner_of(conn).arena();
   std::uint32_t at = conn.cursor_piece;
   Seq start(conn.cursor_seq);
   if (at == kNone || seq < start) {
@@ -127,11 +133,9 @@ void Lane::gather(HwConn& conn, Seq seq, std::uint32_t bytes, std::span<std::byt
 void Lane::release_acknowledged(std::uint32_t index, std::uint32_t bytes) {
   HwConn& conn = conns_[index];
   HwConnRecord& record = records_[index];
-  LaneSession& owner = *session(conn.session);
-  ASSERT(bytes <= record.queued_bytes);
-  record.queued_bytes -= bytes;
-  const std::uint32_t engine_part = std::min(bytes, record.engine_queued_bytes);
-  record.engine_queued_bytes -= engine_part;
+  LaneSession& owner = owner_of(conn);
+  const std::uint32_t engine_part = std::min(bytes, conn.engine_queued_bytes);
+  conn.engine_queued_bytes -= engine_part;
   std::uint32_t skip = conn.send_head_skip + bytes;
   while (!conn.send_queue.empty()) {
     const Piece piece = pieces_.at(conn.send_queue.head);
@@ -144,19 +148,22 @@ void Lane::release_acknowledged(std::uint32_t index, std::uint32_t bytes) {
     else
       --owner.pieces_in_flight;
   }
+  ASSERT(skip == 0 || !conn.send_queue.empty());  // no more is acknowledged than was queued
   conn.send_head_skip = skip;
-  auto& slot = owner.arena().slot(record.slot);
+  auto& slot = owner.slot(record.slot);
   const std::uint64_t acked = slot.tx_acked_bytes.load(std::memory_order_relaxed) + (bytes - engine_part);
   // seq_cst: the application sets want_tx_space and then looks at this counter again.
   slot.tx_acked_bytes.store(acked, std::memory_order_seq_cst);
-  const std::uint32_t limit = std::clamp(conn.tcb.cwnd * conn.tcb.mss * 2, kMinSendBuffer, kMaxSendBuffer);
-  if (limit > record.snd_buf_bytes) {
-    record.snd_buf_bytes = limit;
-    slot.tx_limit_bytes.store(limit, std::memory_order_relaxed);
+  const std::uint32_t limit = static_cast<std::uint32_t>(
+      std::clamp<std::uint64_t>(std::uint64_t{conn.tcb.cwnd} * conn.tcb.mss * 2, kMinSendBuffer, kMaxSendBuffer));
+  if (limit > record.snd_buf_bytes()) {
+    record.snd_buf_units = send_buffer_units(limit);
+    slot.tx_limit_bytes.store(record.snd_buf_bytes(), std::memory_order_relaxed);
   }
+  const std::uint32_t queued = queued_bytes(conn);
   const bool space_wanted =
-      record.queued_bytes <= record.snd_buf_bytes / 2 && slot.want_tx_space.load(std::memory_order_seq_cst) != 0;
-  if (record.queued_bytes == 0 || space_wanted) {
+      queued <= record.snd_buf_bytes() / 2 && slot.want_tx_space.load(std::memory_order_seq_cst) != 0;
+  if (queued == 0 || space_wanted) {
     if (space_wanted) slot.want_tx_space.store(0, std::memory_order_relaxed);
     complete(owner, record.ring,
              ipc::CompleteEntry{.op = ipc::CompleteOp::kSent,

@@ -1,6 +1,6 @@
 // LaneRegion: the memory of one lane, laid out in bytes that somebody else provides (a memfd of the driver's that
-// outlives the engine; plain memory in tests): connection tables, pieces, control queue. The driver uses the control
-// queue's other end and reads the tables of connections that are held.
+// outlives the engine; plain memory in tests): connection tables, flow table, pieces, control queue. The driver uses
+// the control queue's other end and reads the tables of connections that are held.
 #pragma once
 
 #include <cstddef>
@@ -8,6 +8,7 @@
 #include <span>
 
 #include "engine/device.h"
+#include "engine/flow_table.h"
 #include "engine/hw_conn.h"
 #include "ipc/ring.h"
 
@@ -16,6 +17,7 @@ namespace twinstack::engine {
 struct LaneCapacity {
   std::uint32_t connections = 16384;
   std::uint32_t pieces = 262144;
+  std::uint32_t events = 4096;  // in the ring, a power of two; what finds it full waits in the lane
 
   friend bool operator==(const LaneCapacity&, const LaneCapacity&) = default;
 };
@@ -36,6 +38,9 @@ class LaneRegion {
 
   [[nodiscard]] std::span<HwConn> conns() const noexcept { return conns_; }
   [[nodiscard]] std::span<HwConnRecord> records() const noexcept { return records_; }
+  [[nodiscard]] std::span<HwConnKept> kept() const noexcept { return kept_; }
+  [[nodiscard]] std::span<FlowTable::Cell> flow_cells() const noexcept { return flow_cells_; }
+  [[nodiscard]] std::span<Waiting> waiting() const noexcept { return waiting_; }
   [[nodiscard]] std::span<Piece> pieces() const noexcept { return pieces_; }
 
   [[nodiscard]] ipc::RingProducer<Command> command_producer() const noexcept;
@@ -59,6 +64,9 @@ class LaneRegion {
 
   std::span<HwConn> conns_;
   std::span<HwConnRecord> records_;
+  std::span<HwConnKept> kept_;
+  std::span<FlowTable::Cell> flow_cells_;
+  std::span<Waiting> waiting_;
   std::span<Piece> pieces_;
   Control* control_;
   std::span<Command> commands_;

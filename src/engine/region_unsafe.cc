@@ -1,5 +1,5 @@
 // The casts of the lane's memory stand here and nowhere else.
-#include <bit>
+#include <algorithm>
 #include <memory>
 #include <new>
 
@@ -9,9 +9,10 @@
 namespace twinstack::engine {
 namespace {
 
-// Every connection can have one kToSoftware and one kDrained outstanding, every session one kBadSession.
-std::uint32_t event_entries(const LaneCapacity& capacity) noexcept {
-  return std::bit_ceil(capacity.connections * 2 + 1024);
+// Moves go one after another; but many peers may close at once, and each FIN waits for its connection's return.
+std::uint32_t waiting_entries(const LaneCapacity& capacity) noexcept {
+  const std::uint32_t some = std::max(capacity.connections / 4, std::min(capacity.connections, 1024U));
+  return std::min(some, std::uint32_t{kNoWaiting} - 1);
 }
 
 // Cuts arrays off a run of bytes, each on a 64-byte boundary; with a null base it only counts.
@@ -41,25 +42,32 @@ std::size_t LaneRegion::bytes_needed(const LaneCapacity& capacity) noexcept {
   Cutter cutter(nullptr);
   cutter.cut<HwConn>(capacity.connections);
   cutter.cut<HwConnRecord>(capacity.connections);
+  cutter.cut<HwConnKept>(capacity.connections);
+  cutter.cut<FlowTable::Cell>(FlowTable::cells_for(capacity.connections));
+  cutter.cut<Waiting>(waiting_entries(capacity));
   cutter.cut<Piece>(capacity.pieces);
   cutter.cut<Control>(1);
   cutter.cut<Command>(kCommandEntries);
   cutter.cut<Reply>(kCommandEntries);
-  cutter.cut<Event>(event_entries(capacity));
+  cutter.cut<Event>(capacity.events);
   return cutter.used();
 }
 
 LaneRegion::LaneRegion(std::span<std::byte> memory, const LaneCapacity& capacity) noexcept {
   ASSERT(memory.size() >= bytes_needed(capacity));
   ASSERT(capacity.connections > 0 && capacity.connections <= kMaxConnectionsPerLane);
+  ASSERT(capacity.events > 0 && (capacity.events & (capacity.events - 1)) == 0);
   Cutter cutter(memory.data());
   conns_ = cutter.cut<HwConn>(capacity.connections);
   records_ = cutter.cut<HwConnRecord>(capacity.connections);
+  kept_ = cutter.cut<HwConnKept>(capacity.connections);
+  flow_cells_ = cutter.cut<FlowTable::Cell>(FlowTable::cells_for(capacity.connections));
+  waiting_ = cutter.cut<Waiting>(waiting_entries(capacity));
   pieces_ = cutter.cut<Piece>(capacity.pieces);
   control_ = cutter.cut<Control>(1).data();
   commands_ = cutter.cut<Command>(kCommandEntries);
   replies_ = cutter.cut<Reply>(kCommandEntries);
-  events_ = cutter.cut<Event>(event_entries(capacity));
+  events_ = cutter.cut<Event>(capacity.events);
 }
 
 LaneRegion::~LaneRegion() { std::destroy(conns_.begin(), conns_.end()); }

@@ -12,21 +12,13 @@ TimerWheel::TimerWheel(std::span<HwConn> conns, Time start) noexcept : conns_(co
 }
 
 void TimerWheel::schedule(std::uint32_t index, Time deadline) noexcept {
-  constexpr std::uint64_t kFarthest = 1U << 30;  // entries keep 32 bits of their tick
-  if (deadline == kNever) return;
-  // Rounded up, so that an entry never fires before its deadline.
-  const std::uint64_t wanted = tick_floor(deadline - Duration(1)) + 1;
-  const std::uint64_t tick = std::clamp(wanted, tick_ + 1, tick_ + kFarthest);
-  HwConn& conn = conns_[index];
-  if (conn.timer_slot != kNone) {
-    if (static_cast<std::int32_t>(static_cast<std::uint32_t>(tick) - conn.timer_tick) >= 0) return;
-    unlink(index);
-  }
-  link(index, tick);
+  if (deadline == kNever || fires_by(index, deadline)) return;
+  cancel(index);
+  link(index, tick_of(deadline));
 }
 
 void TimerWheel::cancel(std::uint32_t index) noexcept {
-  if (conns_[index].timer_slot != kNone) unlink(index);
+  if (conns_[index].timer_slot != kNoTimerSlot) unlink(index);
 }
 
 void TimerWheel::link(std::uint32_t index, std::uint64_t tick) noexcept {
@@ -43,7 +35,7 @@ void TimerWheel::link(std::uint32_t index, std::uint64_t tick) noexcept {
 
 void TimerWheel::link_into(std::uint32_t index, std::uint32_t slot) noexcept {
   HwConn& conn = conns_[index];
-  conn.timer_slot = slot;
+  conn.timer_slot = static_cast<std::uint16_t>(slot);
   conn.timer_prev = kNone;
   conn.timer_next = head(slot);
   if (conn.timer_next != kNone) conns_[conn.timer_next].timer_prev = index;
@@ -52,15 +44,15 @@ void TimerWheel::link_into(std::uint32_t index, std::uint32_t slot) noexcept {
 
 void TimerWheel::unlink(std::uint32_t index) noexcept {
   HwConn& conn = conns_[index];
-  ASSERT(conn.timer_slot != kNone);
+  ASSERT(conn.timer_slot != kNoTimerSlot);
   if (conn.timer_prev != kNone)
     conns_[conn.timer_prev].timer_next = conn.timer_next;
   else
     head(conn.timer_slot) = conn.timer_next;
   if (conn.timer_next != kNone) conns_[conn.timer_next].timer_prev = conn.timer_prev;
-  if (conn.timer_slot != kDueSlot && heads_[conn.timer_slot] == kNone)
-    occupied_[conn.timer_slot / kSlots] &= ~(1ULL << (conn.timer_slot % kSlots));
-  conn.timer_slot = kNone;
+  const std::uint32_t slot = conn.timer_slot;
+  if (slot != kDueSlot && heads_[slot] == kNone) occupied_[slot / kSlots] &= ~(1ULL << (slot % kSlots));
+  conn.timer_slot = kNoTimerSlot;
 }
 
 void TimerWheel::cascade(std::uint32_t level) noexcept {
@@ -81,12 +73,6 @@ void TimerWheel::cascade(std::uint32_t level) noexcept {
 void TimerWheel::step_to_next(std::uint64_t target) noexcept {
   tick_ = std::min(next_tick(), target);
   if (tick_ % kSlots == 0) cascade(1);
-  const auto slot = static_cast<std::uint32_t>(tick_ % kSlots);
-  while (heads_[slot] != kNone) {
-    const std::uint32_t index = heads_[slot];
-    unlink(index);
-    link_into(index, kDueSlot);
-  }
 }
 
 // The first tick after tick_ at which an entry is due or a slot is to be sorted into the level below.

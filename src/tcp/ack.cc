@@ -8,6 +8,7 @@
 #include "tcp/flight.h"
 #include "tcp/loss_marks.h"
 #include "tcp/loss_probe.h"
+#include "tcp/path_mtu.h"
 #include "tcp/rack.h"
 #include "tcp/recovery.h"
 #include "tcp/reduction.h"
@@ -110,7 +111,7 @@ void take_arrivals(ControlBlock& cb, const wire::Segment& segment, AckNews& news
       // Without reports the original and its repetition cannot be told apart.
       if (news.has(kRepeatAcked)) news.flags &= ~kOriginalArrived;
     } else if (news.reordered && news.reordered_from < news.prior_highest_sacked) {
-      note_reordering(cb, news.reordered_from, host.counters());
+      note_reordering(cb, news.reordered_from);
     }
   }
   if (maybe_delayed(cb, news)) news.flags |= kMaybeDelayed;
@@ -161,6 +162,7 @@ void conclude(ControlBlock& cb, AckNews& news, Host& host, Time now) {
   }
   rack_adapt_window(cb, news.sample);
   if (cb.flight->probe_out) probe_on_ack(cb, news, now);
+  size_probe_on_ack(cb);
   if (dubious(cb, news)) {
     news.duplicates = duplicates_in(news);
     cb.clear(kMayRetransmit);

@@ -80,6 +80,20 @@ TEST(Closing, AFinThatComesBeforeItsTextIsRemembered) {
   EXPECT_EQ(w.end.cb.rcv_nxt, Seq(kPeerSeq + 7));
 }
 
+TEST(Closing, AFinThatIsHeldIsReported) {
+  Whole w;
+  w.fin(kPeerSeq + 3, kOurSeq, "def");
+  const SegmentPlan ack = w.end.poll_one(at_ms(1));
+  ASSERT_EQ(ack.segment.options.sack_count, 1);
+  EXPECT_EQ(ack.segment.options.sack[0], (wire::SackBlock{Seq(kPeerSeq + 3), Seq(kPeerSeq + 7)}));
+}
+
+TEST(Closing, AFinAloneIsAcknowledgedAtOnceWhenNothingCameBefore) {
+  Whole w;
+  w.fin(kPeerSeq, kOurSeq);
+  EXPECT_EQ(w.end.poll_one(at_ms(1)).segment.ack, Seq(kPeerSeq + 1));
+}
+
 TEST(Closing, ARepeatedFinIsAcknowledgedAgain) {
   Whole w;
   w.fin(kPeerSeq, kOurSeq);
@@ -104,6 +118,16 @@ TEST(Closing, AResetAtTheExactNumberEndsIt) {
   reset.flags = wire::kRst;
   EXPECT_EQ(w.end.receive(reset, "", at_ms(1)), Arrival::kDroppedReset);
   reset.seq = Seq(kPeerSeq);
+  EXPECT_EQ(w.end.receive(reset, "", at_ms(1)), Arrival::kReset);
+}
+
+TEST(Closing, AResetBehindReportedDataEndsItToo) {
+  Whole w;
+  w.end.receive(from_peer(kPeerSeq + 10), "later", at_ms(1));
+  wire::Segment reset = from_peer(kPeerSeq + 14);
+  reset.flags = wire::kRst;
+  EXPECT_EQ(w.end.receive(reset, "", at_ms(1)), Arrival::kDroppedReset);
+  reset.seq = Seq(kPeerSeq + 15);
   EXPECT_EQ(w.end.receive(reset, "", at_ms(1)), Arrival::kReset);
 }
 

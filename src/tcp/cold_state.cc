@@ -12,7 +12,7 @@ ColdState& cold_state(ControlBlock& cb) {
 void release_cold_state(ControlBlock& cb) {
   if (!cb.cold) return;
   const ColdState& cold = *cb.cold;
-  if (!cold.out_of_order.empty() || cold.dsack_due || cold.fin_known) return;
+  if (!cold.out_of_order.empty() || cold.dsack_due || cold.fin_known || cold.path_mtu.searching) return;
   cb.cold.reset();
 }
 

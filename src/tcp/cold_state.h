@@ -1,6 +1,6 @@
-// ColdState: what a connection needs only while received data is out of order. Owned by the ControlBlock, made by
-// cold_state() on first need, freed by release_cold_state() when nothing in it matters any more. Same thread as the
-// block.
+// ColdState: what a connection needs only while received data is out of order, or its path's MTU is in doubt. Owned by
+// the ControlBlock, made by cold_state() on first need, freed by release_cold_state() when nothing in it matters any
+// more. Same thread as the block.
 #pragma once
 
 #include <array>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tcp/control_block.h"
+#include "tcp/path_mtu.h"
 #include "wire/segment.h"
 
 namespace twinstack::tcp {
@@ -24,6 +25,8 @@ struct OutOfOrderBlock {
 };
 
 struct ColdState {
+  PathMtu path_mtu;
+
   // INVARIANT: blocks sorted and disjoint; together they lie within the window that was offered.
   std::vector<OutOfOrderBlock> out_of_order;
   std::array<wire::SackBlock, wire::kMaxSackBlocks> recent{};  // ranges to report, most recent first (RFC 2018 4)

@@ -5,9 +5,11 @@
 #include <string>
 #include <string_view>
 
+#include "tcp/burst.h"
 #include "tcp/cold_state.h"
 #include "tcp/congestion/congestion.h"
 #include "tcp/flight.h"
+#include "tcp/plan.h"
 #include "tcp/rate.h"
 #include "tcp/reassembly.h"
 #include "tcp/receive.h"
@@ -54,8 +56,8 @@ void take_sequences(ControlBlock& cb, const MinTcp& state) noexcept {
   cb.snd_wnd = state.snd_wnd;
   cb.max_window = std::max(state.max_window, state.snd_wnd);
   cb.snd_sml = cb.snd_una;
+  cb.push_seq = cb.write_seq;  // where the writes ended is not known
   cb.high_seq = cb.snd_una;
-  cb.cwnd_usage_seq = cb.snd_nxt;
   cb.rcv_nxt = Seq(state.rcv_nxt);
   cb.rcv_wup = Seq(state.rcv_wup);
   cb.rcv_wnd = state.rcv_wnd;
@@ -158,12 +160,14 @@ void on_queued(ControlBlock& cb, std::uint32_t bytes, bool more_follows) {
   ASSERT(bytes_between(cb.snd_una, cb.write_seq) + std::uint64_t{bytes} <= kMaxQueuedBytes);
   rate_check_app_limited(cb);
   cb.write_seq += bytes;
+  note_push(cb, more_follows || (cb.flags & kFlagCork) != 0);
   const auto others = cb.flags & ~kMoreFollows;
   cb.flags = static_cast<std::uint8_t>(more_follows ? others | kMoreFollows : others);
 }
 
 void on_close(ControlBlock& cb) {
   ASSERT(cb.has(kWholeMachine) && !cb.has(kFinQueued));
+  cb.push_seq = cb.write_seq;
   cb.set(kFinQueued);
   cb.write_seq += 1;
   cb.flags &= static_cast<std::uint8_t>(~kMoreFollows);
@@ -219,6 +223,13 @@ bool has_out_of_order_data(const ControlBlock& cb) { return cb.cold && !cb.cold-
 
 void set_flags(ControlBlock& cb, std::uint16_t flags, Time now) {
   const bool keepalive_changed = ((cb.flags ^ flags) & kFlagKeepalive) != 0;
+  const bool uncorked = (cb.flags & kFlagCork) != 0 && (flags & kFlagCork) == 0;
+  if (uncorked) cb.push_seq = data_end(cb);
+  // What waits goes even under a cork that stays (Linux TCP_NAGLE_PUSH).
+  if ((cb.flags & kFlagNoDelay) == 0 && (flags & kFlagNoDelay) != 0) {
+    cb.set(kForceSend);
+    if ((flags & kFlagCork) != 0) cb.push_seq = data_end(cb);
+  }
   cb.flags = static_cast<std::uint8_t>(flags | (cb.flags & kMoreFollows));
   if (keepalive_changed) arm_keepalive(cb, now);
 }
@@ -236,6 +247,26 @@ void set_user_timeout(ControlBlock& cb, std::uint32_t timeout_ms) { cb.user_time
 void set_mss(ControlBlock& cb, std::uint16_t mss) {
   const std::uint16_t options = option_bytes(cb);
   cb.mss = static_cast<std::uint16_t>(std::max<int>(mss, kSmallestMss) - options);
+}
+
+void set_quick_ack(ControlBlock& cb, bool on) {
+  if (!on) {
+    cb.set(kPingPong);
+    return;
+  }
+  cb.clear(kPingPong);
+  if (owes_ack(cb)) acknowledge_now(cb);
+}
+
+void set_congestion(ControlBlock& cb, CongestionKind kind, Time now) {
+  cb.congestion_kind = kind;
+  cb.congestion = CongestionState{};
+  congestion_ops(cb).init(cb, now);
+}
+
+void set_restart_after_idle(ControlBlock& cb, bool on) {
+  cb.clear(kKeepWindowIdle);
+  if (!on) cb.set(kKeepWindowIdle);
 }
 
 }  // namespace twinstack::tcp

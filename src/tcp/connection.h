@@ -38,13 +38,12 @@ struct Counters {
   std::uint32_t data_segs_in = 0;
   std::uint32_t data_segs_out = 0;
   std::uint32_t segs_retransmitted = 0;
-  std::uint32_t timeouts = 0;  // retransmission timeouts
-  std::uint32_t fast_recoveries = 0;
-  std::uint32_t out_of_order = 0;  // segments that were queued out of order
-  std::uint32_t dsack_dups = 0;    // segments that the peer reported as received twice
-  std::uint32_t reord_seen = 0;    // times that reordering was seen
+  std::uint32_t out_of_order = 0;     // segments that were queued out of order
+  std::uint32_t dsack_dups = 0;       // segments that the peer reported as received twice
+  std::uint16_t timeouts = 0;         // retransmission timeouts; saturates
+  std::uint16_t fast_recoveries = 0;  // saturates
 };
-static_assert(sizeof(Counters) <= 72);
+static_assert(sizeof(Counters) == 64, "a cache line");
 
 // What the core asks of whoever holds the buffers. Passed to each call, never kept.
 class Host {
@@ -60,6 +59,9 @@ class Host {
   // Bytes of receive buffer that are free now: what the window may offer from rcv_nxt on. Out-of-order data that the
   // core holds is not to be subtracted (it lies inside this window).
   virtual std::uint32_t receive_space() = 0;
+  // What receive_space() is when nothing is unread: a buffer smaller than a segment of the peer is offered all the
+  // same.
+  virtual std::uint32_t receive_capacity() { return UINT32_MAX; }
 
   [[nodiscard]] Counters& counters() const noexcept { return *counters_; }
 
@@ -157,6 +159,10 @@ TimerVerdict on_timer(ControlBlock& cb, Host& host, Time now);
 // or until the link has no room: the rest comes at the next call.
 [[nodiscard]] bool poll_transmit(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan);
 
+// The RST that ends the connection from our side (RFC 9293 3.10.5, ABORT). It counts as sent; the caller forgets the
+// connection.
+[[nodiscard]] wire::Segment reset_of(ControlBlock& cb, Host& host, Time now);
+
 // Owes an ACK that does not wait.
 void acknowledge_now(ControlBlock& cb);
 
@@ -181,8 +187,21 @@ void set_flags(ControlBlock& cb, std::uint16_t flags, Time now);
 void set_keepalive(ControlBlock& cb, std::uint32_t idle_s, std::uint32_t interval_s, std::uint32_t probes, Time now);
 // TCP_USER_TIMEOUT; 0 = none.
 void set_user_timeout(ControlBlock& cb, std::uint32_t timeout_ms);
+// An ICMP error says that a segment beginning at `quoted` was too big, and what would not be (as MinTcp::mss): smaller
+// segments from now on, and those that are out go again. False, and nothing done, when the error quotes nothing that is
+// out (RFC 5927 4.1) or asks for no less than now.
+bool on_packet_too_big(ControlBlock& cb, Seq quoted, std::uint16_t mss);
 // The path's MTU changed: a new MSS, options of each segment not counted (as MinTcp::mss).
 void set_mss(ControlBlock& cb, std::uint16_t mss);
+// The same for a router that has dropped what was too large (RFC 1191 6.5): such segments count as lost and go again in
+// pieces, without a reduction of the congestion window. Does nothing when `mss` is no smaller.
+void on_mtu_reduced(ControlBlock& cb, std::uint16_t mss);
+// TCP_QUICKACK: ACKs go at once for now, and one that waits as well; off: they wait for answers.
+void set_quick_ack(ControlBlock& cb, bool on);
+// TCP_CONGESTION of a living connection: the algorithm begins with the window that is there.
+void set_congestion(ControlBlock& cb, CongestionKind kind, Time now);
+// Linux tcp_slow_start_after_idle; on after install().
+void set_restart_after_idle(ControlBlock& cb, bool on);
 
 // Bytes believed to be in the network (RFC 6675 4's pipe), full segments assumed.
 [[nodiscard]] std::uint32_t in_flight_bytes(const ControlBlock& cb);

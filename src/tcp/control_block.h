@@ -67,12 +67,12 @@ enum StateBit : std::uint32_t {
   kPingPong = 1U << 15,         // the program answers what it receives: ACKs may wait for answers (Linux pingpong)
   kReorderingSeen = 1U << 16,   // RFC 8985 6.2: the path has reordered
   kDsackSeen = 1U << 17,        // ... and a DSACK came since reo_wnd was last adjusted
-  kAppLimited = 1U << 18,       // the rate in rate_delivered was limited by the program
   kFinQueued = 1U << 19,        // the program has ended its stream: the last sequence number before write_seq is a FIN
   kFinReceived = 1U << 20,      // the peer has: rcv_nxt is beyond its FIN
   kPassiveClose = 1U << 21,     // the peer's FIN came before the program's end
   kPacingHolds = 1U << 23,      // something may go, but not before Flight::next_send
   kWholeMachine = 1U << 22,     // FIN, RST and urgent data are dealt with here, not handed to software
+  kKeepWindowIdle = 1U << 24,   // an idle program keeps its congestion window (Linux tcp_slow_start_after_idle = 0)
 };
 
 // Bit of ControlBlock::flags: the last write was with MSG_MORE; a segment under the full size waits for the next, as
@@ -88,6 +88,7 @@ struct ControlBlock {
   std::uint32_t snd_wnd = 0;     // bytes, scaled
   std::uint32_t max_window = 0;  // largest snd_wnd ever, bytes
   Seq snd_sml;                   // end of the last segment sent that was under the MSS (Minshall's variant of Nagle)
+  Seq push_seq;                  // end of the last write that nothing was to follow at once (PSH)
   Seq high_seq;                  // snd_nxt when `recovery` was entered
 
   // Receive side. The right edge we offered, rcv_wup + rcv_wnd, never moves left.
@@ -98,11 +99,9 @@ struct ControlBlock {
   // Congestion window and slow-start threshold, segments. kInfiniteSsthresh = none yet.
   std::uint32_t cwnd = 0;
   std::uint32_t ssthresh = 0;
-  std::uint32_t cwnd_count = 0;       // segments acknowledged since cwnd last grew, in congestion avoidance
-  std::uint32_t cwnd_used = 0;        // most segments out since cwnd was last in full use (RFC 2861)
-  std::uint32_t max_packets_out = 0;  // most segments out in the window that cwnd_usage_seq ends
-  Seq cwnd_usage_seq;
-  Tick cwnd_stamp = 0;  // when cwnd was last in full use, or was changed
+  std::uint32_t cwnd_count = 0;  // segments acknowledged since cwnd last grew, in congestion avoidance
+  std::uint32_t cwnd_used = 0;   // most segments out since cwnd was last in full use (RFC 2861)
+  Tick cwnd_stamp = 0;           // when cwnd was last in full use, or was changed
 
   // Round-trip estimates (RFC 6298, with Linux's variance), microseconds; 0 = no sample yet.
   std::uint32_t srtt_us8 = 0;      // 8 * smoothed round trip
@@ -115,18 +114,16 @@ struct ControlBlock {
   Seq rtt_seq;                     // snd_nxt when this round of mdev_max_us4 began
 
   // Delivery accounting (draft-cheng-iccrg-delivery-rate-estimation), segments.
-  std::uint32_t delivered = 0;         // of ours, acknowledged or SACKed
-  std::uint32_t delivered_ce = 0;      // ... reported with ECE
-  std::uint32_t lost = 0;              // ever marked lost
-  std::uint32_t app_limited = 0;       // `delivered` at which the bubble of an idle program is gone; 0 = none
-  std::uint32_t rate_delivered = 0;    // last delivery rate: segments ...
-  std::uint32_t rate_interval_us = 0;  // ... in this time
+  std::uint32_t delivered = 0;     // of ours, acknowledged or SACKed
+  std::uint32_t delivered_ce = 0;  // ... reported with ECE
+  std::uint32_t lost = 0;          // ever marked lost
+  std::uint32_t app_limited = 0;   // `delivered` at which the bubble of an idle program is gone; 0 = none
 
   // RACK (RFC 8985) as far as it outlives a flight.
-  std::uint32_t rack_last_delivered = 0;  // `delivered` when reo_wnd was last adjusted
-  std::uint16_t reordering = 3;           // degree of reordering seen, segments
-  std::uint8_t reo_wnd_steps = 1;         // reordering window in quarters of min_rtt
-  std::uint8_t reo_wnd_persist = 0;       // recoveries for which it stays
+  std::uint32_t reord_seen = 0;      // times that reordering was seen
+  std::uint16_t reordering = 3;      // degree of reordering seen, segments
+  std::uint8_t reo_wnd_steps = 1;    // reordering window in quarters of min_rtt
+  std::uint8_t reo_wnd_persist = 0;  // recoveries for which it stays
 
   // Timestamps (RFC 7323).
   std::uint32_t ts_offset = 0;          // our TSval - the clock in its unit
@@ -175,7 +172,7 @@ struct ControlBlock {
 
 inline constexpr std::uint32_t kInfiniteSsthresh = 0x7fffffff;
 
-static_assert(sizeof(ControlBlock) <= 264, "the engine's HwConn, which holds this, must fit in 320 bytes");
+static_assert(sizeof(ControlBlock) <= 248, "the engine's HwConn, which holds this, must fit in 320 bytes");
 
 [[nodiscard]] inline std::uint32_t smoothed_rtt_us(const ControlBlock& cb) noexcept { return cb.srtt_us8 >> 3; }
 [[nodiscard]] inline bool in_slow_start(const ControlBlock& cb) noexcept { return cb.cwnd < cb.ssthresh; }

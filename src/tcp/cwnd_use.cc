@@ -28,13 +28,14 @@ void lower_unused(ControlBlock& cb, Tick now) noexcept {
 }  // namespace
 
 void note_cwnd_use(ControlBlock& cb, bool limited, Time now) {
-  const std::uint32_t out = packets_out(cb);
-  const bool new_window = cb.snd_una >= cb.cwnd_usage_seq;
-  if (new_window || limited || (!cb.has(kCwndLimited) && out > cb.max_packets_out)) {
+  Flight& f = flight_of(cb);
+  const std::uint32_t out = f.sent.size();
+  const bool new_window = cb.snd_una >= f.cwnd_usage_seq;
+  if (new_window || limited || (!cb.has(kCwndLimited) && out > f.max_packets_out)) {
     cb.clear(kCwndLimited);
     if (limited) cb.set(kCwndLimited);
-    cb.max_packets_out = out;
-    cb.cwnd_usage_seq = cb.snd_nxt;
+    f.max_packets_out = out;
+    f.cwnd_usage_seq = cb.snd_nxt;
   }
   const Tick tick = to_tick(now);
   if (cwnd_was_limit(cb)) {
@@ -43,17 +44,17 @@ void note_cwnd_use(ControlBlock& cb, bool limited, Time now) {
     return;
   }
   cb.cwnd_used = std::max(cb.cwnd_used, out);
-  const bool paced_by_itself = congestion_ops(cb).control != nullptr;
-  if (!paced_by_itself && ticks_between(cb.cwnd_stamp, tick) >= rto(cb)) lower_unused(cb, tick);
+  const bool keeps = congestion_ops(cb).control != nullptr || cb.has(kKeepWindowIdle);
+  if (!keeps && ticks_between(cb.cwnd_stamp, tick) >= rto(cb)) lower_unused(cb, tick);
 }
 
 bool cwnd_was_limit(const ControlBlock& cb) noexcept {
   if (cb.has(kCwndLimited)) return true;
-  return in_slow_start(cb) && cb.cwnd < 2 * cb.max_packets_out;
+  return in_slow_start(cb) && cb.flight && cb.cwnd < 2 * cb.flight->max_packets_out;
 }
 
 void restart_after_idle(ControlBlock& cb, Time now) {
-  if (packets_out(cb) > 0 || congestion_ops(cb).control != nullptr) return;
+  if (packets_out(cb) > 0 || congestion_ops(cb).control != nullptr || cb.has(kKeepWindowIdle)) return;
   const Tick tick = to_tick(now);
   Duration idle = ticks_between(cb.last_send, tick) - rto(cb);
   if (idle <= Duration::zero()) return;

@@ -69,7 +69,10 @@ SentQueue::Position SentQueue::find(Seq seq) const noexcept {
 }
 
 Flight& flight_of(ControlBlock& cb) {
-  if (!cb.flight) cb.flight.reset(new Flight);
+  if (cb.flight) return *cb.flight;
+  cb.flight.reset(new Flight);
+  cb.flight->cwnd_usage_seq = cb.snd_una;
+  cb.flight->rack_last_delivered = cb.delivered;
   return *cb.flight;
 }
 
@@ -115,7 +118,8 @@ void split_sent(Flight& flight, SentQueue::Position position, std::uint32_t leng
   if (behind(flight.next_retransmit)) ++flight.next_retransmit;
   if (behind(flight.rack_first)) ++flight.rack_first;
   sent.split(position, length);
-  const SentSegment& s = sent.at(position);
+  SentSegment& s = sent.at(position);
+  s.flags &= static_cast<std::uint8_t>(~kPushed);  // that is its end
   if (s.has(kSacked)) ++flight.sacked;
   if (s.has(kLost)) ++flight.lost;
   if (s.has(kRetransmitted)) ++flight.retransmitted;

@@ -24,6 +24,7 @@ enum SentFlag : std::uint8_t {
   kSentAppLimited = 1 << 4,  // the program did not fill the window when it was sent
   kRateTaken = 1 << 5,       // it has given its delivery-rate sample
   kForeign = 1 << 6,         // sent by the stack that had the connection before: when is not known
+  kPushed = 1 << 7,          // it carried PSH
 };
 
 struct SentSegment {
@@ -34,6 +35,7 @@ struct SentSegment {
   Time delivered_at{};          // when `delivered` was reached
   std::uint32_t delivered = 0;  // ControlBlock::delivered at its transmission
   std::uint8_t flags = 0;       // SentFlag
+  std::uint16_t burst = 1;      // of the last segment of a burst: how many it had
 
   [[nodiscard]] Seq end() const noexcept { return seq + length; }
   [[nodiscard]] bool has(std::uint8_t any_of) const noexcept { return (flags & any_of) != 0; }
@@ -104,9 +106,10 @@ struct Flight {
   Time rack_sent{};  // transmission of the most recently sent segment that has arrived
   Seq rack_end;      // its end
   std::uint32_t rack_rtt_us = 0;
-  bool rack_advanced = false;          // since losses were last looked for
-  SentQueue::Position rack_first = 0;  // no segment before it is first sent, neither SACKed nor lost
-  std::vector<Repeat> repeats;         // in the order of time, from repeats_first on; entries go stale
+  std::uint32_t rack_last_delivered = 0;  // ControlBlock::delivered when the reordering window was last adjusted
+  bool rack_advanced = false;             // since losses were last looked for
+  SentQueue::Position rack_first = 0;     // no segment before it is first sent, neither SACKed nor lost
+  std::vector<Repeat> repeats;            // in the order of time, from repeats_first on; entries go stale
   std::size_t repeats_first = 0;
 
   // A reduction of cwnd, and what it takes to undo it.
@@ -127,10 +130,21 @@ struct Flight {
   bool probe_repeats = false;  // ... which was a retransmission
   Seq probe_end;               // snd_nxt when it was sent
 
+  // The burst that new data is sent in (burst.h), segments.
+  std::uint32_t burst_size = 0;
+  std::uint32_t burst_left = 0;
+
+  // Use of cwnd (cwnd_use.h).
+  std::uint32_t max_packets_out = 0;  // most segments out in the window that cwnd_usage_seq ends
+  Seq cwnd_usage_seq;
+
   // Delivery rate.
-  Time first_sent{};    // transmission of the most recently delivered segment
-  Time delivered_at{};  // when `delivered` last grew
-  Time next_send{};     // pacing: nothing goes before
+  std::uint32_t rate_delivered = 0;    // the last one: segments ...
+  std::uint32_t rate_interval_us = 0;  // ... in this time
+  bool rate_app_limited = false;       // the program was the limit
+  Time first_sent{};                   // transmission of the most recently delivered segment
+  Time delivered_at{};                 // when `delivered` last grew
+  Time next_send{};                    // pacing: nothing goes before
 };
 
 // The block's Flight, made when there is none.

@@ -25,6 +25,7 @@ void check_reno_reordering(ControlBlock& cb, std::uint32_t more) noexcept {
   if (!limit_counted(f)) return;
   cb.reordering = static_cast<std::uint16_t>(std::min(f.sent.size() + more, kMaxReordering));
   cb.set(kReorderingSeen);
+  ++cb.reord_seen;
 }
 
 void void_reports(Flight& f) noexcept {

@@ -63,7 +63,6 @@ void fill_text(const ControlBlock& cb, SegmentPlan& plan, Seq seq, std::uint32_t
   const bool fin = end > data_end(cb);
   plan.payload_bytes = fin ? length - 1 : length;
   if (fin) plan.segment.flags |= wire::kFin;
-  if (end >= data_end(cb) && plan.payload_bytes > 0) plan.segment.flags |= wire::kPsh;  // RFC 9293 3.9.1.2
 }
 
 void complete(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {

@@ -118,12 +118,13 @@ bool rack_on_timer(ControlBlock& cb, Time now) { return detect(cb, now).found > 
 
 void rack_adapt_window(ControlBlock& cb, const RateSample& sample) noexcept {
   if (!sample.known) return;
+  Flight& f = *cb.flight;
   // A round trip has to pass before the next step counts.
-  if (static_cast<std::int32_t>(sample.prior_delivered - cb.rack_last_delivered) < 0) cb.clear(kDsackSeen);
+  if (static_cast<std::int32_t>(sample.prior_delivered - f.rack_last_delivered) < 0) cb.clear(kDsackSeen);
   if (cb.has(kDsackSeen)) {
     if (cb.reo_wnd_steps < 255) ++cb.reo_wnd_steps;
     cb.clear(kDsackSeen);
-    cb.rack_last_delivered = cb.delivered;
+    f.rack_last_delivered = cb.delivered;
     cb.reo_wnd_persist = kPersistRecoveries;
   } else if (cb.reo_wnd_persist == 0) {
     cb.reo_wnd_steps = 1;

@@ -9,14 +9,13 @@ namespace {
 std::int64_t us(Duration d) noexcept { return std::chrono::duration_cast<std::chrono::microseconds>(d).count(); }
 
 // Kept for tcp_info: the last rate that the program did not limit, or the highest that it did.
-void keep_rate(ControlBlock& cb, const RateSample& sample) noexcept {
-  const std::uint64_t ours = std::uint64_t{sample.delivered} * cb.rate_interval_us;
-  const std::uint64_t kept = std::uint64_t{cb.rate_delivered} * sample.interval_us;
+void keep_rate(Flight& f, const RateSample& sample) noexcept {
+  const std::uint64_t ours = std::uint64_t{sample.delivered} * f.rate_interval_us;
+  const std::uint64_t kept = std::uint64_t{f.rate_delivered} * sample.interval_us;
   if (sample.app_limited && ours < kept) return;
-  cb.rate_delivered = sample.delivered;
-  cb.rate_interval_us = sample.interval_us;
-  cb.clear(kAppLimited);
-  if (sample.app_limited) cb.set(kAppLimited);
+  f.rate_delivered = sample.delivered;
+  f.rate_interval_us = sample.interval_us;
+  f.rate_app_limited = sample.app_limited;
 }
 
 // Of two transmissions at the same instant the later sequence number is the later one.
@@ -52,7 +51,7 @@ void rate_on_ack(ControlBlock& cb, RateSample& sample, Time now) noexcept {
   sample.delivered = cb.delivered - sample.prior_delivered;
   sample.interval_us = static_cast<std::uint32_t>(interval);
   sample.valid = true;
-  keep_rate(cb, sample);
+  keep_rate(flight, sample);
 }
 
 void rate_check_app_limited(ControlBlock& cb) noexcept {

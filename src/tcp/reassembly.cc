@@ -141,7 +141,11 @@ bool fill_sack_blocks(const ControlBlock& cb, wire::TcpOptions& options) {
   const std::uint32_t room = wire::sack_blocks_that_fit(options);
   std::uint32_t count = 0;
   if (cold.dsack_due && count < room) options.sack[count++] = cold.dsack;  // RFC 2883 4: the first block
-  for (std::uint32_t i = 0; i < cold.recent_count && count < room; ++i) options.sack[count++] = cold.recent[i];
+  for (std::uint32_t i = 0; i < cold.recent_count && count < room; ++i) {
+    options.sack[count] = cold.recent[i];
+    if (cold.fin_known && cold.recent[i].right == cold.fin_seq) options.sack[count].right += 1;  // the FIN is held too
+    ++count;
+  }
   options.sack_count = static_cast<std::uint8_t>(count);
   return count > 0;
 }

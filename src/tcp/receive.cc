@@ -57,7 +57,7 @@ bool in_window(const ControlBlock& cb, const Arrived& in) noexcept {
 // because our ACK was lost.
 void answer_unacceptable(ControlBlock& cb, const Arrived& in, Time now) {
   if (in.segment.has(wire::kRst)) return;
-  if (is_probe(cb, in) || !in.payload.empty()) {
+  if (is_probe(cb, in) || in.end_with_fin() != in.segment.seq) {
     owe_ack_now(cb);
   } else {
     owe_challenge_ack(cb, now);
@@ -70,14 +70,23 @@ bool check_paws(ControlBlock& cb, const Arrived& in, Time now) {
   if ((cb.options & kOptTimestamps) == 0 || in.segment.has(wire::kRst)) return true;
   if (paws_accepts(cb, in.segment, now)) return true;
   // A bare ACK that was overtaken by another says nothing (as Linux tcp_disordered_ack).
-  const bool overtaken = in.payload.empty() && in.segment.seq == cb.rcv_nxt && in.segment.ack <= cb.snd_una;
+  const bool overtaken =
+      in.payload.empty() && !in.segment.has(wire::kFin) && in.segment.seq == cb.rcv_nxt && in.segment.ack <= cb.snd_una;
   if (!overtaken) answer_unacceptable(cb, in, now);
   return false;
 }
 
-// Second: reset (RFC 5961 3.2). Only the exact sequence number counts.
+// A peer that aborts while one of its segments is lost sends the RST behind what it has sent: also the end of the
+// highest block that we have reported counts (as Linux).
+bool ends_reported_data(const ControlBlock& cb, Seq seq) noexcept {
+  if ((cb.options & kOptSack) == 0 || !has_out_of_order_data(cb)) return false;
+  return seq == cb.cold->out_of_order.back().end();
+}
+
+// Second: reset (RFC 5961 3.2). Only an exact sequence number counts.
 Arrival check_reset(ControlBlock& cb, const Arrived& in, Time now) {
-  if (in.segment.seq == cb.rcv_nxt) return cb.has(kWholeMachine) ? Arrival::kReset : Arrival::kToSoftwareReset;
+  if (in.segment.seq == cb.rcv_nxt || ends_reported_data(cb, in.segment.seq))
+    return cb.has(kWholeMachine) ? Arrival::kReset : Arrival::kToSoftwareReset;
   owe_challenge_ack(cb, now);
   return Arrival::kDroppedReset;
 }
@@ -155,7 +164,7 @@ void take_ecn(ControlBlock& cb, const Arrived& in, Time now) {
     cb.clear(kEcnEcho);
     owe_ack_now(cb);  // its window may be as small as one segment
   }
-  take_mark(cb, in.segment.ecn, now);
+  if (in.end > cb.rcv_nxt) take_mark(cb, in.segment.ecn, now);  // one on old data may be forged (RFC 3168 6.1.5)
 }
 
 // The peer's segment size, for the rule of two segments: grows with what is seen; super-packets count as full ones.
@@ -264,9 +273,11 @@ void take_fin(ControlBlock& cb, const Arrived& in, Time now) {
   cb.rcv_nxt += 1;
   cb.set(kFinReceived | kAckOwed);
   if (cb.cold) cb.cold->fin_known = false;
-  if (cb.has(kFinQueued)) {
-    cb.set(kAckNow);  // nothing of ours will carry it
-  } else {
+  if (cb.has(kFinQueued) || cb.ack_timeout_ms == 0) {
+    cb.set(
+        kAckNow);  // nothing of ours will carry it; or nothing was ever received that an answer could be to (as Linux)
+  }
+  if (!cb.has(kFinQueued)) {
     cb.set(kPassiveClose | kPingPong);  // the program's own end may carry it (as Linux)
     if (!cb.has(kAckNow)) arm_delayed_ack(cb, now);
   }

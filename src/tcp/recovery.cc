@@ -5,6 +5,7 @@
 #include "tcp/congestion/congestion.h"
 #include "tcp/flight.h"
 #include "tcp/loss_marks.h"
+#include "tcp/path_mtu.h"
 #include "tcp/rack.h"
 #include "tcp/reduction.h"
 #include "tcp/sack.h"
@@ -26,7 +27,7 @@ void enter_recovery(ControlBlock& cb, bool ecn_echoed, Counters& counters) {
     begin_reduction(cb);
   }
   set_recovery(cb, RecoveryState::kRecovery);
-  ++counters.fast_recoveries;
+  if (counters.fast_recoveries < UINT16_MAX) ++counters.fast_recoveries;
 }
 
 // Marks what can be known to be lost now.
@@ -127,14 +128,14 @@ void look_for_loss(ControlBlock& cb, AckNews& news, Counters& counters, Time now
     try_to_open(cb, news);
     return;
   }
-  enter_recovery(cb, news.has(kEcnEchoed), counters);
+  if (!size_probe_lost(cb)) enter_recovery(cb, news.has(kEcnEchoed), counters);
   news.repair = Repair::kLost;
 }
 
 void in_recovery(ControlBlock& cb, AckNews& news, Counters& counters, Time now) {
   if (!news.has(kUnaAdvanced)) {
     if (!uses_sack(cb)) reno_add_duplicates(cb, news.duplicates);
-  } else if (try_undo_partial(cb, news, counters, now)) {
+  } else if (try_undo_partial(cb, news, now)) {
     return;
   }
   if (try_undo_by_dsack(cb, now)) try_to_open(cb, news);
@@ -203,7 +204,7 @@ void recovery_on_ack(ControlBlock& cb, AckNews& news, Counters& counters, Time n
 void recovery_on_reorder_timer(ControlBlock& cb, Counters& counters, Time now) {
   const std::uint32_t lost_before = cb.lost;
   if (!rack_on_timer(cb, now)) return;
-  if (cb.recovery != RecoveryState::kRecovery) {
+  if (cb.recovery != RecoveryState::kRecovery && !size_probe_lost(cb)) {
     enter_recovery(cb, false, counters);
     if (congestion_ops(cb).control == nullptr) reduce_window(cb, 1, cb.lost - lost_before, false);
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tcp/burst.h"
 #include "tcp/cwnd_use.h"
 #include "tcp/flight.h"
 #include "tcp/pacing.h"
@@ -31,6 +32,7 @@ void plan_again(ControlBlock& cb, SentQueue::Position position, Host& host, Time
   if (f.sent.at(position).length > limit + (with_fin ? 1 : 0)) split_sent(f, position, limit);
   const SentSegment& s = f.sent.at(position);
   fill_text(cb, plan, s.seq, s.length);
+  if (plan.payload_bytes > 0 && pushes_again(f, position)) plan.segment.flags |= wire::kPsh;
   plan.retransmission = true;
   note_repeat(cb, position, now);
   pace_after(cb, plan.payload_bytes, now);

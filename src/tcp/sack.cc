@@ -232,7 +232,7 @@ void take_sack_option(ControlBlock& cb, const wire::Segment& segment, AckNews& n
   f.seen_blocks = blocks;
   f.seen_count = count;
   const bool judge = cb.recovery != RecoveryState::kLoss || f.undo_possible;
-  if (news.reordered && judge) note_reordering(cb, news.reordered_from, counters);
+  if (news.reordered && judge) note_reordering(cb, news.reordered_from);
   news.reordered = false;
 }
 
@@ -249,7 +249,7 @@ void retire_acknowledged(ControlBlock& cb, AckNews& news, Time now) {
   if (!f.sent.empty() && f.sent.front().has(kSacked)) news.flags |= kReneging;
 }
 
-void note_reordering(ControlBlock& cb, Seq from, Counters& counters) noexcept {
+void note_reordering(ControlBlock& cb, Seq from) noexcept {
   const Seq highest = highest_sacked(cb);
   if (from >= highest) return;
   const std::uint32_t distance = bytes_between(from, highest);
@@ -257,7 +257,7 @@ void note_reordering(ControlBlock& cb, Seq from, Counters& counters) noexcept {
     cb.reordering = static_cast<std::uint16_t>(std::min((distance + cb.mss - 1) / cb.mss, kMaxReordering));
   }
   cb.set(kReorderingSeen);
-  ++counters.reord_seen;
+  ++cb.reord_seen;
 }
 
 }  // namespace twinstack::tcp

@@ -23,6 +23,6 @@ void take_sack_option(ControlBlock& cb, const wire::Segment& segment, AckNews& n
 void retire_acknowledged(ControlBlock& cb, AckNews& news, Time now);
 
 // The path delivers out of order: `from` arrived after later segments.
-void note_reordering(ControlBlock& cb, Seq from, Counters& counters) noexcept;
+void note_reordering(ControlBlock& cb, Seq from) noexcept;
 
 }  // namespace twinstack::tcp

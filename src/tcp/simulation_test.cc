@@ -2,6 +2,8 @@
 // byte by byte, invariants are checked at every segment, and once the faults stop everything must arrive.
 #include <gtest/gtest.h>
 
+#include "tcp/cold_state.h"
+#include "tcp/flight.h"
 #include "tcp/test_support.h"
 
 namespace twinstack::tcp::test {
@@ -104,8 +106,10 @@ void run_seed(std::uint64_t seed) {
   EXPECT_EQ(net.last_to_software, Arrival::kAccepted);
   // Nothing is kept for an idle connection, and nothing more happens to it.
   net.run_until(net.now + std::chrono::seconds(1));
-  EXPECT_EQ(a.cb.cold, nullptr);
-  EXPECT_EQ(b.cb.cold, nullptr);
+  for (const TestEnd* end : {&a, &b}) {
+    EXPECT_TRUE(!end->cb.cold || end->cb.cold->path_mtu.searching);
+    EXPECT_TRUE(!end->cb.flight || end->cb.flight->undo_possible || end->cb.flight->probe_out);
+  }
   EXPECT_EQ(next_deadline(a.cb, net.now), kNever);
 }
 

@@ -80,6 +80,7 @@ struct NetworkFaults {
   std::uint32_t batch_end_ppm =
       500'000;            // how often an end sends before it has taken all that arrived at the same time
   bool coalesce = false;  // the receiver's GRO
+  std::uint32_t largest_payload = UINT32_MAX;  // what is larger vanishes: a black hole
   Duration delay = std::chrono::microseconds(500);
   Duration reorder_delay = std::chrono::milliseconds(2);
 };

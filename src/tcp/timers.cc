@@ -5,6 +5,7 @@
 #include "tcp/connection.h"
 #include "tcp/flight.h"
 #include "tcp/loss_probe.h"
+#include "tcp/path_mtu.h"
 #include "tcp/recovery.h"
 #include "tcp/rtt.h"
 #include "tcp/transmit.h"
@@ -53,10 +54,12 @@ TimerVerdict fire_retransmit(ControlBlock& cb, Host& host, Time now) {
     start_sender_timer(cb, SenderTimer::kRetransmit, now);  // the upload takes its time: no spinning meanwhile
     return TimerVerdict::kToSoftware;
   }
+  suspect_black_hole(cb);
   recovery_on_timeout(cb, now);
   if (cb.retries < 255) ++cb.retries;
   back_off(cb);
-  ++host.counters().timeouts;
+  Counters& counters = host.counters();
+  if (counters.timeouts < UINT16_MAX) ++counters.timeouts;
   start_sender_timer(cb, SenderTimer::kRetransmit, now);
   return TimerVerdict::kFired;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tcp/burst.h"
 #include "tcp/cold_state.h"
 #include "tcp/congestion/congestion.h"
 #include "tcp/connection.h"
@@ -9,6 +10,7 @@
 #include "tcp/flight.h"
 #include "tcp/loss_probe.h"
 #include "tcp/pacing.h"
+#include "tcp/path_mtu.h"
 #include "tcp/plan.h"
 #include "tcp/retransmit.h"
 #include "tcp/rtt.h"
@@ -84,7 +86,10 @@ void account_new_data(ControlBlock& cb, std::uint32_t length, std::uint32_t limi
 void plan_new(ControlBlock& cb, std::uint32_t length, std::uint32_t limit, Host& host, Time now, SegmentPlan& plan) {
   fill_text(cb, plan, cb.snd_nxt, length);
   mark_ecn(cb, plan);
+  const bool pushes = plan.payload_bytes > 0 && pushes_new(cb, plan.payload_bytes, limit);
+  if (pushes) plan.segment.flags |= wire::kPsh;  // RFC 9293 3.9.1.2
   account_new_data(cb, length, limit, now);
+  keep_push(cb, pushes);
   pace_after(cb, plan.payload_bytes, now);
   complete(cb, host, now, plan);
 }
@@ -164,7 +169,8 @@ void watch_stalled_data(ControlBlock& cb, Time now) noexcept {
 
 bool plan_text(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
   if (plan_duplicate_ack(cb, host, now, plan) || plan_retransmission(cb, host, now, plan)) return true;
-  if (plan_loss_probe(cb, host, now, plan) || plan_new_data(cb, host, now, plan)) return true;
+  if (plan_loss_probe(cb, host, now, plan) || plan_size_probe(cb, host, now, plan)) return true;
+  if (plan_new_data(cb, host, now, plan)) return true;
   plan.segment = wire::Segment{};
   return give_up_frto(cb) && plan_retransmission(cb, host, now, plan);
 }
@@ -183,10 +189,22 @@ bool poll_transmit(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
   if (plan_text(cb, host, now, plan)) return true;
   plan.segment = wire::Segment{};
   if (plan_probe(cb, host, now, plan) || plan_ack(cb, host, now, plan)) return true;
+  if (!cb.has(kPacingHolds)) cb.clear(kForceSend);
   watch_stalled_data(cb, now);
   release_cold_state(cb);
   release_flight(cb);
   return false;
+}
+
+// As Linux tcp_acceptable_seq(): a peer whose window has shrunk would not believe a number beyond it.
+wire::Segment reset_of(ControlBlock& cb, Host& host, Time now) {
+  SegmentPlan plan;
+  fill_options(cb, now, plan.segment.options);
+  plan.segment.options.sack_count = 0;
+  plan.segment.seq = min(cb.snd_nxt, send_edge(cb));
+  plan.segment.flags = wire::kRst;
+  complete(cb, host, now, plan);
+  return plan.segment;
 }
 
 }  // namespace twinstack::tcp

@@ -69,11 +69,11 @@ bool try_undo_recovery(ControlBlock& cb, const AckNews& news, Time now) {
   return false;
 }
 
-bool try_undo_partial(ControlBlock& cb, const AckNews& news, Counters& counters, Time now) {
+bool try_undo_partial(ControlBlock& cb, const AckNews& news, Time now) {
   Flight& f = *cb.flight;
   if (!f.undo_possible || !packet_delayed(cb, news)) return false;
   // The hole was filled by a late packet, not by a retransmission.
-  note_reordering(cb, news.prior_una, counters);
+  note_reordering(cb, news.prior_una);
   // The degree of reordering is larger than it was thought to be: new data is clocked out, nothing more is marked.
   if (f.retransmitted > 0) return true;
   if (!any_repeat_out(cb)) f.repeat_stamped = false;

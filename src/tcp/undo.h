@@ -17,7 +17,7 @@ namespace twinstack::tcp {
 // high_seq has been reached. True also when the state must be kept (RFC 6582 4.1, without SACK): the caller is done.
 bool try_undo_recovery(ControlBlock& cb, const AckNews& news, Time now);
 // A partial ACK within fast recovery. True also when retransmissions are out that must be heard of first.
-bool try_undo_partial(ControlBlock& cb, const AckNews& news, Counters& counters, Time now);
+bool try_undo_partial(ControlBlock& cb, const AckNews& news, Time now);
 bool try_undo_by_dsack(ControlBlock& cb, Time now);
 // After a timeout; `by_frto`: F-RTO has shown that the timeout was spurious.
 bool try_undo_loss(ControlBlock& cb, const AckNews& news, bool by_frto, Time now);

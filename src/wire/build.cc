@@ -72,75 +72,89 @@ void write_tcp(std::byte* out, const FlowKey& flow, const Segment& segment, std:
 
 std::uint32_t ip_bytes(const FlowKey& flow) noexcept { return flow.is_v4() ? kIpv4Bytes : kIpv6Bytes; }
 
-// Where the parts of a frame of ours lie: found from the frame, so that filling needs nothing else.
+// Where the parts of an IP packet of ours lie: found from the packet, so that filling needs nothing else.
 struct Layout {
   std::size_t addresses;      // offset of source and destination
   std::size_t address_bytes;  // of both
   std::size_t tcp;            // offset
 };
 
-Layout layout_of(std::span<const std::byte> frame) noexcept {
-  ASSERT(frame.size() >= kEthernetBytes + kIpv4Bytes + kTcpBytes);
-  const bool v4 = frame[kEthernetBytes] == std::byte{0x45};
-  if (v4) return {kEthernetBytes + 12, 8, kEthernetBytes + kIpv4Bytes};
-  ASSERT(frame.size() >= kEthernetBytes + kIpv6Bytes + kTcpBytes);
-  return {kEthernetBytes + 8, 32, kEthernetBytes + kIpv6Bytes};
+Layout layout_of(std::span<const std::byte> packet) noexcept {
+  ASSERT(packet.size() >= kIpv4Bytes + kTcpBytes);
+  const bool v4 = packet[0] == std::byte{0x45};
+  if (v4) return {12, 8, kIpv4Bytes};
+  ASSERT(packet.size() >= kIpv6Bytes + kTcpBytes);
+  return {8, 32, kIpv6Bytes};
 }
 
 // The sum of pseudo-header and the first `count` bytes of TCP header and payload, whose length is `tcp_bytes`.
-InternetSum sum_of(std::span<const std::byte> frame, const Layout& at, std::size_t count) noexcept {
-  const auto tcp_bytes = static_cast<std::uint32_t>(frame.size() - at.tcp);
+InternetSum sum_of(std::span<const std::byte> packet, const Layout& at, std::size_t count) noexcept {
+  const auto tcp_bytes = static_cast<std::uint32_t>(packet.size() - at.tcp);
   InternetSum sum;
-  sum.add(frame.subspan(at.addresses, at.address_bytes));
+  sum.add(packet.subspan(at.addresses, at.address_bytes));
   sum.add_field(static_cast<std::uint16_t>(tcp_bytes >> 16));
   sum.add_field(static_cast<std::uint16_t>(tcp_bytes & 0xffffU));
   sum.add_field(kProtocolTcp);
-  sum.add(frame.subspan(at.tcp, count));
+  sum.add(packet.subspan(at.tcp, count));
   return sum;
 }
 
-void store_checksum(std::span<std::byte> frame, const Layout& at, const InternetSum& sum) noexcept {
+void store_checksum(std::span<std::byte> packet, const Layout& at, const InternetSum& sum) noexcept {
   const std::uint16_t checksum = sum.checksum();
-  std::memcpy(frame.data() + at.tcp + kTcpChecksumAt, &checksum, sizeof checksum);
+  std::memcpy(packet.data() + at.tcp + kTcpChecksumAt, &checksum, sizeof checksum);
 }
 
 }  // namespace
 
+std::uint32_t ip_packet_header_bytes(const FlowKey& flow, const Segment& segment) noexcept {
+  return ip_bytes(flow) + kTcpBytes + options_bytes(segment.options);
+}
+
 std::uint32_t header_bytes(const FlowKey& flow, const Segment& segment) noexcept {
-  return kEthernetBytes + ip_bytes(flow) + kTcpBytes + options_bytes(segment.options);
+  return kEthernetBytes + ip_packet_header_bytes(flow, segment);
+}
+
+std::uint32_t write_ip_headers(std::span<std::byte> packet, const PathHeader& path, const FlowKey& flow,
+                               const Segment& segment, std::uint32_t payload_bytes) noexcept {
+  const std::uint32_t option_bytes = options_bytes(segment.options);
+  const std::uint32_t tcp_bytes = kTcpBytes + option_bytes + payload_bytes;
+  const std::uint32_t tcp_offset = ip_bytes(flow);
+  ASSERT(packet.size() >= tcp_offset + tcp_bytes && tcp_bytes <= 0xffffU - kIpv4Bytes);
+  if (flow.is_v4()) {
+    write_ipv4(packet.data(), path, flow, segment, tcp_bytes);
+  } else {
+    write_ipv6(packet.data(), path, flow, segment, tcp_bytes);
+  }
+  write_tcp(packet.data() + tcp_offset, flow, segment, option_bytes);
+  write_options(packet.subspan(tcp_offset + kTcpBytes), segment.options);
+  return tcp_offset + kTcpBytes + option_bytes;
 }
 
 std::uint32_t write_headers(std::span<std::byte> frame, const PathHeader& path, const FlowKey& flow,
                             const Segment& segment, std::uint32_t payload_bytes) noexcept {
-  const bool v4 = flow.is_v4();
-  const std::uint32_t option_bytes = options_bytes(segment.options);
-  const std::uint32_t tcp_bytes = kTcpBytes + option_bytes + payload_bytes;
-  const std::uint32_t ip_offset = kEthernetBytes;
-  const std::uint32_t tcp_offset = ip_offset + (v4 ? kIpv4Bytes : kIpv6Bytes);
-  ASSERT(frame.size() >= tcp_offset + tcp_bytes && tcp_bytes <= 0xffffU - kIpv4Bytes);
+  ASSERT(frame.size() > kEthernetBytes);
+  write_ethernet(frame.data(), path, flow.is_v4());
+  return kEthernetBytes + write_ip_headers(frame.subspan(kEthernetBytes), path, flow, segment, payload_bytes);
+}
 
-  write_ethernet(frame.data(), path, v4);
-  if (v4) {
-    write_ipv4(frame.data() + ip_offset, path, flow, segment, tcp_bytes);
-  } else {
-    write_ipv6(frame.data() + ip_offset, path, flow, segment, tcp_bytes);
-  }
-  write_tcp(frame.data() + tcp_offset, flow, segment, option_bytes);
-  write_options(frame.subspan(tcp_offset + kTcpBytes), segment.options);
-  return tcp_offset + kTcpBytes + option_bytes;
+void fill_ip_checksum(std::span<std::byte> packet) noexcept {
+  const Layout at = layout_of(packet);
+  store_checksum(packet, at, sum_of(packet, at, packet.size() - at.tcp));
 }
 
 void fill_checksum(std::span<std::byte> frame) noexcept {
-  const Layout at = layout_of(frame);
-  store_checksum(frame, at, sum_of(frame, at, frame.size() - at.tcp));
+  ASSERT(frame.size() > kEthernetBytes);
+  fill_ip_checksum(frame.subspan(kEthernetBytes));
 }
 
 void fill_checksum(std::span<std::byte> frame, const InternetSum& payload_sum) noexcept {
-  const Layout at = layout_of(frame);
-  const std::size_t tcp_header = static_cast<std::size_t>(frame[at.tcp + 12]) / 16 * 4;
-  InternetSum sum = sum_of(frame, at, tcp_header);
+  ASSERT(frame.size() > kEthernetBytes);
+  const std::span<std::byte> packet = frame.subspan(kEthernetBytes);
+  const Layout at = layout_of(packet);
+  const std::size_t tcp_header = static_cast<std::size_t>(packet[at.tcp + 12]) / 16 * 4;
+  InternetSum sum = sum_of(packet, at, tcp_header);
   sum.add(payload_sum);
-  store_checksum(frame, at, sum);
+  store_checksum(packet, at, sum);
 }
 
 // RFC 1624 (3): the checksum is updated, so a wrong one stays wrong. A partial one covers the pseudo-header alone.

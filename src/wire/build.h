@@ -48,7 +48,14 @@ std::uint32_t write_headers(std::span<std::byte> frame, const PathHeader& path, 
 // Computes the TCP checksum of a frame made by write_headers() whose payload is in place.
 // REQUIRES: `frame` is exactly headers and payload.
 void fill_checksum(std::span<std::byte> frame) noexcept;
-// The same when the sum of the payload is known already (copy_and_sum()).
+
+// The same three for a bare IP packet, without Ethernet: offsets count from the IP header, MACs of `path` are not read.
+[[nodiscard]] std::uint32_t ip_packet_header_bytes(const FlowKey& flow, const Segment& segment) noexcept;
+std::uint32_t write_ip_headers(std::span<std::byte> packet, const PathHeader& path, const FlowKey& flow,
+                               const Segment& segment, std::uint32_t payload_bytes) noexcept;
+void fill_ip_checksum(std::span<std::byte> packet) noexcept;
+
+// fill_checksum() when the sum of the payload is known already (copy_and_sum()).
 void fill_checksum(std::span<std::byte> frame, const InternetSum& payload_sum) noexcept;
 
 // Another acknowledgement number and window (as in the header, unscaled) in a frame that parse_frame() took; `packet`

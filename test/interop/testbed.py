@@ -40,7 +40,7 @@ def _raise_interrupt(number, _frame):
 class Bed:
     """See the module's text. One bed at a time per thread; several per process are fine."""
 
-    def __init__(self, queues=1, mtu=1500):
+    def __init__(self, queues=1, mtu=1500, link=netns.Link):
         netns.remove_leftovers()
         signal.signal(signal.SIGTERM, _raise_interrupt)
         signal.signal(signal.SIGHUP, _raise_interrupt)
@@ -48,7 +48,7 @@ class Bed:
         self._registry = processes.Registry(os.path.join(self.scratch, "pids"))
         self._kept = []
         try:
-            self.link = netns.Link(self._registry, queues, mtu)
+            self.link = link(self._registry, queues, mtu)
         except BaseException:
             shutil.rmtree(self.scratch, ignore_errors=True)
             raise

@@ -54,7 +54,8 @@ def remove_leftovers():
         if owner.isdigit() and not _alive(owner):
             processes.end_leftovers(os.path.join(path, "pids"))
             shutil.rmtree(path, ignore_errors=True)
-    for path in glob.glob("/run/netns/ts-*-*-srv") + glob.glob("/run/netns/ts-*-*-cli"):
+    for path in glob.glob("/run/netns/ts-*-*-srv") + glob.glob("/run/netns/ts-*-*-cli") + \
+            glob.glob("/run/netns/ts-*-*-mid"):
         name = os.path.basename(path)
         owner = name.split("-")[1]
         if owner.isdigit() and not _alive(owner):

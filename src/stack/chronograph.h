@@ -1,0 +1,40 @@
+// Chronograph: for how long a sender was busy, and what held it back (Linux tcp_chrono, RFC 4898 style).
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "base/clock.h"
+
+namespace twinstack::stack {
+
+class Chronograph {
+ public:
+  enum class Activity : std::uint8_t {
+    kIdle,
+    kBusy,            // something is queued or in flight
+    kReceiveLimited,  // ... and the peer's window holds it back
+    kSendLimited,     // ... and the program waits for room in the send buffer
+  };
+
+  void turn_to(Activity activity, Time now) noexcept {
+    if (activity == activity_) return;
+    spent_[static_cast<std::size_t>(activity_)] += now - since_;
+    activity_ = activity;
+    since_ = now;
+  }
+  [[nodiscard]] Activity activity() const noexcept { return activity_; }
+  // So far.
+  [[nodiscard]] std::int64_t spent_us(Activity activity, Time now) const noexcept {
+    Duration spent = spent_[static_cast<std::size_t>(activity)];
+    if (activity == activity_) spent += now - since_;
+    return std::chrono::duration_cast<std::chrono::microseconds>(spent).count();
+  }
+
+ private:
+  std::array<Duration, 4> spent_{};
+  Time since_{};
+  Activity activity_ = Activity::kIdle;
+};
+
+}  // namespace twinstack::stack

@@ -1,0 +1,165 @@
+// ICMP errors: what they say of a connection, and the cache of path MTUs. A message is believed only when the sequence
+// number that it quotes is in flight (RFC 5927 4.1); a soft error ends no connection (RFC 1122 4.2.3.9), it only tells
+// why should it time out.
+#include <poll.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
+#include "stack/stack.h"
+#include "tcp/connection.h"
+#include "wire/build.h"
+
+namespace twinstack::stack {
+
+namespace {
+
+struct Meaning {
+  int error;
+  bool fatal;  // to a connection that is being opened, whatever RFC 5461 says
+};
+
+// Linux icmp_err_convert[], icmpv6_err_convert().
+Meaning unreachable_v4(std::uint8_t code) noexcept {
+  static constexpr std::array<Meaning, 16> kByCode = {{{ENETUNREACH, false},
+                                                       {EHOSTUNREACH, false},
+                                                       {ENOPROTOOPT, true},
+                                                       {ECONNREFUSED, true},
+                                                       {EMSGSIZE, false},
+                                                       {EOPNOTSUPP, false},
+                                                       {ENETUNREACH, true},
+                                                       {EHOSTDOWN, true},
+                                                       {ENONET, true},
+                                                       {ENETUNREACH, true},
+                                                       {EHOSTUNREACH, true},
+                                                       {ENETUNREACH, false},
+                                                       {EHOSTUNREACH, false},
+                                                       {EHOSTUNREACH, true},
+                                                       {EHOSTUNREACH, true},
+                                                       {EHOSTUNREACH, true}}};
+  return code < kByCode.size() ? kByCode[code] : Meaning{EHOSTUNREACH, true};
+}
+
+Meaning unreachable_v6(std::uint8_t code) noexcept {
+  static constexpr std::array<Meaning, 7> kByCode = {{{ENETUNREACH, false},
+                                                      {EACCES, true},
+                                                      {EHOSTUNREACH, false},
+                                                      {EHOSTUNREACH, false},
+                                                      {ECONNREFUSED, true},
+                                                      {EACCES, true},
+                                                      {EACCES, true}}};
+  return code < kByCode.size() ? kByCode[code] : Meaning{EPROTO, false};
+}
+
+Meaning meaning_of(const wire::IcmpError& error) noexcept {
+  switch (error.kind) {
+    case wire::IcmpKind::kUnreachable:
+      return error.flow.is_v4() ? unreachable_v4(error.code) : unreachable_v6(error.code);
+    case wire::IcmpKind::kParameterProblem:
+      return {EPROTO, true};
+    case wire::IcmpKind::kTooBig:
+      return {EMSGSIZE, false};
+    case wire::IcmpKind::kTimeExceeded:
+      break;
+  }
+  return {EHOSTUNREACH, false};
+}
+
+tcp::IcmpError class_of(const Meaning& meaning) noexcept {
+  return meaning.fatal ? tcp::IcmpError::kHard : tcp::IcmpError::kSoft;
+}
+
+constexpr std::uint32_t kSmallestMtuV6 = 1280;  // RFC 8200 5
+constexpr std::size_t kMostPathMtus = 4096;
+
+}  // namespace
+
+void SoftStack::on_icmp_error(const wire::IcmpError& error, Time now) {
+  Endpoint* const endpoint = find(error.flow);
+  if (endpoint == nullptr || endpoint->kind == Endpoint::Kind::kTimeWait) {
+    ++stats_.out_of_window_icmps;
+    return;
+  }
+  if (endpoint->kind == Endpoint::Kind::kHalfOpen) {
+    icmp_at_half_open(static_cast<HalfOpen&>(*endpoint), error);
+  } else if (auto& socket = static_cast<Socket&>(*endpoint); socket.opening) {
+    icmp_at_opening(socket, error);
+  } else {
+    icmp_at_connection(socket, error, now);
+  }
+  deliver_wakes();
+}
+
+// SYNs are small: none can have been too large.
+void SoftStack::icmp_at_half_open(HalfOpen& half, const wire::IcmpError& error) {
+  if (error.kind == wire::IcmpKind::kTooBig) return;
+  const auto verdict = tcp::on_icmp_error(half.handshake, half.config, class_of(meaning_of(error)), error.seq);
+  if (verdict == tcp::HandshakeVerdict::kDroppedError) {
+    ++stats_.out_of_window_icmps;
+    return;
+  }
+  ++stats_.icmps;
+  if (!tcp::is_over(verdict)) return;
+  ++stats_.attempt_fails;
+  drop_half_open(half);
+}
+
+void SoftStack::icmp_at_opening(Socket& socket, const wire::IcmpError& error) {
+  if (error.kind == wire::IcmpKind::kTooBig) return;
+  const Meaning meaning = meaning_of(error);
+  auto& opening = *socket.opening;
+  const auto verdict = tcp::on_icmp_error(opening.handshake, opening.config, class_of(meaning), error.seq);
+  if (verdict == tcp::HandshakeVerdict::kDroppedError) {
+    ++stats_.out_of_window_icmps;
+    return;
+  }
+  ++stats_.icmps;
+  if (tcp::is_over(verdict)) fail_opening(socket, meaning.error);
+}
+
+void SoftStack::icmp_at_connection(Socket& socket, const wire::IcmpError& error, Time now) {
+  const tcp::ControlBlock& cb = socket.conn->cb;
+  if (error.seq < cb.snd_una || error.seq > cb.snd_nxt) {
+    ++stats_.out_of_window_icmps;
+    return;
+  }
+  ++stats_.icmps;
+  socket.soft_error = meaning_of(error).error;
+  if (error.kind == wire::IcmpKind::kTooBig) lower_path_mtu(socket, error.mtu, now);
+}
+
+std::uint16_t SoftStack::mss_for(std::uint32_t mtu, bool v4) noexcept {
+  const std::uint32_t head = (v4 ? wire::kIpv4Bytes : wire::kIpv6Bytes) + wire::kTcpBytes;
+  return static_cast<std::uint16_t>(std::min(mtu - std::min(mtu, head), 65535U));
+}
+
+// RFC 1191, RFC 8201; Linux tcp_v4_mtu_reduced(). Too small a value is not believed, nor is a larger one than now.
+void SoftStack::lower_path_mtu(Socket& socket, std::uint32_t mtu, Time now) {
+  const bool v4 = socket.flow.is_v4();
+  const std::uint32_t least = v4 ? config_.min_pmtu : kSmallestMtuV6;
+  const std::uint32_t believed = std::max(mtu, least);
+  Connection& conn = *socket.conn;
+  if (believed >= conn.pmtu) return;
+  conn.pmtu = believed;
+  remember_path_mtu(socket.flow.remote, believed, now);
+  tcp::on_mtu_reduced(conn.cb, std::min(conn.mss_clamp, mss_for(believed, v4)));
+  settle(socket, now);
+}
+
+void SoftStack::remember_path_mtu(const IpAddress& peer, std::uint32_t mtu, Time now) {
+  if (path_mtus_.size() >= kMostPathMtus && !path_mtus_.contains(peer)) {
+    std::erase_if(path_mtus_, [now](const auto& entry) { return entry.second.expires <= now; });
+    if (path_mtus_.size() >= kMostPathMtus) return;
+  }
+  path_mtus_[peer] = {mtu, now + std::chrono::seconds(config_.mtu_expires_s)};
+}
+
+// The interface's MTU, or what a router on the way has said.
+std::uint32_t SoftStack::path_mtu(const IpAddress& peer, Time now) const {
+  const auto at = path_mtus_.find(peer);
+  if (at == path_mtus_.end() || at->second.expires <= now) return config_.mtu;
+  return std::min(at->second.mtu, config_.mtu);
+}
+
+}  // namespace twinstack::stack

@@ -1,0 +1,28 @@
+// SocketHost: what the TCP core asks of the stack while it works on one connection.
+#pragma once
+
+#include "stack/stack.h"
+
+namespace twinstack::stack {
+
+class SoftStack::SocketHost final : public tcp::Host {
+ public:
+  SocketHost(const SoftStack& stack, Socket& socket) noexcept
+      : tcp::Host(socket.conn->counters), stack_(stack), socket_(socket) {}
+
+  // All that the window admits is taken: the window is the bound. After close() nobody will read it.
+  std::uint32_t deliver(const Payload& payload) override {
+    if (!socket_.orphan) socket_.conn->receive.bytes.append(payload);
+    return payload.size();
+  }
+  std::uint32_t receive_space() override {
+    return socket_.conn->receive.window_space(stack_.config_, socket_.conn->cb);
+  }
+  std::uint32_t receive_capacity() override { return socket_.conn->receive.full_window(stack_.config_); }
+
+ private:
+  const SoftStack& stack_;
+  Socket& socket_;
+};
+
+}  // namespace twinstack::stack

@@ -1,0 +1,208 @@
+// send(), recv(), poll() and the queues behind them: as Linux's tcp_sendmsg(), tcp_recvmsg(), tcp_poll().
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+
+#include "stack/socket_host.h"
+#include "stack/stack.h"
+#include "tcp/flight.h"
+
+namespace twinstack::stack {
+
+// ---- Room
+
+// What a socket's buffer is before the program or the congestion window has a say.
+std::uint32_t SoftStack::send_buffer(const Socket& socket) const {
+  return socket.options.send_buffer_bytes != 0 ? socket.options.send_buffer_bytes : config_.tcp_wmem.default_bytes;
+}
+
+std::uint32_t SoftStack::first_receive_buffer(const Socket& socket) const {
+  return socket.options.receive_buffer_bytes != 0 ? socket.options.receive_buffer_bytes
+                                                  : config_.tcp_rmem.default_bytes;
+}
+
+std::uint32_t SoftStack::current_receive_buffer(const Socket& socket) const {
+  return socket.conn ? socket.conn->receive.buffer_bytes() : first_receive_buffer(socket);
+}
+
+// Linux tcp_sndbuf_expand(): room for two congestion windows.
+void SoftStack::expand_send_buffer(Socket& socket) {
+  if (socket.options.send_buffer_locked) return;
+  constexpr std::uint32_t kHead = 320 + 320;  // headers and the shared part of a kernel's buffer
+  constexpr std::uint32_t kDescriptor = 256;
+  const tcp::ControlBlock& cb = socket.conn->cb;
+  const std::uint32_t mss = std::max<std::uint32_t>(socket.conn->mss_clamp, cb.mss);
+  const std::uint32_t segment_bytes = std::bit_ceil(mss + kHead) + kDescriptor;
+  const std::uint64_t segments = std::max<std::uint32_t>({10U, cb.cwnd, cb.reordering + 1U});
+  const std::uint64_t wanted = std::min<std::uint64_t>(2 * segments * segment_bytes, config_.tcp_wmem.max_bytes);
+  socket.options.send_buffer_bytes = std::max(send_buffer(socket), static_cast<std::uint32_t>(wanted));
+}
+
+std::uint32_t SoftStack::not_sent_low_water(const Socket& socket) const noexcept {
+  return socket.options.not_sent_low_water != 0 ? socket.options.not_sent_low_water : config_.tcp_notsent_lowat;
+}
+
+std::uint32_t SoftStack::room_to_send(const Socket& socket) const {
+  const std::uint32_t queued = socket.conn->send.size();
+  const std::uint32_t room = send_buffer(socket) - std::min(send_buffer(socket), queued);
+  const std::uint32_t unsent = unsent_of(*socket.conn);
+  const std::uint32_t low_water = not_sent_low_water(socket);
+  return std::min(room, low_water - std::min(low_water, unsent));
+}
+
+std::uint32_t SoftStack::unsent_of(const Connection& conn) noexcept {
+  const std::uint32_t sent = bytes_between(conn.send_una, conn.cb.snd_nxt);
+  return conn.send.size() - std::min(conn.send.size(), sent);
+}
+
+// Linux __sk_stream_is_writeable(): a third is free, and what is unsent has fallen to half of the low-water mark.
+bool SoftStack::is_writable(const Socket& socket) const {
+  if (!socket.conn || socket.over) return true;
+  const std::uint32_t buffer = send_buffer(socket);
+  const std::uint32_t queued = socket.conn->send.size();
+  if (queued >= buffer || buffer - queued < queued / 2) return false;
+  return std::uint64_t{unsent_of(*socket.conn)} * 2 < not_sent_low_water(socket);
+}
+
+bool SoftStack::is_readable(const Socket& socket) const {
+  if (!socket.conn) return false;
+  const Connection& conn = *socket.conn;
+  const std::uint32_t unread = conn.receive.bytes.size();
+  if (unread == 0) return false;
+  if (unread >= socket.options.receive_low_water) return true;
+  return conn.receive.window_space(config_, conn.cb) <= conn.cb.rcv_mss;  // it will not become more
+}
+
+// ---- poll()
+
+std::uint32_t SoftStack::poll_bits(const Socket& socket) const {
+  if (socket.listener) return socket.listener->accepted.empty() ? 0 : POLLIN | POLLRDNORM;
+  const State state = state_of(socket);
+  std::uint32_t bits = 0;
+  if (state == State::kClosed || (socket.receive_shut && socket.send_shut)) bits |= POLLHUP;
+  if (socket.receive_shut) bits |= POLLIN | POLLRDNORM | POLLRDHUP;
+  if (!socket.opening) {
+    if (is_readable(socket)) bits |= POLLIN | POLLRDNORM;
+    if (socket.send_shut || is_writable(socket)) bits |= POLLOUT | POLLWRNORM;
+  }
+  if (socket.error != 0) bits |= POLLERR;
+  return bits;
+}
+
+std::uint32_t SoftStack::poll(SocketId id) {
+  Socket* const socket = socket_of(id);
+  if (socket == nullptr) return POLLNVAL;
+  const std::uint32_t bits = poll_bits(*socket);
+  if ((bits & POLLOUT) == 0 && !socket->listener) socket->no_space = true;
+  return bits;
+}
+
+// ---- send()
+
+std::int64_t SoftStack::send(SocketId id, ByteView bytes, int flags, Time now) {
+  Socket* const socket = socket_of(id);
+  if (socket == nullptr) return -EBADF;
+  if ((flags & MSG_OOB) != 0) return -EOPNOTSUPP;
+  const std::int64_t result = queue_bytes(*socket, bytes, (flags & MSG_MORE) != 0, now);
+  deliver_wakes();
+  return result;
+}
+
+std::int64_t SoftStack::queue_bytes(Socket& socket, ByteView bytes, bool more, Time now) {
+  const State state = state_of(socket);
+  if (state != State::kEstablished && state != State::kCloseWait) {
+    if (socket.error != 0) return -take_error(socket);
+    if (socket.opening) {
+      socket.no_space = true;
+      return -EAGAIN;
+    }
+    return -EPIPE;
+  }
+  if (socket.error != 0) return -take_error(socket);
+  if (socket.send_shut) return -EPIPE;
+  const auto taken = static_cast<std::uint32_t>(std::min<std::size_t>(bytes.size(), room_to_send(socket)));
+  if (taken < bytes.size()) socket.no_space = true;
+  if (taken == 0) return bytes.empty() ? 0 : -EAGAIN;
+  socket.conn->send.append(bytes.first(taken));
+  tcp::on_queued(socket.conn->cb, taken, more);
+  settle(socket, now);
+  return taken;
+}
+
+// ---- recv()
+
+std::int64_t SoftStack::recv(SocketId id, std::span<std::byte> room, int flags, Time now) {
+  Socket* const socket = socket_of(id);
+  if (socket == nullptr) return -EBADF;
+  if (socket->listener) return -ENOTCONN;
+  if ((flags & MSG_OOB) != 0) return -EINVAL;
+  if (socket->conn && !socket->conn->receive.bytes.empty()) {
+    const std::int64_t result = take_bytes(*socket, room, flags, now);
+    deliver_wakes();
+    return result;
+  }
+  if (room.empty()) return 0;
+  if (socket->fin_received) return 0;
+  if (socket->error != 0) return -take_error(*socket);
+  if (socket->receive_shut) return 0;
+  if (state_of(*socket) == State::kClosed) return -ENOTCONN;
+  return -EAGAIN;
+}
+
+std::int64_t SoftStack::take_bytes(Socket& socket, std::span<std::byte> room, int flags, Time now) {
+  Connection& conn = *socket.conn;
+  ByteQueue& queue = conn.receive.bytes;
+  const auto count = static_cast<std::uint32_t>(std::min<std::size_t>(room.size(), queue.size()));
+  if ((flags & MSG_TRUNC) == 0) queue.copy(0, room.first(count));
+  if ((flags & MSG_PEEK) != 0 || count == 0) return count;
+  queue.pop_front(count);
+  if (socket.over) return count;
+  const Seq copied = conn.cb.rcv_nxt - (conn.cb.has(tcp::kFinReceived) ? 1U : 0U) - queue.size();
+  conn.receive.on_read(config_, conn.cb, copied, may_grow_receive_buffer(socket), now);
+  SocketHost host(*this, socket);
+  tcp::on_read(conn.cb, host, now);
+  settle(socket, now);
+  return count;
+}
+
+bool SoftStack::may_grow_receive_buffer(const Socket& socket) const noexcept {
+  return config_.tcp_moderate_rcvbuf && !socket.options.receive_buffer_locked;
+}
+
+// ---- Queues
+
+std::int64_t SoftStack::unread_bytes(SocketId id) const {
+  const Socket* const socket = socket_of(id);
+  if (socket == nullptr) return -EBADF;
+  if (socket->listener) return -EINVAL;
+  return socket->conn ? socket->conn->receive.bytes.size() : 0;
+}
+
+// The TCP_INQ of a recvmsg() that has just been made: at the end of the stream 1, so that the program comes again.
+std::int64_t SoftStack::inq_hint(SocketId id) const {
+  const Socket* const socket = socket_of(id);
+  if (socket == nullptr) return -EBADF;
+  return unread_bytes(id) + (socket->fin_received ? 1 : 0);
+}
+
+// SIOCOUTQ counts an unacknowledged FIN (kernel-facts.md, S1).
+std::int64_t SoftStack::unacknowledged_bytes(SocketId id) const {
+  const Socket* const socket = socket_of(id);
+  if (socket == nullptr) return -EBADF;
+  if (socket->listener) return -EINVAL;
+  if (!socket->conn || socket->over) return 0;
+  return bytes_between(socket->conn->cb.snd_una, socket->conn->cb.write_seq);
+}
+
+std::int64_t SoftStack::unsent_bytes(SocketId id) const {
+  const Socket* const socket = socket_of(id);
+  if (socket == nullptr) return -EBADF;
+  if (socket->listener) return -EINVAL;
+  if (!socket->conn || socket->over) return 0;
+  return bytes_between(socket->conn->cb.snd_nxt, socket->conn->cb.write_seq);
+}
+
+}  // namespace twinstack::stack

@@ -1,0 +1,40 @@
+// Path MTU: what an ICMP error says after the checks of RFC 5927, and what no ICMP error says (RFC 4821, RFC 8899): a
+// path that swallows full segments is noticed by its timeouts; segments become small, and later grow again by probes
+// that cost nothing when they are lost. Sizes are of payload and options of each segment, as MinTcp::mss.
+#pragma once
+
+#include <cstdint>
+
+#include "base/clock.h"
+#include "tcp/connection.h"
+#include "tcp/control_block.h"
+
+namespace twinstack::tcp {
+
+// A search for the largest segment that the path carries; in the ColdState while one goes on or its result holds.
+struct PathMtu {
+  bool searching = false;
+  std::uint16_t low = 0;    // known to arrive
+  std::uint16_t high = 0;   // the most there could be
+  std::uint16_t top = 0;    // what the segments were before
+  std::uint16_t probe = 0;  // under way with this size; 0 = none
+  Seq probe_seq;
+  Seq probe_end;
+};
+
+// The retransmission timer has run out again and again (RFC 4821 7.7): the path may swallow large segments. True when
+// the segments were made smaller.
+bool suspect_black_hole(ControlBlock& cb);
+
+// The next new segment as a probe of a larger size (RFC 4821 7.4), when one is due and there is enough to send behind
+// it to tell its loss from others. True when planned.
+bool plan_size_probe(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan);
+
+// snd_una has moved: the probe may have arrived.
+void size_probe_on_ack(ControlBlock& cb) noexcept;
+
+// A loss was found. When it is the probe's, it says nothing about congestion (RFC 4821 7.5): the segment goes again in
+// smaller pieces and true is returned.
+bool size_probe_lost(ControlBlock& cb);
+
+}  // namespace twinstack::tcp

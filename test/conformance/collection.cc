@@ -1,0 +1,138 @@
+#include "collection.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <mutex>
+#include <optional>
+#include <sstream>
+#include <thread>
+
+#include "parser.h"
+
+namespace twinstack::conformance {
+namespace {
+
+namespace fs = std::filesystem;
+
+Result<std::string> read_file(const fs::path& path) {
+  std::ifstream file(path);
+  if (!file) return system_error("open " + path.string());
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+const Mark& mark_of(const Script& script, const CollectionOptions& options) noexcept {
+  if (options.moves != MovePlan::kNone && script.moves.applies != Applies::kYes) return script.moves;
+  return options.backend == Backend::kCore ? script.core : script.on_linux;
+}
+
+// What the mark makes of what happened.
+Report judge(const Script& script, const Mark& mark, Backend backend, Outcome outcome) {
+  Report report{.script = &script, .outcome = std::move(outcome)};
+  if (mark.applies != Applies::kDiffers || report.outcome.verdict == Verdict::kSkipped) return report;
+  report.differs = report.outcome.verdict == Verdict::kFailed;
+  if (!report.differs && backend == Backend::kLinux) return report;  // kernels of other versions may do better
+  report.outcome.verdict = report.differs ? Verdict::kPassed : Verdict::kFailed;
+  if (!report.differs) report.outcome.reason = "passes, though it is marked as differing";
+  return report;
+}
+
+std::optional<Outcome> why_not_run(const Script& script, const Mark& mark, const CollectionOptions& options) {
+  if (mark.applies == Applies::kNo) return Outcome{.verdict = Verdict::kSkipped, .reason = mark.reason};
+  if (script.only_ip == (options.v6 ? 4 : 6)) {
+    return Outcome{.verdict = Verdict::kSkipped, .reason = fmt::format("is about IPv{}", script.only_ip)};
+  }
+  if (length_of(script) <= options.longest) return std::nullopt;
+  return Outcome{.verdict = Verdict::kSkipped, .reason = "takes longer in real time than scripts may"};
+}
+
+Report run_one(const Script& script, Endpoint& endpoint, const CollectionOptions& options) {
+  const Mark& mark = mark_of(script, options);
+  if (auto skipped = why_not_run(script, mark, options))
+    return judge(script, mark, options.backend, std::move(*skipped));
+  Outcome outcome = run_script(script, endpoint, {.moves = options.moves});
+  unsigned tries = 1;
+  // What must fail is not tried until it does.
+  while (outcome.verdict == Verdict::kFailed && mark.applies == Applies::kYes && tries < options.tries) {
+    outcome = run_script(script, endpoint, {.moves = options.moves});
+    ++tries;
+  }
+  Report report = judge(script, mark, options.backend, std::move(outcome));
+  report.repeated = tries > 1;
+  return report;
+}
+
+// The longest first, so that no worker is left with one at the end.
+std::vector<std::size_t> order_of(const std::vector<Script>& scripts) {
+  std::vector<std::size_t> order(scripts.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::ranges::stable_sort(order, std::greater(), [&](std::size_t i) { return length_of(scripts[i]); });
+  return order;
+}
+
+Duration length_of(const Event& event) {
+  if (const auto* nothing = std::get_if<ExpectNothing>(&event.what)) return event.when.earliest + nothing->lasting;
+  if (const auto* open = std::get_if<Open>(&event.what)) return event.when.earliest + open->round_trip;
+  return event.when.earliest;
+}
+
+}  // namespace
+
+Duration length_of(const Script& script) {
+  Duration at{};
+  for (const Event& event : script.events) {
+    at = event.when.absolute ? std::max(at, event.when.earliest) : at + length_of(event);
+  }
+  return at;
+}
+
+Result<std::vector<Script>> load_scripts(const std::string& folder, const std::string& filter) {
+  std::vector<std::string> names;
+  std::error_code code;
+  for (const auto& entry : fs::recursive_directory_iterator(folder, code)) {
+    if (entry.path().extension() != ".tcp") continue;
+    std::string name = fs::relative(entry.path(), folder).replace_extension().string();
+    if (name.find(filter) != std::string::npos) names.push_back(std::move(name));
+  }
+  if (code) return error(ErrorCode::kNotFound, "no folder of scripts: " + folder);
+  std::ranges::sort(names);
+  std::vector<Script> scripts;
+  for (const std::string& name : names) {
+    ASSIGN_OR_RETURN(const std::string text, read_file(fs::path(folder) / (name + ".tcp")));
+    ASSIGN_OR_RETURN(Script script, parse_script(name, text));
+    scripts.push_back(std::move(script));
+  }
+  return scripts;
+}
+
+Result<std::vector<Report>> run_collection(const std::vector<Script>& scripts, const MakeEndpoint& make,
+                                           const CollectionOptions& options) {
+  std::vector<Report> reports(scripts.size());
+  const std::vector<std::size_t> order = order_of(scripts);
+  std::atomic<std::size_t> next = 0;
+  std::mutex mutex;
+  std::optional<Error> problem;
+  const auto work = [&] {
+    auto endpoint = make();
+    if (!endpoint.has_value()) {
+      const std::lock_guard lock(mutex);
+      problem = endpoint.error();
+      return;
+    }
+    for (std::size_t i = next++; i < order.size(); i = next++) {
+      reports[order[i]] = run_one(scripts[order[i]], **endpoint, options);
+    }
+  };
+  std::vector<std::thread> workers;
+  for (unsigned i = 0; i < options.workers; ++i) workers.emplace_back(work);
+  for (std::thread& worker : workers) worker.join();
+  if (problem.has_value()) return std::unexpected(*problem);
+  return reports;
+}
+
+}  // namespace twinstack::conformance

@@ -1,0 +1,63 @@
+// FlowState: what the runner knows of one connection on the wire, so that scripts can count from its beginning: ports,
+// initial sequence numbers, first timestamps. Builds the peer's segments and reads the host's. No I/O.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "packet.h"
+#include "script.h"
+#include "segment_text.h"
+#include "wire/flow.h"
+#include "wire/segment.h"
+
+namespace twinstack::conformance {
+
+// Byte `position` of the stream that the host sends, and of the one that the peer sends.
+[[nodiscard]] std::byte host_stream_byte(std::uint64_t position) noexcept;
+[[nodiscard]] std::byte peer_stream_byte(std::uint64_t position) noexcept;
+
+class FlowState {
+ public:
+  // `key` as the host sees it; its local port may be 0 until the host's first SYN tells it.
+  FlowState(const Peer& peer, const FlowKey& key) noexcept : peer_(&peer), key_(key) {}
+
+  [[nodiscard]] const FlowKey& key() const noexcept { return key_; }
+  // The flow of a packet that the host has sent.
+  [[nodiscard]] bool carries(const FlowKey& seen_by_peer) const noexcept;
+
+  // `spec` as a segment of the peer, at `now`. What it leaves open comes from the peer and from what the host has sent.
+  [[nodiscard]] wire::Segment make(const SegmentSpec& spec, Time now);
+  // ... and its payload.
+  [[nodiscard]] static std::vector<std::byte> payload(const SegmentSpec& spec);
+
+  // The host has sent `packet`: learns from it.
+  void on_sent(const ReadPacket& packet) noexcept;
+  // Whether its payload is what the host's stream has there.
+  [[nodiscard]] bool is_host_stream(const ReadPacket& packet) const noexcept;
+
+  [[nodiscard]] FlowBase host_base() const noexcept;
+  [[nodiscard]] FlowBase peer_base() const noexcept;
+  // A sequence number of the host's.
+  [[nodiscard]] Seq host_seq(const RelativeMatch& number) const noexcept;
+
+ private:
+  void add_options(const SegmentSpec& spec, wire::Segment& segment) const noexcept;
+  void add_peer_options(wire::Segment& segment) const noexcept;
+  void add_timestamps(const SegmentSpec& spec, wire::Segment& segment, Time now);
+  void add_sack(const SegmentSpec& spec, wire::Segment& segment) const noexcept;
+
+  const Peer* peer_;
+  FlowKey key_;
+  Seq host_initial_;
+  std::uint32_t host_first_ts_ = 0;
+  std::uint32_t host_last_ts_ = 0;
+  bool host_known_ = false;       // host_initial_ is
+  bool host_timestamps_ = false;  // its SYN offered or agreed to them
+  std::optional<Time> peer_began_;
+};
+
+}  // namespace twinstack::conformance

@@ -1,0 +1,519 @@
+#include "runner.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <deque>
+#include <functional>
+#include <map>
+#include <type_traits>
+#include <utility>
+
+#include "flow_state.h"
+#include "names.h"
+#include "packet.h"
+#include "segment_text.h"
+
+namespace twinstack::conformance {
+namespace {
+
+constexpr Duration kRetryStep = std::chrono::milliseconds(1);
+constexpr int kListenBacklog = 16;
+
+std::string seconds_text(Duration since_start) {
+  return fmt::format("{:.6f}", static_cast<double>(since_start.count()) / 1e9);
+}
+
+std::unexpected<Error> failed(const std::string& why) { return error(ErrorCode::kInvalid, why); }
+
+// A segment that the host has sent and that no event has asked for yet.
+struct Waiting {
+  Time at;
+  std::size_t flow;
+  ReadPacket packet;
+  std::string text;
+};
+
+struct Socket {
+  SocketId id = -1;
+  std::uint64_t sent = 0;      // position in the host's stream
+  std::uint64_t received = 0;  // position in the peer's stream
+};
+
+class Run {
+ public:
+  Run(const Script& script, Endpoint& endpoint, const RunOptions& options)
+      : script_(script), endpoint_(endpoint), options_(options) {}
+
+  Outcome carry_out() {
+    if (const auto started = endpoint_.start(script_.settings); !started.has_value()) {
+      const bool lacks = started.error().code == ErrorCode::kUnsupported;
+      return {.verdict = lacks ? Verdict::kSkipped : Verdict::kFailed, .reason = started.error().message()};
+    }
+    make_flows();
+    start_ = last_ = endpoint_.now();
+    Outcome outcome = all_events();
+    endpoint_.finish();
+    outcome.trace = std::move(trace_);
+    return outcome;
+  }
+
+ private:
+  Outcome all_events() {
+    for (next_event_ = 0; next_event_ < script_.events.size(); ++next_event_) {
+      const Event& event = script_.events[next_event_];
+      const auto done = carry_out(event);
+      if (!done.has_value() && done.error().code == ErrorCode::kUnsupported) {
+        return {.verdict = Verdict::kSkipped, .line = event.line, .reason = done.error().what};
+      }
+      if (!done.has_value()) return {.verdict = Verdict::kFailed, .line = event.line, .reason = done.error().what};
+    }
+    if (const auto left = nothing_waits("at the end"); !left.has_value()) {
+      return {.verdict = Verdict::kFailed, .line = script_.events.back().line, .reason = left.error().what};
+    }
+    return {};
+  }
+
+  void make_flows() {
+    const Addresses where = endpoint_.addresses();
+    for (std::size_t i = 0; i < script_.flows.size(); ++i) {
+      const FlowKey key{.local = where.host,
+                        .remote = where.peer,
+                        .local_port = script_.flows[i].closed_port ? where.closed_port : where.host_port,
+                        .remote_port = static_cast<std::uint16_t>(where.first_peer_port + i)};
+      flows_.emplace_back(script_.peer, key);
+    }
+  }
+
+  Result<> carry_out(const Event& event) {
+    const bool waits = std::holds_alternative<Expect>(event.what);
+    if (!waits) TRY(wait_for(event));
+    return std::visit([&](const auto& what) { return perform(event, what); }, event.what);
+  }
+
+  // --- time ---
+
+  void note(const std::string& text) { trace_.push_back(seconds_text(endpoint_.now() - start_) + "  " + text); }
+  void note_at(Time at, const std::string& text) { trace_.push_back(seconds_text(at - start_) + "  " + text); }
+
+  // When the event may happen at the earliest and at the latest, without tolerance.
+  [[nodiscard]] std::pair<Time, Time> span_of(const Event& event) const {
+    const Time base = event.when.absolute ? start_ : last_;
+    return {base + event.when.earliest, base + event.when.latest};
+  }
+
+  // Goes on to the time of an event that the runner makes. What the host sent on the way had to be expected.
+  Result<> wait_for(const Event& event) {
+    const Time target = span_of(event).first;
+    const bool passes = target > endpoint_.now();
+    while (endpoint_.now() < target) {
+      endpoint_.advance(target);
+      collect();
+    }
+    if (passes) TRY(nothing_waits("before this event"));
+    last_ = endpoint_.now();
+    return {};
+  }
+
+  // --- the wire ---
+
+  void collect() {
+    while (auto sent = endpoint_.take_sent()) {
+      auto read = read_packet(sent->bytes);
+      if (!read.has_value()) {
+        note_at(sent->at, "host  sent what is no TCP segment: " + read.error().what);
+        continue;
+      }
+      take_in(sent->at, std::move(*read));
+    }
+  }
+
+  void take_in(Time at, ReadPacket packet) {
+    const auto flow = std::ranges::find_if(flows_, [&](const FlowState& f) { return f.carries(packet.head.flow); });
+    if (flow == flows_.end()) return;
+    flow->on_sent(packet);
+    const auto index = static_cast<std::size_t>(flow - flows_.begin());
+    std::string text =
+        flow_prefix(index) +
+        to_text(packet.head.segment, static_cast<std::uint32_t>(packet.payload.size()), flow->host_base());
+    note_at(at, "host  " + text);
+    waiting_.push_back({at, index, std::move(packet), std::move(text)});
+  }
+
+  [[nodiscard]] std::string flow_prefix(std::size_t flow) const {
+    return script_.flows[flow].name.empty() ? "" : script_.flows[flow].name + ": ";
+  }
+
+  [[nodiscard]] std::size_t flow_index(const std::string& name) const {
+    return static_cast<std::size_t>(std::ranges::find(script_.flows, name, &Flow::name) - script_.flows.begin());
+  }
+
+  // Segments that an event has marked as optional are let pass.
+  Result<> nothing_waits(std::string_view when) {
+    while (!waiting_.empty() && is_optional(waiting_.front())) waiting_.pop_front();
+    if (waiting_.empty()) return {};
+    return failed(fmt::format("the host sent '{}' at {} s, which is not expected {}", waiting_.front().text,
+                              seconds_text(waiting_.front().at - start_), when));
+  }
+
+  bool is_optional(const Waiting& segment) {
+    const auto match =
+        std::ranges::find_if(optional_, [&](const SegmentSpec& spec) { return difference_of(spec, segment).empty(); });
+    if (match == optional_.end()) return false;
+    optional_.erase(match);
+    return true;
+  }
+
+  [[nodiscard]] std::string difference_of(const SegmentSpec& wanted, const Waiting& segment) const {
+    if (flow_index(wanted.flow) != segment.flow) return "it is of another flow";
+    const FlowState& flow = flows_[segment.flow];
+    std::string found =
+        difference(wanted, segment.packet.head.segment, static_cast<std::uint32_t>(segment.packet.payload.size()),
+                   segment.packet.head.ttl, flow.host_base());
+    const bool compare_bytes = found.empty() && !segment.packet.payload.empty();
+    return compare_bytes && !flow.is_host_stream(segment.packet) ? "its bytes are not those of the stream" : found;
+  }
+
+  void inject(const SegmentSpec& spec) {
+    const std::size_t index = flow_index(spec.flow);
+    FlowState& flow = flows_[index];
+    const wire::Segment segment = flow.make(spec, endpoint_.now());
+    const auto payload = FlowState::payload(spec);
+    const FlowKey from_peer{.local = flow.key().remote,
+                            .remote = flow.key().local,
+                            .local_port = flow.key().remote_port,
+                            .remote_port = flow.key().local_port};
+    const auto ttl = static_cast<std::uint8_t>(spec.ttl.value_or(Match::exactly(64)).low);
+    const auto packet = make_packet(from_peer, segment, payload,
+                                    {.raw_options = spec.raw_options, .corrupt = spec.corrupt, .ttl = ttl});
+    urgent_seen_ = urgent_seen_ || segment.has(wire::kUrg);
+    note("peer  " + flow_prefix(index) +
+         to_text(segment, static_cast<std::uint32_t>(payload.size()), flow.peer_base()));
+    endpoint_.inject(packet);
+    collect();
+  }
+
+  // The n-th of the segments that `spec` stands for.
+  static SegmentSpec repetition(const SegmentSpec& spec, std::uint32_t n) {
+    SegmentSpec out = spec;
+    const auto shift = [&](Match& match, std::int64_t by) {
+      if (match.low != Match{}.low) match.low += by;
+      if (match.high != Match{}.high) match.high += by;
+    };
+    shift(out.seq.value, std::int64_t{n} * (spec.bytes.is_exact() ? spec.bytes.low : 0));
+    shift(out.ack.value, std::int64_t{n} * spec.ack_step);
+    return out;
+  }
+
+  // --- events ---
+
+  Result<> perform(const Event&, const Inject& what) {
+    for (std::uint32_t n = 0; n < what.segment.repeat; ++n) inject(repetition(what.segment, n));
+    return {};
+  }
+
+  Result<> perform(const Event&, const InjectIcmp& what) {
+    const FlowState& flow = flows_[flow_index(what.flow)];
+    note(fmt::format("peer  ICMP error for {}", what.quoted_seq.value.low));
+    endpoint_.inject(make_icmp(flow.key(), what.kind, flow.host_seq(what.quoted_seq), what.mtu_bytes));
+    collect();
+    return {};
+  }
+
+  Result<> perform(const Event& event, const Expect& what) {
+    if (what.optional) {
+      for (std::uint32_t n = 0; n < what.segment.repeat; ++n) optional_.push_back(repetition(what.segment, n));
+      return {};
+    }
+    auto [earliest, latest] = span_of(event);
+    // A range from 0 on says when at the latest; the segment may have come before what the runner did last.
+    if (event.when.strict && !event.when.absolute && event.when.earliest == Duration(0)) earliest = start_;
+    for (std::uint32_t n = 0; n < what.segment.repeat; ++n) {
+      TRY(expect(repetition(what.segment, n), earliest, latest, event.when.strict));
+    }
+    optional_.clear();
+    return {};
+  }
+
+  Result<> perform(const Event&, const ExpectNothing& what) {
+    const Time until = last_ + what.lasting;
+    while (endpoint_.now() < until) {
+      endpoint_.advance(until);
+      collect();
+      TRY(nothing_waits("now"));
+    }
+    last_ = endpoint_.now();
+    return {};
+  }
+
+  Result<> expect(const SegmentSpec& wanted, Time earliest, Time latest, bool strict) {
+    const Tolerance tolerance = endpoint_.tolerance();
+    if (!strict) {
+      earliest -= tolerance.early;
+      latest += tolerance.late + (latest - last_) * tolerance.late_percent / 100;
+    }
+    while (true) {
+      const Waiting* const next = next_segment(latest);
+      if (next == nullptr) return failed(fmt::format("no segment came until {} s", seconds_text(latest - start_)));
+      if (const std::string found = difference_of(wanted, *next); !found.empty()) {
+        if (!is_optional(*next)) return failed(fmt::format("the host sent '{}': {}", next->text, found));
+        waiting_.pop_front();
+        continue;
+      }
+      if (next->at < earliest || next->at > latest) return wrong_time(*next, earliest, latest);
+      last_ = next->at;
+      waiting_.pop_front();
+      return {};
+    }
+  }
+
+  [[nodiscard]] std::unexpected<Error> wrong_time(const Waiting& segment, Time earliest, Time latest) const {
+    return failed(fmt::format("the host sent '{}' at {} s, not from {} to {} s", segment.text,
+                              seconds_text(segment.at - start_), seconds_text(earliest - start_),
+                              seconds_text(latest - start_)));
+  }
+
+  const Waiting* next_segment(Time latest) {
+    collect();
+    while (waiting_.empty() && endpoint_.now() < latest) {
+      endpoint_.advance(latest);
+      collect();
+    }
+    return waiting_.empty() ? nullptr : &waiting_.front();
+  }
+
+  // --- the program ---
+
+  // Asks until the answer is accepted, or until a change that is under way would have shown.
+  template <typename Ask, typename Accept>
+  auto ask(Ask ask_once, Accept accepts) {
+    const Time deadline = endpoint_.now() + endpoint_.patience();
+    auto answer = ask_once();
+    while (!accepts(answer) && endpoint_.now() < deadline) {
+      endpoint_.advance(std::min(deadline, endpoint_.now() + kRetryStep));
+      collect();
+      answer = ask_once();
+    }
+    return answer;
+  }
+
+  Result<> perform(const Event&, const Call& what) {
+    // A transfer that moved bytes is not asked again.
+    const bool may_repeat = what.kind != CallKind::kSend && what.kind != CallKind::kClose;
+    bool wrong_bytes = false;
+    const auto once = [&] { return call(what, wrong_bytes); };
+    const CallResult result = ask(once, [&](CallResult got) {
+      return what.result.accepts(got) ||
+             !(may_repeat && (got < 0 || what.kind == CallKind::kPoll || what.kind == CallKind::kGetOption));
+    });
+    collect();
+    note(fmt::format("call  {} -> {}", call_name(what), shown(what, result)));
+    if (result == -ENOSYS) return error(ErrorCode::kUnsupported, call_name(what) + " is not there on this backend");
+    if (!what.result.accepts(result)) return failed(fmt::format("{} gave {}", call_name(what), shown(what, result)));
+    if (wrong_bytes) return failed("what was received is not the peer's stream");
+    if (what.kind == CallKind::kAccept && result >= 0) TRY(handshake_is_over(what.made));
+    last_ = endpoint_.now();
+    return {};
+  }
+
+  // Whether to ask again may give another answer: where nothing was there yet, nothing was taken away by asking.
+  static bool may_change(const Call& what, CallResult got) {
+    const bool waits = what.kind == CallKind::kAccept || what.kind == CallKind::kReceive;
+    return what.kind == CallKind::kPoll || (waits && got == -EAGAIN);
+  }
+
+  static std::string shown(const Call& what, CallResult result) {
+    return what.kind == CallKind::kPoll && result >= 0 ? poll_text(result) : result_text(result);
+  }
+
+  static std::string call_name(const Call& what) {
+    constexpr std::string_view kNames[] = {"socket",   "listen", "accept",     "connect",    "send", "recv",
+                                           "shutdown", "close",  "setsockopt", "getsockopt", "poll"};
+    std::string text(kNames[static_cast<std::size_t>(what.kind)]);
+    if (!what.socket.empty()) text += " " + what.socket;
+    return what.option.empty() ? text : text + " " + what.option;
+  }
+
+  CallResult call(const Call& what, bool& wrong_bytes) {
+    Socket& socket = sockets_[what.socket];
+    switch (what.kind) {
+      case CallKind::kSocket:
+        return made(what.made, endpoint_.socket());
+      case CallKind::kListen:
+        return endpoint_.listen(socket.id, static_cast<int>(what.number));
+      case CallKind::kAccept:
+        return made(what.made, endpoint_.accept(socket.id));
+      case CallKind::kConnect:
+        return connect(socket.id, what.flow);
+      case CallKind::kSend:
+        return send(socket, what);
+      case CallKind::kReceive:
+        return receive(socket, what, wrong_bytes);
+      case CallKind::kShutdown:
+        return endpoint_.shutdown(socket.id, static_cast<int>(what.number));
+      case CallKind::kClose:
+        return endpoint_.close(socket.id);
+      case CallKind::kSetOption:
+        return endpoint_.set_option(socket.id, what.option, what.number, what.text);
+      case CallKind::kGetOption:
+        return endpoint_.get_option(socket.id, what.option);
+      case CallKind::kPoll:
+        return endpoint_.poll(socket.id);
+    }
+    return -EINVAL;
+  }
+
+  CallResult made(const std::string& name, CallResult result) {
+    if (result >= 0) sockets_[name] = {.id = static_cast<SocketId>(result)};
+    return result;
+  }
+
+  CallResult connect(SocketId socket, const std::string& flow_name) {
+    FlowState& flow = flows_[flow_index(flow_name)];
+    flow = FlowState(script_.peer, {.local = flow.key().local,
+                                    .remote = flow.key().remote,
+                                    .local_port = 0,
+                                    .remote_port = flow.key().remote_port});
+    return endpoint_.connect(socket, flow.key().remote_port);
+  }
+
+  CallResult send(Socket& socket, const Call& what) {
+    std::vector<std::byte> bytes(static_cast<std::size_t>(what.number));
+    for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = host_stream_byte(socket.sent + i);
+    const CallResult result = endpoint_.send(socket.id, bytes, what.flags);
+    if (result > 0) socket.sent += static_cast<std::uint64_t>(result);
+    return result;
+  }
+
+  CallResult receive(Socket& socket, const Call& what, bool& wrong_bytes) {
+    std::vector<std::byte> room(static_cast<std::size_t>(what.number));
+    const CallResult result = endpoint_.receive(socket.id, room, what.flags);
+    for (std::size_t i = 0; result > 0 && i < static_cast<std::size_t>(result); ++i) {
+      wrong_bytes = wrong_bytes || (!urgent_seen_ && room[i] != peer_stream_byte(socket.received + i));
+    }
+    if (result > 0 && (what.flags & MSG_PEEK) == 0) socket.received += static_cast<std::uint64_t>(result);
+    return result;
+  }
+
+  Result<> perform(const Event&, const Check& what) {
+    std::string found;
+    const auto once = [&] {
+      const auto info = endpoint_.info(sockets_[what.socket].id);
+      found = info.has_value() ? info_difference(what, *info) : info.error().message();
+      return found.empty();
+    };
+    const bool fits = ask(once, [](bool same) { return same; });
+    last_ = endpoint_.now();
+    if (fits) return {};
+    note("check " + found);
+    return failed(found);
+  }
+
+  static std::string info_difference(const Check& what, const Info& info) {
+    for (const auto& [field, wanted] : what.fields) {
+      const auto known = info.find(field);
+      if (known == info.end()) return "no field of tcp_info is called " + field;
+      if (wanted.accepts(known->second)) continue;
+      return field == "state"
+                 ? fmt::format("state is {}, not {}", state_text(known->second), state_text(wanted.low))
+                 : fmt::format("{} is {}, not from {} to {}", field, known->second, wanted.low, wanted.high);
+    }
+    return {};
+  }
+
+  // --- handshakes ---
+
+  Result<> perform(const Event& event, const Open& what) {
+    return what.active ? open_actively(event, what) : open_passively(event, what);
+  }
+
+  Result<> open_passively(const Event& event, const Open& what) {
+    if (!sockets_.contains("listener")) {
+      TRY(succeeds("socket", made("listener", endpoint_.socket())));
+      TRY(succeeds("listen", endpoint_.listen(sockets_["listener"].id, kListenBacklog)));
+    }
+    SegmentSpec segment{.flow = what.flow, .flags = wire::kSyn, .seq = {.value = Match::exactly(0)}};
+    if (script_.peer.ecn) segment.flags |= wire::kEce | wire::kCwr;
+    inject(segment);
+    TRY(take_host_syn(what.flow, wire::kSyn | wire::kAck));
+    go_on_for(what.round_trip);
+    inject({.flow = what.flow, .flags = wire::kAck, .seq = at(1), .ack = at(1)});
+    const CallResult result = ask([&] { return made(what.made, endpoint_.accept(sockets_["listener"].id)); },
+                                  [](CallResult got) { return got >= 0; });
+    TRY(succeeds("accept", result));
+    static_cast<void>(event);
+    return opened(what);
+  }
+
+  Result<> open_actively(const Event&, const Open& what) {
+    if (!sockets_.contains(what.made)) TRY(succeeds("socket", made(what.made, endpoint_.socket())));
+    const CallResult result = connect(sockets_[what.made].id, what.flow);
+    if (result != -EINPROGRESS && result != 0) return failed("connect gave " + result_text(result));
+    TRY(take_host_syn(what.flow, wire::kSyn));
+    go_on_for(what.round_trip);
+    SegmentSpec segment{.flow = what.flow, .flags = wire::kSyn | wire::kAck, .seq = at(0), .ack = at(1)};
+    if (script_.peer.ecn) segment.flags |= wire::kEce;
+    inject(segment);
+    const Time now = endpoint_.now();
+    TRY(expect({.flow = what.flow, .flags = wire::kAck, .seq = at(1), .ack = at(1)}, now, now, false));
+    return opened(what);
+  }
+
+  Result<> opened(const Open& what) {
+    last_ = endpoint_.now();
+    return handshake_is_over(what.made);
+  }
+
+  static RelativeMatch at(std::int64_t number) { return {.value = Match::exactly(number)}; }
+
+  static Result<> succeeds(std::string_view call, CallResult result) {
+    if (result >= 0) return {};
+    return failed(fmt::format("{} gave {}", call, result_text(result)));
+  }
+
+  // The host's SYN or SYN-ACK, whatever it says of options and ECN.
+  Result<> take_host_syn(const std::string& flow, std::uint8_t flags) {
+    const Waiting* const next = next_segment(endpoint_.now() + endpoint_.tolerance().late);
+    if (next == nullptr) return failed("the host sent no SYN");
+    const auto without_ecn = static_cast<std::uint8_t>(next->packet.head.segment.flags & ~(wire::kEce | wire::kCwr));
+    if (next->flow != flow_index(flow) || without_ecn != flags) return failed("the host sent '" + next->text + "'");
+    waiting_.pop_front();
+    return {};
+  }
+
+  void go_on_for(Duration time) {
+    const Time until = endpoint_.now() + time;
+    while (endpoint_.now() < until) endpoint_.advance(until);
+    collect();
+  }
+
+  // --- moves ---
+
+  Result<> handshake_is_over(const std::string&) { return {}; }
+
+  const Script& script_;
+  Endpoint& endpoint_;
+  const RunOptions options_;
+  std::vector<FlowState> flows_;
+  std::map<std::string, Socket> sockets_;
+  std::deque<Waiting> waiting_;
+  std::vector<SegmentSpec> optional_;
+  std::vector<std::string> trace_;
+  std::size_t next_event_ = 0;
+  Time start_{};
+  Time last_{};  // when the event before was
+  bool urgent_seen_ = false;
+};
+
+}  // namespace
+
+Result<> Endpoint::move(SocketId, Stack) { return error(ErrorCode::kUnsupported, "this backend has one stack only"); }
+
+Outcome run_script(const Script& script, Endpoint& endpoint, const RunOptions& options) {
+  return Run(script, endpoint, options).carry_out();
+}
+
+}  // namespace twinstack::conformance
