@@ -155,7 +155,37 @@ void add_faults(std::vector<Event>& events, const Options& options, const Shape&
   }
 }
 
+stack::Config make_host(Rng& rng, std::uint32_t number) {
+  stack::Config config;
+  for (const bool v6 : {false, true})
+    config.addresses.push_back(number == 0 ? address_of_mover(v6) : address_of_peer(number - 1, v6));
+  config.seed = rng.next();
+  config.tcp_ecn = static_cast<std::uint8_t>(rng.below(3));
+  config.tcp_timestamps = rng.below(8) != 0;
+  config.tcp_sack = rng.below(8) != 0;
+  config.tcp_window_scaling = rng.below(16) != 0;
+  config.tcp_rmem.default_bytes = one_of(rng, std::array{16U << 10, 64U << 10, 131072U, 256U << 10});
+  config.tcp_rmem.max_bytes = config.tcp_rmem.default_bytes << rng.below(5);
+  config.tcp_wmem.default_bytes = one_of(rng, std::array{16U << 10, 64U << 10, 256U << 10});
+  config.tcp_wmem.max_bytes = config.tcp_wmem.default_bytes << rng.below(5);
+  config.tcp_congestion_control = rng.below(2) == 0 ? "cubic" : "reno";
+  return config;
+}
+
 }  // namespace
+
+IpAddress address_of_mover(bool v6) {
+  IpAddress address = IpAddress::from_v4({10, 0, 0, 100});
+  if (v6) address.bytes = {0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 100};
+  return address;
+}
+
+IpAddress address_of_peer(std::uint32_t number, bool v6) {
+  const auto last = static_cast<std::uint8_t>(number + 1);
+  IpAddress address = IpAddress::from_v4({10, 0, 1, last});
+  if (v6) address.bytes = {0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, last};
+  return address;
+}
 
 Shape make_shape(const Options& options) {
   Rng rng = rng_for(options, kShapeStream);
@@ -179,8 +209,7 @@ Shape make_shape(const Options& options) {
   shape.capacity = {.connections = rng.below(4) == 0 ? std::max(2U, options.connections / 2) : options.connections + 2,
                     .pieces = scarce ? between(rng, 200, 1000) : 4096};
   shape.grace = microseconds(one_of(rng, std::array{200U, 200U, 1000U, 8000U, 20'000U}));
-  shape.send_buffer_bytes = one_of(rng, std::array{16U << 10, 64U << 10, 256U << 10});
-  shape.receive_buffer_bytes = one_of(rng, std::array{16U << 10, 64U << 10, 256U << 10});
+  for (std::uint32_t i = 0; i <= shape.peers; ++i) shape.hosts.push_back(make_host(rng, i));
   return shape;
 }
 
