@@ -13,6 +13,9 @@
 
 namespace twinstack::sim {
 
+// Longest time that programs use a connection for.
+inline constexpr Duration kLife = std::chrono::seconds(1);
+
 struct Shape {
   std::uint32_t peers = 1;
   std::uint32_t lanes = 1;

@@ -75,7 +75,8 @@ void World::open_connection(const Event& event) {
   conn->ring_hint = rng.below(2);
   conn->flow = flow_of(event.target, conn->peer, rng.below(3) == 0, conn->from_peer);
   if (apps_[conn->app].process->is_dead()) return;
-  const Duration longest = std::max<Duration>(options_.duration - (now_ - kBeginning), microseconds(1000));
+  const Duration left = std::min<Duration>(options_.duration - (now_ - kBeginning), kLife);
+  const Duration longest = std::max<Duration>(left, microseconds(1000));
   conn->talk = std::make_unique<Conversation>(conn->number, make_script(rng.next(), longest), rng.next(), now_);
   if (conn->from_peer)
     conn->peer_socket = peers_[conn->peer].stack->connect(reversed(conn->flow), now_);
