@@ -198,6 +198,10 @@ void on_read(ControlBlock& cb, Host& host, Time /*now*/) {
 
 void acknowledge_now(ControlBlock& cb) { cb.set(kAckOwed | kAckNow); }
 
+void owe_nothing(ControlBlock& cb) { cb.clear(kAckOwed | kAckNow | kAckArmed); }
+
+void probe_now(ControlBlock& cb) { cb.set(kProbeNow); }
+
 void other_stack_may_send(ControlBlock& cb) { cb.set(kOtherStackSends); }
 
 void other_stack_silent(ControlBlock& cb, Seq snd_nxt, Time now) {
