@@ -59,6 +59,8 @@ class HostStack {
   virtual void set_flags(SocketId socket, std::uint16_t min_tcp_flags, Time now) = 0;
   // Called when a socket may have become ready.
   std::function<void(SocketId)> on_ready = [](SocketId) {};
+  // Called when the driver resets a connection whose stream cannot be kept.
+  std::function<void(SocketId)> on_driver_reset = [](SocketId) {};
 
   // The driver's. REQUIRES: `faults` outlives the handle.
   [[nodiscard]] virtual std::unique_ptr<kernel::KernelConn> kernel_conn(SocketId socket, MoveFaults& faults) = 0;

@@ -82,6 +82,7 @@ class SoftHostConn final : public kernel::KernelConn {
     if (unread) host_.set_abortive(id_, host_.now_);
   }
   void reset() noexcept override {
+    host_.on_driver_reset(id_);
     inner_.reset();
     host_.filtered_.erase(inner_.flow());
   }

@@ -78,6 +78,10 @@ void World::build_hosts() {
     if (ending_) return;
     if (const SimConn* conn = by_socket(socket); conn != nullptr) apps_[conn->app].woken = true;
   };
+  // Better a reset than wrong bytes: counted as `broken`.
+  stack_->on_driver_reset = [this](SocketId socket) {
+    if (SimConn* conn = by_socket(socket); conn != nullptr) conn->talk->may_break();
+  };
   for (const bool v6 : {false, true}) listeners_.push_back(stack_->listen(kPort, v6, now_));
   for (std::uint32_t i = 0; i < shape_.peers; ++i) {
     Peer peer{.stack = nullptr,
