@@ -135,7 +135,7 @@ TEST(CommandLine, MistakesAreUsageErrorsThatSayWhereHelpIs) {
 std::string first_line(const Stop& stop) { return stop.text.substr(0, stop.text.find('\n')); }
 
 TEST(CommandLine, WordsThatAreNotKnownAreNamed) {
-  const std::string names = "one of service, run, ls, offload, upload, stats, churn, doctor";
+  const std::string names = "one of service, run, ls, offload, upload, stats, churn, doctor, sim";
   EXPECT_EQ(first_line(stopped({"foo"})), "twinstack: unknown command 'foo': " + names);
   EXPECT_EQ(first_line(stopped({"--socket", "/s", "foo", "bar"})), "twinstack: unknown command 'foo': " + names);
   EXPECT_EQ(first_line(stopped({"-j", "foo"})), "twinstack: unknown command 'foo': " + names);
@@ -145,8 +145,24 @@ TEST(CommandLine, WordsThatAreNotKnownAreNamed) {
   EXPECT_EQ(first_line(stopped({"stats", "all"})), "twinstack: 'all' is not expected here");
 }
 
+TEST(CommandLine, WhatTheSimulatorIsTold) {
+  const SimArguments sim = parsed({"sim", "--seed", "7", "--seeds", "3", "--duration-s", "0.5", "--connections", "2",
+                                   "--moves-per-s", "10", "--faults", "loss", "--only", "1,5", "--live"})
+                               .sim;
+  EXPECT_EQ(sim.seed, 7U);
+  EXPECT_EQ(sim.seeds, 3U);
+  EXPECT_EQ(sim.duration_s, 0.5);
+  EXPECT_EQ(sim.connections, 2U);
+  EXPECT_EQ(sim.moves_per_s, 10U);
+  EXPECT_EQ(sim.faults, "loss");
+  EXPECT_THAT(sim.only, ElementsAre(1U, 5U));
+  EXPECT_TRUE(sim.live);
+  EXPECT_EQ(parsed({"sim"}).sim.faults, "all");
+  EXPECT_EQ(stopped({"sim", "--connections", "0"}).exit_code, kUsage);
+}
+
 TEST(CommandLine, JsonIsTakenByEveryCommandThatReports) {
-  for (const char* command : {"ls", "stats", "churn", "doctor"}) {
+  for (const char* command : {"ls", "stats", "churn", "doctor", "sim"}) {
     EXPECT_TRUE(parsed({command, "-j"}).json) << command;
     EXPECT_TRUE(parsed({command, "--json"}).json) << command;
     EXPECT_TRUE(parsed({"-j", command}).json) << command;
@@ -187,7 +203,7 @@ TEST(CommandLine, HelpAndVersion) {
   const Stop help = stopped({"--help"});
   EXPECT_EQ(help.exit_code, kSuccess);
   EXPECT_THAT(help.text, HasSubstr("Examples:"));
-  for (const char* command : {"service", "run", "ls", "offload", "upload", "stats", "churn", "doctor"}) {
+  for (const char* command : {"service", "run", "ls", "offload", "upload", "stats", "churn", "doctor", "sim"}) {
     EXPECT_THAT(help.text, HasSubstr(command));
     const Stop own = stopped({command, "--help"});
     EXPECT_EQ(own.exit_code, kSuccess);

@@ -69,6 +69,8 @@ class Commands : public ::testing::Test {
           return run_churn(*invocation);
         case Invocation::Command::kDoctor:
           return run_doctor(*invocation);
+        case Invocation::Command::kSim:
+          return run_sim(*invocation);
         default:
           return run_move(*invocation);
       }
@@ -116,7 +118,18 @@ TEST_F(Commands, EveryFailureIsOneObjectOfJson) {
   expect_failure(run({"doctor", "-i", "@"}), kUsage, "write NAME");
   expect_failure(run({"doctor", "-i", "ts-cli-none"}), kFailure, "requires is missing");
   expect_failure(run({"churn", "--interval-ms", "0"}), kUsage, "interval-ms");
+  expect_failure(run({"sim", "--faults", "loss,rain"}), kUsage, "unknown fault 'rain'");
   expect_failure(run({"foo"}), kUsage, "unknown command 'foo'");
+}
+
+TEST_F(Commands, TheSimulatorNeedsNoService) {
+  const Outcome outcome = run({"sim", "--seeds", "2", "--duration-s", "0.05", "--faults", "none"});
+  EXPECT_EQ(outcome.exit_code, kSuccess) << outcome.err;
+  const Json said = Json::parse(outcome.out, nullptr, false);
+  ASSERT_TRUE(said.is_object()) << outcome.out;
+  EXPECT_EQ(said.value("seeds", 0), 2);
+  EXPECT_GT(said.value("moves_to_engine", 0), 0);
+  EXPECT_TRUE(said.at("failures").empty());
 }
 
 TEST_F(Commands, WhatTheServiceRefusesIsAFailure) {

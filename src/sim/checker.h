@@ -14,6 +14,7 @@ struct ManagedConnection;
 namespace twinstack::sim {
 
 class World;
+class SimLane;
 struct SimConn;
 
 class Checker {
@@ -36,7 +37,8 @@ class Checker {
   void check_engine(const SimConn& conn, const driver::ManagedConnection& managed);
   void check_kernel(const SimConn& conn, const driver::ManagedConnection& managed);
   void check_counts();
-  void check_peer(const SimConn& conn);
+  void check_hosts();
+  void check_send_queue(const SimConn& conn, const SimLane& lane, const engine::HwConn& hw);
   void fail(const SimConn& conn, const std::string& what);
 
   World& world_;

@@ -103,6 +103,15 @@ void Conversation::side_died(unsigned side) {
   sides_[side].is_closed = true;
 }
 
+void Conversation::abandon() {
+  may_break();
+  for (unsigned side = 0; side < 2; ++side) {
+    if (sides_[side].endpoint != nullptr) close(side);
+    sides_[side].is_closed = true;
+    sides_[side].wakes_at = kNever;
+  }
+}
+
 void Conversation::fail(std::string what) {
   if (failure_.empty()) failure_ = fmt::format("connection {} ({}): {}", number_, describe(script_), what);
 }

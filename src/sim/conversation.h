@@ -54,9 +54,13 @@ class Conversation {
   // The program of this side runs: does what it can without waiting.
   void run(unsigned side, Time now);
   // When it wants to run although nothing has become ready.
-  [[nodiscard]] Time due(unsigned side) const noexcept { return sides_[side].wakes_at; }
+  [[nodiscard]] Time due(unsigned side) const noexcept { return is_open(side) ? sides_[side].wakes_at : kNever; }
   // The end begins now.
   void hurry(Time now);
+
+  [[nodiscard]] bool is_open(unsigned side) const noexcept { return sides_[side].endpoint != nullptr; }
+  // It never came about.
+  void abandon();
 
   // The process of this side is gone: its endpoint must not be used any more.
   void side_died(unsigned side);

@@ -35,7 +35,7 @@ class StackEndpoint final : public Endpoint {
     stack_.set_flags(socket_, flags, now_);
     return 0;
   }
-  void set_abortive() override { stack_.set_abortive(socket_); }
+  void set_abortive() override { stack_.set_abortive(socket_, now_); }
   void close() override { stack_.close(socket_, now_); }
 
  private:

@@ -16,7 +16,6 @@ Result<> FaultyConn::check_eligible(const kernel::Limits& limits) {
 
 Result<> FaultyConn::attach_late_filter() {
   if (is_dead_) return dead();
-  if (take(faults_.attach)) return refused("attach");
   return inner_->attach_late_filter();
 }
 
@@ -57,8 +56,7 @@ Result<kernel::LateBytes> FaultyConn::park(std::span<std::byte> room) {
 
 Result<kernel::RestoreReport> FaultyConn::restore(const tcp::MinTcp& min, const kernel::RestoreQueues& queues) {
   if (is_dead_) return dead();
-  in_gap_ = take(faults_.restore);
-  if (in_gap_) return refused("restore");
+  in_gap_ = false;
   return inner_->restore(min, queues);
 }
 

@@ -21,7 +21,7 @@ LayerBridge* g_bridge = nullptr;
 sockets::RealCalls g_saved;
 
 bool is_simulated(int fd) noexcept { return fd >= kFirstDescriptor; }
-SocketId socket_of(int fd) noexcept { return static_cast<SocketId>(fd - kFirstDescriptor); }
+SocketId socket_of(int fd) noexcept { return g_bridge->socket_of(fd); }
 
 ssize_t answer(Moved moved) noexcept {
   if (moved >= 0) return moved;
@@ -57,6 +57,7 @@ int sim_shutdown(int fd, int how) {
 int sim_close(int fd) {
   if (!is_simulated(fd)) return g_saved.close(fd);
   g_bridge->stack().close(socket_of(fd), g_bridge->now());
+  g_bridge->forget(fd);
   return 0;
 }
 
@@ -64,7 +65,7 @@ int sim_close(int fd) {
 int sim_setsockopt(int fd, int level, int option, const void* value, socklen_t length) {
   if (!is_simulated(fd)) return g_saved.setsockopt(fd, level, option, value, length);
   if (level == SOL_SOCKET && option == SO_LINGER) {
-    g_bridge->stack().set_abortive(socket_of(fd));
+    g_bridge->stack().set_abortive(socket_of(fd), g_bridge->now());
     return 0;
   }
   ASSERT(level == IPPROTO_TCP && option == TCP_CORK);
@@ -91,10 +92,23 @@ LayerBridge::LayerBridge(HostStack& stack, std::function<Time()> now) : stack_(s
 
 LayerBridge::~LayerBridge() {
   sockets::g_real = g_saved;
+  sockets::g_layer.session_count.store(0);
   g_bridge = nullptr;
 }
 
-int LayerBridge::descriptor(SocketId socket) const noexcept { return kFirstDescriptor + static_cast<int>(socket); }
+int LayerBridge::open(SocketId socket) {
+  sockets_.push_back(socket);
+  const int fd = kFirstDescriptor + static_cast<int>(sockets_.size()) - 1;
+  ASSERT(static_cast<std::uint32_t>(fd) < sockets::SonodeTable::kMaxFds);
+  return fd;
+}
+
+SocketId LayerBridge::socket_of(int fd) const noexcept {
+  const auto index = static_cast<std::size_t>(fd - kFirstDescriptor);
+  return index < sockets_.size() ? sockets_[index] : kNoSocket;
+}
+
+void LayerBridge::forget(int fd) noexcept { sockets_[static_cast<std::size_t>(fd - kFirstDescriptor)] = kNoSocket; }
 
 void LayerBridge::ring(int fd) {
   const auto found = doorbells_.find(fd);
@@ -106,8 +120,7 @@ void LayerBridge::ring(int fd) {
 // The calls of twinstack.h on one descriptor.
 class LayerEndpoint final : public Endpoint {
  public:
-  LayerEndpoint(AppProcess& app, SocketId socket, int fd, sockets::Sonode& sonode)
-      : app_(app), socket_(socket), fd_(fd), sonode_(sonode) {}
+  LayerEndpoint(AppProcess& app, int fd, sockets::Sonode& sonode) : app_(app), fd_(fd), sonode_(sonode) {}
 
   Moved send(std::span<const std::byte> bytes, bool more) override {
     if (has_to_wait()) return -EAGAIN;
@@ -133,7 +146,7 @@ class LayerEndpoint final : public Endpoint {
   }
   void close() override {
     (void)::ts_close(fd_);
-    std::erase(app_.open_, socket_);
+    std::erase(app_.open_, fd_);
     app_.on_message();
   }
 
@@ -160,7 +173,6 @@ class LayerEndpoint final : public Endpoint {
   }
 
   AppProcess& app_;
-  SocketId socket_;
   int fd_;
   sockets::Sonode& sonode_;
 };
@@ -190,15 +202,15 @@ std::unique_ptr<Endpoint> AppProcess::open(SocketId socket, std::uint32_t ring_h
   if (sonode == nullptr) return nullptr;
   sonode->slot->ring_hint.store(ring_hint);  // take() puts the thread's number there
   sonode->nonblocking.store(sockets::Toggle::kYes);
-  const int fd = bridge_.descriptor(socket);
+  const int fd = bridge_.open(socket);
   sockets::g_layer.table.exchange(fd, {.kind = sockets::FdKind::kSonode,
                                        .session = static_cast<std::uint8_t>(number_),
                                        .slot = sonode->slot_index,
                                        .tag = sonode->tag.load()});
-  open_.push_back(socket);
+  open_.push_back(fd);
   last_slot_ = sonode->slot_index;
   last_tag_ = sonode->tag.load();
-  return std::make_unique<LayerEndpoint>(*this, socket, fd, *sonode);
+  return std::make_unique<LayerEndpoint>(*this, fd, *sonode);
 }
 
 bool AppProcess::may_sleep() {
@@ -212,9 +224,10 @@ void AppProcess::abort_calls() {
 }
 
 void AppProcess::die() {
-  for (const SocketId socket : open_) {
-    sockets::g_layer.table.exchange(bridge_.descriptor(socket), {});
-    bridge_.stack().close(socket, bridge_.now());
+  for (const int fd : open_) {
+    sockets::g_layer.table.exchange(fd, {});
+    bridge_.stack().close(bridge_.socket_of(fd), bridge_.now());
+    bridge_.forget(fd);
   }
   open_.clear();
   sockets::g_layer.sessions[number_].store(nullptr);

@@ -25,8 +25,12 @@ class LayerBridge {
   LayerBridge(const LayerBridge&) = delete;
   LayerBridge& operator=(const LayerBridge&) = delete;
 
-  // A descriptor for a socket; numbers that no real one has.
-  [[nodiscard]] int descriptor(SocketId socket) const noexcept;
+  // A descriptor for a socket; a number that no real one has and that is not used again soon.
+  [[nodiscard]] int open(SocketId socket);
+  // kNoSocket: none of ours, or closed.
+  [[nodiscard]] SocketId socket_of(int fd) const noexcept;
+  void forget(int fd) noexcept;
+  static constexpr SocketId kNoSocket = -1;
   void add_doorbell(int fd, std::function<void()> rung) { doorbells_[fd] = std::move(rung); }
 
   // What the real calls come to.
@@ -37,6 +41,7 @@ class LayerBridge {
  private:
   HostStack& stack_;
   std::function<Time()> now_;
+  std::vector<SocketId> sockets_;  // by descriptor
   std::unordered_map<int, std::function<void()>> doorbells_;
 };
 
@@ -72,7 +77,7 @@ class AppProcess {
   LayerBridge& bridge_;
   std::uint32_t number_;
   std::unique_ptr<sockets::Session> session_;
-  std::vector<SocketId> open_;  // sockets that it has a descriptor of
+  std::vector<int> open_;  // descriptors
   std::uint32_t last_slot_ = 0;
   std::uint32_t last_tag_ = 0;
 };

@@ -39,25 +39,42 @@ Duration random_time(Rng& rng, Duration most) {
          Duration(rng.below(1000));
 }
 
-void add_opens(std::vector<Event>& events, const Options& options) {
+// As many as are wanted at first, and as many again in each second that follows: they live for about one.
+std::vector<Duration> add_opens(std::vector<Event>& events, const Options& options) {
   Rng rng = rng_for(options, kOpenStream);
-  for (std::uint32_t i = 0; i < options.connections; ++i)
-    events.push_back({.at = rng.below(2) == 0 ? Duration(0) : random_time(rng, options.duration / 2),
-                      .kind = EventKind::kOpen,
-                      .target = i,
-                      .seed = rng.next()});
+  const auto more_s = std::max<std::int64_t>(0, options.duration / std::chrono::seconds(1) - 1);
+  const auto count = options.connections * static_cast<std::uint32_t>(1 + more_s);
+  std::vector<Duration> times;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    Duration at = rng.below(2) == 0 ? Duration(0) : random_time(rng, std::min<Duration>(options.duration, kLife) / 2);
+    if (i >= options.connections) at = random_time(rng, options.duration);
+    times.push_back(at);
+    events.push_back({.at = at, .kind = EventKind::kOpen, .target = i, .seed = rng.next()});
+  }
+  return times;
 }
 
-void add_moves(std::vector<Event>& events, const Options& options) {
+// One of those that are probably there.
+std::uint32_t pick_connection(Rng& rng, const std::vector<Duration>& opened, Duration at) {
+  const auto count = static_cast<std::uint32_t>(opened.size());
+  std::uint32_t number = rng.below(count);
+  for (int tries = 0; tries < 20 && (opened[number] > at || opened[number] + kLife < at); ++tries)
+    number = rng.below(count);
+  return number;
+}
+
+void add_moves(std::vector<Event>& events, const Options& options, const std::vector<Duration>& opened) {
   Rng rng = rng_for(options, kMoveStream);
   const auto count =
       static_cast<std::uint64_t>(std::chrono::duration<double>(options.duration).count() * options.moves_per_s);
   std::vector<Event> moves;
-  for (std::uint64_t i = 0; i < count; ++i)
-    moves.push_back({.at = random_time(rng, options.duration), .target = rng.below(options.connections)});
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const Duration at = random_time(rng, options.duration);
+    moves.push_back({.at = at, .target = pick_connection(rng, opened, at)});
+  }
   std::ranges::stable_sort(moves, {}, &Event::at);
   // There and back in turn; a few orders for what is there already.
-  std::vector<bool> is_out(options.connections);
+  std::vector<bool> is_out(opened.size());
   for (Event& move : moves) {
     if (rng.below(20) != 0) is_out[move.target] = !is_out[move.target];
     move.kind = is_out[move.target] ? EventKind::kMoveOut : EventKind::kMoveBack;
@@ -94,8 +111,8 @@ void shape_link_fault(Event& event, Rng& rng, const Shape& shape) {
   }
 }
 
-void shape_host_fault(Event& event, Rng& rng, const Options& options, const Shape& shape) {
-  event.target = rng.below(options.connections);
+void shape_host_fault(Event& event, Rng& rng, const Shape& shape, const std::vector<Duration>& opened) {
+  event.target = pick_connection(rng, opened, event.at);
   event.span = microseconds(rng.below(4) == 0 ? between(rng, 1000, 200'000) : between(rng, 10, 5000));
   switch (event.kind) {
     case EventKind::kClockJump:
@@ -136,7 +153,8 @@ std::vector<EventKind> kinds_of_run(const Options& options) {
 
 bool is_death(EventKind kind) { return kind == EventKind::kProgramDeath || kind == EventKind::kDriverDeath; }
 
-void add_faults(std::vector<Event>& events, const Options& options, const Shape& shape) {
+void add_faults(std::vector<Event>& events, const Options& options, const Shape& shape,
+                const std::vector<Duration>& opened) {
   Rng rng = rng_for(options, kFaultStream);
   const std::vector<EventKind> kinds = kinds_of_run(options);
   if (kinds.empty()) return;
@@ -150,12 +168,42 @@ void add_faults(std::vector<Event>& events, const Options& options, const Shape&
     if (is_link_fault(event.kind))
       shape_link_fault(event, rng, shape);
     else
-      shape_host_fault(event, rng, options, shape);
+      shape_host_fault(event, rng, shape, opened);
     if (!rarely) events.push_back(event);
   }
 }
 
+stack::Config make_host(Rng& rng, std::uint32_t number) {
+  stack::Config config;
+  for (const bool v6 : {false, true})
+    config.addresses.push_back(number == 0 ? address_of_mover(v6) : address_of_peer(number - 1, v6));
+  config.seed = rng.next();
+  config.tcp_ecn = static_cast<std::uint8_t>(rng.below(3));
+  config.tcp_timestamps = rng.below(8) != 0;
+  config.tcp_sack = rng.below(8) != 0;
+  config.tcp_window_scaling = rng.below(16) != 0;
+  config.tcp_rmem.default_bytes = one_of(rng, std::array{16U << 10, 64U << 10, 131072U, 256U << 10});
+  config.tcp_rmem.max_bytes = config.tcp_rmem.default_bytes << rng.below(5);
+  config.tcp_wmem.default_bytes = one_of(rng, std::array{16U << 10, 64U << 10, 256U << 10});
+  config.tcp_wmem.max_bytes = config.tcp_wmem.default_bytes << rng.below(5);
+  config.tcp_congestion_control = rng.below(2) == 0 ? "cubic" : "reno";
+  return config;
+}
+
 }  // namespace
+
+IpAddress address_of_mover(bool v6) {
+  IpAddress address = IpAddress::from_v4({10, 0, 0, 100});
+  if (v6) address.bytes = {0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 100};
+  return address;
+}
+
+IpAddress address_of_peer(std::uint32_t number, bool v6) {
+  const auto last = static_cast<std::uint8_t>(number + 1);
+  IpAddress address = IpAddress::from_v4({10, 0, 1, last});
+  if (v6) address.bytes = {0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, last};
+  return address;
+}
 
 Shape make_shape(const Options& options) {
   Rng rng = rng_for(options, kShapeStream);
@@ -168,7 +216,7 @@ Shape make_shape(const Options& options) {
     shape.from_peer.push_back(make_pipe(rng));
   }
   const bool scarce = rng.below(3) == 0;
-  shape.arena = {.slot_count = std::max(options.connections + 2, 16U),
+  shape.arena = {.slot_count = 4 * options.connections + 16,
                  .rings_per_lane = between(rng, 1, 2),
                  .lane_count = shape.lanes,
                  .sq_entries = one_of(rng, std::array{64U, 256U, 1024U}),
@@ -179,16 +227,15 @@ Shape make_shape(const Options& options) {
   shape.capacity = {.connections = rng.below(4) == 0 ? std::max(2U, options.connections / 2) : options.connections + 2,
                     .pieces = scarce ? between(rng, 200, 1000) : 4096};
   shape.grace = microseconds(one_of(rng, std::array{200U, 200U, 1000U, 8000U, 20'000U}));
-  shape.send_buffer_bytes = one_of(rng, std::array{16U << 10, 64U << 10, 256U << 10});
-  shape.receive_buffer_bytes = one_of(rng, std::array{16U << 10, 64U << 10, 256U << 10});
+  for (std::uint32_t i = 0; i <= shape.peers; ++i) shape.hosts.push_back(make_host(rng, i));
   return shape;
 }
 
 std::vector<Event> make_events(const Options& options, const Shape& shape) {
   std::vector<Event> events;
-  add_opens(events, options);
-  add_moves(events, options);
-  add_faults(events, options, shape);
+  const std::vector<Duration> opened = add_opens(events, options);
+  add_moves(events, options, opened);
+  add_faults(events, options, shape, opened);
   std::ranges::stable_sort(events, {}, &Event::at);
   for (std::uint32_t i = 0; i < events.size(); ++i) events[i].number = i;
   if (options.only) std::erase_if(events, [&](const Event& event) { return !options.only->contains(event.number); });

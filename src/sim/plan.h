@@ -9,8 +9,12 @@
 #include "sim/event.h"
 #include "sim/options.h"
 #include "sim/pipe.h"
+#include "stack/config.h"
 
 namespace twinstack::sim {
+
+// Longest time that programs use a connection for.
+inline constexpr Duration kLife = std::chrono::seconds(1);
 
 struct Shape {
   std::uint32_t peers = 1;
@@ -21,9 +25,12 @@ struct Shape {
   ipc::ArenaConfig arena;
   engine::LaneCapacity capacity;
   Duration grace{};
-  std::uint32_t send_buffer_bytes = 0;  // of the kernels' sockets
-  std::uint32_t receive_buffer_bytes = 0;
+  std::vector<stack::Config> hosts;  // the moving one first, then the peers
 };
+
+// Of the moving host and of peer `number`; the last byte tells them apart.
+[[nodiscard]] IpAddress address_of_mover(bool v6);
+[[nodiscard]] IpAddress address_of_peer(std::uint32_t number, bool v6);
 
 [[nodiscard]] Shape make_shape(const Options& options);
 // In the order of time. Those that `only` leaves out are not in it.

@@ -78,8 +78,8 @@ TEST_F(RunTest, AFailureIsCutDownToWhatItTakes) {
   Options options = quiet(3);
   options.sabotage = Options::Sabotage::kTurnByte;
   options.sabotage_after_moves = 1;
-  Outcome failed = run_here(options);
-  for (; failed.ok() && options.seed < 30; ++options.seed) failed = run_here({options});
+  Outcome failed;
+  for (options.seed = 0; failed.ok() && ++options.seed < 30;) failed = run_here(options);
   ASSERT_FALSE(failed.ok());
   const Shrunk shrunk = shrink(options, failed, 150, run_here);
   EXPECT_LE(shrunk.events.size(), 8U);

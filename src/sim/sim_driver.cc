@@ -87,7 +87,7 @@ ManagedConnection& SimDriver::register_connection(std::uint32_t session, std::ui
   conn->move.session = session;
   conn->move.slot = slot;
   conn->move.tag = tag;
-  conn->move.kernel = std::make_unique<FaultyConn>(stack_.kernel_conn(socket), faults, interface_.is_dead);
+  conn->move.kernel = std::make_unique<FaultyConn>(stack_.kernel_conn(socket, faults), faults, interface_.is_dead);
   conn->move.shared().kernel_cookie.store(conn->move.kernel->cookie(), std::memory_order_release);
   ManagedConnection& known = *of.connections.emplace(slot, std::move(conn)).first->second;
   mover_->add(known);

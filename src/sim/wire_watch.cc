@@ -34,24 +34,34 @@ void World::watch_wire(const Frame& frame, unsigned direction, bool by_lane) {
   SimConn& conn = **found;
   SimConn::Direction& seen = conn.wire[direction];
   const wire::Segment& segment = packet.segment;
+  const bool may_break = conn.talk->breaks_allowed() || conn.talk->is_closed(0) || conn.talk->is_closed(1);
   if (segment.has(wire::kRst)) {
-    ++seen.resets;
+    if (!may_break && conn.talk->is_open(0) && conn.talk->is_open(1)) ++seen.resets;
     return;
   }
-  const std::uint32_t window = std::uint32_t{segment.window} << 7;
-  const Seq edge = segment.ack + window;
-  // RFC 9293 3.8.6: the right edge never moves left; the scale hides less than 128 bytes. What a stack that is frozen
-  // says of a time before the snapshot (R17) is as an old segment under way: nobody takes its window.
-  const bool is_stale = direction == 0 && !by_lane && stack_->view(conn.socket).phase == kernel::Phase::kFrozen;
-  if (is_stale) return;
-  if (seen.seen && edge < seen.right_edge - 127 && !conn.talk->breaks_allowed())
+  if (segment.has(wire::kSyn)) {
+    seen.window_scale = segment.options.window_scale;
+    seen.has_scale = segment.options.has_window_scale;
+    seen.seen = false;
+    return;
+  }
+  // What a stack that is frozen says is of a time before the snapshot (R17): as an old segment under way, it harms
+  // nobody.
+  const bool is_stale = direction == 0 && !by_lane && conn.socket != SimConn::kNone &&
+                        stack_->view(conn.socket).phase == kernel::Phase::kFrozen;
+  if (is_stale || may_break) return;
+  const bool scaled = seen.has_scale && conn.wire[1 - direction].has_scale;
+  const std::uint8_t shift = scaled ? seen.window_scale : 0;
+  const Seq edge = segment.ack + (std::uint32_t{segment.window} << shift);
+  // RFC 9293 3.8.6: the right edge never moves left, but for what the scale hides.
+  if (seen.seen && edge < seen.right_edge - ((1U << shift) - 1))
     fail(fmt::format("connection {}: the window shrinks by {} bytes ({} the peer)", conn.number, seen.right_edge - edge,
                      direction == 0 ? "to" : "from"));
   seen.right_edge = seen.seen ? max(seen.right_edge, edge) : edge;
   if (segment.options.has_timestamps) {
     const auto ahead = static_cast<std::int32_t>(segment.options.ts_val - seen.ts_val);
     // S6: the peer's PAWS drops what is stamped older than what it has taken.
-    if (seen.has_ts && ahead < 0 && !conn.talk->breaks_allowed())
+    if (seen.has_ts && ahead < 0)
       fail(fmt::format("connection {}: timestamps go back by {} ({} the peer)", conn.number, -ahead,
                        direction == 0 ? "to" : "from"));
     seen.ts_val = segment.options.ts_val;

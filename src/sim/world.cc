@@ -15,6 +15,7 @@ using std::chrono::microseconds;
 namespace {
 
 constexpr int kMostRounds = 20'000;  // at one instant: more is no progress
+constexpr std::uint16_t kPort = 80;
 
 std::uint8_t last_byte_of_destination(const Frame& frame) {
   const bool v4 = frame.size() > 13 && frame[12] == std::byte{0x08};
@@ -56,12 +57,53 @@ void World::build() {
     auto writer = nic::PcapWriter::create(options_.trace);
     if (writer) pcap_.emplace(std::move(*writer));
   }
-  stack_ =
-      std::make_unique<InterimStack>(pool_, [this](Frame frame) { from_moving_host(std::move(frame), false); }, options_.seed);
-  interface_ =
-      std::make_unique<SimInterface>([this](Frame frame) { stack_->receive(std::move(frame), host_now()); }, pool_);
+  build_hosts();
+  interface_ = std::make_unique<SimInterface>(
+      [this](Frame frame) { stack_->receive(std::move(frame), host_now()); }, pool_);
   build_lanes();
   driver_ = std::make_unique<SimDriver>(*interface_, *stack_, [this] { return host_now(); }, shape_.grace);
+  driver_->on_closed = [this](std::uint32_t session, std::uint32_t slot) {
+    for (auto& conn : conns_)
+      if (conn->driver_knows && conn->app == session && conn->slot == slot) conn->driver_knows = false;
+  };
+  hook_moves();
+  build_apps();
+  checker_ = std::make_unique<Checker>(*this);
+}
+
+void World::build_hosts() {
+  stack_ = std::make_unique<SoftHost>(
+      shape_.hosts[0], pool_, [this](Frame frame) { from_moving_host(std::move(frame), false); }, options_.seed);
+  stack_->on_ready = [this](SocketId socket) {
+    if (ending_) return;
+    if (const SimConn* conn = by_socket(socket); conn != nullptr) apps_[conn->app].woken = true;
+  };
+  // Better a reset than wrong bytes: counted as `broken`.
+  stack_->on_driver_reset = [this](SocketId socket) {
+    if (SimConn* conn = by_socket(socket); conn != nullptr) conn->talk->may_break();
+  };
+  for (const bool v6 : {false, true}) listeners_.push_back(stack_->listen(kPort, v6, now_));
+  for (std::uint32_t i = 0; i < shape_.peers; ++i) {
+    Peer peer{.stack = nullptr,
+              .listeners = {},
+              .to = std::make_unique<Pipe>(shape_.to_peer[i], pool_, options_.seed + i),
+              .from = std::make_unique<Pipe>(shape_.from_peer[i], pool_, options_.seed + 1000 + i)};
+    Pipe* from = peer.from.get();
+    const auto send = [this, from](Frame frame) {
+      watch_wire(frame, 1, false);
+      from->send(std::move(frame), now_);
+    };
+    peer.stack = std::make_unique<SoftHost>(shape_.hosts[i + 1], pool_, send, options_.seed + 2000 + i);
+    peer.stack->on_ready = [this, i](SocketId socket) {
+      for (auto& conn : conns_)
+        if (conn->peer == i && conn->peer_socket == socket) conn->peer_ready = true;
+    };
+    for (const bool v6 : {false, true}) peer.listeners.push_back(peer.stack->listen(kPort, v6, now_));
+    peers_.push_back(std::move(peer));
+  }
+}
+
+void World::hook_moves() {
   auto& tools = driver_->mover().tools();
   tools.before_offload_step = [this](handoff::OffloadStep step) {
     const auto index = static_cast<std::size_t>(step);
@@ -75,10 +117,9 @@ void World::build() {
     const bool refuse = conn != nullptr && take(conn->faults.refuse_upload[index]);
     return before_step(static_cast<Situation>(static_cast<std::size_t>(Situation::kBackOwn) + index), refuse);
   };
-  driver_->on_closed = [this](std::uint32_t session, std::uint32_t slot) {
-    for (auto& conn : conns_)
-      if (conn->driver_knows && conn->app == session && conn->slot == slot) conn->driver_knows = false;
-  };
+}
+
+void World::build_apps() {
   bridge_ = std::make_unique<LayerBridge>(*stack_, [this] { return host_now(); });
   for (std::uint32_t i = 0; i < shape_.programs; ++i) {
     std::vector<std::function<void()>> doorbells;
@@ -90,29 +131,6 @@ void World::build() {
       if (!ending_) driver_->messages_wait();
     };
   }
-  for (std::uint32_t i = 0; i < shape_.peers; ++i) {
-    Peer peer{.stack = nullptr,
-              .to = std::make_unique<Pipe>(shape_.to_peer[i], pool_, options_.seed + i),
-              .from = std::make_unique<Pipe>(shape_.from_peer[i], pool_, options_.seed + 1000 + i)};
-    Pipe* from = peer.from.get();
-    peer.stack = std::make_unique<InterimStack>(
-        pool_,
-        [this, from](Frame frame) {
-          watch_wire(frame, 1, false);
-          from->send(std::move(frame), now_);
-        },
-        options_.seed + 2000 + i);
-    peer.stack->on_ready = [this, i](SocketId socket) {
-      for (auto& conn : conns_)
-        if (conn->peer == i && conn->peer_socket == socket) conn->peer_ready = true;
-    };
-    peers_.push_back(std::move(peer));
-  }
-  stack_->on_ready = [this](SocketId socket) {
-    if (ending_) return;
-    if (const SimConn* conn = by_socket(socket); conn != nullptr) apps_[conn->app].woken = true;
-  };
-  checker_ = std::make_unique<Checker>(*this);
 }
 
 void World::build_lanes() {
@@ -177,12 +195,12 @@ bool World::deliver_frames() {
 
 bool World::run_stacks() {
   bool worked = false;
-  if (stack_->next_deadline(host_now()) <= host_now()) {
+  if (stack_->next_deadline() <= host_now()) {
     stack_->on_time(host_now());
     worked = true;
   }
   for (Peer& peer : peers_) {
-    if (peer.stack->next_deadline(now_) > now_) continue;
+    if (peer.stack->next_deadline() > now_) continue;
     peer.stack->on_time(now_);
     worked = true;
   }
@@ -269,6 +287,7 @@ bool World::run_peers() {
 bool World::run_once(bool driver_runs) {
   bool worked = deliver_frames();
   worked = run_stacks() || worked;
+  accept_all();
   worked = run_lanes() || worked;
   if (driver_runs) worked = run_driver() || worked;
   worked = run_apps() || worked;
@@ -303,9 +322,9 @@ Time World::on_world_clock(Time host_time) const noexcept {
 Time World::next_instant(bool driver_runs) const {
   Time next = next_event_ < events_.size() ? kBeginning + events_[next_event_].at : kNever;
   for (const Ending& ending : endings_) next = std::min(next, ending.at);
-  next = std::min(next, on_world_clock(stack_->next_deadline(host_now())));
+  next = std::min(next, on_world_clock(stack_->next_deadline()));
   for (const Peer& peer : peers_)
-    next = std::min({next, peer.stack->next_deadline(now_), peer.to->next_arrival(), peer.from->next_arrival()});
+    next = std::min({next, peer.stack->next_deadline(), peer.to->next_arrival(), peer.from->next_arrival()});
   if (!driver_->is_dead()) {
     for (const auto& lane : interface_->lanes()) next = std::min(next, on_world_clock(lane->due(host_now())));
     if (driver_runs) next = std::min(next, on_world_clock(driver_->due(host_now())));

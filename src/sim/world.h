@@ -17,13 +17,13 @@
 #include "nic/pcap_link.h"
 #include "sim/conversation.h"
 #include "sim/coverage.h"
-#include "sim/interim_stack.h"
 #include "sim/layer_bridge.h"
 #include "sim/options.h"
 #include "sim/pipe.h"
 #include "sim/plan.h"
 #include "sim/sim_driver.h"
 #include "sim/sim_interface.h"
+#include "sim/soft_host.h"
 
 namespace twinstack::sim {
 
@@ -61,25 +61,31 @@ struct Outcome {
 struct SimConn {
   std::uint32_t number = 0;
   std::unique_ptr<Conversation> talk;
-  FlowKey flow;  // as the moving host sees it
+  FlowKey flow;            // as the moving host sees it
+  bool from_peer = false;  // who has opened it
   std::uint32_t app = 0;
   std::uint32_t slot = 0;
   std::uint32_t tag = 0;
-  SocketId socket = 0;  // on the moving host
+  std::uint32_t ring_hint = 0;
+  SocketId socket = kNone;  // on the moving host
   std::uint32_t peer = 0;
-  SocketId peer_socket = 0;
+  SocketId peer_socket = kNone;
   MoveFaults faults;
-  bool may_hang = false;   // its service died: the other end may never hear of it
-  bool peer_ready = true;  // the program of the other end has something to look at
+  bool may_hang = false;      // its service died: the other end may never hear of it
+  bool is_connecting = true;  // on the side that opens it
+  bool peer_ready = true;     // the program of the other end has something to look at
   bool driver_knows = false;
   // Watched on the wire, by direction (0: from the moving host).
   struct Direction {
     bool seen = false;
     Seq right_edge;  // of the window that it has offered
+    std::uint8_t window_scale = 0;
+    bool has_scale = false;
     std::uint32_t ts_val = 0;
     bool has_ts = false;
     std::uint64_t resets = 0;
   } wire[2];
+  static constexpr SocketId kNone = -1;
 };
 
 class World {
@@ -106,7 +112,8 @@ class World {
     Time stalled_until = Time::min();
   };
   struct Peer {
-    std::unique_ptr<InterimStack> stack;
+    std::unique_ptr<SoftHost> stack;
+    std::vector<SocketId> listeners;
     std::unique_ptr<Pipe> to;  // from the moving host
     std::unique_ptr<Pipe> from;
   };
@@ -128,6 +135,9 @@ class World {
   bool run_driver();
   bool run_apps();
   bool run_peers();
+  void build_hosts();
+  void build_apps();
+  void hook_moves();
   void run_app(std::uint32_t number);
   void rung(std::uint32_t app, std::uint32_t lane);
   [[nodiscard]] Time next_instant(bool driver_runs) const;
@@ -142,6 +152,11 @@ class World {
   // world_events.cc
   void apply(const Event& event);
   void open_connection(const Event& event);
+  void accept_all();
+  void accept_from(SoftHost& host, SocketId listener, unsigned side);
+  void look_at_connecting(SimConn& conn);
+  void attach(SimConn& conn, unsigned side, SocketId socket);
+  void attach_to_app(SimConn& conn);
   void move(const Event& event);
   void begin_fault(const Event& event);
   void fault_of_host(const Event& event);
@@ -173,10 +188,11 @@ class World {
   Time now_ = kBeginning;
   Duration clock_offset_{};
   FramePool pool_;
-  std::unique_ptr<InterimStack> stack_;
+  std::unique_ptr<SoftHost> stack_;
   std::unique_ptr<SimInterface> interface_;
   std::unique_ptr<SimDriver> driver_;
   std::unique_ptr<LayerBridge> bridge_;
+  std::vector<SocketId> listeners_;  // of the moving host
   std::vector<App> apps_;
   std::vector<Peer> peers_;
   std::vector<std::unique_ptr<SimConn>> conns_;

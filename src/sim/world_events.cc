@@ -13,49 +13,19 @@ namespace {
 
 constexpr std::uint32_t kHogSession = 60;  // of nobody: holds slots of the lanes' tables
 constexpr std::uint16_t kServerPort = 80;
+constexpr std::uint16_t kFirstClientPort = 20'000;
 
-FlowKey flow_of(std::uint32_t number, std::uint32_t peer, bool v6) {
-  FlowKey flow{.local = IpAddress::from_v4({10, 0, 0, 100}),
-               .remote = IpAddress::from_v4({10, 0, 1, static_cast<std::uint8_t>(peer + 1)}),
-               .local_port = kServerPort,
-               .remote_port = static_cast<std::uint16_t>(40'000 + number)};
-  if (v6) {
-    flow.local.bytes = {0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 100};
-    flow.remote.bytes = {0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, static_cast<std::uint8_t>(peer + 1)};
-  }
-  return flow;
+// Each connection has ports of its own, so that it is known by its flow.
+FlowKey flow_of(std::uint32_t number, std::uint32_t peer, bool v6, bool from_peer) {
+  const auto client = static_cast<std::uint16_t>(kFirstClientPort + number);
+  return {.local = address_of_mover(v6),
+          .remote = address_of_peer(peer, v6),
+          .local_port = from_peer ? kServerPort : client,
+          .remote_port = from_peer ? client : kServerPort};
 }
 
 FlowKey reversed(const FlowKey& flow) {
   return {.local = flow.remote, .remote = flow.local, .local_port = flow.remote_port, .remote_port = flow.local_port};
-}
-
-tcp::MinTcp established(const FlowKey& flow, std::uint32_t our_seq, std::uint32_t peer_seq, Rng rng,
-                        const Shape& shape) {
-  tcp::MinTcp min;
-  min.size_bytes = sizeof min;
-  min.flow = flow;
-  min.snd_una = min.snd_nxt = min.write_seq = our_seq;
-  min.snd_wl1 = peer_seq;
-  min.rcv_nxt = min.copied_seq = min.rcv_wup = peer_seq;
-  min.snd_buf_bytes = shape.send_buffer_bytes;
-  min.rcv_buf_bytes = shape.receive_buffer_bytes;
-  min.snd_wnd = min.max_window = min.rcv_wnd = std::min(shape.receive_buffer_bytes / 2, 65535U) & ~127U;
-  min.mss = static_cast<std::uint16_t>(flow.is_v4() ? 1460 : 1440);
-  min.mss_clamp = min.advmss = min.mss;
-  min.options = tcp::kOptTimestamps;
-  if (rng.below(8) != 0) min.options |= tcp::kOptSack;
-  min.options |= tcp::kOptWindowScale;
-  min.snd_wscale = min.rcv_wscale = 7;
-  if (rng.below(2) == 0) min.options |= tcp::kOptEcn;
-  if (rng.below(16) == 0) min.options &= static_cast<std::uint16_t>(~tcp::kOptTimestamps);
-  min.ts_val = our_seq * 3;
-  min.rto_us = 1'000'000;
-  min.cwnd_segments = 10;
-  min.ssthresh_segments = 0x7fffffff;
-  const char* algorithm = rng.below(2) == 0 ? "cubic" : "reno";
-  std::copy_n(algorithm, std::char_traits<char>::length(algorithm), min.congestion.begin());
-  return min;
 }
 
 }  // namespace
@@ -101,29 +71,81 @@ void World::open_connection(const Event& event) {
   conn->number = event.target;
   conn->app = rng.below(shape_.programs);
   conn->peer = rng.below(shape_.peers);
-  conn->flow = flow_of(event.target, conn->peer, rng.below(3) == 0);
-  App& app = apps_[conn->app];
-  if (app.process->is_dead()) return;
-  const auto ours = static_cast<std::uint32_t>(rng.next());
-  const auto theirs = static_cast<std::uint32_t>(rng.next());
-  const Rng options = rng;
-  conn->socket = stack_->adopt(established(conn->flow, ours, theirs, options, shape_), host_now());
-  Peer& peer = peers_[conn->peer];
-  conn->peer_socket = peer.stack->adopt(established(reversed(conn->flow), theirs, ours, options, shape_), now_);
-  const Duration longest = std::max<Duration>(options_.duration - (now_ - kBeginning), microseconds(1000));
+  conn->from_peer = rng.below(2) == 0;
+  conn->ring_hint = rng.below(2);
+  conn->flow = flow_of(event.target, conn->peer, rng.below(3) == 0, conn->from_peer);
+  if (apps_[conn->app].process->is_dead()) return;
+  const Duration left = std::min<Duration>(options_.duration - (now_ - kBeginning), kLife);
+  const Duration longest = std::max<Duration>(left, microseconds(1000));
   conn->talk = std::make_unique<Conversation>(conn->number, make_script(rng.next(), longest), rng.next(), now_);
-  auto endpoint = app.process->open(conn->socket, rng.below(2));
-  ASSERT(endpoint != nullptr);
-  conn->slot = app.process->last_slot();
-  conn->tag = app.process->last_tag();
-  conn->talk->set_endpoint(0, std::move(endpoint));
-  conn->talk->set_endpoint(1, std::make_unique<StackEndpoint>(*peer.stack, conn->peer_socket, now_));
-  if (!driver_->is_dead()) {
-    driver_->register_connection(conn->app, conn->slot, conn->tag, conn->socket, conn->faults);
-    conn->driver_knows = true;
-  }
-  app.woken = true;
+  if (conn->from_peer)
+    conn->peer_socket = peers_[conn->peer].stack->connect(reversed(conn->flow), now_);
+  else
+    conn->socket = stack_->connect(conn->flow, host_now());
+  apps_[conn->app].woken = true;
   conns_.push_back(std::move(conn));
+}
+
+void World::accept_all() {
+  for (const SocketId listener : listeners_) accept_from(*stack_, listener, 0);
+  for (Peer& peer : peers_)
+    for (const SocketId listener : peer.listeners) accept_from(*peer.stack, listener, 1);
+  for (auto& conn : conns_)
+    if (conn->is_connecting) look_at_connecting(*conn);
+}
+
+void World::accept_from(SoftHost& host, SocketId listener, unsigned side) {
+  const Time now = side == 0 ? host_now() : now_;
+  FlowKey flow;
+  for (SocketId socket = host.accept(listener, flow, now); socket >= 0; socket = host.accept(listener, flow, now)) {
+    const FlowKey ours = side == 0 ? flow : reversed(flow);
+    const auto found = std::ranges::find_if(conns_, [&](const auto& conn) {
+      return conn->flow == ours && !conn->talk->is_open(side) && !conn->talk->is_closed(side);
+    });
+    if (found == conns_.end())
+      host.close(socket, now);  // its program has died, or its client has given up
+    else
+      attach(**found, side, socket);
+  }
+}
+
+void World::look_at_connecting(SimConn& conn) {
+  const unsigned side = conn.from_peer ? 1 : 0;
+  SoftHost& host = side == 0 ? *stack_ : *peers_[conn.peer].stack;
+  const SocketId socket = side == 0 ? conn.socket : conn.peer_socket;
+  const int done = host.connected(socket, side == 0 ? host_now() : now_);
+  if (done == -EAGAIN) return;
+  conn.is_connecting = false;
+  if (done == 0 && !conn.talk->is_closed(side)) {
+    attach(conn, side, socket);
+    return;
+  }
+  host.close(socket, side == 0 ? host_now() : now_);
+  conn.talk->abandon();
+}
+
+void World::attach(SimConn& conn, unsigned side, SocketId socket) {
+  if (side == 1) {
+    conn.peer_socket = socket;
+    conn.peer_ready = true;
+    conn.talk->set_endpoint(1, std::make_unique<StackEndpoint>(*peers_[conn.peer].stack, socket, now_));
+    return;
+  }
+  conn.socket = socket;
+  attach_to_app(conn);
+}
+
+void World::attach_to_app(SimConn& conn) {
+  App& app = apps_[conn.app];
+  auto endpoint = app.process->open(conn.socket, conn.ring_hint);
+  ASSERT(endpoint != nullptr);
+  conn.slot = app.process->last_slot();
+  conn.tag = app.process->last_tag();
+  conn.talk->set_endpoint(0, std::move(endpoint));
+  app.woken = true;
+  if (driver_->is_dead()) return;
+  driver_->register_connection(conn.app, conn.slot, conn.tag, conn.socket, conn.faults);
+  conn.driver_knows = true;
 }
 
 void World::move(const Event& event) {
@@ -291,7 +313,7 @@ void World::take_slots(const Event& event) {
   }
   SimLane& lane = *interface_->lanes()[event.target];
   for (std::uint32_t i = 0; i < shape_.capacity.connections; ++i) {
-    FlowKey flow = flow_of(i, 200, false);
+    FlowKey flow = flow_of(i, 200, false, true);
     flow.local_port = static_cast<std::uint16_t>(event.number);
     const engine::Reply got = lane.port.call({.op = engine::CommandOp::kReserve, .session = kHogSession, .flow = flow});
     if (got.status != engine::Status::kOk) break;
@@ -321,8 +343,12 @@ void World::stand_inside(const Event& event) {
 void World::kill_program(std::uint32_t number) {
   App& app = apps_[number];
   if (app.process->is_dead()) return;
-  for (auto& conn : conns_)
-    if (conn->app == number && !conn->talk->is_closed(0)) conn->talk->side_died(0);
+  for (auto& conn : conns_) {
+    if (conn->app != number || conn->talk->is_closed(0)) continue;
+    if (!conn->from_peer && conn->is_connecting) stack_->close(conn->socket, host_now());
+    conn->is_connecting = conn->is_connecting && conn->from_peer;
+    conn->talk->side_died(0);
+  }
   app.process->die();
 }
 
