@@ -180,9 +180,22 @@ int SoftStack::shut(Socket& socket, bool receiving, bool sending, Time now) {
   return 0;
 }
 
+int SoftStack::retain(SocketId id) {
+  Socket* const socket = socket_of(id);
+  if (socket == nullptr) return -EBADF;
+  ++socket->references;
+  return 0;
+}
+
+std::uint64_t SoftStack::cookie(SocketId id) const {
+  const Socket* const socket = socket_of(id);
+  return socket == nullptr ? 0 : socket->cookie;
+}
+
 int SoftStack::close(SocketId id, Time now) {
   Socket* const socket = socket_of(id);
   if (socket == nullptr) return -EBADF;
+  if (--socket->references > 0) return 0;
   end_program_side(*socket, now);
   deliver_wakes();
   return 0;
@@ -200,6 +213,7 @@ void SoftStack::end_program_side(Socket& socket, Time now) {
     return destroy(socket);
   }
   if (!socket.conn || socket.over) return destroy(socket);
+  if (socket.repair) return finish(socket);  // kernel-facts.md, P5: the peer is not told
   socket.receive_shut = socket.send_shut = true;
   if (!socket.conn->receive.bytes.empty()) {
     ++stats_.abort_on_close;

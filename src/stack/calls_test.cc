@@ -338,6 +338,21 @@ TEST_F(Calls, SendUntilFullThenRoom) {
   EXPECT_NE(woken[id] & POLLOUT, 0U);
 }
 
+TEST_F(Calls, OutOfOrderDataOfOnePeerIsBounded) {
+  config.max_out_of_order_bytes_per_peer = 2500;
+  const SocketId id = establish();
+  const std::string text(1000, 'x');
+  for (std::uint32_t i = 1; i <= 4; ++i) inject(segment(wire::kAck, 1001 + 1000 * i, iss + 1), text);
+  EXPECT_EQ(s().out_of_order_bytes(v4(2)), 2000U);
+  EXPECT_EQ(s().stats().peer_limit_drops, 2U);
+  inject(segment(wire::kAck, 1001, iss + 1), text);
+  EXPECT_EQ(s().out_of_order_bytes(v4(2)), 0U);
+  EXPECT_EQ(s().unread_bytes(id), 3000);
+  inject(segment(wire::kAck, 6001, iss + 1), text);
+  inject(segment(wire::kRst, 4001));
+  EXPECT_EQ(s().out_of_order_bytes(v4(2)), 0U) << "given back with the connection";
+}
+
 TEST_F(Calls, SocketsAreBounded) {
   config.max_sockets = 3;
   for (int i = 0; i < 3; ++i) EXPECT_GE(fresh(), 0);

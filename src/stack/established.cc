@@ -6,6 +6,7 @@
 
 #include "stack/socket_host.h"
 #include "stack/stack.h"
+#include "tcp/cold_state.h"
 #include "tcp/timestamps.h"
 #include "tcp/window.h"
 
@@ -27,7 +28,7 @@ void SoftStack::start_connection(Socket& socket, const tcp::Handshake& handshake
   ASSERT(made);  // the settings are ours
   const tcp::MinTcp state = tcp::established_state(handshake, config, now);
   tcp::run_whole_machine(conn.cb);
-  conn.send_una = conn.cb.snd_una;
+  conn.send.begin(conn.cb.snd_una);
   conn.established = now;
   conn.advmss = state.advmss;
   conn.mss_clamp = state.mss_clamp;
@@ -57,17 +58,56 @@ void SoftStack::arrive_at_connection(Socket& socket, const wire::TcpPacket& pack
     socket.error = ECONNRESET;
     return finish(socket);
   }
+  if (holds_too_much(socket, packet)) return;
   Connection& conn = *socket.conn;
   SocketHost host(*this, socket);
+  if (overtaken_by_restore(conn, packet.segment)) {
+    tcp::acknowledge_now(conn.cb);
+    return settle(socket, now);
+  }
   const std::uint64_t received = conn.counters.bytes_received;
   const auto verdict = tcp::on_segment(conn.cb, packet.segment, packet.payload, host, now);
   if (verdict == tcp::Arrival::kReset) return take_reset(socket);
+  count_out_of_order(socket);
   if (verdict == tcp::Arrival::kAccepted && !packet.payload.empty()) {
     conn.receive.on_segment(config_, conn.cb, packet.payload.size(), now);
   }
   if (conn.counters.bytes_received != received) wake(socket, POLLIN | POLLRDNORM);
   if (conn.cb.has(tcp::kFinReceived) && !socket.fin_received) take_fin(socket);
   settle(socket, now);
+}
+
+// kernel-facts.md, R20 (RFC 5961 5.2): an acknowledgement further back than anything that has been acknowledged since the
+// connection came back.
+bool SoftStack::overtaken_by_restore(const Connection& conn, const wire::Segment& segment) noexcept {
+  if (!conn.restored || !segment.has(wire::kAck) || segment.has(wire::kRst | wire::kSyn)) return false;
+  const std::uint64_t known = std::min<std::uint64_t>(conn.cb.max_window, conn.counters.bytes_acked);
+  return segment.ack < conn.cb.snd_una - static_cast<std::uint32_t>(known);
+}
+
+// Out-of-order data is memory that a peer takes at no cost of its own: beyond the bound of its address more of it is
+// dropped, as if the network had.
+bool SoftStack::holds_too_much(const Socket& socket, const wire::TcpPacket& packet) {
+  const tcp::ControlBlock& cb = socket.conn->cb;
+  if (packet.payload.empty() || packet.segment.seq <= cb.rcv_nxt) return false;
+  const auto held = out_of_order_by_peer_.find(socket.flow.remote);
+  if (held == out_of_order_by_peer_.end()) return false;
+  if (held->second + packet.payload.size() <= config_.max_out_of_order_bytes_per_peer) return false;
+  ++stats_.peer_limit_drops;
+  return true;
+}
+
+void SoftStack::count_out_of_order(Socket& socket) {
+  Connection& conn = *socket.conn;
+  std::uint32_t held = 0;
+  if (conn.cb.cold) {
+    for (const auto& block : conn.cb.cold->out_of_order) held += static_cast<std::uint32_t>(block.bytes.size());
+  }
+  if (held == conn.out_of_order_bytes) return;
+  std::uint64_t& total = out_of_order_by_peer_[socket.flow.remote];
+  total = total + held - conn.out_of_order_bytes;
+  conn.out_of_order_bytes = held;
+  if (total == 0) out_of_order_by_peer_.erase(socket.flow.remote);
 }
 
 // Linux tcp_fin().
@@ -157,6 +197,7 @@ void SoftStack::finish(Socket& socket) {
     socket.conn->send.clear();
     socket.conn->cb.flight.reset();
     socket.conn->cb.cold.reset();
+    count_out_of_order(socket);
   }
   if (socket.orphan) return destroy(socket);
   wake(socket, kEverything | (socket.error != 0 ? POLLERR : 0U));

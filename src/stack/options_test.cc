@@ -143,11 +143,31 @@ TEST_F(OptionsTest, ReceiveLowWater) {
 TEST_F(OptionsTest, NotSentLowWater) {
   const SocketId id = establish();
   EXPECT_EQ(set(id, IPPROTO_TCP, TCP_NOTSENT_LOWAT, 4000), 0);
-  EXPECT_EQ(write(id, 14600), 4000) << "all unsent at first";
-  EXPECT_EQ(write(id, 14600), 4000);
-  for (int i = 0; i < 10 && write(id, 14600) > 0; ++i) continue;
-  EXPECT_EQ(s().unsent_bytes(id), 4000);
+  EXPECT_EQ(write(id, 100'000), 14600 + 29200) << "what cwnd lets go, and a chunk of half a window";
+  EXPECT_EQ(s().unsent_bytes(id), 29200);
+  EXPECT_EQ(write(id, 100), -EAGAIN);
   EXPECT_EQ(s().poll(id) & POLLOUT, 0U);
+  ack(14601);
+  EXPECT_EQ(s().unsent_bytes(id), 0);
+  EXPECT_NE(s().poll(id) & POLLOUT, 0U);
+}
+
+// A write may exceed the buffer by a chunk, here of 988 bytes (half a window); three have room in 4608 bytes.
+TEST_F(OptionsTest, ASmallSendBufferTakesWholeChunks) {
+  listener = s().socket(Family::kV4);
+  s().bind(listener, {any_v4(), 80});
+  s().listen(listener, 8, now);
+  wire::Segment syn = segment(wire::kSyn, 1000);
+  syn.window = 2000;
+  syn.options.mss = 988;
+  inject(syn);
+  iss = take_one().segment.seq.raw();
+  wire::Segment last = segment(wire::kAck, 1001, iss + 1);
+  last.window = 2000;
+  inject(last);
+  const SocketId id = s().accept(listener, nullptr, now);
+  set(id, SOL_SOCKET, SO_SNDBUF, 1000);
+  EXPECT_EQ(write(id, 10'000), 2964);
 }
 
 TEST_F(OptionsTest, WindowClamp) {

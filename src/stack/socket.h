@@ -8,9 +8,9 @@
 #include <string>
 
 #include "stack/address.h"
-#include "stack/byte_queue.h"
 #include "stack/chronograph.h"
 #include "stack/receive_buffer.h"
+#include "stack/send_buffer.h"
 #include "stack/timer_heap.h"
 #include "tcp/connection.h"
 #include "tcp/handshake.h"
@@ -113,8 +113,7 @@ struct Opening {
 struct Connection {
   tcp::ControlBlock cb;
   tcp::Counters counters;
-  ByteQueue send;  // from send_una on
-  Seq send_una;
+  SendBuffer send;
   ReceiveBuffer receive;
   Chronograph chronograph;
   Time established{};
@@ -122,7 +121,8 @@ struct Connection {
   std::uint16_t advmss = 0;
   std::uint16_t mss_clamp = 0;
   std::uint32_t pmtu = 0;
-  bool fin_seen = false;  // the program's readers know
+  std::uint32_t out_of_order_bytes = 0;  // as counted for the peer
+  bool restored = false;  // came back from elsewhere: kernel-facts.md, R20
 };
 
 // What the program has set.
@@ -178,6 +178,9 @@ struct Socket final : Endpoint {
   bool send_shut = false;     // SEND_SHUTDOWN
   bool fin_received = false;  // SOCK_DONE
   bool no_space = false;      // somebody waits for room: SOCK_NOSPACE
+  bool late_filter = false;   // what comes is not processed but kept for the mover
+  bool repair = false;        // TCP_REPAIR: a mover works on it
+  std::uint32_t references = 1;  // descriptors
 };
 
 }  // namespace twinstack::stack

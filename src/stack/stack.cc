@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "base/rng.h"
 #include "stack/socket_host.h"
@@ -33,6 +34,7 @@ SoftStack::SoftStack(const Config& config, Outlet& outlet, Watcher* watcher)
   const std::uint64_t flow_secret = rng.next();
   flows_ = decltype(flows_)(16, FlowHash{flow_secret}, FlowEqual{});
   half_open_by_peer_ = decltype(half_open_by_peer_)(16, AddressHash{flow_secret});
+  out_of_order_by_peer_ = decltype(out_of_order_by_peer_)(16, AddressHash{flow_secret});
   path_mtus_ = decltype(path_mtus_)(16, AddressHash{flow_secret});
 }
 
@@ -50,8 +52,41 @@ void SoftStack::on_ip_packet(ByteView packet, Time now) {
 }
 
 void SoftStack::on_packet(const wire::TcpPacket& packet, Time now) {
+  if (catch_late(packet)) return;
   dispatch(packet, now);
   deliver_wakes();
+}
+
+void SoftStack::on_packet_past_filter(ByteView packet, Time now) {
+  wire::TcpPacket parsed;
+  const auto verdict = wire::parse_ip_packet({&packet, 1}, static_cast<std::uint32_t>(packet.size()),
+                                             wire::ChecksumMode::kVerify, parsed);
+  if (verdict != wire::ParseVerdict::kOk) return;
+  dispatch(parsed, now);
+  deliver_wakes();
+}
+
+// A filter on a socket sees what the lookup finds for it, before TCP does.
+bool SoftStack::catch_late(const wire::TcpPacket& packet) {
+  const Endpoint* const endpoint = find(packet.flow);
+  if (endpoint == nullptr || endpoint->kind != Endpoint::Kind::kSocket) return false;
+  const auto& socket = static_cast<const Socket&>(*endpoint);
+  if (!socket.late_filter) return false;
+  const FlowKey back{packet.flow.remote, packet.flow.local, packet.flow.remote_port, packet.flow.local_port};
+  LatePacket late{.cookie = socket.cookie, .bytes = {}};
+  late.bytes.resize(wire::ip_packet_header_bytes(back, packet.segment) + packet.payload.size());
+  const wire::PathHeader path{.ttl = packet.ttl, .traffic_class = packet.traffic_class};
+  const std::uint32_t head = wire::write_ip_headers(late.bytes, path, back, packet.segment, packet.payload.size());
+  packet.payload.copy_to(std::span(late.bytes).subspan(head));
+  wire::fill_ip_checksum(late.bytes);
+  late_packets_.push_back(std::move(late));
+  return true;
+}
+
+std::vector<LatePacket> SoftStack::take_late_packets() { return std::exchange(late_packets_, {}); }
+
+void SoftStack::set_late_filter(SocketId id, bool on) {
+  if (Socket* const socket = socket_of(id); socket != nullptr) socket->late_filter = on;
 }
 
 void SoftStack::dispatch(const wire::TcpPacket& packet, Time now) {
@@ -142,17 +177,11 @@ bool SoftStack::out_of_retries(const Socket& socket, Time now) const {
 // ---- After every event
 
 void SoftStack::settle(Socket& socket, Time now) {
-  release_acknowledged(*socket.conn);
+  socket.conn->send.acknowledge(socket.conn->cb.snd_una);
   transmit(socket, now);
   note_room(socket);
   note_activity(socket, now);
   if (!socket.over) leave_states(socket, now);
-}
-
-void SoftStack::release_acknowledged(Connection& conn) {
-  const std::uint32_t acked = std::min(bytes_between(conn.send_una, conn.cb.snd_una), conn.send.size());
-  conn.send.pop_front(acked);
-  conn.send_una += acked;
 }
 
 void SoftStack::transmit(Socket& socket, Time now) {
@@ -216,7 +245,7 @@ void SoftStack::send_segment(const FlowKey& flow, const Options* options, const 
   const std::span<std::byte> packet(packet_.data(), head + payload_bytes);
   wire::write_ip_headers(packet, path, flow, segment, payload_bytes);
   if (payload_bytes > 0) {
-    payload_of->send.copy(bytes_between(payload_of->send_una, segment.seq), packet.subspan(head));
+    payload_of->send.copy(segment.seq, packet.subspan(head));
   }
   wire::fill_ip_checksum(packet);
   ++stats_.out_segs;
@@ -266,6 +295,11 @@ const Connection* SoftStack::connection(SocketId id) const {
   return socket == nullptr ? nullptr : socket->conn.get();
 }
 
+std::uint64_t SoftStack::out_of_order_bytes(const IpAddress& peer) const {
+  const auto at = out_of_order_by_peer_.find(peer);
+  return at == out_of_order_by_peer_.end() ? 0 : at->second;
+}
+
 const char* SoftStack::broken_invariant() const {
   std::size_t live = 0;
   for (const Slot& slot : slots_) {
@@ -277,10 +311,9 @@ const char* SoftStack::broken_invariant() const {
     if (!socket.in_table) return "a live connection is not in the table";
     if (const char* wrong = tcp::broken_invariant(socket.conn->cb)) return wrong;
     const Connection& conn = *socket.conn;
-    const std::uint32_t queued = bytes_between(conn.send_una, conn.cb.write_seq);
-    if (queued != conn.send.size() + (conn.cb.has(tcp::kFinQueued) ? 1U : 0U) && conn.cb.snd_una <= conn.send_una) {
-      return "the send queue does not end at write_seq";
-    }
+    const Seq end = conn.send.end() + (conn.cb.has(tcp::kFinQueued) ? 1U : 0U);
+    if (end != conn.cb.write_seq) return "the send queue does not end at write_seq";
+    if (min(conn.cb.snd_una, conn.send.end()) != conn.send.una()) return "the send queue does not begin at snd_una";
   }
   if (live != live_sockets_) return "count of sockets";
   return nullptr;

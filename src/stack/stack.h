@@ -52,6 +52,12 @@ class Watcher {
   ~Watcher() = default;
 };
 
+// A packet that a late filter has caught.
+struct LatePacket {
+  std::uint64_t cookie = 0;  // of the socket
+  std::vector<std::byte> bytes;
+};
+
 class SoftStack {
  public:
   // `config`, `outlet` and `watcher` outlive the stack; `watcher` may be nullptr.
@@ -106,6 +112,19 @@ class SoftStack {
   int local_address(SocketId id, Address& out) const;
   int peer_address(SocketId id, Address& out) const;
 
+  // Another descriptor of the same socket (dup(), fork()): close() has to be called once more.
+  int retain(SocketId id);
+  // SO_COOKIE; 0 when there is no such socket.
+  [[nodiscard]] std::uint64_t cookie(SocketId id) const;
+
+  // --- What a mover may do (SoftKernelConn) ---
+
+  // Packets of the connection are not processed from here, but wait for take_late_packets().
+  void set_late_filter(SocketId id, bool on);
+  [[nodiscard]] std::vector<LatePacket> take_late_packets();
+  // A packet that was past the filter already when it was attached, in a backlog or on another CPU: kernel-facts.md, F3.
+  void on_packet_past_filter(ByteView packet, Time now);
+
   // --- For checkers and tables ---
 
   [[nodiscard]] const Stats& stats() const noexcept { return stats_; }
@@ -117,10 +136,13 @@ class SoftStack {
   [[nodiscard]] std::size_t socket_count() const noexcept { return live_sockets_; }  // orphans included
   [[nodiscard]] std::size_t time_wait_count() const noexcept { return time_waits_.size(); }
   [[nodiscard]] std::size_t half_open_count() const noexcept { return half_open_count_; }
+  // Of one peer's address, all connections.
+  [[nodiscard]] std::uint64_t out_of_order_bytes(const IpAddress& peer) const;
   // What is wrong with the tables or a connection (tcp::broken_invariant()); nullptr when nothing is.
   [[nodiscard]] const char* broken_invariant() const;
 
  private:
+  friend class SoftKernelConn;
   class SocketHost;
   struct Slot {
     std::unique_ptr<Socket> socket;
@@ -157,7 +179,6 @@ class SoftStack {
 
   // stack.cc: what happens after every event.
   void settle(Socket& socket, Time now);
-  static void release_acknowledged(Connection& conn);
   void transmit(Socket& socket, Time now);
   void note_room(Socket& socket);
   void note_activity(Socket& socket, Time now);
@@ -168,6 +189,7 @@ class SoftStack {
                     const Connection* payload_of, std::uint32_t payload_bytes);
   void send_reset_for(const wire::TcpPacket& packet);
   void dispatch(const wire::TcpPacket& packet, Time now);
+  bool catch_late(const wire::TcpPacket& packet);
   void fire(Endpoint& endpoint, Time now);
   void fire_socket(Socket& socket, Time now);
   [[nodiscard]] bool out_of_retries(const Socket& socket, Time now) const;
@@ -176,6 +198,9 @@ class SoftStack {
   void start_connection(Socket& socket, const tcp::Handshake& handshake, const tcp::HandshakeConfig& config, Time now);
   void arrive_at_connection(Socket& socket, const wire::TcpPacket& packet, Time now);
   [[nodiscard]] bool data_after_close(const Socket& socket, const wire::TcpPacket& packet, Time now) const;
+  [[nodiscard]] static bool overtaken_by_restore(const Connection& conn, const wire::Segment& segment) noexcept;
+  [[nodiscard]] bool holds_too_much(const Socket& socket, const wire::TcpPacket& packet);
+  void count_out_of_order(Socket& socket);
   void take_fin(Socket& socket);
   void take_reset(Socket& socket);
   void give_up(Socket& socket, Time now);
@@ -282,12 +307,14 @@ class SoftStack {
   [[nodiscard]] std::uint32_t current_receive_buffer(const Socket& socket) const;
   void expand_send_buffer(Socket& socket);
   [[nodiscard]] std::uint32_t not_sent_low_water(const Socket& socket) const noexcept;
-  [[nodiscard]] std::uint32_t room_to_send(const Socket& socket) const;
+  [[nodiscard]] bool takes_a_chunk(const Socket& socket) const;
+  [[nodiscard]] static std::uint32_t chunk_bytes(const Connection& conn) noexcept;
   [[nodiscard]] static std::uint32_t unsent_of(const Connection& conn) noexcept;
   [[nodiscard]] bool is_readable(const Socket& socket) const;
   [[nodiscard]] bool is_writable(const Socket& socket) const;
   [[nodiscard]] std::uint32_t poll_bits(const Socket& socket) const;
-  std::int64_t queue_bytes(Socket& socket, ByteView bytes, bool more, Time now);
+  [[nodiscard]] int refuse_to_send(Socket& socket);
+  std::int64_t queue_bytes(Socket& socket, ByteView bytes, int flags, Time now);
   std::int64_t take_bytes(Socket& socket, std::span<std::byte> room, int flags, Time now);
   [[nodiscard]] bool may_grow_receive_buffer(const Socket& socket) const noexcept;
   [[nodiscard]] static State state_of(const Socket& socket) noexcept;
@@ -304,10 +331,12 @@ class SoftStack {
   std::vector<std::uint32_t> free_slots_;
   std::list<TimeWait> time_waits_;
   std::unordered_map<IpAddress, std::uint32_t, AddressHash> half_open_by_peer_;
+  std::unordered_map<IpAddress, std::uint64_t, AddressHash> out_of_order_by_peer_;
   std::unordered_map<IpAddress, PathMtu, AddressHash> path_mtus_;
   TimerHeap timers_;
   Stats stats_;
   std::vector<Wake> wakes_;
+  std::vector<LatePacket> late_packets_;
   std::vector<std::byte> packet_;  // under construction
   std::size_t live_sockets_ = 0;
   std::size_t orphans_ = 0;

@@ -118,5 +118,66 @@ TEST(SoftStack, WholeLivesFromManySeeds) {
   }
 }
 
+// Both bind, both connect: one connection comes of it.
+TEST(SoftStack, SimultaneousOpen) {
+  TwoHosts net;
+  const SocketId a = net.client().socket(Family::kV4);
+  const SocketId b = net.server().socket(Family::kV4);
+  EXPECT_EQ(net.client().bind(a, {v4(1), 1000}), 0);
+  EXPECT_EQ(net.server().bind(b, {v4(2), 2000}), 0);
+  EXPECT_EQ(net.client().connect(a, {v4(2), 2000}, net.now), -EINPROGRESS);
+  EXPECT_EQ(net.server().connect(b, {v4(1), 1000}, net.now), -EINPROGRESS);
+  net.run_for(milliseconds(50));
+  EXPECT_EQ(net.client().state(a), State::kEstablished);
+  EXPECT_EQ(net.server().state(b), State::kEstablished);
+  EXPECT_EQ(net.client().connect(a, {v4(2), 2000}, net.now), 0);
+  EXPECT_EQ(net.client().send(a, stream_bytes(1, 0, 100), 0, net.now), 100);
+  net.run_for(milliseconds(50));
+  EXPECT_EQ(net.server().unread_bytes(b), 100);
+}
+
+TEST(SoftStack, BothCloseAtOnceFromManySeeds) {
+  for (std::uint64_t seed = 1; seed <= 100; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    TwoHosts net(seed);
+    net.faults.loss_ppm = net.rng.below(2) * 200'000;
+    const auto pair = net.connect(net.listen());
+    net.client().send(pair.client, stream_bytes(1, 0, net.rng.below(3000)), 0, net.now);
+    net.run_for(Duration(net.rng.below(30'000'000)));
+    net.client().shutdown(pair.client, SHUT_WR, net.now);
+    net.server().shutdown(pair.server, SHUT_WR, net.now);
+    net.run_for(seconds(200));
+    EXPECT_EQ(net.client().state(pair.client), State::kClosed);
+    EXPECT_EQ(net.server().state(pair.server), State::kClosed);
+    net.client().close(pair.client, net.now);
+    net.server().close(pair.server, net.now);
+    net.run_for(seconds(400));
+    EXPECT_EQ(net.client().socket_count() + net.server().socket_count(), 1U);
+    EXPECT_EQ(net.client().time_wait_count() + net.server().time_wait_count(), 0U);
+    if (HasFailure()) return;
+  }
+}
+
+// A router with a smaller MTU in the middle, IPv4 and IPv6, and one that changes its mind.
+TEST(SoftStack, PathMtuIsDiscovered) {
+  for (const Family family : {Family::kV4, Family::kV6}) {
+    TwoHosts net;
+    net.faults.path_mtu = 1400;
+    const auto pair = net.connect(net.listen(80, 16, family), 80, family);
+    Program a{net.client(), pair.client, 1, 2, 300'000};
+    Program b{net.server(), pair.server, 2, 1, 100};
+    const bool done = net.run_until_done([&] {
+      a.turn(net.now);
+      b.turn(net.now);
+      if (b.received > 100'000) net.faults.path_mtu = 1300;
+      return a.done() && b.done();
+    });
+    EXPECT_TRUE(done);
+    EXPECT_EQ(a.wrong + b.wrong, 0U);
+    EXPECT_EQ(net.client().connection(pair.client)->pmtu, 1300U);
+    EXPECT_EQ(net.client().connection(pair.client)->counters.timeouts, 0U) << "no timeout was needed";
+  }
+}
+
 }  // namespace
 }  // namespace twinstack::stack::test

@@ -86,6 +86,14 @@ void TwoHosts::carry(int from, ByteView packet) {
     if (keep) sent[from].push_back(std::move(seen));
     if (lost) return;
   }
+  ASSERT_LE(bytes.size(), configs[from].mtu);
+  if (bytes.size() > faults.path_mtu) {
+    const wire::IcmpError error{
+        .flow = {}, .seq = {}, .mtu = faults.path_mtu, .kind = wire::IcmpKind::kTooBig, .code = 0};
+    const IpAddress router = take_apart(bytes).flow.is_v4() ? v4(254) : v6(254);
+    in_flight_.emplace(now + faults.delay / 2, Packet{from, wire::make_icmp_error(error, router, bytes)});
+    return;
+  }
   bool lost = false;
   const Time out = pass_link(from, bytes.size(), lost);
   if (lost || rng.chance_ppm(faults.loss_ppm)) return;

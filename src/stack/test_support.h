@@ -48,6 +48,7 @@ struct Faults {
   Duration reorder_delay = milliseconds(20);
   std::uint64_t rate_bytes_s = 0;  // of the link, each way; 0 = without limit
   std::uint32_t queue_bytes = 1U << 20;
+  std::uint32_t path_mtu = 65535;  // of a router on the way, which tells when a packet exceeds it
 };
 
 class TwoHosts {

@@ -45,24 +45,29 @@ std::uint32_t SoftStack::not_sent_low_water(const Socket& socket) const noexcept
   return socket.options.not_sent_low_water != 0 ? socket.options.not_sent_low_water : config_.tcp_notsent_lowat;
 }
 
-std::uint32_t SoftStack::room_to_send(const Socket& socket) const {
-  const std::uint32_t queued = socket.conn->send.size();
-  const std::uint32_t room = send_buffer(socket) - std::min(send_buffer(socket), queued);
-  const std::uint32_t unsent = unsent_of(*socket.conn);
-  const std::uint32_t low_water = not_sent_low_water(socket);
-  return std::min(room, low_water - std::min(low_water, unsent));
+// Linux sk_stream_memory_free().
+bool SoftStack::takes_a_chunk(const Socket& socket) const {
+  return socket.conn->send.weight() < send_buffer(socket) && unsent_of(*socket.conn) < not_sent_low_water(socket);
+}
+
+// Linux tcp_xmit_size_goal(): whole segments, as many as one packet of GSO holds, half a window of the peer at most.
+std::uint32_t SoftStack::chunk_bytes(const Connection& conn) noexcept {
+  constexpr std::uint32_t kLargest = 65536 - 321;  // what the kernel keeps for headers
+  constexpr std::uint32_t kDefaultMss = 536;
+  const tcp::ControlBlock& cb = conn.cb;
+  const std::uint32_t half = cb.max_window > kDefaultMss ? cb.max_window / 2 : cb.max_window;
+  return std::max(std::min(kLargest, half) / cb.mss, 1U) * cb.mss;
 }
 
 std::uint32_t SoftStack::unsent_of(const Connection& conn) noexcept {
-  const std::uint32_t sent = bytes_between(conn.send_una, conn.cb.snd_nxt);
-  return conn.send.size() - std::min(conn.send.size(), sent);
+  return conn.cb.snd_nxt < conn.send.end() ? bytes_between(conn.cb.snd_nxt, conn.send.end()) : 0;
 }
 
 // Linux __sk_stream_is_writeable(): a third is free, and what is unsent has fallen to half of the low-water mark.
 bool SoftStack::is_writable(const Socket& socket) const {
   if (!socket.conn || socket.over) return true;
   const std::uint32_t buffer = send_buffer(socket);
-  const std::uint32_t queued = socket.conn->send.size();
+  const std::uint32_t queued = socket.conn->send.weight();
   if (queued >= buffer || buffer - queued < queued / 2) return false;
   return std::uint64_t{unsent_of(*socket.conn)} * 2 < not_sent_low_water(socket);
 }
@@ -106,30 +111,52 @@ std::int64_t SoftStack::send(SocketId id, ByteView bytes, int flags, Time now) {
   Socket* const socket = socket_of(id);
   if (socket == nullptr) return -EBADF;
   if ((flags & MSG_OOB) != 0) return -EOPNOTSUPP;
-  const std::int64_t result = queue_bytes(*socket, bytes, (flags & MSG_MORE) != 0, now);
+  const std::int64_t result = queue_bytes(*socket, bytes, flags, now);
   deliver_wakes();
   return result;
 }
 
-std::int64_t SoftStack::queue_bytes(Socket& socket, ByteView bytes, bool more, Time now) {
-  const State state = state_of(socket);
-  if (state != State::kEstablished && state != State::kCloseWait) {
-    if (socket.error != 0) return -take_error(socket);
-    if (socket.opening) {
-      socket.no_space = true;
-      return -EAGAIN;
-    }
-    return -EPIPE;
-  }
+// 0 when the socket takes bytes, else the negative errno.
+int SoftStack::refuse_to_send(Socket& socket) {
+  if (socket.repair) return -EINVAL;  // kernel-facts.md, A3
   if (socket.error != 0) return -take_error(socket);
-  if (socket.send_shut) return -EPIPE;
-  const auto taken = static_cast<std::uint32_t>(std::min<std::size_t>(bytes.size(), room_to_send(socket)));
-  if (taken < bytes.size()) socket.no_space = true;
-  if (taken == 0) return bytes.empty() ? 0 : -EAGAIN;
-  socket.conn->send.append(bytes.first(taken));
-  tcp::on_queued(socket.conn->cb, taken, more);
+  if (socket.opening) {
+    socket.no_space = true;
+    return -EAGAIN;
+  }
+  const State state = state_of(socket);
+  const bool open = state == State::kEstablished || state == State::kCloseWait;
+  return open && !socket.send_shut ? 0 : -EPIPE;
+}
+
+// Linux tcp_sendmsg_locked(): chunk by chunk; each that is full may go before the next is filled.
+std::int64_t SoftStack::queue_bytes(Socket& socket, ByteView bytes, int flags, Time now) {
+  if (const int error = refuse_to_send(socket); error != 0) return error;
+  Connection& conn = *socket.conn;
+  std::size_t taken = 0;
+  while (taken < bytes.size()) {
+    std::uint32_t room = conn.send.room_in_chunk(conn.cb.snd_nxt, chunk_bytes(conn));
+    if (room == 0) {
+      if (!takes_a_chunk(socket)) break;
+      conn.send.begin_chunk();
+      room = chunk_bytes(conn);
+    }
+    const auto count = static_cast<std::uint32_t>(std::min<std::size_t>(room, bytes.size() - taken));
+    conn.send.append(bytes.subspan(taken, count));
+    taken += count;
+    const bool last = taken == bytes.size();
+    tcp::on_queued(conn.cb, count, !last || (flags & MSG_MORE) != 0);
+    if (count == room && !last) transmit(socket, now);
+  }
+  if (taken < bytes.size()) {
+    socket.no_space = true;
+    if (taken == 0) return -EAGAIN;
+    tcp::on_queued(conn.cb, 0, false);  // nothing follows for now
+  } else if ((flags & MSG_EOR) != 0) {
+    conn.send.close_chunk();
+  }
   settle(socket, now);
-  return taken;
+  return static_cast<std::int64_t>(taken);
 }
 
 // ---- recv()
@@ -138,6 +165,7 @@ std::int64_t SoftStack::recv(SocketId id, std::span<std::byte> room, int flags, 
   Socket* const socket = socket_of(id);
   if (socket == nullptr) return -EBADF;
   if (socket->listener) return -ENOTCONN;
+  if (socket->repair) return -EPERM;  // kernel-facts.md, A3
   if ((flags & MSG_OOB) != 0) return -EINVAL;
   if (socket->conn && !socket->conn->receive.bytes.empty()) {
     const std::int64_t result = take_bytes(*socket, room, flags, now);

@@ -167,6 +167,7 @@ void on_queued(ControlBlock& cb, std::uint32_t bytes, bool more_follows) {
 
 void on_close(ControlBlock& cb) {
   ASSERT(cb.has(kWholeMachine) && !cb.has(kFinQueued));
+  cb.push_seq = cb.write_seq;
   cb.set(kFinQueued);
   cb.write_seq += 1;
   cb.flags &= static_cast<std::uint8_t>(~kMoreFollows);
@@ -197,6 +198,10 @@ void on_read(ControlBlock& cb, Host& host, Time /*now*/) {
 
 void acknowledge_now(ControlBlock& cb) { cb.set(kAckOwed | kAckNow); }
 
+void owe_nothing(ControlBlock& cb) { cb.clear(kAckOwed | kAckNow | kAckArmed); }
+
+void probe_now(ControlBlock& cb) { cb.set(kProbeNow); }
+
 void other_stack_may_send(ControlBlock& cb) { cb.set(kOtherStackSends); }
 
 void other_stack_silent(ControlBlock& cb, Seq snd_nxt, Time now) {
@@ -223,7 +228,10 @@ bool has_out_of_order_data(const ControlBlock& cb) { return cb.cold && !cb.cold-
 void set_flags(ControlBlock& cb, std::uint16_t flags, Time now) {
   const bool keepalive_changed = ((cb.flags ^ flags) & kFlagKeepalive) != 0;
   // What waits goes even under a cork that stays (Linux TCP_NAGLE_PUSH).
-  if ((cb.flags & kFlagNoDelay) == 0 && (flags & kFlagNoDelay) != 0) cb.set(kForceSend);
+  if ((cb.flags & kFlagNoDelay) == 0 && (flags & kFlagNoDelay) != 0) {
+    cb.set(kForceSend);
+    if ((flags & kFlagCork) != 0) cb.push_seq = data_end(cb);
+  }
   cb.flags = static_cast<std::uint8_t>(flags | (cb.flags & kMoreFollows));
   if (keepalive_changed) arm_keepalive(cb, now);
 }

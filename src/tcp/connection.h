@@ -169,6 +169,10 @@ TimerVerdict on_timer(ControlBlock& cb, Host& host, Time now);
 
 // Owes an ACK that does not wait.
 void acknowledge_now(ControlBlock& cb);
+// Owes none: for a stack that install()s what the peer has been told already.
+void owe_nothing(ControlBlock& cb);
+// Asks the peer for an ACK, and with it for its window, by a segment that it has passed (kernel-facts.md, R11).
+void probe_now(ControlBlock& cb);
 
 // The stack that had the connection before may still have sent data of the queue after its state was taken
 // (kernel-facts.md, R16): until other_stack_silent() tells how far it came, the peer may acknowledge up to write_seq.

@@ -174,7 +174,8 @@ bool echo_plausible(const Handshake& handshake, const wire::Segment& segment) no
 }
 
 bool may_answer(Handshake& handshake, Time now) noexcept {
-  if (now - handshake.last_answer < kAnswerInterval) return false;
+  const Duration since = now - handshake.last_answer;
+  if (since >= Duration::zero() && since < kAnswerInterval) return false;
   handshake.last_answer = now;
   return true;
 }
@@ -239,6 +240,7 @@ bool poll_transmit(Handshake& handshake, const HandshakeConfig& config, Time now
   }
   if (!handshake.has(kHsAckDue)) return false;
   segment = make_ack(handshake, now);
+  handshake.last_ts_val = ts_clock(handshake, now);  // may be echoed, too
   handshake.clear(kHsAckDue);
   return true;
 }
@@ -259,6 +261,7 @@ Result<> establish(ControlBlock& cb, const Handshake& handshake, const Handshake
   TRY(install(cb, established_state(handshake, config, now), now));
   // install() owes an ACK, as after a move. The peer that sent the ACK waits for none.
   if (handshake.has(kHsByAck)) cb.clear(kAckOwed | kAckNow);
+  cb.delivered = 1;  // our SYN (as Linux)
   return {};
 }
 

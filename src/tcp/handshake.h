@@ -13,7 +13,9 @@
 //   while (poll_transmit(handshake, ...)) send(segment);
 //   arm(next_deadline(handshake));                      // on_timer() then, and poll_transmit() again
 //
-// For each segment that arrives at most one leaves: a planned one or the reset, never both.
+// For each segment that arrives at most one leaves: a planned one or the reset, never both. A listener that has no room
+// for the connection keeps a copy of the handshake from before on_segment() and puts it back: the peer, which believes
+// itself connected, sends again, and so does the timer.
 #pragma once
 
 #include <cstdint>
@@ -45,20 +47,22 @@ struct HandshakeConfig {
   // user_timeout_ms (which also limits an active open), keepalive, ttl, traffic_class, flow_label. The rest is ignored.
   MinTcp settings;
 
-  std::uint32_t receive_space_bytes = 65536;                            // free for received bytes now: the first window
-  std::uint32_t receive_space_limit_bytes = 65536;                      // what it may grow to: the window scale
-  std::uint32_t initial_rto_us = 1'000'000;                             // RFC 6298 2.1
-  std::uint16_t announced_mss = 1460;                                   // our MTU less IP and TCP header (RFC 6691)
-  std::uint16_t path_mss = 1460;                                        // the same of the path to the peer
-  std::uint16_t user_mss = 0;                                           // TCP_MAXSEG, limits both directions; 0 = none
-  std::uint16_t initial_cwnd_segments = 10;                             // RFC 6928
-  std::uint16_t options = kOptTimestamps | kOptSack | kOptWindowScale;  // MinTcpOption allowed; kOptEcn is not read
+  std::uint32_t receive_space_bytes = 65536;        // free for received bytes now: the first window
+  std::uint32_t receive_space_limit_bytes = 65536;  // what it may grow to: the window scale
+  std::uint32_t initial_rto_us = 1'000'000;         // RFC 6298 2.1
+  std::uint16_t announced_mss = 1460;               // our MTU less IP and TCP header (RFC 6691)
+  std::uint16_t path_mss = 1460;                    // the same of the path to the peer
+  std::uint16_t user_mss = 0;                       // TCP_MAXSEG, limits both directions; 0 = none
+  std::uint16_t initial_cwnd_segments = 10;         // RFC 6928
+
+  // MinTcpOption that may be used; kOptEcn is not read.
+  std::uint16_t options = kOptTimestamps | kOptSack | kOptWindowScale;
   EcnMode ecn = EcnMode::kAccept;
   bool ecn_required = false;      // the congestion control lives by ECN (DCTCP): asks for it, marks SYNs (RFC 8257 3.5)
   bool soft_errors_abort = true;  // as Linux and RFC 5461 4.1; false: RFC 1122 4.2.3.9 to the letter
   std::uint8_t syn_retries = 6;   // Linux tcp_syn_retries
-  std::uint8_t syn_linear_timeouts =
-      0;                            // Linux tcp_syn_linear_timeouts (4 since 6.5, against RFC 6298 5.5): in addition
+  // Linux tcp_syn_linear_timeouts, in addition: 4 there since 6.5, although RFC 6298 5.5 wants each to double.
+  std::uint8_t syn_linear_timeouts = 0;
   std::uint8_t synack_retries = 5;  // Linux tcp_synack_retries
 };
 
@@ -98,7 +102,7 @@ struct Handshake {
 
   std::uint32_t ts_offset = 0;     // our TSval - the clock in its unit
   std::uint32_t first_ts_val = 0;  // of the first SYN or SYN-ACK sent ...
-  std::uint32_t last_ts_val = 0;   // ... and of the last: what the peer may echo
+  std::uint32_t last_ts_val = 0;   // ... and of the last segment: what the peer may echo
   std::uint32_t ts_recent = 0;     // the peer's TSval to echo, 0 when not known
   std::uint32_t rtt_us = 0;        // the handshake's round trip, 0 = not measured
 
@@ -142,7 +146,7 @@ enum class HandshakeVerdict : std::uint8_t {
   // The handshake is over.
   kRefused,       // SYN-SENT: RST that acknowledges our SYN (ECONNREFUSED)
   kReset,         // SYN-RECEIVED: RST exactly at RCV.NXT
-  kBackToListen,  // SYN-RECEIVED after a passive open: SYN in the window (RFC 9293 3.10.7.4 fourth)
+  kBackToListen,  // SYN-RECEIVED after a passive open: SYN in the window (RFC 9293 3.10.7.4 fourth), dropped
   kUnreachable,   // ICMP (EHOSTUNREACH, ECONNREFUSED ... by its code)
 };
 inline constexpr std::size_t kHandshakeVerdicts = 22;

@@ -30,7 +30,7 @@ HandshakeVerdict take_syn_ack(Handshake& handshake, const HandshakeConfig& confi
   return complete_handshake(handshake, segment, now);
 }
 
-// The peer's SYN met ours (RFC 9293 3.5, figure 8): SYN-RECEIVED.
+// The peer's SYN met ours (RFC 9293 3.5, figure 7): SYN-RECEIVED.
 HandshakeVerdict take_crossing_syn(Handshake& handshake, const HandshakeConfig& config,
                                    const wire::Segment& segment) noexcept {
   take_syn(handshake, config, segment);

@@ -228,7 +228,7 @@ TEST(SynSent, AbortIsSilent) {
   EXPECT_TRUE(opening.poll(at_ms(1)).empty());
 }
 
-// RFC 9293 3.5 figure 8.
+// RFC 9293 3.5, figure 7.
 TEST(SimultaneousOpen, ASynIsAnsweredByASynAck) {
   Opening opening = syn_sent();
   ASSERT_EQ(opening.receive(peer_syn(), at_ms(10)), HandshakeVerdict::kSimultaneousOpen);

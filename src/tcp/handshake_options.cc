@@ -50,7 +50,9 @@ bool is_ecn_setup_syn_ack(const wire::Segment& segment) noexcept {
 std::uint8_t ecn_flags(const Handshake& handshake, bool syn_ack) noexcept {
   if ((handshake.options & kOptEcn) == 0) return 0;
   if (syn_ack) return wire::kEce;
-  // RFC 3168 6.1.1.1: what drops the first may let one through that does not ask.
+  // RFC 3168 6.1.1.1: what drops the first may let one through that does not ask. Should the SYN-ACK confirm the first
+  // all the same, ECN is on, as on Linux. 6.1.1 would then not let us mark our data, but the peer marks its own, and
+  // the core knows no ECN for one direction.
   return handshake.has(kHsFirstOfKind) ? wire::kEce | wire::kCwr : 0;
 }
 

@@ -10,7 +10,7 @@ bool is_first_syn_again(const Handshake& handshake, const wire::Segment& segment
   return segment.seq == handshake.irs && segment.has(wire::kSyn) && !segment.has(wire::kAck | wire::kRst);
 }
 
-// RFC 9293 3.5 figure 8 line 6: the SYN-ACKs of a simultaneous open cross.
+// RFC 9293 3.5, figure 7, line 6: the SYN-ACKs of a simultaneous open cross.
 bool is_crossing_syn_ack(const Handshake& handshake, const wire::Segment& segment) noexcept {
   return handshake.has(kHsSimultaneous) && segment.seq == handshake.irs && segment.has(wire::kSyn) &&
          segment.has(wire::kAck) && !segment.has(wire::kRst);
@@ -24,7 +24,8 @@ bool paws_accepts(const Handshake& handshake, const wire::Segment& segment) noex
   return static_cast<std::int32_t>(segment.options.ts_val - handshake.ts_recent) >= 0;
 }
 
-// RFC 9293 3.10.7.4 first, the four cases of its table. The window is that of our SYN, as nothing was read since.
+// RFC 9293 3.10.7.4 first. The window is that of our SYN, as nothing was read since. As Linux, what begins at RCV.NXT
+// passes into a closed window too, for the sake of its ACK.
 bool in_window(const Handshake& handshake, const wire::Segment& segment, std::uint32_t length) noexcept {
   const Seq left = handshake.irs + 1;
   const Seq right = left + handshake.rcv_wnd;
@@ -107,6 +108,8 @@ HandshakeVerdict arrive_in_syn_received(Handshake& handshake, const wire::Segmen
   if (!newer) return drop(HandshakeVerdict::kDroppedPaws);
   if (!echo_plausible(handshake, segment)) return drop(HandshakeVerdict::kDroppedEcho);
   if (is_crossing_syn_ack(handshake, segment)) {
+    // The peer may have missed the SYN that asked. When an ACK completes us instead, we do not learn that, nor does
+    // Linux.
     confirm_ecn(handshake, segment);
     return complete_handshake(handshake, segment, now);
   }

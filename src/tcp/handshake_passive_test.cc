@@ -248,7 +248,7 @@ TEST(SynReceived, ASynOutsideOfTheWindowDrawsAnAck) {
   EXPECT_EQ(opening.poll_one(at_ms(1)), our_ack(kTsVal + 1));
 }
 
-// Crossed SYNs that a third party sent to two listeners: neither is a client.
+// RFC 9293 3.5.1, figure 11: SYNs of a third party meet at two listeners; neither is a client.
 TEST(SynReceived, ASynAckIsNoAck) {
   Opening opening = syn_received();
   EXPECT_EQ(opening.receive(peer_syn_ack(), at_ms(1)), HandshakeVerdict::kDroppedOutOfWindow);
@@ -301,9 +301,17 @@ TEST(SynReceived, AnEchoOfWhatWasNeverSentIsDropped) {
   opening.poll_one(opening.fire());  // stamps kTsVal and kTsVal + 1000 are out
   EXPECT_EQ(opening.receive(peer_ack(kTsVal - 1), at_ms(1001)), HandshakeVerdict::kDroppedEcho);
   EXPECT_EQ(opening.poll(at_ms(1001)).size(), 1U);
-  EXPECT_EQ(opening.receive(peer_ack(kTsVal + 1001), at_ms(1002)), HandshakeVerdict::kDroppedEcho);
+  EXPECT_EQ(opening.receive(peer_ack(kTsVal + 1002), at_ms(1002)), HandshakeVerdict::kDroppedEcho);
   EXPECT_TRUE(opening.poll(at_ms(1002)).empty()) << "limited in rate";
   EXPECT_EQ(opening.receive(peer_ack(0), at_ms(1003)), HandshakeVerdict::kCompletedByAck) << "0 is no echo";
+}
+
+TEST(SynReceived, TheStampOfAChallengeMayBeEchoed) {
+  Opening opening = syn_received();
+  opening.receive(peer_reset(kPeerSeq + 2), at_ms(300));
+  EXPECT_EQ(opening.poll_one(at_ms(300)).options.ts_val, kTsVal + 300);
+  EXPECT_EQ(opening.receive(peer_ack(kTsVal + 301), at_ms(310)), HandshakeVerdict::kDroppedEcho);
+  EXPECT_EQ(opening.receive(peer_ack(kTsVal + 300), at_ms(310)), HandshakeVerdict::kCompletedByAck);
 }
 
 // RFC 9293 3.10.7.4 first.
@@ -399,7 +407,7 @@ wire::Segment syn_without_stamps() {
 }
 
 // RFC 6298 2.2.
-TEST(Estimates, TheRoundTripOfTheHandshakeIsTheFirstSample) {
+TEST(HandshakeEstimates, TheRoundTripOfTheHandshakeIsTheFirstSample) {
   Opening opening = syn_received(linux_config(), syn_without_stamps());
   const Measured got = complete_at(opening, from_peer(kPeerSeq + 1, kOurSeq + 1), at_ms(80));
   EXPECT_EQ(got.srtt_us, 80'000U);
@@ -410,7 +418,7 @@ TEST(Estimates, TheRoundTripOfTheHandshakeIsTheFirstSample) {
 }
 
 // Karn's algorithm; RFC 6298 5.7.
-TEST(Estimates, WithoutStampsARetransmissionLeavesNoSampleAndThreeSeconds) {
+TEST(HandshakeEstimates, WithoutStampsARetransmissionLeavesNoSampleAndThreeSeconds) {
   Opening opening = syn_received(linux_config(), syn_without_stamps());
   opening.poll_one(opening.fire());
   const Measured got = complete_at(opening, from_peer(kPeerSeq + 1, kOurSeq + 1), at_ms(1080));
@@ -419,7 +427,7 @@ TEST(Estimates, WithoutStampsARetransmissionLeavesNoSampleAndThreeSeconds) {
   EXPECT_EQ(got.cwnd_segments, 10U) << "RFC 6928 2: not for one retransmission";
 }
 
-TEST(Estimates, ASynAckThatADuplicateSynDrewIsARetransmissionToo) {
+TEST(HandshakeEstimates, ASynAckThatADuplicateSynDrewIsARetransmissionToo) {
   Opening opening = syn_received(linux_config(), syn_without_stamps());
   opening.receive(syn_without_stamps(), at_ms(300));
   opening.poll_one(at_ms(300));
@@ -428,7 +436,7 @@ TEST(Estimates, ASynAckThatADuplicateSynDrewIsARetransmissionToo) {
   EXPECT_EQ(got.rto_us, 1'000'000U) << "no timer expired";
 }
 
-TEST(Estimates, TheEchoSaysWhichSynAckWasAnswered) {
+TEST(HandshakeEstimates, TheEchoSaysWhichSynAckWasAnswered) {
   Opening opening = syn_received();
   opening.poll_one(opening.fire());
   EXPECT_EQ(complete_at(opening, peer_ack(kTsVal + 1000), at_ms(1080)).srtt_us, 80'000U);
@@ -438,7 +446,7 @@ TEST(Estimates, TheEchoSaysWhichSynAckWasAnswered) {
 }
 
 // RFC 6928 2, Linux tcp_init_transfer().
-TEST(Estimates, TwoRetransmissionsCutTheWindowUnlessTheyWereSpurious) {
+TEST(HandshakeEstimates, TwoRetransmissionsCutTheWindowUnlessTheyWereSpurious) {
   Opening lost = syn_received();
   lost.poll_one(lost.fire());
   lost.poll_one(lost.fire());

@@ -71,7 +71,11 @@ Report run_one(const Script& script, Endpoint& endpoint, const CollectionOptions
 std::vector<std::size_t> order_of(const std::vector<Script>& scripts) {
   std::vector<std::size_t> order(scripts.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::ranges::stable_sort(order, std::greater(), [&](std::size_t i) { return length_of(scripts[i]); });
+  std::ranges::sort(order, [&](std::size_t a, std::size_t b) {
+    const Duration first = length_of(scripts[a]);
+    const Duration second = length_of(scripts[b]);
+    return first != second ? first > second : a < b;
+  });
   return order;
 }
 

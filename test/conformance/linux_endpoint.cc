@@ -87,7 +87,8 @@ bool set_offload(int fd, const std::string& interface, std::uint32_t command, st
 }
 
 Result<> switch_offloads_off(int fd, const std::string& interface) {
-  for (const std::uint32_t command : {ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO, ETHTOOL_STXCSUM}) {
+  for (const std::uint32_t command : {std::uint32_t{ETHTOOL_STSO}, std::uint32_t{ETHTOOL_SGSO},
+                                      std::uint32_t{ETHTOOL_SGRO}, std::uint32_t{ETHTOOL_STXCSUM}}) {
     if (!set_offload(fd, interface, command, 0)) return system_error(fmt::format("SIOCETHTOOL {}", command));
   }
   return {};
