@@ -114,6 +114,13 @@ void fill_receiver(const Connection& conn, TcpInfo& info) noexcept {
 
 }  // namespace
 
+void fill_core_info(const tcp::ControlBlock& cb, const tcp::Counters& counters, Time now, TcpInfo& out) noexcept {
+  fill_sender(cb, out);
+  fill_times(cb, now, out);
+  fill_rates(cb, out);
+  fill_counters(counters, out);
+}
+
 int SoftStack::info(SocketId id, TcpInfo& out, Time now) const {
   const Socket* const socket = socket_of(id);
   if (socket == nullptr) return -EBADF;
@@ -129,10 +136,7 @@ int SoftStack::info(SocketId id, TcpInfo& out, Time now) const {
     out.unacked = 1;
   }
   if (!socket->conn) return 0;
-  fill_sender(socket->conn->cb, out);
-  fill_times(socket->conn->cb, now, out);
-  fill_rates(socket->conn->cb, out);
-  fill_counters(socket->conn->counters, out);
+  fill_core_info(socket->conn->cb, socket->conn->counters, now, out);
   fill_chronograph(socket->conn->chronograph, now, out);
   fill_receiver(*socket->conn, out);
   return 0;

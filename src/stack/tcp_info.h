@@ -6,6 +6,10 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "base/clock.h"
+#include "tcp/connection.h"
+#include "tcp/control_block.h"
+
 namespace twinstack::stack {
 
 // Bits of TcpInfo::options (TCPI_OPT_*).
@@ -84,5 +88,8 @@ struct TcpInfo {
 static_assert(sizeof(TcpInfo) == 280 && std::is_trivially_copyable_v<TcpInfo>);
 static_assert(offsetof(TcpInfo, rto_us) == 8 && offsetof(TcpInfo, pacing_rate) == 104);
 static_assert(offsetof(TcpInfo, delivery_rate) == 160 && offsetof(TcpInfo, delivered) == 192);
+
+// What the core knows of a connection: all but its state and what is the buffers'.
+void fill_core_info(const tcp::ControlBlock& cb, const tcp::Counters& counters, Time now, TcpInfo& out) noexcept;
 
 }  // namespace twinstack::stack

@@ -154,6 +154,7 @@ std::int64_t SoftStack::queue_bytes(Socket& socket, ByteView bytes, int flags, T
     tcp::on_queued(conn.cb, 0, false);  // nothing follows for now
   } else if ((flags & MSG_EOR) != 0) {
     conn.send.close_chunk();
+    tcp::end_record(conn.cb);
   }
   settle(socket, now);
   return static_cast<std::int64_t>(taken);

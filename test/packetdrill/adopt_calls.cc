@@ -15,7 +15,7 @@
 #include <span>
 
 #include "adopt_form.h"
-#include "tcp_info.h"
+#include "stack/tcp_info.h"
 
 namespace twinstack::packetdrill {
 
@@ -49,6 +49,14 @@ std::span<const iovec> parts_of(const msghdr& message) noexcept { return {messag
 bool has_bad_address(const msghdr& message) noexcept {
   return std::ranges::any_of(parts_of(message),
                              [](const iovec& part) { return part.iov_base == nullptr && part.iov_len > 0; });
+}
+
+// As getsockopt(): at most *length bytes.
+int answer_option(const void* answer, std::size_t bytes, void* value, socklen_t* length) noexcept {
+  if (value == nullptr || length == nullptr) return -EFAULT;
+  *length = static_cast<socklen_t>(std::min<std::size_t>(*length, bytes));
+  std::memcpy(value, answer, *length);
+  return 0;
 }
 
 std::uint32_t kernel_bits(int fd) noexcept {
@@ -229,7 +237,10 @@ int AdoptForm::set_option(int fd, int level, int name, const void* value, sockle
 
 int AdoptForm::engine_info(const Socket& socket, void* value, socklen_t* length) {
   const engine::HwConnId id = socket.move->hw;
-  LinuxTcpInfo info = tcp_info_of(box_->conn(id).tcb, box_->record(id).counters, clock_.now());
+  stack::TcpInfo info;
+  stack::fill_core_info(box_->conn(id).tcb, box_->record(id).counters, clock_.now(), info);
+  info.state = TCP_ESTABLISHED;
+  info.rcv_mss = box_->conn(id).tcb.rcv_mss;
   info.advmss = box_->call({.op = engine::CommandOp::kQuery, .id = id}).state.min.advmss;
   tcp_info kernels{};
   socklen_t size = sizeof kernels;

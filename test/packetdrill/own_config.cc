@@ -5,6 +5,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -76,6 +77,7 @@ void read_host_settings(stack::Config& config) {
   read("ipv4/tcp_retries2", config.tcp_retries2);
   read("ipv4/tcp_orphan_retries", config.tcp_orphan_retries);
   read("ipv4/tcp_slow_start_after_idle", config.tcp_slow_start_after_idle);
+  read("ipv4/tcp_min_tso_segs", config.tcp_min_tso_segs);
   read("ipv4/tcp_fin_timeout", config.tcp_fin_timeout_s);
   read_mtu(config);
 }

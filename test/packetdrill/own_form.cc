@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,6 +23,7 @@ namespace twinstack::packetdrill {
 namespace {
 
 constexpr int kTcpInq = 36;  // TCP_INQ, TCP_CM_INQ
+constexpr std::size_t kMostFragments = 17;  // MAX_SKB_FRAGS
 
 std::span<const iovec> parts_of(const msghdr& message) noexcept { return {message.msg_iov, message.msg_iovlen}; }
 
@@ -82,6 +84,12 @@ OwnForm::OwnForm(const Flags& flags, const VirtualClock& clock, Observer& observ
 void OwnForm::packet_in(ByteView ip_packet) {
   read_host_settings(config_);
   stack_.on_ip_packet(ip_packet, clock_.now());
+  note_progress();
+}
+
+void OwnForm::on_time() {
+  stack_.on_timer(clock_.now());
+  note_progress();
 }
 
 void OwnForm::wake(stack::SocketId id, std::uint32_t events) {
@@ -94,11 +102,11 @@ stack::SocketId OwnForm::id_of(int fd) const {
 }
 
 // A descriptor for the socket, or the negative errno that `id` is.
-int OwnForm::adopt(stack::SocketId id, stack::Family family) {
+int OwnForm::adopt(stack::SocketId id, stack::Family family, const SendNotices& notices) {
   if (id < 0) return id;
   const int fd = ::eventfd(0, EFD_CLOEXEC);
   if (fd < 0) return -errno;
-  sockets_[fd] = {.id = id, .family = family};
+  sockets_[fd] = {.id = id, .family = family, .notices = notices};
   fds_[id] = fd;
   return fd;
 }
@@ -108,7 +116,7 @@ int OwnForm::socket(int domain, int type, int /*protocol*/) {
   if (type != SOCK_STREAM) return -ESOCKTNOSUPPORT;
   read_host_settings(config_);
   const stack::Family family = domain == AF_INET ? stack::Family::kV4 : stack::Family::kV6;
-  return adopt(stack_.socket(family), family);
+  return adopt(stack_.socket(family), family, {});
 }
 
 int OwnForm::bind(int fd, const sockaddr* address, socklen_t length) {
@@ -125,9 +133,9 @@ int OwnForm::accept(int fd, sockaddr* address, socklen_t* length) {
   stack::Address peer;
   const stack::SocketId id = stack_.accept(id_of(fd), &peer, clock_.now());
   if (id < 0) return id;
-  const stack::Family family = sockets_[fd].family;
-  write_address(peer, family, address, length);
-  return adopt(id, family);
+  const Socket& listener = sockets_[fd];
+  write_address(peer, listener.family, address, length);
+  return adopt(id, listener.family, listener.notices);  // options are inherited
 }
 
 int OwnForm::connect(int fd, const sockaddr* address, socklen_t length) {
@@ -137,17 +145,49 @@ int OwnForm::connect(int fd, const sockaddr* address, socklen_t length) {
   return read_address(address, length, peer) ? stack_.connect(id_of(fd), peer, clock_.now()) : -EINVAL;
 }
 
-ssize_t OwnForm::send(int fd, const msghdr& message, int flags) {
-  if (has_bad_address(message)) return -EFAULT;
+ssize_t OwnForm::send_parts(Socket& socket, std::span<const iovec> parts, int flags) {
   std::vector<std::byte> bytes;
-  for (const iovec& part : parts_of(message)) {
+  for (const iovec& part : parts) {
     const auto* const begin = static_cast<const std::byte*>(part.iov_base);
     bytes.insert(bytes.end(), begin, begin + part.iov_len);
   }
-  return stack_.send(id_of(fd), bytes, flags, clock_.now());
+  return stack_.send(socket.id, bytes, flags, clock_.now());
+}
+
+ssize_t OwnForm::send(int fd, const msghdr& message, int flags) {
+  if (has_bad_address(message)) return -EFAULT;
+  Socket& socket = sockets_[fd];
+  std::span<const iovec> parts = parts_of(message);
+  ssize_t sent = 0;
+  // A packet of Linux holds so many pinned pages, and each part of the message takes one at least.
+  while ((flags & MSG_ZEROCOPY) != 0 && parts.size() > kMostFragments) {
+    const ssize_t here = send_parts(socket, parts.first(kMostFragments), flags | MSG_EOR);
+    if (here < 0) return sent > 0 ? sent : here;
+    sent += here;
+    parts = parts.subspan(kMostFragments);
+  }
+  const ssize_t rest = send_parts(socket, parts, flags);
+  if (rest < 0 && sent == 0) return rest;
+  sent += std::max<ssize_t>(rest, 0);
+  socket.notices.on_written(static_cast<std::size_t>(sent), flags);
+  note_progress();
+  return sent;
+}
+
+void OwnForm::note_progress() {
+  for (auto& [fd, socket] : sockets_) {
+    const auto bytes = [](std::int64_t count) { return static_cast<std::uint64_t>(std::max<std::int64_t>(count, 0)); };
+    const std::uint64_t unacknowledged = bytes(stack_.unacknowledged_bytes(socket.id));
+    const std::uint64_t unsent = bytes(stack_.unsent_bytes(socket.id));
+    if (socket.notices.on_progress(unacknowledged, unsent, clock_.now())) observer_.wake(fd, POLLERR);
+  }
 }
 
 ssize_t OwnForm::receive(int fd, msghdr& message, int flags) {
+  if ((flags & MSG_ERRQUEUE) != 0) {
+    Socket& socket = sockets_[fd];
+    return socket.notices.pop(message, socket.family == stack::Family::kV6);
+  }
   if (has_bad_address(message)) return -EFAULT;
   std::size_t wanted = 0;
   for (const iovec& part : parts_of(message)) wanted += part.iov_len;
@@ -203,6 +243,15 @@ int OwnForm::close(int fd) {
 
 int OwnForm::set_option(int fd, int level, int name, const void* value, socklen_t length) {
   if (value == nullptr) return -EFAULT;
+  if (level == SOL_SOCKET && (name == SO_ZEROCOPY || name == SO_TIMESTAMPING)) {
+    if (length < sizeof(int)) return -EINVAL;
+    int number = 0;
+    std::memcpy(&number, value, sizeof number);
+    SendNotices& notices = sockets_[fd].notices;
+    if (name == SO_ZEROCOPY) notices.set_zerocopy(number != 0);
+    if (name == SO_TIMESTAMPING) notices.set_timestamping(static_cast<std::uint32_t>(number));
+    return 0;
+  }
   return stack_.set_option(id_of(fd), level, name, {static_cast<const std::byte*>(value), length}, clock_.now());
 }
 
@@ -243,7 +292,9 @@ int OwnForm::ioctl(int fd, unsigned long request, int* value) {
   return 0;
 }
 
-std::uint32_t OwnForm::poll(int fd) { return stack_.poll(id_of(fd)); }
+std::uint32_t OwnForm::poll(int fd) {
+  return stack_.poll(id_of(fd)) | (sockets_[fd].notices.empty() ? 0U : static_cast<std::uint32_t>(POLLERR));
+}
 
 std::string OwnForm::summary() const {
   const stack::Stats& stats = stack_.stats();

@@ -2,12 +2,16 @@
 // a tun0 is made for the scripts' commands, and never used.
 #pragma once
 
+#include <sys/uio.h>
+
 #include <map>
 #include <memory>
+#include <span>
 
 #include "base/unique_fd.h"
 #include "flags.h"
 #include "form.h"
+#include "send_notices.h"
 #include "stack/stack.h"
 #include "tun.h"
 #include "virtual_clock.h"
@@ -20,7 +24,7 @@ class OwnForm final : public Form, private stack::Outlet, private stack::Watcher
 
   void packet_in(ByteView ip_packet) override;
   [[nodiscard]] Time next_deadline() override { return stack_.next_deadline(); }
-  void on_time() override { stack_.on_timer(clock_.now()); }
+  void on_time() override;
   Duration pass(Duration span) override { return span; }
 
   [[nodiscard]] bool is_socket(int fd) const override { return sockets_.contains(fd); }
@@ -45,13 +49,17 @@ class OwnForm final : public Form, private stack::Outlet, private stack::Watcher
   struct Socket {
     stack::SocketId id = stack::kNoSocket;
     stack::Family family = stack::Family::kV4;
+    SendNotices notices;
   };
 
   void transmit(ByteView ip_packet) override { observer_.packet_out(ip_packet); }
   void wake(stack::SocketId id, std::uint32_t events) override;
+  // What the stack has sent or heard of.
+  void note_progress();
+  ssize_t send_parts(Socket& socket, std::span<const iovec> parts, int flags);
   void put_inq(int fd, msghdr& message);
   int put_memory_info(int fd, void* value, socklen_t* length);
-  int adopt(stack::SocketId id, stack::Family family);
+  int adopt(stack::SocketId id, stack::Family family, const SendNotices& notices);
   [[nodiscard]] stack::SocketId id_of(int fd) const;
 
   const VirtualClock& clock_;
