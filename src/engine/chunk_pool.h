@@ -17,7 +17,7 @@ class ChunkPool {
   ChunkPool(std::uint32_t first, std::uint32_t count);
 
   [[nodiscard]] std::uint32_t available() const noexcept { return static_cast<std::uint32_t>(free_.size()); }
-  [[nodiscard]] std::uint32_t capacity() const noexcept { return static_cast<std::uint32_t>(entries_.size()); }
+  [[nodiscard]] std::uint32_t capacity() const noexcept { return count_; }
 
   // A chunk that the engine holds; kNone when there is none.
   [[nodiscard]] std::uint32_t take() noexcept {
@@ -54,7 +54,7 @@ class ChunkPool {
 
   // Whether `chunk` is one of this pool.
   [[nodiscard]] bool contains(std::uint32_t chunk) const noexcept {
-    return chunk >= first_ && chunk - first_ < entries_.size();
+    return chunk - first_ < count_;  // what lies below wraps around
   }
 
  private:
@@ -69,6 +69,7 @@ class ChunkPool {
   }
 
   std::uint32_t first_;
+  std::uint32_t count_;
   std::vector<Entry> entries_;
   std::vector<std::uint32_t> free_;  // last in, first out: warm chunks first. Never grows: its room is reserved
 };

@@ -200,7 +200,10 @@ class Lane {
   }
 
   // lane_transmit.cc: segments out.
-  void want_transmit(std::uint32_t index);
+  void want_transmit(std::uint32_t index) {
+    if ((conns_[index].flags & kInTransmitList) == 0) join_transmit_list(index);
+  }
+  void join_transmit_list(std::uint32_t index);
   void transmit(Time now);
   // Whether tx_frame_ is there for the next segment.
   bool link_takes_more() { return !tx_frame_.empty() || allocate_frame(); }
@@ -209,7 +212,10 @@ class Lane {
   void send_segment(HwConn& conn, HwConnRecord& record, const tcp::SegmentPlan& plan, std::span<std::byte> room);
   void gather(HwConn& conn, Seq seq, std::uint32_t bytes, std::span<std::byte> out, wire::InternetSum& sum);
   void release_acknowledged(std::uint32_t index, std::uint32_t bytes);
-  void check_drained(std::uint32_t index);
+  void check_drained(std::uint32_t index) {
+    if ((conns_[index].flags & kDraining) != 0 && tcp::is_drained(conns_[index].tcb)) tell_drained(index);
+  }
+  void tell_drained(std::uint32_t index);
 
   // Resolves an id of this lane; kNone when it is stale or foreign.
   [[nodiscard]] std::uint32_t resolve(HwConnId id) const noexcept {
@@ -257,6 +263,7 @@ class Lane {
   // A device that takes nothing (its link is down): after so many polls in vain the lane may sleep between two tries.
   static constexpr std::uint32_t kBlockedRounds = 256;
   std::uint32_t blocked_rounds_ = 0;
+  tcp::SegmentPlan plan_;          // of the segment that is being sent
   std::span<std::byte> tx_frame_;  // allocated at the link and not yet committed; asked for anew each round
   Time retry_at_ = kNever;
   bool rings_wait_ = false;

@@ -167,8 +167,8 @@ std::uint32_t Lane::deliver(std::uint32_t index, const Payload& payload) {
   HwConn& conn = conns_[index];
   LaneSession& owner = owner_of(conn);
   LaneRing* ring = owner.ring(records_[index].ring);
-  // Room for what may be posted of this payload: a piece per chunk.
-  const std::uint32_t chunks = payload.size() / owner.chunk_bytes() + 2;
+  // Room for what may be posted of this payload: a piece per chunk. (Divisions are slow, and most payloads small.)
+  const std::uint32_t chunks = (payload.size() < owner.chunk_bytes() ? 0 : payload.size() / owner.chunk_bytes()) + 2;
   if (owner.broken || ring->complete.room() < chunks + std::max(completions_kept(*ring), owner.completion_reserve())) {
     ++counters_.completion_full;
     return 0;

@@ -35,9 +35,9 @@ bool Lane::allocate_frame() {
   return !tx_frame_.empty();
 }
 
-void Lane::want_transmit(std::uint32_t index) {
+void Lane::join_transmit_list(std::uint32_t index) {
   HwConn& conn = conns_[index];
-  if ((conn.flags & kInTransmitList) != 0 || conn.state != ConnState::kActive) return;
+  if (conn.state != ConnState::kActive) return;
   conn.flags |= kInTransmitList;
   conn.transmit_next = kNone;
   if (transmit_tail_ == kNone)
@@ -74,12 +74,11 @@ void Lane::transmit(Time now) {
 bool Lane::transmit_connection(std::uint32_t index, Time now) {
   HwConn& conn = conns_[index];
   ConnHost host(*this, index);
-  tcp::SegmentPlan plan;
   for (std::uint32_t sent = 0;; ++sent) {
     if (sent == kSegmentsPerTurn) return false;
     if (!link_takes_more()) return false;
-    if (!tcp::poll_transmit(conn.tcb, host, now, plan)) break;
-    send_segment(conn, records_[index], plan, std::exchange(tx_frame_, {}));
+    if (!tcp::poll_transmit(conn.tcb, host, now, plan_)) break;
+    send_segment(conn, records_[index], plan_, std::exchange(tx_frame_, {}));
   }
   schedule(index, now);
   return true;
@@ -178,9 +177,8 @@ void Lane::release_acknowledged(std::uint32_t index, std::uint32_t bytes) {
   }
 }
 
-void Lane::check_drained(std::uint32_t index) {
+void Lane::tell_drained(std::uint32_t index) {
   HwConn& conn = conns_[index];
-  if ((conn.flags & kDraining) == 0 || !tcp::is_drained(conn.tcb)) return;
   conn.flags &= static_cast<std::uint8_t>(~kDraining);
   const HwConnRecord& record = records_[index];
   push_event(Event{.type = EventType::kDrained,
