@@ -28,7 +28,7 @@ namespace {
 using namespace test;
 
 constexpr std::uint32_t kBatchesPerClock = 16;  // served between two readings of the clock
-constexpr Duration kBetweenBatches = std::chrono::microseconds(20);
+constexpr Duration kBetweenBatches = std::chrono::microseconds(25);
 
 ipc::ArenaConfig arena_for(std::uint32_t connections) {
   return {.slot_count = connections,

@@ -12,8 +12,8 @@ namespace twinstack::engine::bench {
 namespace {
 
 constexpr std::uint32_t kBatch = 32;
-// Answers in flight: what the peers would have sent within a delayed ACK's time, and less than a session may have.
-constexpr std::size_t kMostUnacknowledged = 32768;
+// Answers in flight: an ACK comes 40 ms after the answer, as Linux's delayed ones, at a batch in 25 us.
+constexpr std::size_t kMostUnacknowledged = 1600 * kBatch;
 
 std::uint32_t milliseconds_of(Time now) {
   return static_cast<std::uint32_t>(now.time_since_epoch().count() / 1'000'000);

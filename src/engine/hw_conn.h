@@ -9,6 +9,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 #include "base/clock.h"
@@ -58,6 +59,7 @@ enum HwConnFlag : std::uint8_t {
   kInstalled = 1 << 4,       // carries a TCP state (install done)
   kExtracted = 1 << 5,       // its state was handed out: the program has no say any more
   kShortOfChunks = 1 << 6,   // offered less than its buffer has room for: in the session's list
+  kLookDue = 1 << 7,         // in the lane's LookList
 };
 
 // A piece of a chunk. Lists: the send queue (first byte = snd_una), the held frames, unread bytes of an install.
@@ -144,6 +146,15 @@ struct HwConnKept {
   std::array<char, 16> congestion{};
 };
 static_assert(sizeof(HwConnKept) == 36);
+
+// Asks for all of an entry, to be written.
+template <typename T>
+inline void prefetch_line_by_line(const T& entry) noexcept {
+  constexpr std::size_t kCacheLine = 64;
+  const void* const begin = &entry;
+  for (std::size_t at = 0; at < sizeof(T); at += kCacheLine)
+    __builtin_prefetch(static_cast<const char*>(begin) + at, 1);
+}
 
 // What waits for a move to end.
 struct Waiting {

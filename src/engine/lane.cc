@@ -12,6 +12,8 @@ namespace {
 // it, RFC 1191) and of unreachable hosts, and comes to the end that it always would. The engine sends on until then.
 constexpr std::uint8_t kRetriesHere = 4;
 constexpr Duration kOfferEventsAgain = std::chrono::milliseconds(1);
+// Retransmission timers as a rule, which are void when the ACK has come; what is further away is some other timer.
+constexpr Duration kLookNoFurther = std::chrono::seconds(1);
 
 }  // namespace
 
@@ -67,7 +69,7 @@ bool Lane::poll(Time now) {
   }
   worked |= receive_frames(now);
   worked |= drain_submissions(now);
-  timers_.advance(now, [&](std::uint32_t index) { fire_timer(index, now); });
+  run_timers(now);
   transmit(now);
   post_all();
   publish_completions();
@@ -96,12 +98,49 @@ void Lane::process_commands(Time now) {
   replies_.publish();
 }
 
+void Lane::run_timers(Time now) {
+  timers_.advance(now, [&](std::uint32_t index) { fire_timer(index, now); });
+  looks_.advance(
+      now, [&](std::uint32_t index) { prefetch_line_by_line(conns_[index]); },
+      [&](std::uint32_t index) { look(index, now); });
+}
+
+// What is still armed waits on, or goes into the wheel when it is due soon or not for long.
+void Lane::look(std::uint32_t index, Time now) {
+  HwConn& conn = conns_[index];
+  const Time deadline = conn.state == ConnState::kActive ? tcp::next_deadline(conn.tcb, now) : kNever;
+  if (deadline >= now + LookList::kLookAfter && deadline < now + kLookNoFurther) {
+    looks_.add(index, now);
+    return;
+  }
+  conn.flags &= static_cast<std::uint8_t>(~kLookDue);
+  timers_.schedule(index, deadline);
+}
+
+// A deadline may have been set, or moved.
+void Lane::schedule(std::uint32_t index, Time now) {
+  HwConn& conn = conns_[index];
+  const Time deadline = tcp::next_deadline(conn.tcb, now);
+  if (deadline == kNever) return;
+  if (deadline < now + LookList::kLookAfter) {
+    timers_.schedule(index, deadline);
+  } else if ((conn.flags & kLookDue) == 0 && !timers_.fires_by(index, deadline)) {
+    conn.flags |= kLookDue;
+    looks_.add(index, now);
+  }
+}
+
 void Lane::fire_timer(std::uint32_t index, Time now) {
   HwConn& conn = conns_[index];
   if (conn.state != ConnState::kActive) return;
   ConnHost host(*this, index);
-  if (tcp::on_timer(conn.tcb, host, now) == tcp::TimerVerdict::kToSoftware) {
+  const tcp::TimerVerdict verdict = tcp::on_timer(conn.tcb, host, now);
+  if (verdict == tcp::TimerVerdict::kToSoftware) {
     raise_to_software(index, Cause::kTimeout);
+    return;
+  }
+  if (verdict == tcp::TimerVerdict::kNothing) {  // void by now, or moved
+    timers_.schedule(index, tcp::next_deadline(conn.tcb, now));
     return;
   }
   // A user timeout's clock begins anew in the kernel: such a connection goes there only when its time is over.
@@ -111,7 +150,7 @@ void Lane::fire_timer(std::uint32_t index, Time now) {
 
 Time Lane::next_deadline() const noexcept {
   const Time retry = transmit_head_ != kNone ? retry_at_ : kNever;
-  return std::min({timers_.next(), link_.next_event(), retry, offer_events_at_});
+  return std::min({timers_.next(), looks_.next(), link_.next_event(), retry, offer_events_at_});
 }
 
 bool Lane::has_work() const noexcept { return transmit_head_ != kNone && blocked_rounds_ < kBlockedRounds; }

@@ -18,6 +18,7 @@
 #include "engine/flow_table.h"
 #include "engine/hw_conn.h"
 #include "engine/lane_session.h"
+#include "engine/look_list.h"
 #include "engine/piece_pool.h"
 #include "engine/region.h"
 #include "engine/timer_wheel.h"
@@ -123,11 +124,20 @@ class Lane {
   // lane_receive.cc: frames.
   bool receive_frames(Time now);
   void process_frame(std::span<const ByteView> parts, std::uint32_t length, wire::ChecksumMode mode, Time now);
-  std::uint32_t find_connection(std::span<const ByteView> parts, std::uint32_t length, wire::ChecksumMode mode,
-                                wire::TcpPacket& packet);
+  struct Arrived {
+    wire::TcpPacket packet;
+    std::uint32_t hash = 0;  // of its flow
+    bool is_packet = false;
+    std::uint32_t index = kNone;
+  };
+  bool parse(std::span<const ByteView> parts, std::uint32_t length, wire::ChecksumMode mode, wire::TcpPacket& packet);
+  void receive_group(std::span<const nic::RxFrame> frames, wire::ChecksumMode mode, Time now);
+  std::uint32_t find_connection(const wire::TcpPacket& packet, std::uint32_t hash, std::span<const ByteView> parts,
+                                std::uint32_t length);
   void process_packet(std::uint32_t index, const wire::TcpPacket& packet, std::span<const ByteView> parts,
                       std::uint32_t length, Time now);
-  void prefetch(std::uint32_t index) const noexcept;
+  void prefetch_tables(std::uint32_t index) const noexcept;
+  void prefetch_references(std::uint32_t index) noexcept;
   void process_segment(std::uint32_t index, const wire::TcpPacket& packet, std::span<const ByteView> parts,
                        std::uint32_t length, Time now);
   void replay_held(std::uint32_t index, Time now);
@@ -213,7 +223,10 @@ class Lane {
   void push_event(const Event& event);
   void offer_events(Time now);
   [[nodiscard]] bool is_stale(const Event& event) const noexcept;
+  void run_timers(Time now);
+  void look(std::uint32_t index, Time now);
   void fire_timer(std::uint32_t index, Time now);
+  void schedule(std::uint32_t index, Time now);
 
   std::uint32_t index_;
   LaneRegion& region_;
@@ -227,6 +240,7 @@ class Lane {
   WaitingTable waiting_;
   FlowTable flows_;
   TimerWheel timers_;
+  LookList looks_;
   std::uint32_t free_head_ = kNone;  // slots that are free, linked by timer_next: last in, first out
   std::uint32_t in_use_ = 0;
   std::uint32_t transmit_head_ = kNone;
@@ -249,10 +263,6 @@ class Lane {
   ipc::RingProducer<Event> events_;
   std::vector<Event> events_waiting_;  // that found the ring full, oldest first
   Time offer_events_at_ = kNever;
-  struct Arrived {
-    wire::TcpPacket packet;
-    std::uint32_t index = kNone;
-  };
   std::array<Arrived, 16> arrived_;  // the frames that are being processed
   std::size_t frames_per_poll_ = 1;  // as many as are not too many bytes
   LaneCounters counters_;

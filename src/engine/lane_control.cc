@@ -352,7 +352,7 @@ Reply Lane::release(const Command& command) {
   conn.cursor_piece = kNone;
   conn.state = ConnState::kFree;
   if ((conn.flags & kShortOfChunks) != 0) std::erase(owner.short_of_chunks, index);
-  conn.flags &= kInTransmitList;  // transmit() takes it out
+  conn.flags &= kInTransmitList | kLookDue;  // transmit() and run_timers() take it out
   // The id is never used again; generation 0 would make id 0 possible.
   if (++conn.generation == 0) conn.generation = 1;
   free_slot(index);

@@ -36,49 +36,74 @@ bool Lane::receive_frames(Time now) {
   // The next ones will be about as large as these.
   frames_per_poll_ = std::clamp(kBytesPerPoll * frames.size() / bytes, kLargeFramesPerPoll, kFramesPerPoll);
   const wire::ChecksumMode mode = link_.info().checksum;
-  // In groups: while a frame is parsed, the state of the connections of those before it is on its way into the cache.
   while (!frames.empty()) {
     const auto group = frames.first(std::min(frames.size(), arrived_.size()));
     frames = frames.subspan(group.size());
-    for (std::size_t i = 0; i < group.size(); ++i) {
-      arrived_[i].index = find_connection(group[i].parts, group[i].length_bytes, mode, arrived_[i].packet);
-      if (arrived_[i].index != kNone) prefetch(arrived_[i].index);
-    }
-    for (std::size_t i = 0; i < group.size(); ++i) {
-      if (arrived_[i].index == kNone) continue;
-      process_packet(arrived_[i].index, arrived_[i].packet, group[i].parts, group[i].length_bytes, now);
-    }
+    receive_group(group, mode, now);
   }
   link_.release();
   return true;
 }
 
+// In steps, each for all of them: what a step needs of the tables was sent for by the one before it, so that the waits
+// for memory (cell, record, then what that refers to) run side by side and not one after another.
+void Lane::receive_group(std::span<const nic::RxFrame> frames, wire::ChecksumMode mode, Time now) {
+  const auto arrived = std::span(arrived_).first(frames.size());
+  for (std::size_t i = 0; i < frames.size(); ++i) {
+    Arrived& in = arrived[i];
+    in.is_packet = parse(frames[i].parts, frames[i].length_bytes, mode, in.packet);
+    if (!in.is_packet) continue;
+    in.hash = flows_.hash(in.packet.flow);
+    flows_.prefetch(in.hash);
+  }
+  for (const Arrived& in : arrived) {
+    const std::uint32_t likely = in.is_packet ? flows_.likely_slot(in.hash) : kNone;
+    if (likely != kNone) prefetch_tables(likely);
+  }
+  for (std::size_t i = 0; i < frames.size(); ++i) {
+    Arrived& in = arrived[i];
+    in.index = in.is_packet ? find_connection(in.packet, in.hash, frames[i].parts, frames[i].length_bytes) : kNone;
+    if (in.index != kNone) prefetch_references(in.index);
+  }
+  for (std::size_t i = 0; i < frames.size(); ++i) {
+    if (arrived[i].index == kNone) continue;
+    process_packet(arrived[i].index, arrived[i].packet, frames[i].parts, frames[i].length_bytes, now);
+  }
+}
+
 // What a packet touches: the hot state and the record.
-void Lane::prefetch(std::uint32_t index) const noexcept {
-  constexpr std::size_t kLine = 64;
-  const void* const conn = &conns_[index];
-  const void* const record = &records_[index];
-  const auto fetch = [](const void* base, std::size_t from, std::size_t to) {
-    for (std::size_t at = from / kLine * kLine; at < to; at += kLine)
-      __builtin_prefetch(static_cast<const char*>(base) + at, 1);
-  };
-  fetch(conn, 0, sizeof(HwConn));
-  fetch(record, 0, sizeof(HwConnRecord));
+void Lane::prefetch_tables(std::uint32_t index) const noexcept {
+  prefetch_line_by_line(records_[index]);
+  prefetch_line_by_line(conns_[index]);
+}
+
+// ... and what these refer to: the program's slot, the first piece that an ACK may release.
+void Lane::prefetch_references(std::uint32_t index) noexcept {
+  const HwConn& conn = conns_[index];
+  const ipc::ConnSlot& slot = owner_of(conn).slot(records_[index].slot);
+  __builtin_prefetch(&slot.rx_posted_bytes, 1);
+  __builtin_prefetch(&slot.rx_read_bytes);
+  if (!conn.send_queue.empty()) __builtin_prefetch(&pieces_.at(conn.send_queue.head), 1);
 }
 
 void Lane::process_frame(std::span<const ByteView> parts, std::uint32_t length, wire::ChecksumMode mode, Time now) {
   wire::TcpPacket packet;
-  const std::uint32_t index = find_connection(parts, length, mode, packet);
+  if (!parse(parts, length, mode, packet)) return;
+  const std::uint32_t index = find_connection(packet, flows_.hash(packet.flow), parts, length);
   if (index != kNone) process_packet(index, packet, parts, length, now);
 }
 
-// kNone: it is no packet, or none of ours.
-std::uint32_t Lane::find_connection(std::span<const ByteView> parts, std::uint32_t length, wire::ChecksumMode mode,
-                                    wire::TcpPacket& packet) {
+bool Lane::parse(std::span<const ByteView> parts, std::uint32_t length, wire::ChecksumMode mode,
+                 wire::TcpPacket& packet) {
   const auto verdict = wire::parse_frame(parts, length, mode, packet);
   ++counters_.frames[static_cast<std::size_t>(verdict)];
-  if (verdict != wire::ParseVerdict::kOk) return kNone;
-  const std::uint32_t index = flows_.find(packet.flow);
+  return verdict == wire::ParseVerdict::kOk;
+}
+
+// kNone: it is none of ours.
+std::uint32_t Lane::find_connection(const wire::TcpPacket& packet, std::uint32_t hash, std::span<const ByteView> parts,
+                                    std::uint32_t length) {
+  const std::uint32_t index = flows_.find(packet.flow, hash);
   if (index == kNone) {
     ++counters_.unknown_flow;
     keep_stray(parts, length);

@@ -233,7 +233,7 @@ void Lane::post_received(std::uint32_t index) {
                                              .offset = conn.rx_posted,
                                              .length = bytes,
                                              .hw_conn_id = id_of(index).raw()});
-    auto& posted = owner.arena().slot(record.slot).rx_posted_bytes;
+    auto& posted = owner.slot(record.slot).rx_posted_bytes;
     posted.store(posted.load(std::memory_order_relaxed) + bytes, std::memory_order_release);
     owner.pool().post(conn.rx_chunk, bytes);
   }

@@ -17,6 +17,7 @@ ChunkPool make_pool(const ipc::ArenaGeometry& geometry, std::uint32_t lane) {
 
 LaneSession::LaneSession(std::uint32_t number, const ipc::Arena& arena, std::uint32_t lane)
     : arena_(&arena),
+      slots_(&arena.slot(0)),
       chunk_bytes_(arena.geometry().chunk_bytes),
       completion_reserve_(std::min(kCompletionReserve, arena.geometry().cq_entries / 4)),
       pool_(make_pool(arena.geometry(), lane)) {

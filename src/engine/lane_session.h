@@ -37,6 +37,8 @@ class LaneSession {
     return index < ring_of_.size() ? ring_of_[index] : nullptr;
   }
   [[nodiscard]] std::uint32_t chunk_bytes() const noexcept { return chunk_bytes_; }
+  // REQUIRES: index < slot_count.
+  [[nodiscard]] ipc::ConnSlot& slot(std::uint32_t index) const noexcept { return slots_[index]; }
   // Completion entries of a ring that received data leaves free, for owner changes and acknowledgements.
   [[nodiscard]] std::uint32_t completion_reserve() const noexcept { return completion_reserve_; }
 
@@ -47,6 +49,7 @@ class LaneSession {
 
  private:
   const ipc::Arena* arena_;
+  ipc::ConnSlot* slots_;
   std::uint32_t chunk_bytes_;
   std::uint32_t completion_reserve_;
   ChunkPool pool_;

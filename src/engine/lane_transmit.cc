@@ -81,7 +81,7 @@ bool Lane::transmit_connection(std::uint32_t index, Time now) {
     if (!tcp::poll_transmit(conn.tcb, host, now, plan)) break;
     send_segment(conn, records_[index], plan, std::exchange(tx_frame_, {}));
   }
-  timers_.schedule(index, tcp::next_deadline(conn.tcb, now));
+  schedule(index, now);
   return true;
 }
 
@@ -150,7 +150,7 @@ void Lane::release_acknowledged(std::uint32_t index, std::uint32_t bytes) {
   }
   ASSERT(skip == 0 || !conn.send_queue.empty());  // no more is acknowledged than was queued
   conn.send_head_skip = skip;
-  auto& slot = owner.arena().slot(record.slot);
+  auto& slot = owner.slot(record.slot);
   const std::uint64_t acked = slot.tx_acked_bytes.load(std::memory_order_relaxed) + (bytes - engine_part);
   // seq_cst: the application sets want_tx_space and then looks at this counter again.
   slot.tx_acked_bytes.store(acked, std::memory_order_seq_cst);

@@ -99,6 +99,7 @@ tcp::MinTcp idle_state(const FlowKey& flow, std::uint32_t our_seq, std::uint32_t
   // More than a move or a delayed ACK takes: neither draws a repetition from RACK or a loss probe.
   min.srtt_us = min.min_rtt_us = 30'000;
   min.rttvar_us = 1000;
+  min.rto_us = 230'000;
   min.cwnd_segments = 10;
   min.ssthresh_segments = 0x7fffffff;
   std::memcpy(min.congestion.data(), "cubic", 5);

@@ -12,17 +12,9 @@ TimerWheel::TimerWheel(std::span<HwConn> conns, Time start) noexcept : conns_(co
 }
 
 void TimerWheel::schedule(std::uint32_t index, Time deadline) noexcept {
-  constexpr std::uint64_t kFarthest = 1U << 30;  // entries keep 32 bits of their tick
-  if (deadline == kNever) return;
-  // Rounded up, so that an entry never fires before its deadline.
-  const std::uint64_t wanted = tick_floor(deadline - Duration(1)) + 1;
-  const std::uint64_t tick = std::clamp(wanted, tick_ + 1, tick_ + kFarthest);
-  HwConn& conn = conns_[index];
-  if (conn.timer_slot != kNoTimerSlot) {
-    if (static_cast<std::int32_t>(static_cast<std::uint32_t>(tick) - conn.timer_tick) >= 0) return;
-    unlink(index);
-  }
-  link(index, tick);
+  if (deadline == kNever || fires_by(index, deadline)) return;
+  cancel(index);
+  link(index, tick_of(deadline));
 }
 
 void TimerWheel::cancel(std::uint32_t index) noexcept {
@@ -81,12 +73,6 @@ void TimerWheel::cascade(std::uint32_t level) noexcept {
 void TimerWheel::step_to_next(std::uint64_t target) noexcept {
   tick_ = std::min(next_tick(), target);
   if (tick_ % kSlots == 0) cascade(1);
-  const auto slot = static_cast<std::uint32_t>(tick_ % kSlots);
-  while (heads_[slot] != kNone) {
-    const std::uint32_t index = heads_[slot];
-    unlink(index);
-    link_into(index, kDueSlot);
-  }
 }
 
 // The first tick after tick_ at which an entry is due or a slot is to be sorted into the level below.

@@ -30,12 +30,16 @@ class TimerWheel {
     const std::uint64_t target = tick_floor(now);
     while (tick_ < target) {
       step_to_next(target);
-      while (due_ != kNone) {
-        const std::uint32_t index = due_;
-        unlink_due();
-        fire(index);
-      }
+      fire_all(kDueSlot, fire);
+      fire_all(static_cast<std::uint32_t>(tick_ % kSlots), fire);
     }
+  }
+
+  // Whether schedule() has nothing to do: the entry fires at or before `deadline` as it is.
+  [[nodiscard]] bool fires_by(std::uint32_t index, Time deadline) const noexcept {
+    const HwConn& conn = conns_[index];
+    return conn.timer_slot != kNoTimerSlot &&
+           static_cast<std::int32_t>(static_cast<std::uint32_t>(tick_of(deadline)) - conn.timer_tick) >= 0;
   }
 
   // When the next entry may fire; kNever when the wheel is empty. Never later than the first deadline's tick.
@@ -51,12 +55,26 @@ class TimerWheel {
   [[nodiscard]] static std::uint64_t tick_floor(Time time) noexcept {
     return static_cast<std::uint64_t>(std::max<std::int64_t>(time.time_since_epoch().count(), 0) / kTickNs);
   }
+  // The tick at which an entry fires, rounded up so that it is never before its deadline.
+  [[nodiscard]] std::uint64_t tick_of(Time deadline) const noexcept {
+    constexpr std::uint64_t kFarthest = 1U << 30;  // entries keep 32 bits of their tick
+    return std::clamp(tick_floor(deadline - Duration(1)) + 1, tick_ + 1, tick_ + kFarthest);
+  }
+  // fire() puts nothing into the list that is being fired: its ticks lie ahead.
+  template <typename Fire>
+  void fire_all(std::uint32_t slot, Fire& fire) {
+    while (head(slot) != kNone) {
+      const std::uint32_t index = head(slot);
+      unlink(index);
+      if (head(slot) != kNone) __builtin_prefetch(&conns_[head(slot)].timer_next, 1);
+      fire(index);
+    }
+  }
   // Lists are by slot number, level * 64 + slot, and kDueSlot.
   std::uint32_t& head(std::uint32_t slot) noexcept { return slot == kDueSlot ? due_ : heads_[slot]; }
   void link(std::uint32_t index, std::uint64_t tick) noexcept;
   void link_into(std::uint32_t index, std::uint32_t slot) noexcept;
   void unlink(std::uint32_t index) noexcept;
-  void unlink_due() noexcept { unlink(due_); }
   [[nodiscard]] std::uint64_t next_tick() const noexcept;
   void step_to_next(std::uint64_t target) noexcept;
   void cascade(std::uint32_t level) noexcept;

@@ -58,6 +58,10 @@ void ReceiveBuffer::set_clamp(std::uint32_t clamp_bytes, const tcp::ControlBlock
   clamp_bytes_ = clamp_bytes;
 }
 
+std::uint32_t ReceiveBuffer::full_window(const Config& config) const noexcept {
+  return std::min(clamp_bytes_, window_from_space(config, buffer_bytes_));
+}
+
 std::uint32_t ReceiveBuffer::free_window(const Config& config) const noexcept {
   const std::uint32_t full = window_from_space(config, buffer_bytes_);
   return full - std::min(full, bytes.size());
@@ -65,7 +69,7 @@ std::uint32_t ReceiveBuffer::free_window(const Config& config) const noexcept {
 
 // Linux __tcp_select_window(): nothing rather than little once the buffer is more than half full.
 std::uint32_t ReceiveBuffer::window_space(const Config& config, const tcp::ControlBlock& cb) const noexcept {
-  const std::uint32_t full = std::min(clamp_bytes_, window_from_space(config, buffer_bytes_));
+  const std::uint32_t full = full_window(config);
   const std::uint32_t allowed = window_from_space(config, buffer_bytes_);
   std::uint32_t free = free_window(config);
   if (free < full / 2) {

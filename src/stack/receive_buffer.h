@@ -34,6 +34,8 @@ class ReceiveBuffer {
   [[nodiscard]] std::uint32_t measured_space_bytes() const noexcept { return space_bytes_; }
   [[nodiscard]] std::uint32_t rtt_us() const noexcept { return rtt_us_; }
 
+  // The whole buffer's share, no more than the clamp.
+  [[nodiscard]] std::uint32_t full_window(const Config& config) const noexcept;
   // What the window may offer from rcv_nxt on (tcp::Host::receive_space()).
   [[nodiscard]] std::uint32_t window_space(const Config& config, const tcp::ControlBlock& cb) const noexcept;
 

@@ -82,6 +82,7 @@ class TwoHosts {
   Time now;
   // Packets that left each host, while `keep`; events of each.
   bool keep = true;
+  std::uint32_t check_interval = 1;  // steps between two looks at the invariants
   std::vector<Seen> sent[2];
   std::map<SocketId, std::uint32_t> woken[2];
   // True: this one is lost.
@@ -106,6 +107,7 @@ class TwoHosts {
   };
   std::multimap<Time, Packet> in_flight_;
   Time link_free_[2];
+  std::uint32_t steps_ = 0;
 };
 
 // One host, and a peer that the test plays: 10.0.0.2 port 5000, sequence numbers from 1000 on.

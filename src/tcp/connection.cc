@@ -167,6 +167,7 @@ void on_queued(ControlBlock& cb, std::uint32_t bytes, bool more_follows) {
 
 void on_close(ControlBlock& cb) {
   ASSERT(cb.has(kWholeMachine) && !cb.has(kFinQueued));
+  cb.push_seq = cb.write_seq;
   cb.set(kFinQueued);
   cb.write_seq += 1;
   cb.flags &= static_cast<std::uint8_t>(~kMoreFollows);
@@ -225,7 +226,10 @@ void set_flags(ControlBlock& cb, std::uint16_t flags, Time now) {
   const bool uncorked = (cb.flags & kFlagCork) != 0 && (flags & kFlagCork) == 0;
   if (uncorked) cb.push_seq = data_end(cb);
   // What waits goes even under a cork that stays (Linux TCP_NAGLE_PUSH).
-  if ((cb.flags & kFlagNoDelay) == 0 && (flags & kFlagNoDelay) != 0) cb.set(kForceSend);
+  if ((cb.flags & kFlagNoDelay) == 0 && (flags & kFlagNoDelay) != 0) {
+    cb.set(kForceSend);
+    if ((flags & kFlagCork) != 0) cb.push_seq = data_end(cb);
+  }
   cb.flags = static_cast<std::uint8_t>(flags | (cb.flags & kMoreFollows));
   if (keepalive_changed) arm_keepalive(cb, now);
 }

@@ -59,6 +59,9 @@ class Host {
   // Bytes of receive buffer that are free now: what the window may offer from rcv_nxt on. Out-of-order data that the
   // core holds is not to be subtracted (it lies inside this window).
   virtual std::uint32_t receive_space() = 0;
+  // What receive_space() is when nothing is unread: a buffer smaller than a segment of the peer is offered all the
+  // same.
+  virtual std::uint32_t receive_capacity() { return UINT32_MAX; }
 
   [[nodiscard]] Counters& counters() const noexcept { return *counters_; }
 

@@ -57,7 +57,7 @@ bool in_window(const ControlBlock& cb, const Arrived& in) noexcept {
 // because our ACK was lost.
 void answer_unacceptable(ControlBlock& cb, const Arrived& in, Time now) {
   if (in.segment.has(wire::kRst)) return;
-  if (is_probe(cb, in) || !in.payload.empty()) {
+  if (is_probe(cb, in) || in.end_with_fin() != in.segment.seq) {
     owe_ack_now(cb);
   } else {
     owe_challenge_ack(cb, now);
@@ -70,7 +70,8 @@ bool check_paws(ControlBlock& cb, const Arrived& in, Time now) {
   if ((cb.options & kOptTimestamps) == 0 || in.segment.has(wire::kRst)) return true;
   if (paws_accepts(cb, in.segment, now)) return true;
   // A bare ACK that was overtaken by another says nothing (as Linux tcp_disordered_ack).
-  const bool overtaken = in.payload.empty() && in.segment.seq == cb.rcv_nxt && in.segment.ack <= cb.snd_una;
+  const bool overtaken =
+      in.payload.empty() && !in.segment.has(wire::kFin) && in.segment.seq == cb.rcv_nxt && in.segment.ack <= cb.snd_una;
   if (!overtaken) answer_unacceptable(cb, in, now);
   return false;
 }
@@ -163,7 +164,7 @@ void take_ecn(ControlBlock& cb, const Arrived& in, Time now) {
     cb.clear(kEcnEcho);
     owe_ack_now(cb);  // its window may be as small as one segment
   }
-  take_mark(cb, in.segment.ecn, now);
+  if (in.end > cb.rcv_nxt) take_mark(cb, in.segment.ecn, now);  // one on old data may be forged (RFC 3168 6.1.5)
 }
 
 // The peer's segment size, for the rule of two segments: grows with what is seen; super-packets count as full ones.

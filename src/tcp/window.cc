@@ -10,7 +10,7 @@ constexpr std::uint32_t kMaxWindowField = 65535;
 
 std::uint32_t possible_window(const ControlBlock& cb, Host& host) {
   const std::uint32_t space = host.receive_space();
-  if (space < cb.rcv_mss) return 0;
+  if (space < std::min<std::uint32_t>(cb.rcv_mss, host.receive_capacity())) return 0;
   // Rounded up, as Linux does: under a large scale a small buffer could offer nothing otherwise, ever.
   const std::uint32_t unit = 1U << cb.rcv_wscale;
   return std::min((space + unit - 1) & ~(unit - 1), kMaxWindowField << cb.rcv_wscale);

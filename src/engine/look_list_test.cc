@@ -1,0 +1,69 @@
+#include "engine/look_list.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace twinstack::engine {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr Time kBegin = Time(std::chrono::hours(5));
+
+struct Looks {
+  std::vector<std::uint32_t> at(Time now) {
+    std::vector<std::uint32_t> looked;
+    list.advance(
+        now, [&](std::uint32_t index) { asked.push_back(index); },
+        [&](std::uint32_t index) { looked.push_back(index); });
+    return looked;
+  }
+
+  LookList list;
+  std::vector<std::uint32_t> asked;  // ahead
+};
+
+using Indices = std::vector<std::uint32_t>;
+
+TEST(LookList, LooksAtEachOnceInTheirOrderAfterTheWait) {
+  Looks looks;
+  EXPECT_EQ(looks.list.next(), kNever);
+  looks.list.add(7, kBegin);
+  looks.list.add(3, kBegin);
+  looks.list.add(5, kBegin + milliseconds(2));
+  EXPECT_EQ(looks.list.next(), kBegin + LookList::kLookAfter);
+  EXPECT_EQ(looks.at(kBegin + LookList::kLookAfter - Duration(1)), Indices{});
+  EXPECT_EQ(looks.at(kBegin + LookList::kLookAfter), (Indices{7, 3}));
+  EXPECT_EQ(looks.list.next(), kBegin + milliseconds(2) + LookList::kLookAfter);
+  EXPECT_EQ(looks.at(kBegin + std::chrono::hours(1)), Indices{5});
+  EXPECT_EQ(looks.list.next(), kNever);
+}
+
+TEST(LookList, AsksAheadForThoseThatCome) {
+  Looks looks;
+  for (std::uint32_t i = 0; i < 20; ++i) looks.list.add(i, kBegin);
+  EXPECT_EQ(looks.at(kBegin + LookList::kLookAfter).size(), 20U);
+  EXPECT_EQ(looks.asked, (Indices{8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19}));
+}
+
+// A look may put its connection back; that one is not due now.
+TEST(LookList, WhoIsAddedByALookWaitsAgain) {
+  LookList list;
+  list.add(1, kBegin);
+  int looked = 0;
+  const auto advance = [&](Time now) {
+    list.advance(
+        now, [](std::uint32_t) {},
+        [&](std::uint32_t index) {
+          ++looked;
+          list.add(index, now);
+        });
+  };
+  advance(kBegin + LookList::kLookAfter);
+  EXPECT_EQ(looked, 1);
+  EXPECT_EQ(list.next(), kBegin + 2 * LookList::kLookAfter);
+}
+
+}  // namespace
+}  // namespace twinstack::engine
