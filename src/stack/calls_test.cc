@@ -298,6 +298,19 @@ TEST_F(Calls, RetransmissionTimesOut) {
   for (const Seen& seen : take()) EXPECT_FALSE(seen.segment.has(wire::kRst)) << "as Linux: silently";
 }
 
+// tcp_retries2 1: 600 ms from the first retransmission on, whatever the number of retransmissions.
+TEST_F(Calls, RetriesAreATime) {
+  config.tcp_retries2 = 1;
+  const SocketId id = establish();
+  EXPECT_EQ(s().send(id, some(), 0, now), 100);
+  advance(milliseconds(1300));
+  EXPECT_EQ(s().state(id), State::kEstablished);
+  EXPECT_EQ(take().size(), 3U) << "at once, after 200 ms and after 400 more";
+  advance(milliseconds(300));
+  EXPECT_EQ(s().state(id), State::kClosed);
+  EXPECT_TRUE(take().empty());
+}
+
 TEST_F(Calls, KeepaliveTimesOutWithAReset) {
   const SocketId id = establish();
   EXPECT_EQ(s().set_option(id, IPPROTO_TCP, TCP_KEEPIDLE, 10, now), 0);

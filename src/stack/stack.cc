@@ -22,6 +22,22 @@ constexpr std::size_t kLargestPacket = 65536;
 
 tcp::SequenceSecret secret_from(Rng& rng) noexcept { return {rng.next(), rng.next()}; }
 
+// Linux takes tcp_retries2 and tcp_orphan_retries for the time that so many timeouts take, from 200 ms on and at most
+// 120 s each, and counts from the first retransmission (tcp_model_timeout()). Probes are counted.
+Duration time_of_retries(std::uint8_t retries) noexcept {
+  constexpr Duration kLeast = std::chrono::milliseconds(200);
+  constexpr Duration kMost = std::chrono::seconds(120);
+  constexpr int kDoublings = 9;  // that stay below kMost
+  const int doubled = std::min<int>(retries, kDoublings);
+  return kLeast * ((2 << doubled) - 1) + kMost * (retries - doubled);
+}
+
+bool retransmitted_too_long(const tcp::ControlBlock& cb, std::uint8_t retries, Time now) noexcept {
+  if (cb.retries == 0) return false;
+  const Duration stalled = tcp::ticks_between(cb.stall_since, tcp::to_tick(now));
+  return stalled - std::chrono::microseconds(cb.rto_us) >= time_of_retries(retries);
+}
+
 }  // namespace
 
 SoftStack::SoftStack(const Config& config, Outlet& outlet, Watcher* watcher)
@@ -162,7 +178,7 @@ void SoftStack::fire_socket(Socket& socket, Time now) {
   settle(socket, now);
 }
 
-// Linux tcp_retries2, tcp_orphan_retries: fewer than the core allows.
+// tcp_retries2, tcp_orphan_retries: less than the core allows.
 bool SoftStack::out_of_retries(const Socket& socket, Time now) const {
   const tcp::ControlBlock& cb = socket.conn->cb;
   const bool retransmits = cb.sender_timer == tcp::SenderTimer::kRetransmit;
@@ -171,7 +187,7 @@ bool SoftStack::out_of_retries(const Socket& socket, Time now) const {
   if (cb.user_timeout_ms != 0 && !socket.orphan) return false;
   std::uint8_t most = config_.tcp_retries2;
   if (socket.orphan) most = config_.tcp_orphan_retries == 0 ? 8 : config_.tcp_orphan_retries;
-  return (retransmits ? cb.retries : cb.probes_out) >= most;
+  return retransmits ? retransmitted_too_long(cb, most, now) : cb.probes_out >= most;
 }
 
 // ---- After every event

@@ -57,6 +57,13 @@ TEST(Push, NotUnderTheCork) {
   EXPECT_EQ(pushes(w.end.poll(at_ms(1))), "P");
 }
 
+TEST(Push, OfWhatTheCorkHeldBack) {
+  Writer w(10'000);
+  set_flags(w.end.cb, kFlagCork, at_ms(0));
+  EXPECT_EQ(w.send(10), "");
+  EXPECT_EQ(pushes(w.end.poll(w.end.fire(at_ms(1)))), "P") << "its limit has come";
+}
+
 TEST(Push, OfARetransmissionAsLongAsItsBurstIsWhole) {
   Sender f(kOptSack, 10, 10);
   const auto first = f.ack(0, {{2, 10}});  // segments 0 and 1 are lost

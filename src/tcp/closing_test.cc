@@ -94,6 +94,17 @@ TEST(Closing, AFinAloneIsAcknowledgedAtOnceWhenNothingCameBefore) {
   EXPECT_EQ(w.end.poll_one(at_ms(1)).segment.ack, Seq(kPeerSeq + 1));
 }
 
+TEST(Closing, ARepeatedFinIsReportedAsADuplicate) {
+  Whole w;
+  w.fin(kPeerSeq, kOurSeq, "abc");
+  acknowledge_now(w.end.cb);
+  w.end.poll_one(at_ms(1));
+  w.fin(kPeerSeq, kOurSeq, "abc");
+  const wire::TcpOptions options = w.end.poll_one(at_ms(1)).segment.options;
+  ASSERT_EQ(options.sack_count, 1);
+  EXPECT_EQ(options.sack[0], (wire::SackBlock{Seq(kPeerSeq), Seq(kPeerSeq + 4)}));
+}
+
 TEST(Closing, ARepeatedFinIsAcknowledgedAgain) {
   Whole w;
   w.fin(kPeerSeq, kOurSeq);

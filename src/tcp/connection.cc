@@ -163,7 +163,7 @@ void on_queued(ControlBlock& cb, std::uint32_t bytes, bool more_follows) {
   ASSERT(bytes_between(cb.snd_una, cb.write_seq) + std::uint64_t{bytes} <= kMaxQueuedBytes);
   rate_check_app_limited(cb);
   cb.write_seq += bytes;
-  note_push(cb, more_follows);
+  note_push(cb, more_follows);  // a cork holds back what is pushed all the same (as Linux)
   const auto others = cb.flags & ~kMoreFollows;
   cb.flags = static_cast<std::uint8_t>(more_follows ? others | kMoreFollows : others);
 }

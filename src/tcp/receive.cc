@@ -255,7 +255,9 @@ Arrival take_text(ControlBlock& cb, const Arrived& in, Host& host, Time now) {
 
 // What comes after the FIN repeats something: its ACK was lost.
 Arrival answer_after_fin(ControlBlock& cb, const Arrived& in) noexcept {
-  if (!in.payload.empty() || in.segment.has(wire::kFin) || is_probe(cb, in)) owe_ack_now(cb);
+  const bool takes_space = in.end_with_fin() != in.segment.seq;
+  if (takes_space || is_probe(cb, in)) owe_ack_now(cb);
+  if (takes_space && in.end_with_fin() <= cb.rcv_nxt) note_duplicate(cb, in.segment.seq, in.end_with_fin());
   return Arrival::kAccepted;
 }
 

@@ -382,6 +382,12 @@ TEST(Paws, OvertakenBareAckIsDroppedInSilence) {
   EXPECT_TRUE(r.end.poll(at_ms(1)).empty());
 }
 
+TEST(Paws, AFinIsNoBareAck) {
+  Stamped r;
+  EXPECT_EQ(r.stamped(999, 0, 0, at_ms(1), wire::kAck | wire::kFin), Arrival::kDroppedPaws);
+  expect_ack(r.end.poll_one(at_ms(1)), kPeerSeq);
+}
+
 TEST(Paws, TimestampsWrap) {
   Stamped r;
   r.end.cb.ts_recent = 0xfffffff0;
@@ -444,6 +450,17 @@ TEST(Ecn, MarkIsEchoedUntilThePeerReduces) {
   EXPECT_EQ(r.end.poll_one(at_ms(1)).segment.flags, wire::kAck | wire::kEce);
   r.get(20, 10, at_ms(1), wire::kAck | wire::kCwr);
   acknowledge_now(r.end.cb);
+  EXPECT_EQ(r.end.poll_one(at_ms(1)).segment.flags, wire::kAck);
+}
+
+TEST(Ecn, MarkOnADuplicateIsIgnored) {
+  Receiver r(with(kOptEcn));
+  r.get(0, 10);
+  acknowledge_now(r.end.cb);
+  r.end.poll_one(at_ms(1));
+  wire::Segment marked = from_peer();
+  marked.ecn = wire::Ecn::kCe;
+  r.end.receive(marked, stream(0, 10), at_ms(1));
   EXPECT_EQ(r.end.poll_one(at_ms(1)).segment.flags, wire::kAck);
 }
 

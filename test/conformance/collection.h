@@ -33,9 +33,9 @@ struct CollectionOptions {
   Backend backend = Backend::kCore;
   MovePlan moves = MovePlan::kNone;
   bool v6 = false;
-  unsigned workers = 1;
+  unsigned workers = 0;
   // Real time on a busy machine: so many tries before a failure counts.
-  unsigned tries = 1;
+  unsigned tries = 0;
   Duration longest = Duration::max();  // of a script; what takes longer is skipped
 };
 

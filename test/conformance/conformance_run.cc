@@ -1,98 +1,54 @@
 // conformance_run: runs the scripts of a folder on a backend: a line for each, a table of known differences, and
-// "N passed, N failed" at the end. Exit status 0 when none failed, 77 when the backend cannot be had here.
+// "N passed, N failed, N skipped" at the end. Exit status 0 when none failed, 77 when the backend cannot be had here.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
+#include <fstream>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #include "collection.h"
 #include "core_endpoint.h"
 #include "linux_endpoint.h"
+#include "report.h"
 
 namespace twinstack::conformance {
 namespace {
 
 constexpr int kExitSkipped = 77;
+constexpr unsigned kLinuxWorkers = 12;
+constexpr unsigned kLinuxTries = 4;
 
 struct Arguments {
   std::string backend = "core";
   std::string folder = TWINSTACK_SCRIPTS;
   std::string filter;
+  std::string document;  // to check
+  bool print_document = false;
   bool trace = false;
   bool quiet = false;
   CollectionOptions options;
   double longest_s = 12;
 };
 
-std::string_view word_of(const Report& report) {
-  if (report.differs) return "differs";
-  switch (report.outcome.verdict) {
-    case Verdict::kPassed:
-      return "ok";
-    case Verdict::kFailed:
-      return "FAILED";
-    case Verdict::kSkipped:
-      return "skipped";
-  }
-  return "?";
-}
-
-void print_trace(const Outcome& outcome) {
-  for (const std::string& line : outcome.trace) fmt::print("    {}\n", line);
-}
-
 void print_report(const Report& report, const Arguments& arguments) {
-  const Outcome& outcome = report.outcome;
-  const bool failed = outcome.verdict == Verdict::kFailed;
+  const bool failed = report.outcome.verdict == Verdict::kFailed;
   if (arguments.quiet && !failed) return;
-  fmt::print("{:<8} {}{}", word_of(report), report.script->name, report.repeated ? " (tried again)" : "");
-  if (failed && outcome.line > 0) fmt::print(":{}", outcome.line);
-  if (!outcome.reason.empty()) fmt::print(": {}", outcome.reason);
-  fmt::print("\n");
-  if (failed || arguments.trace) print_trace(outcome);
-}
-
-void print_table(std::string_view title, const std::vector<Script>& scripts, std::string_view (*text)(const Script&)) {
-  bool any = false;
-  for (const Script& script : scripts) {
-    const std::string_view reason = text(script);
-    if (reason.empty()) continue;
-    if (!any) fmt::print("\n{}\n", title);
-    any = true;
-    fmt::print("  {:<62} {}\n", script.name, reason);
-  }
-}
-
-std::string_view reason_if(const Mark& mark, Applies applies) {
-  return mark.applies == applies ? std::string_view(mark.reason) : std::string_view();
-}
-
-void print_differences(const std::vector<Script>& scripts) {
-  print_table("Linux differs from what the script wants:", scripts,
-              [](const Script& script) { return reason_if(script.on_linux, Applies::kDiffers); });
-  print_table("The core differs from what the script wants:", scripts,
-              [](const Script& script) { return reason_if(script.core, Applies::kDiffers); });
-  print_table("Not run on Linux:", scripts,
-              [](const Script& script) { return reason_if(script.on_linux, Applies::kNo); });
-  print_table("Not run on the core:", scripts,
-              [](const Script& script) { return reason_if(script.core, Applies::kNo); });
-  print_table("What is expected departs from the letter of the clause:", scripts,
-              [](const Script& script) { return std::string_view(script.departs); });
+  fmt::print("{}\n", report_line(report));
+  if (!failed && !arguments.trace) return;
+  for (const std::string& line : report.outcome.trace) fmt::print("    {}\n", line);
 }
 
 int summarize(const std::vector<Report>& reports) {
-  std::size_t passed = 0;
-  std::size_t failed = 0;
-  std::size_t skipped = 0;
-  for (const Report& report : reports) {
-    passed += report.outcome.verdict == Verdict::kPassed ? 1 : 0;
-    failed += report.outcome.verdict == Verdict::kFailed ? 1 : 0;
-    skipped += report.outcome.verdict == Verdict::kSkipped ? 1 : 0;
-  }
-  fmt::print("\n{} passed, {} failed, {} skipped\n", passed, failed, skipped);
-  return failed == 0 ? 0 : 1;
+  std::size_t counts[3] = {};
+  for (const Report& report : reports) ++counts[static_cast<std::size_t>(report.outcome.verdict)];
+  const auto count = [&](Verdict verdict) { return counts[static_cast<std::size_t>(verdict)]; };
+  fmt::print("\n{} passed, {} failed, {} skipped\n", count(Verdict::kPassed), count(Verdict::kFailed),
+             count(Verdict::kSkipped));
+  return count(Verdict::kFailed) == 0 ? 0 : 1;
 }
 
 int complain(const Error& problem) {
@@ -100,30 +56,51 @@ int complain(const Error& problem) {
   return 2;
 }
 
+// The table in the documentation is the one of the scripts.
+int check_document(const std::vector<Script>& scripts, const std::string& path) {
+  std::ostringstream text;
+  text << std::ifstream(path).rdbuf();
+  if (text.str().find(document_text(scripts)) != std::string::npos) return 0;
+  fmt::print("{} does not hold what 'conformance_run --document' prints\n", path);
+  return 1;
+}
+
 MakeEndpoint maker(const Arguments& arguments) {
-  return [v6 = arguments.options.v6, core = arguments.backend == "core"]() -> Result<std::unique_ptr<Endpoint>> {
+  return [v6 = arguments.options.v6,
+          core = arguments.backend == "core"]() -> Result<std::unique_ptr<Endpoint>> {
     if (core) return std::make_unique<CoreEndpoint>(v6);
     ASSIGN_OR_RETURN(std::unique_ptr<Endpoint> made, LinuxEndpoint::create(v6));
     return made;
   };
 }
 
-int run(Arguments& arguments) {
-  const auto scripts = load_scripts(arguments.folder, arguments.filter);
-  if (!scripts.has_value()) return complain(scripts.error());
+int run_scripts(const std::vector<Script>& scripts, Arguments& arguments) {
   arguments.options.backend = arguments.backend == "linux" ? Backend::kLinux : Backend::kCore;
   if (arguments.options.backend == Backend::kLinux) {
     if (const std::string why = LinuxEndpoint::why_unavailable(); !why.empty()) {
-      fmt::print("skipped: {}\n", why);
+      fmt::print("Skipped: {}\n", why);
       return kExitSkipped;
     }
     arguments.options.longest = Duration(static_cast<std::int64_t>(arguments.longest_s * 1e9));
+    // Scripts sleep most of the time; on a busy machine some wake too late.
+    if (arguments.options.workers == 0) arguments.options.workers = kLinuxWorkers;
+    if (arguments.options.tries == 0) arguments.options.tries = kLinuxTries;
   }
-  const auto reports = run_collection(*scripts, maker(arguments), arguments.options);
+  arguments.options.workers = std::max(arguments.options.workers, 1U);
+  const auto reports = run_collection(scripts, maker(arguments), arguments.options);
   if (!reports.has_value()) return complain(reports.error());
   for (const Report& report : *reports) print_report(report, arguments);
-  print_differences(*scripts);
+  if (!arguments.quiet) fmt::print("{}", differences_text(scripts));
   return summarize(*reports);
+}
+
+int run(Arguments& arguments) {
+  const auto scripts = load_scripts(arguments.folder, arguments.filter);
+  if (!scripts.has_value()) return complain(scripts.error());
+  if (!arguments.document.empty()) return check_document(*scripts, arguments.document);
+  if (!arguments.print_document) return run_scripts(*scripts, arguments);
+  fmt::print("{}", document_text(*scripts));
+  return 0;
 }
 
 }  // namespace
@@ -139,9 +116,11 @@ int main(int argc, char** argv) {
   app.add_flag("--ipv6", arguments.options.v6, "over IPv6");
   app.add_flag("--trace", arguments.trace, "what happened, also when it passed");
   app.add_flag("--quiet", arguments.quiet, "only what failed");
-  app.add_option("--workers", arguments.options.workers, "scripts at a time");
-  app.add_option("--tries", arguments.options.tries, "tries before a failure counts");
+  app.add_option("--workers", arguments.options.workers, "scripts at a time (12 on Linux, else 1)");
+  app.add_option("--tries", arguments.options.tries, "tries before a failure counts (4 on Linux, else 1)");
   app.add_option("--longest", arguments.longest_s, "skip what takes longer in real time, seconds");
+  app.add_flag("--document", arguments.print_document, "print the tables for docs/conformance.md, run nothing");
+  app.add_option("--check-document", arguments.document, "check that this file holds them, run nothing");
   CLI11_PARSE(app, argc, argv);
   return run(arguments);
 }

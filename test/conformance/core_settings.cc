@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "line.h"
+#include "tcp/congestion/congestion.h"
 
 namespace twinstack::conformance {
 namespace {
@@ -62,13 +63,18 @@ Result<> apply_buffers(const std::string& name, const std::string& value, stack:
   return invalid(name, value);
 }
 
+// The core puts CUBIC in the place of what it does not know.
+Result<> apply_congestion(const std::string& value, Config& config) {
+  const auto kind = tcp::congestion_kind(value);
+  if (tcp::congestion_ops(kind).name != value) return error(ErrorCode::kUnsupported, "the core has no " + value);
+  config.tcp_congestion_control = value;
+  return {};
+}
+
 }  // namespace
 
 Result<> apply_setting(const std::string& name, const std::string& value, stack::Config& config) {
-  if (name == "tcp_congestion_control") {
-    config.tcp_congestion_control = value;
-    return {};
-  }
+  if (name == "tcp_congestion_control") return apply_congestion(value, config);
   if (name == "tcp_rmem") return apply_buffers(name, value, config.tcp_rmem);
   if (name == "tcp_wmem") return apply_buffers(name, value, config.tcp_wmem);
   if (is_our_way(name, value)) return {};

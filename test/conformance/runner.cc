@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <deque>
-#include <functional>
+#include <limits>
 #include <map>
 #include <type_traits>
 #include <utility>
@@ -65,7 +65,7 @@ class Run {
   Outcome all_events() {
     for (next_event_ = 0; next_event_ < script_.events.size(); ++next_event_) {
       const Event& event = script_.events[next_event_];
-      const auto done = carry_out(event);
+      const auto done = next_event_ == way_back_ ? move_back_and(event) : carry_out(event);
       if (!done.has_value() && done.error().code == ErrorCode::kUnsupported) {
         return {.verdict = Verdict::kSkipped, .line = event.line, .reason = done.error().what};
       }
@@ -426,11 +426,11 @@ class Run {
 
   // --- handshakes ---
 
-  Result<> perform(const Event& event, const Open& what) {
-    return what.active ? open_actively(event, what) : open_passively(event, what);
+  Result<> perform(const Event&, const Open& what) {
+    return what.active ? open_actively(what) : open_passively(what);
   }
 
-  Result<> open_passively(const Event& event, const Open& what) {
+  Result<> open_passively(const Open& what) {
     if (!sockets_.contains("listener")) {
       TRY(succeeds("socket", made("listener", endpoint_.socket())));
       TRY(succeeds("listen", endpoint_.listen(sockets_["listener"].id, kListenBacklog)));
@@ -444,11 +444,10 @@ class Run {
     const CallResult result = ask([&] { return made(what.made, endpoint_.accept(sockets_["listener"].id)); },
                                   [](CallResult got) { return got >= 0; });
     TRY(succeeds("accept", result));
-    static_cast<void>(event);
     return opened(what);
   }
 
-  Result<> open_actively(const Event&, const Open& what) {
+  Result<> open_actively(const Open& what) {
     if (!sockets_.contains(what.made)) TRY(succeeds("socket", made(what.made, endpoint_.socket())));
     const CallResult result = connect(sockets_[what.made].id, what.flow);
     if (result != -EINPROGRESS && result != 0) return failed("connect gave " + result_text(result));
@@ -492,7 +491,30 @@ class Run {
 
   // --- moves ---
 
-  Result<> handshake_is_over(const std::string&) { return {}; }
+  // The program has the connection. The first of a script moves.
+  Result<> handshake_is_over(const std::string& name) {
+    if (options_.moves == MovePlan::kNone || !mover_.empty()) return {};
+    mover_ = name;
+    const std::size_t following = script_.events.size() - next_event_ - 1;
+    if (options_.moves == MovePlan::kRoundTrip) way_back_ = next_event_ + 1 + following / 2;
+    return move(Stack::kEngine);
+  }
+
+  Result<> move_back_and(const Event& event) {
+    TRY(move(Stack::kKernel));
+    return carry_out(event);
+  }
+
+  // A connection that may not move stays where it is. A move tells the peer where the connection stands, by an ACK.
+  Result<> move(Stack to) {
+    const auto moved = endpoint_.move(sockets_[mover_].id, to);
+    const std::string way = to == Stack::kEngine ? "to the engine" : "to the kernel";
+    note("move  " + mover_ + " " + way + (moved.has_value() ? "" : ": " + moved.error().message()));
+    if (!moved.has_value() && moved.error().code != ErrorCode::kNotEligible) return moved;
+    optional_.push_back({.flags = wire::kAck, .any_sack = true});
+    collect();
+    return {};
+  }
 
   const Script& script_;
   Endpoint& endpoint_;
@@ -503,6 +525,8 @@ class Run {
   std::vector<SegmentSpec> optional_;
   std::vector<std::string> trace_;
   std::size_t next_event_ = 0;
+  std::string mover_;                                   // the connection that moves
+  std::size_t way_back_ = std::numeric_limits<std::size_t>::max();  // event before which it moves back
   Time start_{};
   Time last_{};  // when the event before was
   bool urgent_seen_ = false;

@@ -6,6 +6,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <tuple>
 #include <string>
 
 #include "packet.h"
@@ -48,7 +49,7 @@ class PuppetHost final : public Endpoint {
   }
   CallResult socket() override { return 3; }
   CallResult listen(SocketId, int) override { return 0; }
-  CallResult accept(SocketId) override { return -EAGAIN; }
+  CallResult accept(SocketId) override { return accepts >= 0 ? accepts : -EAGAIN; }
   CallResult connect(SocketId, std::uint16_t) override { return -EINPROGRESS; }
   CallResult send(SocketId, ByteView bytes, int) override { return static_cast<CallResult>(bytes.size()); }
   CallResult receive(SocketId, std::span<std::byte> room, int) override {
@@ -61,6 +62,12 @@ class PuppetHost final : public Endpoint {
   CallResult get_option(SocketId, std::string_view) override { return 7; }
   int poll(SocketId) override { return 0; }
   Result<Info> info(SocketId) override { return fields; }
+
+  Result<> move(SocketId socket, Stack to) override {
+    moves.emplace_back(socket, to, got.size());
+    if (refuses_moves) return error(ErrorCode::kNotEligible, "not now");
+    return {};
+  }
 
   // The host sends this `after` the start; `seq` from its initial number 7000.
   void sends(Duration after, std::uint8_t flags, std::uint32_t seq, std::vector<std::byte> payload = {}) {
@@ -76,6 +83,9 @@ class PuppetHost final : public Endpoint {
   std::vector<ReadPacket> got;
   std::vector<std::byte> readable;
   Info fields;
+  std::vector<std::tuple<SocketId, Stack, std::size_t>> moves;  // socket, where to, segments injected by then
+  bool refuses_moves = false;
+  SocketId accepts = -1;
   bool finished = false;
 
  private:
@@ -227,6 +237,43 @@ TEST(Check, NamesTheField) {
   EXPECT_EQ(reason(host, "c = socket\ncheck c snd_cwnd 11\n"), "snd_cwnd is 10, not from 11 to 11");
   EXPECT_EQ(reason(host, "c = socket\ncheck c state listen\n"), "state is established, not listen");
   EXPECT_EQ(reason(host, "c = socket\ncheck c mood 1\n"), "no field of tcp_info is called mood");
+}
+
+Outcome run_moving(PuppetHost& host, MovePlan plan, const std::string& events) {
+  const auto script = parse_script("s", "rfc: 1 1\nwants: x\n" + events);
+  EXPECT_TRUE(script.has_value()) << script.error().message();
+  return run_script(script.value(), host, {.moves = plan});
+}
+
+TEST(Moves, ComeBehindTheHandshakeAndInTheMiddleOfTheRest) {
+  const std::string events = "l = socket\nc = accept l\ninject A 1 ack 1\ninject A 1 ack 1\ninject A 1 ack 1\ninject A 1 ack 1\n";
+  PuppetHost there;
+  there.accepts = 9;
+  EXPECT_EQ(run_moving(there, MovePlan::kAfterHandshake, events).verdict, Verdict::kPassed);
+  ASSERT_EQ(there.moves.size(), 1U);
+  EXPECT_EQ(there.moves[0], std::make_tuple(9, Stack::kEngine, 0U));
+  PuppetHost back;
+  back.accepts = 9;
+  EXPECT_EQ(run_moving(back, MovePlan::kRoundTrip, events).verdict, Verdict::kPassed);
+  ASSERT_EQ(back.moves.size(), 2U);
+  EXPECT_EQ(back.moves[1], std::make_tuple(9, Stack::kKernel, 2U));
+}
+
+TEST(Moves, MayTellThePeer) {
+  PuppetHost host;
+  host.accepts = 9;
+  host.sends(milliseconds(0), wire::kSyn, 0);
+  host.sends(milliseconds(0), wire::kAck, 1);
+  EXPECT_EQ(run_moving(host, MovePlan::kAfterHandshake, "l = socket\nexpect S 0\nc = accept l\nexpect nothing for 1ms\n").verdict,
+            Verdict::kPassed);
+}
+
+TEST(Moves, ARefusalLeavesTheConnectionWhereItIs) {
+  PuppetHost host;
+  host.accepts = 9;
+  host.refuses_moves = true;
+  EXPECT_EQ(run_moving(host, MovePlan::kAfterHandshake, "l = socket\nc = accept l\ninject A 1 ack 1\n").verdict,
+            Verdict::kPassed);
 }
 
 TEST(Skip, WhatTheBackendLacks) {
