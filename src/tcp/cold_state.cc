@@ -12,7 +12,8 @@ ColdState& cold_state(ControlBlock& cb) {
 void release_cold_state(ControlBlock& cb) {
   if (!cb.cold) return;
   const ColdState& cold = *cb.cold;
-  if (!cold.out_of_order.empty() || cold.dsack_due || cold.fin_known || cold.path_mtu.searching) return;
+  const bool owes = cold.dsack_due || !cold.split_acks.empty();
+  if (!cold.out_of_order.empty() || owes || cold.fin_known || cold.path_mtu.searching) return;
   cb.cold.reset();
 }
 

@@ -1,6 +1,6 @@
-// ColdState: what a connection needs only while received data is out of order, or its path's MTU is in doubt. Owned by
-// the ControlBlock, made by cold_state() on first need, freed by release_cold_state() when nothing in it matters any
-// more. Same thread as the block.
+// ColdState: what a connection needs only while received data is out of order, an ACK is owed for a part of what has
+// arrived, or its path's MTU is in doubt. Owned by the ControlBlock, made by cold_state() on first need, freed by
+// release_cold_state() when nothing in it matters any more. Same thread as the block.
 #pragma once
 
 #include <array>
@@ -24,6 +24,12 @@ struct OutOfOrderBlock {
   [[nodiscard]] Seq end() const noexcept { return seq + static_cast<std::uint32_t>(bytes.size()); }
 };
 
+// An ACK up to less than rcv_nxt (split_ack.h).
+struct SplitAck {
+  Seq ack;
+  bool ecn_echo = false;
+};
+
 struct ColdState {
   PathMtu path_mtu;
 
@@ -36,6 +42,7 @@ struct ColdState {
   std::uint8_t duplicate_acks_due = 0;  // without SACK the peer counts them: one for each segment out of order
   bool fin_known = false;               // the peer's FIN came before what precedes it
   Seq fin_seq;                          // its sequence number
+  std::vector<SplitAck> split_acks;     // in order
 };
 
 // The block's ColdState, made when there is none.

@@ -1,9 +1,10 @@
 // ControlBlock: the hot state of one synchronized connection, plain data named as in RFC 9293 3.3.1 and Linux's
 // tcp_sock. Functions of connection.h act on it; nothing here acts by itself. What exists only while data is out lies
 // in its Flight (flight.h), what exists only while received data is out of order in its ColdState (cold_state.h); both
-// are allocated on demand and freed when nothing in them matters any more.
+// are allocated on demand and freed when nothing in them matters any more. BBR's state, where BBR is in charge, lies
+// beside.
 //
-// One thread at a time (the holder of the lane's lock). Not copyable: it owns its Flight and ColdState. Readers (CLI,
+// One thread at a time (the holder of the lane's lock). Not copyable: it owns all of them. Readers (CLI,
 // hand-off, checkers) may read every field; only src/tcp writes them.
 #pragma once
 
@@ -16,16 +17,21 @@
 
 namespace twinstack::tcp {
 
+struct BbrState;
 struct ColdState;
 struct Flight;
 
 // Delete where the types are complete.
+struct BbrStateDeleter {
+  void operator()(BbrState* bbr) const noexcept;
+};
 struct ColdStateDeleter {
   void operator()(ColdState* cold) const noexcept;
 };
 struct FlightDeleter {
   void operator()(Flight* flight) const noexcept;
 };
+using BbrStatePtr = std::unique_ptr<BbrState, BbrStateDeleter>;
 using ColdStatePtr = std::unique_ptr<ColdState, ColdStateDeleter>;
 using FlightPtr = std::unique_ptr<Flight, FlightDeleter>;
 
@@ -162,6 +168,7 @@ struct ControlBlock {
   std::uint8_t keepalive_probes = 0;
 
   CongestionState congestion{};
+  BbrStatePtr bbr;  // with CongestionKind::kBbr, else null
   FlightPtr flight;
   ColdStatePtr cold;
 

@@ -79,7 +79,7 @@ Flight& flight_of(ControlBlock& cb) {
 void release_flight(ControlBlock& cb) {
   if (!cb.flight) return;
   const Flight& f = *cb.flight;
-  const bool settled = cb.recovery == RecoveryState::kOpen && !f.undo_possible && !f.probe_out;
+  const bool settled = cb.recovery == RecoveryState::kOpen && !f.undo_possible && !f.probe_out && !cb.has(kPacingHolds);
   if (f.sent.empty() && settled) cb.flight.reset();
 }
 

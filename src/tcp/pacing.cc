@@ -18,6 +18,8 @@ bool pacing_holds(ControlBlock& cb, Time now) {
   return true;
 }
 
+Time pacing_release(const ControlBlock& cb) noexcept { return cb.flight->next_send - kBurst; }
+
 void pace_after(ControlBlock& cb, std::uint32_t bytes, Time now) {
   const auto rate_of = congestion_ops(cb).pacing_rate;
   if (rate_of == nullptr) return;

@@ -11,6 +11,8 @@ namespace twinstack::tcp {
 
 // Nothing may go yet; next_deadline() then tells when. REQUIRES: something could go otherwise.
 [[nodiscard]] bool pacing_holds(ControlBlock& cb, Time now);
+// When pacing lets the next segment go. REQUIRES: kPacingHolds.
+[[nodiscard]] Time pacing_release(const ControlBlock& cb) noexcept;
 // A segment of `bytes` payload was sent. REQUIRES: a flight.
 void pace_after(ControlBlock& cb, std::uint32_t bytes, Time now);
 

@@ -5,6 +5,7 @@
 #include "tcp/connection.h"
 #include "tcp/flight.h"
 #include "tcp/loss_probe.h"
+#include "tcp/pacing.h"
 #include "tcp/path_mtu.h"
 #include "tcp/recovery.h"
 #include "tcp/rtt.h"
@@ -147,6 +148,12 @@ TimerVerdict fire_delayed_ack(ControlBlock& cb) noexcept {
   return TimerVerdict::kFired;
 }
 
+// poll_transmit() has something, or says anew when.
+TimerVerdict end_pacing_hold(ControlBlock& cb) noexcept {
+  cb.clear(kPacingHolds);
+  return TimerVerdict::kFired;
+}
+
 }  // namespace
 
 void arm_sender_timer(ControlBlock& cb, SenderTimer which, Duration after, Time now) noexcept {
@@ -225,6 +232,7 @@ TimerVerdict on_timer(ControlBlock& cb, Host& host, Time now) {
   if (cb.has(kAckArmed) && due(cb.ack_deadline, now)) note(fire_delayed_ack(cb));
   if (cb.sender_timer != SenderTimer::kNone && due(cb.sender_deadline, now)) note(fire_sender(cb, host, now));
   if (cb.has(kKeepaliveArmed) && due(cb.keepalive_deadline, now)) note(fire_keepalive(cb, now));
+  if (cb.has(kPacingHolds) && pacing_release(cb) <= now) note(end_pacing_hold(cb));
   return verdict;
 }
 
@@ -233,6 +241,7 @@ Time next_deadline(const ControlBlock& cb, Time now) {
   if (cb.sender_timer != SenderTimer::kNone) next = tick_start(cb.sender_deadline, now);
   if (cb.has(kAckArmed)) next = std::min(next, tick_start(cb.ack_deadline, now));
   if (cb.has(kKeepaliveArmed)) next = std::min(next, tick_start(cb.keepalive_deadline, now));
+  if (cb.has(kPacingHolds)) next = std::min(next, pacing_release(cb));
   return next;
 }
 

@@ -14,6 +14,7 @@
 #include "tcp/plan.h"
 #include "tcp/retransmit.h"
 #include "tcp/rtt.h"
+#include "tcp/split_ack.h"
 #include "tcp/timers.h"
 
 namespace twinstack::tcp {
@@ -168,9 +169,9 @@ void watch_stalled_data(ControlBlock& cb, Time now) noexcept {
 }
 
 bool plan_text(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
-  if (plan_duplicate_ack(cb, host, now, plan) || plan_retransmission(cb, host, now, plan)) return true;
-  if (plan_loss_probe(cb, host, now, plan) || plan_size_probe(cb, host, now, plan)) return true;
-  if (plan_new_data(cb, host, now, plan)) return true;
+  if (plan_split_ack(cb, host, now, plan) || plan_duplicate_ack(cb, host, now, plan)) return true;
+  if (plan_retransmission(cb, host, now, plan) || plan_loss_probe(cb, host, now, plan)) return true;
+  if (plan_size_probe(cb, host, now, plan) || plan_new_data(cb, host, now, plan)) return true;
   plan.segment = wire::Segment{};
   return give_up_frto(cb) && plan_retransmission(cb, host, now, plan);
 }

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "tcp/congestion/bbr.h"
 #include "tcp/congestion/cubic.h"
+#include "tcp/congestion/dctcp.h"
 #include "tcp/congestion/new_reno.h"
 
 namespace twinstack::tcp {
@@ -12,11 +14,24 @@ constexpr std::uint32_t kMaxCwnd = 1U << 20;  // keeps all sums of windows under
 }  // namespace
 
 const CongestionOps& congestion_ops(CongestionKind kind) noexcept {
-  return kind == CongestionKind::kNewReno ? new_reno_ops() : cubic_ops();
+  switch (kind) {
+    case CongestionKind::kNewReno:
+      return new_reno_ops();
+    case CongestionKind::kDctcp:
+      return dctcp_ops();
+    case CongestionKind::kBbr:
+      return bbr_ops();
+    case CongestionKind::kCubic:
+      break;
+  }
+  return cubic_ops();
 }
 
 CongestionKind congestion_kind(std::string_view name) noexcept {
-  return name == new_reno_ops().name ? CongestionKind::kNewReno : CongestionKind::kCubic;
+  for (const auto kind : {CongestionKind::kNewReno, CongestionKind::kDctcp, CongestionKind::kBbr}) {
+    if (congestion_ops(kind).name == name) return kind;
+  }
+  return CongestionKind::kCubic;
 }
 
 void raise_event(ControlBlock& cb, CongestionEvent event, Time now) {

@@ -2,8 +2,8 @@
 // growth and the threshold after a loss; when a loss has happened and what may be sent is recovery's and transmit's.
 // Windows in segments.
 //
-// To add one: an enumerator of CongestionKind, its state in CongestionState, a table in its own file, a line in
-// congestion_ops().
+// To add one: an enumerator of CongestionKind, its state in CongestionState, a table in its own file, a line each in
+// congestion_ops() and congestion_kind().
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,7 @@ struct CongestionOps {
   std::string_view name;   // as TCP_CONGESTION
   bool wants_ecn = false;  // ECT on every segment, marks are the signal (RFC 8257)
 
-  // Makes the private state. cwnd and ssthresh are set already.
+  // Makes the private state. cwnd, ssthresh and options are set already. May choose another kind instead of itself.
   void (*init)(ControlBlock& cb, Time now) = nullptr;
   // A loss, an ECN echo or a timeout: the new ssthresh, at least 2. Sets neither cwnd nor ssthresh.
   std::uint32_t (*ssthresh)(ControlBlock& cb) = nullptr;
@@ -56,7 +56,8 @@ struct CongestionOps {
   return congestion_ops(cb.congestion_kind);
 }
 
-// The kind for a name of TCP_CONGESTION: "reno" is NewReno; CUBIC stands in for all that we do not have.
+// The kind for a name of TCP_CONGESTION: "cubic", "reno" (NewReno), "dctcp", "bbr" (version 1); CUBIC stands in for all
+// that we do not have.
 [[nodiscard]] CongestionKind congestion_kind(std::string_view name) noexcept;
 
 void raise_event(ControlBlock& cb, CongestionEvent event, Time now);
