@@ -276,6 +276,7 @@ TEST_F(BbrByHand, UndoLooksForTheFullPipeAnew) {
 // ---- On a path.
 
 TEST(Bbr, FindsTheBandwidthAndKeepsTheQueueShort) {
+  if (!kLongRuns) return;
   struct Case {
     std::uint64_t rate;
     std::int64_t delay_us;
@@ -339,6 +340,7 @@ TEST(Bbr, CyclesItsGain) {
 
 // Draft 4.3.4: every ten seconds, for 200 ms.
 TEST(Bbr, ProbesTheRoundTripEveryTenSeconds) {
+  if (!kLongRuns) return;
   TestPath path({.rate = 1'250'000, .delay = std::chrono::milliseconds(20)});
   Flow& flow = path.add({.kind = CongestionKind::kBbr});
   path.run_for(std::chrono::seconds(1));
@@ -375,6 +377,7 @@ TEST(Bbr, ProbingTheRoundTripDoesNotForgetTheBandwidth) {
 }
 
 TEST(Bbr, FollowsThePathWhenItBecomesFasterAndSlower) {
+  if (!kLongRuns) return;
   TestPath path({.rate = 1'250'000, .delay = std::chrono::milliseconds(20)});
   Flow& flow = path.add({.kind = CongestionKind::kBbr});
   path.run_for(std::chrono::seconds(5));
@@ -388,6 +391,7 @@ TEST(Bbr, FollowsThePathWhenItBecomesFasterAndSlower) {
 
 // A longer route is noticed when the filter of the round trip forgets.
 TEST(Bbr, LearnsALongerRoundTrip) {
+  if (!kLongRuns) return;
   TestPath path({.rate = 1'250'000, .delay = std::chrono::milliseconds(20)});
   Flow& flow = path.add({.kind = CongestionKind::kBbr});
   path.run_for(std::chrono::seconds(3));
@@ -397,6 +401,7 @@ TEST(Bbr, LearnsALongerRoundTrip) {
 }
 
 TEST(Bbr, LossesThatAreNoCongestionCostLittle) {
+  if (!kLongRuns) return;
   TestPath path({.rate = 1'250'000, .delay = std::chrono::milliseconds(20), .loss_ppm = 20'000});
   Flow& flow = path.add({.kind = CongestionKind::kBbr});
   for (int i = 0; i < 200; ++i) {
@@ -412,6 +417,7 @@ TEST(Bbr, LossesThatAreNoCongestionCostLittle) {
 
 // ACKs that come in one go every two round trips: what is in flight covers the silence.
 TEST(Bbr, AggregatedAcksCostNoRate) {
+  if (!kLongRuns) return;
   TestPath path(
       {.rate = 12'500'000, .delay = std::chrono::milliseconds(10), .ack_interval = std::chrono::milliseconds(40)});
   Flow& flow = path.add({.kind = CongestionKind::kBbr});
@@ -424,15 +430,21 @@ TEST(Bbr, AggregatedAcksCostNoRate) {
 
 // A shallow buffer: losses from probing, no collapse.
 TEST(Bbr, ShallowBuffer) {
+  if (!kLongRuns) return;
   TestPath path({.rate = 12'500'000, .delay = std::chrono::milliseconds(20), .buffer_packets = 20});
   Flow& flow = path.add({.kind = CongestionKind::kBbr});
+  path.run_for(std::chrono::seconds(2));
+  const std::uint64_t received = flow.receiver.received;
+  const std::uint64_t dropped = flow.dropped;
+  const std::uint64_t sent = flow.sent;
   path.run_for(std::chrono::seconds(4));
-  EXPECT_GT(share(path, flow.receiver.received / 4), 0.9);
-  EXPECT_LT(static_cast<double>(flow.dropped) / static_cast<double>(flow.sent), 0.05);
+  EXPECT_GT(share(path, (flow.receiver.received - received) / 4), 0.9);
+  EXPECT_LT(static_cast<double>(flow.dropped - dropped) / static_cast<double>(flow.sent - sent), 0.05);
 }
 
 // As Linux: the rate of a token bucket is found, and the losses of exceeding it end but for a look now and then.
 TEST(Bbr, FindsAPolicersRate) {
+  if (!kLongRuns) return;
   TestPath path({.rate = 12'500'000,
                  .delay = std::chrono::milliseconds(20),
                  .policer_rate = 1'250'000,
@@ -477,6 +489,7 @@ TEST(Bbr, AfterIdlenessItGoesOnAtTheBandwidth) {
 }
 
 TEST(Bbr, SegmentsArePaced) {
+  if (!kLongRuns) return;
   TestPath path({.rate = 12'500'000, .delay = std::chrono::milliseconds(20), .buffer_packets = 10'000});
   Flow& flow = path.add({.kind = CongestionKind::kBbr});
   path.run_for(std::chrono::seconds(3));
