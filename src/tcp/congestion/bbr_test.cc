@@ -144,7 +144,7 @@ TEST_F(BbrByHand, AfterIdlenessItPacesAtTheBandwidth) {
   EXPECT_TRUE(cb.bbr->idle_restart);
 }
 
-// Draft 4.1.1.2.
+// Draft 4.1.1.4.
 TEST_F(BbrByHand, WhatTheProgramLimitedCountsOnlyWhenItIsMore) {
   round(100, 10'000);
   for (int i = 0; i < 30; ++i) round(10, 10'000, true);
@@ -155,7 +155,7 @@ TEST_F(BbrByHand, WhatTheProgramLimitedCountsOnlyWhenItIsMore) {
   EXPECT_EQ(bandwidth(), 5'000'000U);
 }
 
-// Draft 4.2.3.3: the first round of recovery sends a packet for a packet, then the window comes back.
+// Draft 4.2.3.4: the first round of recovery sends a packet for a packet, then the window comes back.
 TEST_F(BbrByHand, RecoveryConservesPacketsForARound) {
   for (int i = 0; i < 8; ++i) round(100, 10'000);
   const std::uint32_t before = cb.cwnd;
@@ -322,7 +322,7 @@ TEST(Bbr, StartupFillsThePipeInLogarithmicTimeAndDrains) {
   EXPECT_FALSE(first.contains(BbrMode::kProbeRtt));
 }
 
-// Draft 4.3.3: one phase in eight looks for more, one gives back; each lasts about a round trip.
+// Draft 4.3.4.3: one phase in eight looks for more, one gives back; each lasts about a round trip.
 TEST(Bbr, CyclesItsGain) {
   TestPath path({.rate = 1'250'000, .delay = std::chrono::milliseconds(20)});
   Flow& flow = path.add({.kind = CongestionKind::kBbr});
@@ -338,7 +338,7 @@ TEST(Bbr, CyclesItsGain) {
   EXPECT_GT(seen[256], 4000);
 }
 
-// Draft 4.3.4: every ten seconds, for 200 ms.
+// Draft 4.3.5: every ten seconds, for 200 ms.
 TEST(Bbr, ProbesTheRoundTripEveryTenSeconds) {
   if (!kLongRuns) return;
   TestPath path({.rate = 1'250'000, .delay = std::chrono::milliseconds(20)});

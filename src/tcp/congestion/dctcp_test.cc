@@ -153,7 +153,7 @@ class DctcpReceiver : public ::testing::Test {
   void expect(const wire::Segment& segment, Seq ack, bool ece) {
     EXPECT_EQ(segment.ack.raw(), ack.raw());
     EXPECT_EQ(segment.has(wire::kEce), ece);
-    EXPECT_EQ(segment.ecn, wire::Ecn::kEct0);  // RFC 8257 3.4: ACKs too
+    EXPECT_EQ(segment.ecn, wire::Ecn::kEct0);  // as Linux: ACKs too
     const Seq offered = segment.ack + (std::uint32_t{segment.window} << end.cb.rcv_wscale);
     EXPECT_GE(offered - edge, -(1 << end.cb.rcv_wscale)) << "the window shrank";
   }
