@@ -268,6 +268,7 @@ void set_quick_ack(ControlBlock& cb, bool on) {
 void set_congestion(ControlBlock& cb, CongestionKind kind, Time now) {
   cb.congestion_kind = kind;
   cb.congestion = CongestionState{};
+  cb.bbr.reset();
   congestion_ops(cb).init(cb, now);
 }
 

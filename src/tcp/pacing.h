@@ -11,7 +11,7 @@ namespace twinstack::tcp {
 
 // Nothing may go yet; next_deadline() then tells when. REQUIRES: something could go otherwise.
 [[nodiscard]] bool pacing_holds(ControlBlock& cb, Time now);
-// When pacing lets the next segment go. REQUIRES: kPacingHolds.
+// When pacing lets the next segment go. REQUIRES: a flight.
 [[nodiscard]] Time pacing_release(const ControlBlock& cb) noexcept;
 // A segment of `bytes` payload was sent. REQUIRES: a flight.
 void pace_after(ControlBlock& cb, std::uint32_t bytes, Time now);

@@ -8,12 +8,13 @@
 #include "tcp/congestion/bbr_model.h"
 #include "tcp/congestion/bbr_state.h"
 #include "tcp/flight.h"
+#include "tcp/pacing.h"
 
 namespace twinstack::tcp {
 
 namespace {
 
-// Draft 4.1.2.2, 4.3.4.
+// Draft 4.1.2.2, 4.3.5.
 constexpr Duration kMinRttWindow = std::chrono::seconds(10);
 constexpr Duration kProbeRttTime = std::chrono::milliseconds(200);
 // Draft 4.2.1: sends a little less than the bandwidth, so that queues drain.
@@ -24,7 +25,7 @@ constexpr std::uint32_t kDrainGain = kBbrUnit * 1000 / 2885;
 constexpr std::uint32_t kCwndGain = kBbrUnit * 2;
 constexpr std::uint32_t kSmallestCwnd = 4;
 constexpr std::uint32_t kInitialWindow = 10;
-// Draft 4.3.3: look for more, give back what that has queued, cruise.
+// Draft 4.3.4.3: look for more, give back what that has queued, cruise.
 constexpr std::array<std::uint32_t, 8> kCycle = {kBbrUnit * 5 / 4, kBbrUnit * 3 / 4, kBbrUnit, kBbrUnit,
                                                  kBbrUnit,         kBbrUnit,         kBbrUnit, kBbrUnit};
 constexpr std::uint8_t kProbingPhase = 0;
@@ -36,7 +37,6 @@ constexpr std::uint64_t kBurstsPerSecond = 1024;
 constexpr std::uint64_t kLargestBurstBytes = 65'536 - 1 - 320;
 constexpr std::uint64_t kSingleSegmentRate = 1'200'000 / 8;
 constexpr std::uint32_t kLargestBurst = 127;
-constexpr Duration kPacingBurst = std::chrono::milliseconds(1);
 
 BbrState& state_of(ControlBlock& cb) noexcept {
   ASSERT(cb.bbr != nullptr);
@@ -96,7 +96,7 @@ void save_cwnd(ControlBlock& cb) noexcept {
   bbr.prior_cwnd = lowered ? std::max(bbr.prior_cwnd, cb.cwnd) : cb.cwnd;
 }
 
-// Draft 4.2.3.3. The window that recovery leaves, and whether it is all there is to say.
+// Draft 4.2.3.4. The window that recovery leaves, and whether it is all there is to say.
 struct RecoveryWindow {
   std::uint32_t cwnd = 0;
   bool conserving = false;
@@ -120,7 +120,7 @@ RecoveryWindow modulate_for_recovery(ControlBlock& cb, const RateSample& sample)
   return {cwnd, bbr.conserving};
 }
 
-// Draft 4.2.3.5: towards the target, by what was delivered; only a full pipe cuts it down.
+// Draft 4.2.3.6: towards the target, by what was delivered; only a full pipe cuts it down.
 std::uint32_t grow_to_target(const ControlBlock& cb, std::uint32_t cwnd, std::uint32_t delivered) noexcept {
   const BbrState& bbr = *cb.bbr;
   const std::uint32_t product = bbr_bdp(cb, bbr_bandwidth(bbr), bbr.cwnd_gain);
@@ -178,13 +178,14 @@ void leave_probe_rtt(ControlBlock& cb) noexcept {
 // What of the flight will be in the network when pacing lets the next segment go.
 std::uint32_t in_network_at_departure(const ControlBlock& cb, std::uint32_t in_flight, Time now) noexcept {
   const BbrState& bbr = *cb.bbr;
-  const Duration wait = cb.flight->next_send - kPacingBurst - now;
+  const Duration wait = pacing_release(cb) - now;
   if (bbr.pacing_gain > kBbrUnit) in_flight += burst_segments(cb);  // with the segment that departs
   const std::uint32_t gone = bbr_delivered_in(cb, bbr_bandwidth(bbr), wait);
   return in_flight > gone ? in_flight - gone : 0;
 }
 
-// Draft 4.3.3: a phase lasts a round trip; one that probes until its queue is there, one that drains until it is gone.
+// Draft 4.3.4.3: a phase lasts a round trip; one that probes until its queue is there, one that drains until it is
+// gone.
 bool phase_is_over(const ControlBlock& cb, const RateSample& sample, Time now) noexcept {
   const BbrState& bbr = *cb.bbr;
   const Duration length = cb.flight->delivered_at - bbr.phase_start;
@@ -214,7 +215,7 @@ void end_probe_rtt_if_done(ControlBlock& cb, Time now) noexcept {
   leave_probe_rtt(cb);
 }
 
-// Draft 4.3.4: 200 ms and a round with a small flight.
+// Draft 4.3.5: 200 ms and a round with a small flight.
 void probe_rtt(ControlBlock& cb, Time now) noexcept {
   BbrState& bbr = state_of(cb);
   // What this measures is not the path's bandwidth.
@@ -320,7 +321,7 @@ void on_recovery(ControlBlock& cb, RecoveryState next) {
   bbr_model_on_timeout(cb);
 }
 
-// Draft 4.3.4.4 (restarting after idle): no burst at more than the bandwidth.
+// Draft 4.3.4.4: after idleness no burst at more than the bandwidth.
 void on_event(ControlBlock& cb, CongestionEvent event, Time now) {
   if (event != CongestionEvent::kSendStart || cb.app_limited == 0) return;
   BbrState& bbr = state_of(cb);

@@ -11,7 +11,7 @@ namespace {
 constexpr std::uint64_t kUsPerSecond = 1'000'000;
 constexpr std::uint32_t kInitialWindow = 10;  // segments (RFC 6928)
 
-// Draft 4.3.2.
+// Draft 4.3.2.2.
 constexpr std::uint64_t kFullPipeGrowth = kBbrUnit * 5 / 4;
 constexpr std::uint8_t kFullPipeRounds = 3;
 
@@ -162,7 +162,7 @@ bool bbr_update_bandwidth(ControlBlock& cb, const RateSample& sample) noexcept {
   count_round(cb, sample);
   const bool policer_gone = watch_policer(cb, sample.newly_lost > 0, sample.app_limited);
   const std::uint64_t rate = rate_of(cb, sample.delivered, sample.interval_us);
-  // What the program limited says nothing, unless it is more than what was known (draft 4.1.1.2).
+  // What the program limited says nothing, unless it is more than what was known (draft 4.1.1.5).
   if (!sample.app_limited || rate >= bbr.bandwidth.value()) bbr.bandwidth.take(bbr.rounds, rate);
   return policer_gone;
 }

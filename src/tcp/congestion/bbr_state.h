@@ -48,7 +48,7 @@ enum class BbrMode : std::uint8_t {
   kProbeRtt,        // next to nothing in flight, for a look at the empty path
 };
 
-// How full the pipe is (draft-cardwell-iccrg-bbr-congestion-control-00 4.3.2).
+// How full the pipe is (draft-cardwell-iccrg-bbr-congestion-control-00 4.3.2.2).
 struct BbrFullPipe {
   std::uint64_t bandwidth = 0;  // when it last grew by a quarter
   std::uint8_t rounds = 0;      // since

@@ -144,7 +144,7 @@ TEST_F(BbrByHand, AfterIdlenessItPacesAtTheBandwidth) {
   EXPECT_TRUE(cb.bbr->idle_restart);
 }
 
-// Draft 4.1.1.2.
+// Draft 4.1.1.4.
 TEST_F(BbrByHand, WhatTheProgramLimitedCountsOnlyWhenItIsMore) {
   round(100, 10'000);
   for (int i = 0; i < 30; ++i) round(10, 10'000, true);
@@ -155,7 +155,7 @@ TEST_F(BbrByHand, WhatTheProgramLimitedCountsOnlyWhenItIsMore) {
   EXPECT_EQ(bandwidth(), 5'000'000U);
 }
 
-// Draft 4.2.3.3: the first round of recovery sends a packet for a packet, then the window comes back.
+// Draft 4.2.3.4: the first round of recovery sends a packet for a packet, then the window comes back.
 TEST_F(BbrByHand, RecoveryConservesPacketsForARound) {
   for (int i = 0; i < 8; ++i) round(100, 10'000);
   const std::uint32_t before = cb.cwnd;
@@ -276,6 +276,7 @@ TEST_F(BbrByHand, UndoLooksForTheFullPipeAnew) {
 // ---- On a path.
 
 TEST(Bbr, FindsTheBandwidthAndKeepsTheQueueShort) {
+  if (!kLongRuns) return;
   struct Case {
     std::uint64_t rate;
     std::int64_t delay_us;
@@ -321,7 +322,7 @@ TEST(Bbr, StartupFillsThePipeInLogarithmicTimeAndDrains) {
   EXPECT_FALSE(first.contains(BbrMode::kProbeRtt));
 }
 
-// Draft 4.3.3: one phase in eight looks for more, one gives back; each lasts about a round trip.
+// Draft 4.3.4.3: one phase in eight looks for more, one gives back; each lasts about a round trip.
 TEST(Bbr, CyclesItsGain) {
   TestPath path({.rate = 1'250'000, .delay = std::chrono::milliseconds(20)});
   Flow& flow = path.add({.kind = CongestionKind::kBbr});
@@ -337,8 +338,9 @@ TEST(Bbr, CyclesItsGain) {
   EXPECT_GT(seen[256], 4000);
 }
 
-// Draft 4.3.4: every ten seconds, for 200 ms.
+// Draft 4.3.5: every ten seconds, for 200 ms.
 TEST(Bbr, ProbesTheRoundTripEveryTenSeconds) {
+  if (!kLongRuns) return;
   TestPath path({.rate = 1'250'000, .delay = std::chrono::milliseconds(20)});
   Flow& flow = path.add({.kind = CongestionKind::kBbr});
   path.run_for(std::chrono::seconds(1));
@@ -375,6 +377,7 @@ TEST(Bbr, ProbingTheRoundTripDoesNotForgetTheBandwidth) {
 }
 
 TEST(Bbr, FollowsThePathWhenItBecomesFasterAndSlower) {
+  if (!kLongRuns) return;
   TestPath path({.rate = 1'250'000, .delay = std::chrono::milliseconds(20)});
   Flow& flow = path.add({.kind = CongestionKind::kBbr});
   path.run_for(std::chrono::seconds(5));
@@ -388,6 +391,7 @@ TEST(Bbr, FollowsThePathWhenItBecomesFasterAndSlower) {
 
 // A longer route is noticed when the filter of the round trip forgets.
 TEST(Bbr, LearnsALongerRoundTrip) {
+  if (!kLongRuns) return;
   TestPath path({.rate = 1'250'000, .delay = std::chrono::milliseconds(20)});
   Flow& flow = path.add({.kind = CongestionKind::kBbr});
   path.run_for(std::chrono::seconds(3));
@@ -397,6 +401,7 @@ TEST(Bbr, LearnsALongerRoundTrip) {
 }
 
 TEST(Bbr, LossesThatAreNoCongestionCostLittle) {
+  if (!kLongRuns) return;
   TestPath path({.rate = 1'250'000, .delay = std::chrono::milliseconds(20), .loss_ppm = 20'000});
   Flow& flow = path.add({.kind = CongestionKind::kBbr});
   for (int i = 0; i < 200; ++i) {
@@ -412,6 +417,7 @@ TEST(Bbr, LossesThatAreNoCongestionCostLittle) {
 
 // ACKs that come in one go every two round trips: what is in flight covers the silence.
 TEST(Bbr, AggregatedAcksCostNoRate) {
+  if (!kLongRuns) return;
   TestPath path(
       {.rate = 12'500'000, .delay = std::chrono::milliseconds(10), .ack_interval = std::chrono::milliseconds(40)});
   Flow& flow = path.add({.kind = CongestionKind::kBbr});
@@ -424,6 +430,7 @@ TEST(Bbr, AggregatedAcksCostNoRate) {
 
 // A shallow buffer: losses from probing, no collapse.
 TEST(Bbr, ShallowBuffer) {
+  if (!kLongRuns) return;
   TestPath path({.rate = 12'500'000, .delay = std::chrono::milliseconds(20), .buffer_packets = 20});
   Flow& flow = path.add({.kind = CongestionKind::kBbr});
   path.run_for(std::chrono::seconds(2));
@@ -437,6 +444,7 @@ TEST(Bbr, ShallowBuffer) {
 
 // As Linux: the rate of a token bucket is found, and the losses of exceeding it end but for a look now and then.
 TEST(Bbr, FindsAPolicersRate) {
+  if (!kLongRuns) return;
   TestPath path({.rate = 12'500'000,
                  .delay = std::chrono::milliseconds(20),
                  .policer_rate = 1'250'000,
@@ -481,6 +489,7 @@ TEST(Bbr, AfterIdlenessItGoesOnAtTheBandwidth) {
 }
 
 TEST(Bbr, SegmentsArePaced) {
+  if (!kLongRuns) return;
   TestPath path({.rate = 12'500'000, .delay = std::chrono::milliseconds(20), .buffer_packets = 10'000});
   Flow& flow = path.add({.kind = CongestionKind::kBbr});
   path.run_for(std::chrono::seconds(3));

@@ -10,7 +10,7 @@ namespace twinstack::tcp {
 
 namespace {
 
-constexpr int kGainShift = 4;  // g = 1/16 (RFC 8257 4.2)
+constexpr int kGainShift = 4;  // g = 1/16 (RFC 8257 3.3)
 
 void start_window(ControlBlock& cb) noexcept {
   DctcpState& state = cb.congestion.dctcp;
@@ -26,7 +26,7 @@ void init(ControlBlock& cb, Time now) {
     return;
   }
   cb.congestion.dctcp = DctcpState{};
-  cb.congestion.dctcp.alpha = kDctcpAlphaOne;  // RFC 8257 4.2: the first mark counts like a loss
+  cb.congestion.dctcp.alpha = kDctcpAlphaOne;  // RFC 8257 3.3: the first mark counts like a loss
   start_window(cb);
 }
 

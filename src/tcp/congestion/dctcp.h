@@ -1,6 +1,6 @@
 // DCTCP (RFC 8257), as Linux's tcp_dctcp: the window is lowered by the share of segments that met congestion, not by
 // half, so that a switch which marks at a low threshold keeps short queues. Grows like Reno. A loss counts as it does
-// for Reno (RFC 8257 3.5). Needs ECN to have been negotiated; without it NewReno is in charge (RFC 8257 3.1, as Linux).
+// for Reno (RFC 8257 3.5). Needs ECN to have been negotiated; without it NewReno is in charge (as Linux).
 //
 // The receiver's half: what an ACK echoes is the state of the last segment that came, and where the state changes an
 // ACK is sent up to there (RFC 8257 3.2).

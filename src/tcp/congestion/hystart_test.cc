@@ -137,6 +137,7 @@ TEST_P(HyStart, ASlowStartThatWasLeftForNothingGoesOn) {
 
 // A buffer of 17 products. Slow start as it was fills it and loses thousands of segments.
 TEST_P(HyStart, LeavesSlowStartBeforeADeepBufferOverflows) {
+  if (!kLongRuns) return;
   for (const bool used : {true, false}) {
     TestPath path({.rate = 12'500'000, .delay = std::chrono::milliseconds(20), .buffer_packets = 6000});
     Flow& flow = path.add({.kind = GetParam()});
@@ -155,6 +156,7 @@ TEST_P(HyStart, LeavesSlowStartBeforeADeepBufferOverflows) {
 
 // ACKs that come up to 10 ms late on an empty path: the window must reach the product all the same.
 TEST_P(HyStart, JitterDoesNotEndSlowStartEarly) {
+  if (!kLongRuns) return;
   for (std::uint64_t seed = 1; seed <= 20; ++seed) {
     TestPath path({.rate = 12'500'000,
                    .delay = std::chrono::milliseconds(40),

@@ -48,6 +48,7 @@ TEST(NewReno, UndoGoesBackToTheWindowBefore) {
 
 // The sawtooth between half and all of what path and buffer hold, once every W/2 round trips.
 TEST(NewReno, SawtoothOnAPath) {
+  if (!kLongRuns) return;
   constexpr std::uint32_t kBuffer = 30;
   TestPath path({.rate = 1'250'000, .delay = std::chrono::milliseconds(10), .buffer_packets = kBuffer});
   Flow& flow = path.add({.kind = CongestionKind::kNewReno});
@@ -71,6 +72,7 @@ TEST(NewReno, SawtoothOnAPath) {
 
 // Flows that started apart meet.
 TEST(NewReno, TwoFlowsBecomeEqual) {
+  if (!kLongRuns) return;
   TestPath path({.rate = 1'250'000, .delay = std::chrono::milliseconds(10), .buffer_packets = 30, .loss_ppm = 50});
   Flow& first = path.add({.kind = CongestionKind::kNewReno});
   path.run_for(std::chrono::seconds(10));

@@ -133,4 +133,11 @@ class TestPath {
 
 inline constexpr std::uint32_t kPathMss = 1448;
 
+// Debug and sanitized builds are tens of times slower: long runs are left to the others.
+#ifdef NDEBUG
+inline constexpr bool kLongRuns = true;
+#else
+inline constexpr bool kLongRuns = false;
+#endif
+
 }  // namespace twinstack::tcp::test
