@@ -44,7 +44,7 @@ TEST(Plan, TheSameSeedGivesTheSameEvents) {
 
 TEST(Plan, OnlyKeepsNumbers) {
   Options options;
-  options.only.emplace({2, 5, 9});
+  options.only = std::set<std::uint32_t>{2, 5, 9};
   const auto events = make_events(options, make_shape(options));
   ASSERT_EQ(events.size(), 3U);
   EXPECT_EQ(events[0].number, 2U);

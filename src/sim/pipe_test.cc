@@ -112,7 +112,9 @@ TEST_F(PipeTest, TurnsOneBitAndNeverInTheEthernetHeader) {
     unsigned turned = 0;
     for (std::size_t at = 0; at < got.size(); ++at) {
       const int bits = std::popcount(std::to_integer<unsigned>(got[at]));
-      if (at < 14) EXPECT_EQ(bits, 0);
+      if (at < 14) {
+        EXPECT_EQ(bits, 0);
+      }
       turned += static_cast<unsigned>(bits);
     }
     EXPECT_EQ(turned, 1U);

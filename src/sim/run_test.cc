@@ -118,7 +118,7 @@ TEST(Command, RepeatsWhatIsNotUsual) {
   EXPECT_EQ(command_for(options), "twinstack sim --seed 9");
   options.connections = 3;
   options.faults = FaultSet::none();
-  options.only.emplace({1, 2});
+  options.only = std::set<std::uint32_t>{1, 2};
   EXPECT_EQ(command_for(options), "twinstack sim --seed 9 --connections 3 --faults none --only 1,2");
 }
 

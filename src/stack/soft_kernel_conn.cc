@@ -416,7 +416,7 @@ tcp::InfoCounters SoftKernelConn::counters_of(const Connection& conn) const noex
   out.delivered = conn.cb.delivered;
   out.delivered_ce = conn.cb.delivered_ce;
   out.dsack_dups = from.dsack_dups;
-  out.reord_seen = from.reord_seen;
+  out.reord_seen = conn.cb.reord_seen;
   out.rcv_ooopack = from.out_of_order;
   return out;
 }
