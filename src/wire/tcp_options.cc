@@ -91,19 +91,15 @@ std::uint32_t plain_bytes(const TcpOptions& options) noexcept {
   return bytes;
 }
 
+// Linux's order: SACK-permitted stands where the NOPs before the timestamps would, or behind NOPs of its own.
 void write_timestamps(Writer& out, const TcpOptions& options) noexcept {
-  if (options.sack_permitted) {
-    out.head(kSackPermitted, kSackPermittedLength);
-  } else if (options.has_timestamps) {
-    out.nops(2);
-  }
-  if (options.has_timestamps) {
-    out.head(kTimestamps, kTimestampsLength);
-    out.u32(options.ts_val);
-    out.u32(options.ts_ecr);
-  } else if (options.sack_permitted) {
-    out.nops(2);
-  }
+  if (!options.sack_permitted && !options.has_timestamps) return;
+  if (!options.sack_permitted || !options.has_timestamps) out.nops(2);
+  if (options.sack_permitted) out.head(kSackPermitted, kSackPermittedLength);
+  if (!options.has_timestamps) return;
+  out.head(kTimestamps, kTimestampsLength);
+  out.u32(options.ts_val);
+  out.u32(options.ts_ecr);
 }
 
 void write_sack(Writer& out, const TcpOptions& options, std::uint32_t count) noexcept {

@@ -40,6 +40,14 @@ TEST(WriteOptions, SynOfLinux) {
   EXPECT_EQ(written(options), bytes_of({2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7}));
 }
 
+TEST(WriteOptions, SynOfLinuxWithoutTimestamps) {
+  TcpOptions options;
+  options.has_mss = options.sack_permitted = options.has_window_scale = true;
+  options.mss = 1460;
+  options.window_scale = 8;
+  EXPECT_EQ(written(options), bytes_of({2, 4, 0x05, 0xb4, 1, 1, 4, 2, 1, 3, 3, 8}));
+}
+
 TEST(WriteOptions, ThreeSackBlocksFitBesideTimestamps) {
   TcpOptions options;
   options.sack_count = 4;
