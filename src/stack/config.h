@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "tcp/initial_sequence.h"
 #include "wire/flow.h"
 
 namespace twinstack::stack {
@@ -15,6 +16,15 @@ struct BufferSizes {
   std::uint32_t min_bytes = 4096;
   std::uint32_t default_bytes = 131072;
   std::uint32_t max_bytes = 6U << 20;
+};
+
+// Bits of tcp_fastopen.
+enum FastOpenMode : std::uint32_t {
+  kFastOpenClient = 0x1,
+  kFastOpenServer = 0x2,
+  kFastOpenClientNoCookie = 0x4,    // data in the SYN without a cookie
+  kFastOpenServerNoCookie = 0x200,  // the same is accepted
+  kFastOpenAllListeners = 0x400,    // without TCP_FASTOPEN
 };
 
 struct Config {
@@ -36,6 +46,11 @@ struct Config {
   bool tcp_abort_on_overflow = false;
   std::uint16_t tcp_min_snd_mss = 48;
   std::uint16_t initial_cwnd_segments = 10;
+
+  // TCP Fast Open (RFC 7413). Keys: that which makes cookies, then others that are still accepted; none: drawn from the
+  // seed.
+  std::uint32_t tcp_fastopen = kFastOpenClient;
+  std::vector<tcp::SequenceSecret> tcp_fastopen_keys;
 
   // Buffers.
   BufferSizes tcp_rmem{};

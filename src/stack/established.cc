@@ -190,6 +190,7 @@ void SoftStack::abort(Socket& socket, Time now) {
 // Linux tcp_done(): TCP_CLOSE. `socket` is gone afterwards if no program has it.
 void SoftStack::finish(Socket& socket) {
   timers_.cancel(socket);
+  forget_unconfirmed(socket);
   leave(socket);
   if (!socket.bound_by_program) leave_port(socket);
   socket.over = true;

@@ -139,6 +139,7 @@ int SoftStack::info(SocketId id, TcpInfo& out, Time now) const {
   fill_core_info(socket->conn->cb, socket->conn->counters, now, out);
   fill_chronograph(socket->conn->chronograph, now, out);
   fill_receiver(*socket->conn, out);
+  if (socket->conn->syn_data) out.options |= kInfoSynData;
   return 0;
 }
 

@@ -19,6 +19,7 @@ enum TcpInfoOption : std::uint8_t {
   kInfoWindowScale = 4,
   kInfoEcn = 8,
   kInfoEcnSeen = 16,
+  kInfoSynData = 32,
   kInfoMicroseconds = 64,
 };
 

@@ -57,7 +57,7 @@ struct TcpOptions {
   bool has_mss = false;
   bool has_window_scale = false;
   bool sack_permitted = false;
-  FastOpen fast_open;
+  FastOpen fast_open{};
 
   friend bool operator==(const TcpOptions&, const TcpOptions&) = default;
 };

@@ -32,6 +32,15 @@ bool has_bad_address(const msghdr& message) noexcept {
                              [](const iovec& part) { return part.iov_base == nullptr && part.iov_len > 0; });
 }
 
+std::vector<std::byte> bytes_of(std::span<const iovec> parts) {
+  std::vector<std::byte> bytes;
+  for (const iovec& part : parts) {
+    const auto* const begin = static_cast<const std::byte*>(part.iov_base);
+    bytes.insert(bytes.end(), begin, begin + part.iov_len);
+  }
+  return bytes;
+}
+
 bool read_address(const sockaddr* address, socklen_t length, stack::Address& out) noexcept {
   if (address == nullptr) return false;
   if (address->sa_family == AF_INET && length >= sizeof(sockaddr_in)) {
@@ -146,17 +155,14 @@ int OwnForm::connect(int fd, const sockaddr* address, socklen_t length) {
 }
 
 ssize_t OwnForm::send_parts(Socket& socket, std::span<const iovec> parts, int flags) {
-  std::vector<std::byte> bytes;
-  for (const iovec& part : parts) {
-    const auto* const begin = static_cast<const std::byte*>(part.iov_base);
-    bytes.insert(bytes.end(), begin, begin + part.iov_len);
-  }
+  const std::vector<std::byte> bytes = bytes_of(parts);
   return stack_.send(socket.id, bytes, flags, clock_.now());
 }
 
 ssize_t OwnForm::send(int fd, const msghdr& message, int flags) {
   if (has_bad_address(message)) return -EFAULT;
   Socket& socket = sockets_[fd];
+  if ((flags & MSG_FASTOPEN) != 0) return connect_with_data(socket, message, flags);
   std::span<const iovec> parts = parts_of(message);
   ssize_t sent = 0;
   // A packet of Linux holds so many pinned pages, and each part of the message takes one at least.
@@ -172,6 +178,22 @@ ssize_t OwnForm::send(int fd, const msghdr& message, int flags) {
   socket.notices.on_written(static_cast<std::size_t>(sent), flags);
   note_progress();
   return sent;
+}
+
+// An address is needed, and may not be AF_UNSPEC (Linux tcp_sendmsg_fastopen()).
+ssize_t OwnForm::connect_with_data(Socket& socket, const msghdr& message, int flags) {
+  read_host_settings(config_);
+  const auto* const address = static_cast<const sockaddr*>(message.msg_name);
+  if (address != nullptr && address->sa_family == AF_UNSPEC) return -EOPNOTSUPP;
+  stack::Address peer;
+  if (!read_address(address, message.msg_namelen, peer)) return -EINVAL;
+  const ssize_t sent = stack_.connect_with_data(socket.id, peer, bytes_of(parts_of(message)), clock_.now());
+  if (sent > 0) socket.notices.on_written(static_cast<std::size_t>(sent), flags);
+  return sent;
+}
+
+bool OwnForm::begins_with_send(int fd, int flags) const {
+  return (flags & MSG_FASTOPEN) != 0 || stack_.is_deferred(id_of(fd));
 }
 
 void OwnForm::note_progress() {
