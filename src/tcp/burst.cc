@@ -91,7 +91,7 @@ bool pushes_new(ControlBlock& cb, std::uint32_t length, std::uint32_t limit) {
   if (length < limit) f.burst_left = 0;
   if (f.burst_left == 0) s.burst = static_cast<std::uint16_t>(std::min(f.burst_size, 0xffffU));
   const bool ends_record = !f.record_ends.empty() && s.end() == f.record_ends.front();
-  if (s.end() == cb.push_seq || ends_record) s.set(kPushed);
+  if (s.seq + length == cb.push_seq || ends_record) s.set(kPushed);  // a FIN may follow
   return s.burst > 1 || s.has(kPushed);
 }
 

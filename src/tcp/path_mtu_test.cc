@@ -105,6 +105,19 @@ TEST(BlackHole, ALostProbeCostsNoWindow) {
   EXPECT_FALSE(hole.a.cb.cold->path_mtu.probe != 0);
 }
 
+TEST(BlackHole, NothingIsProbedBehindTheFin) {
+  BlackHole hole(1300);
+  run_whole_machine(hole.a.cb);
+  hole.transfer(40'000, std::chrono::seconds(60));
+  ASSERT_TRUE(hole.a.cb.cold && hole.a.cb.cold->path_mtu.searching);
+  hole.a.cb.cwnd = 20;
+  on_close(hole.a.cb);
+  const auto plans = hole.a.poll(hole.net.now);
+  ASSERT_EQ(plans.size(), 1U);
+  EXPECT_EQ(plans[0].payload_bytes, 0U);
+  EXPECT_EQ(hole.a.cb.snd_nxt, hole.a.cb.write_seq);
+}
+
 TEST(BlackHole, WithoutOneNothingIsSuspected) {
   BlackHole hole(UINT32_MAX);
   hole.net.faults.loss_ppm = 100'000;
