@@ -46,10 +46,8 @@ void parse_cookie(ByteView cookie, bool experimental, TcpOptions& out) noexcept 
   const std::size_t bytes = cookie.size();
   const bool valid = bytes == 0 || (bytes >= kLeastCookieBytes && bytes <= kMostCookieBytes && bytes % 2 == 0);
   if (!valid) return;
-  out.fast_open = {.cookie = {},
-                   .cookie_bytes = static_cast<std::uint8_t>(bytes),
-                   .present = true,
-                   .experimental = experimental};
+  out.fast_open = {
+      .cookie = {}, .cookie_bytes = static_cast<std::uint8_t>(bytes), .present = true, .experimental = experimental};
   if (bytes > 0) std::memcpy(out.fast_open.cookie.data(), cookie.data(), bytes);
 }
 
@@ -72,7 +70,8 @@ void parse_one(std::uint8_t kind, ByteView body, TcpOptions& out) noexcept {
     out.sack_permitted = true;
   } else if (kind == kFastOpen) {
     parse_cookie(body, false, out);
-  } else if (kind == kExperimental && body.size() >= kMagicBytes && load_be<std::uint16_t>(body.data()) == kFastOpenMagic) {
+  } else if (kind == kExperimental && body.size() >= kMagicBytes &&
+             load_be<std::uint16_t>(body.data()) == kFastOpenMagic) {
     parse_cookie(body.subspan(kMagicBytes), true, out);
   }
 }
