@@ -50,6 +50,8 @@ Result<std::unique_ptr<AttachedInterface>> AttachedInterface::attach(const Inter
   ASSIGN_OR_RETURN(self->routes_, kernel::RouteTable::open());
   ASSIGN_OR_RETURN(kernel::SockDiag diag, kernel::SockDiag::open());
   self->diag_.emplace(std::move(diag));
+  ASSIGN_OR_RETURN(kernel::IcmpErrors icmp, kernel::IcmpErrors::open());
+  self->icmp_.emplace(std::move(icmp));
   TRY(self->open_lanes(options, first_lane, driver_event_fd));
   return self;
 }

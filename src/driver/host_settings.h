@@ -1,5 +1,5 @@
-// What the administrator of this network namespace has set for TCP (/proc/sys/net/ipv4), as far as the engine follows it.
-// Read when an interface is attached; for all connections that move from then on.
+// What the administrator of this network namespace has set for TCP (/proc/sys/net/ipv4), as far as the engine follows
+// it. Read when an interface is attached; for all connections that move from then on.
 #pragma once
 
 #include <string>

@@ -14,7 +14,9 @@ class HostSettingsTest : public ::testing::Test {
   HostSettingsTest() { std::filesystem::create_directory(directory); }
   ~HostSettingsTest() override { std::filesystem::remove_all(directory); }
 
-  void write(const std::string& name, const std::string& text) { std::ofstream(directory + "/" + name) << text << '\n'; }
+  void write(const std::string& name, const std::string& text) {
+    std::ofstream(directory + "/" + name) << text << '\n';
+  }
   [[nodiscard]] engine::HostSettings read() const { return read_host_settings(directory + "/"); }
 
   const std::string directory = ::testing::TempDir() + "host_settings_" + std::to_string(::getpid());

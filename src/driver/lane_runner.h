@@ -27,7 +27,7 @@ struct LaneRunnerOptions {
   std::optional<unsigned> cpu;  // to pin the thread to
   std::uint64_t secret = 0;     // keys the flow table
   engine::HostSettings settings;
-  int driver_event_fd = -1;     // eventfd to write when the driver should look at events
+  int driver_event_fd = -1;  // eventfd to write when the driver should look at events
 };
 
 class LaneRunner final : public engine::Waker, public handoff::LaneDoorbell {

@@ -125,6 +125,7 @@ class Lane {
   Reply release(const Command& command);
   Reply query(const Command& command, Time now);
   Reply silent(const Command& command, Time now);
+  Reply packet_too_big(const Command& command);
   Reply notify(const Command& command);
   Reply set_hop_of(const Command& command);
   void set_hop(const Command& command);

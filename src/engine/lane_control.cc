@@ -23,6 +23,8 @@ std::uint32_t chunks_for(std::uint32_t bytes, std::uint32_t chunk_bytes) {
 constexpr std::uint32_t kMaxFrameBytes = 65535 + 18;
 constexpr std::uint32_t kIpv4AndTcpBytes = 20 + 20;
 constexpr std::uint32_t kIpv6AndTcpBytes = 40 + 20;
+constexpr std::uint32_t kLeastPathMtuV4 = 552;   // Linux route/min_pmtu
+constexpr std::uint32_t kLeastPathMtuV6 = 1280;  // RFC 8200 5
 constexpr std::uint32_t kInitialSendBuffer = 128U << 10;
 constexpr std::uint32_t kMaxNextHops = 65536;
 constexpr std::uint8_t kEstablished = 1;  // TCP_ESTABLISHED
@@ -91,6 +93,8 @@ Reply Lane::carry_out(const Command& command, Time now) {
       return query(command, now);
     case CommandOp::kSetHopOf:
       return set_hop_of(command);
+    case CommandOp::kPacketTooBig:
+      return packet_too_big(command);
     case CommandOp::kSilent:
       return silent(command, now);
     default:
@@ -462,6 +466,21 @@ void Lane::bound_mss(std::uint32_t index) {
   const std::uint32_t headers = record.flow.is_v4() ? kIpv4AndTcpBytes : kIpv6AndTcpBytes;
   const std::uint32_t room = mtu - std::min(mtu, headers);
   tcp::set_mss(conns_[index].tcb, static_cast<std::uint16_t>(std::min<std::uint32_t>(kept_[index].mss, room)));
+}
+
+// RFC 1191, RFC 8201, with the checks of RFC 5927. What is smaller than Linux's least is not believed.
+Reply Lane::packet_too_big(const Command& command) {
+  const std::uint32_t index = resolve(command.id);
+  HwConn& conn = conns_[index];
+  if ((conn.flags & kInstalled) == 0) return refuse(Status::kBadState);
+  const bool v4 = records_[index].flow.is_v4();
+  const std::uint32_t mtu = std::max(command.path_mtu_bytes, v4 ? kLeastPathMtuV4 : kLeastPathMtuV6);
+  const auto mss =
+      static_cast<std::uint16_t>(std::min<std::uint32_t>(mtu - (v4 ? kIpv4AndTcpBytes : kIpv6AndTcpBytes), UINT16_MAX));
+  if (!tcp::on_packet_too_big(conn.tcb, Seq(command.quoted_seq), mss)) return refuse(Status::kBadArgument);
+  kept_[index].mss = std::min(kept_[index].mss, mss);
+  want_transmit(index);
+  return Reply{};
 }
 
 Reply Lane::set_hop_of(const Command& command) {

@@ -122,8 +122,7 @@ void Lane::tune_receive(std::uint32_t index, Seq copied_seq, Time now) {
   HwConnKept& kept = kept_[index];
   if ((kept.flags & tcp::kFlagFixedReceiveBuffer) != 0 || !host_settings_.tcp_moderate_rcvbuf) return;
   const std::uint32_t rtt_us = tcp::smoothed_rtt_us(conn.tcb);
-  const std::uint32_t wanted =
-      tcp::tune_receive_window(kept.receive, conn.tcb, copied_seq, rtt_us, kept.advmss, now);
+  const std::uint32_t wanted = tcp::tune_receive_window(kept.receive, conn.tcb, copied_seq, rtt_us, kept.advmss, now);
   const std::uint32_t window = std::min(wanted, host_settings_.tcp_rmem_max_bytes / 2);
   if (window <= conn.rcv_buf_bytes) return;
   conn.rcv_buf_bytes = window;

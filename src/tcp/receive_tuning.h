@@ -1,6 +1,6 @@
 // Receive-window auto-tuning (dynamic right-sizing, as Linux tcp_rcv_space_adjust()): a program that reads more in a
-// round trip than ever before gets a window of twice that, and room for the next doubling of a sender in slow start. Who
-// holds the received bytes (engine, portable stack) keeps the state and makes the room.
+// round trip than ever before gets a window of twice that, and room for the next doubling of a sender in slow start.
+// Who holds the received bytes (engine, portable stack) keeps the state and makes the room.
 #pragma once
 
 #include <cstdint>
