@@ -86,6 +86,7 @@ void account_new_data(ControlBlock& cb, std::uint32_t length, std::uint32_t limi
 }
 
 void plan_new(ControlBlock& cb, std::uint32_t length, std::uint32_t limit, Host& host, Time now, SegmentPlan& plan) {
+  flight_of(cb, host.flights());
   fill_text(cb, plan, cb.snd_nxt, length);
   mark_ecn(cb, plan);
   begin_burst_if_due(cb, limit);
