@@ -12,6 +12,7 @@ namespace twinstack::wire {
 
 inline constexpr std::uint32_t kMaxOptionBytes = 40;
 inline constexpr std::uint32_t kTimestampBytes = 12;  // NOP NOP kind length TSval TSecr
+inline constexpr std::uint32_t kTimestampsAligned = 0x0101080a;  // ... the first four
 inline constexpr std::uint8_t kMaxWindowScale = 14;   // RFC 7323 2.3
 
 // Reads the options that follow the fixed header. Unknown kinds are skipped. Options of a wrong length are taken as
