@@ -66,7 +66,8 @@ std::uint64_t write_ipv4(std::byte* out, const PathHeader& path, const FlowKey& 
   const auto local = load_address<std::uint32_t>(flow.local, kMappedPrefix.size());
   const auto remote = load_address<std::uint32_t>(flow.remote, kMappedPrefix.size());
   const std::uint64_t addresses = std::uint64_t{local} + remote;
-  const std::uint32_t first = 0x45U << 24 | std::uint32_t{traffic_class(path, segment)} << 16 | (kIpv4Bytes + tcp_bytes);
+  const std::uint32_t first =
+      0x45U << 24 | std::uint32_t{traffic_class(path, segment)} << 16 | (kIpv4Bytes + tcp_bytes);
   const std::uint32_t third = std::uint32_t{path.ttl} << 24 | std::uint32_t{kProtocolTcp} << 16;
   const std::uint16_t sum = fold(addresses + first + kDontFragment + third);
   store_be(out, std::uint64_t{first} << 32 | kDontFragment);
