@@ -22,6 +22,7 @@ constexpr std::uint32_t kIpv4AndTcpBytes = 20 + 20;
 constexpr std::uint32_t kIpv6AndTcpBytes = 40 + 20;
 constexpr std::uint32_t kInitialSendBuffer = 128U << 10;
 constexpr std::uint32_t kMaxNextHops = 65536;
+constexpr std::uint8_t kEstablished = 1;  // TCP_ESTABLISHED
 
 HwConnKept kept_of(const tcp::MinTcp& min) {
   return {
@@ -389,25 +390,14 @@ void Lane::fill_min(std::uint32_t index, Time now, tcp::MinTcp& min) const {
 
 void Lane::fill_state(std::uint32_t index, Time now, ipc::HwConnState& state) const {
   const HwConn& conn = conns_[index];
-  const HwConnRecord& record = records_[index];
   state = ipc::HwConnState{};
   state.hw_conn_id = id_of(index).raw();
   fill_min(index, now, state.min);
-  const tcp::Counters& counters = record.counters;
-  state.bytes_acked = counters.bytes_acked;
-  state.bytes_received = counters.bytes_received;
-  state.bytes_sent = counters.bytes_sent;
-  state.bytes_retransmitted = counters.bytes_retransmitted;
-  state.segments_in = counters.segs_in;
-  state.segments_out = counters.segs_out;
-  state.retransmitted_segments = counters.segs_retransmitted;
-  state.data_segments_out = counters.data_segs_out;
-  state.data_segments_in = counters.data_segs_in;
-  state.out_of_order_segments = counters.out_of_order;
-  state.unsent_bytes = state.min.write_seq - state.min.snd_nxt;
   state.unread_bytes = conn.unread_bytes;
   state.lane = index_;
-  state.ca_state = static_cast<std::uint32_t>(conn.tcb.recovery);
+  tcp::fill_tcp_info(conn.tcb, records_[index].counters, now, state.info);
+  state.info.state = kEstablished;
+  state.info.advmss = state.min.advmss;
 }
 
 Reply Lane::query(const Command& command, Time now) {

@@ -41,7 +41,7 @@ struct Totals {
   std::uint64_t bytes = 0;   // that programs have read
   std::uint64_t connections = 0;
   std::uint64_t instants = 0;
-  std::uint64_t spins = 0;  // times that a call of a program waited for a lane without sleeping
+  std::uint64_t spins = 0;   // times that a call of a program waited for a lane without sleeping
   std::uint64_t checks = 0;  // full ones
   Duration virtual_time{};
 

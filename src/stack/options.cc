@@ -28,6 +28,10 @@ constexpr int kTcpUserTimeout = 18;  // as the others: not in every header
 constexpr int kTcpNotSentLowat = 25;
 constexpr int kTcpCcInfo = 26;
 constexpr int kIpFreebind = 15;
+constexpr int kTcpFastOpen = 23;
+constexpr int kTcpFastOpenConnect = 30;
+constexpr int kTcpFastOpenKey = 33;
+constexpr int kTcpFastOpenNoCookie = 34;
 
 bool within(int value, int least, int most) noexcept { return value >= least && value <= most; }
 
@@ -249,6 +253,10 @@ int SoftStack::set_tcp_option(Socket& socket, int name, int value, Time now) {
       if (!within(value, 0, 1)) return -EINVAL;
       options.receive_inq = value != 0;
       return 0;
+    case kTcpFastOpen:
+    case kTcpFastOpenConnect:
+    case kTcpFastOpenNoCookie:
+      return set_fast_open_option(socket, name, value);
     default:
       return set_sending_option(socket, name, value, now);
   }
@@ -285,6 +293,8 @@ int SoftStack::set_option(SocketId id, int level, int name, ByteView value, Time
   if (level == IPPROTO_IP || level == IPPROTO_IPV6) {
     if (value.empty()) return -EINVAL;
     result = set_ip_option(*socket, level, name, small_value(value));
+  } else if (level == IPPROTO_TCP && name == kTcpFastOpenKey) {
+    result = set_fast_open_keys(*socket, value);
   } else if (level == IPPROTO_TCP && name == TCP_CONGESTION) {
     result = value.empty() ? -EINVAL : set_congestion(*socket, value, now);
   } else if (level == SOL_SOCKET && name == SO_LINGER) {
@@ -380,6 +390,12 @@ int SoftStack::get_tcp_option(Socket& socket, int name, std::span<std::byte> roo
       return put(room, static_cast<int>(options.not_sent_low_water));
     case kTcpInq:
       return put(room, options.receive_inq);
+    case kTcpFastOpen:
+      return put(room, static_cast<int>(options.fast_open_queue));
+    case kTcpFastOpenConnect:
+      return put(room, options.fast_open_connect);
+    case kTcpFastOpenNoCookie:
+      return put(room, options.fast_open_no_cookie);
     case kTcpCcInfo:
       return 0;
     case TCP_CONGESTION:

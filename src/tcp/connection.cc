@@ -247,7 +247,9 @@ void set_keepalive(ControlBlock& cb, std::uint32_t idle_s, std::uint32_t interva
   arm_keepalive(cb, now);
 }
 
-void set_smallest_burst(ControlBlock& cb, std::uint8_t segments) { cb.smallest_burst = std::max<std::uint8_t>(segments, 1); }
+void set_smallest_burst(ControlBlock& cb, std::uint8_t segments) {
+  cb.smallest_burst = std::max<std::uint8_t>(segments, 1);
+}
 
 void set_user_timeout(ControlBlock& cb, std::uint32_t timeout_ms) { cb.user_timeout_ms = timeout_ms; }
 

@@ -27,7 +27,7 @@ bool paws_accepts(const Handshake& handshake, const wire::Segment& segment) noex
 // RFC 9293 3.10.7.4 first. The window is that of our SYN, as nothing was read since. As Linux, what begins at RCV.NXT
 // passes into a closed window too, for the sake of its ACK.
 bool in_window(const Handshake& handshake, const wire::Segment& segment, std::uint32_t length) noexcept {
-  const Seq left = handshake.irs + 1;
+  const Seq left = handshake.irs + 1 + handshake.taken_bytes;
   const Seq right = left + handshake.rcv_wnd;
   const Seq end = segment.seq + length;
   if (segment.seq == left) return true;
@@ -66,7 +66,9 @@ HandshakeVerdict refuse_ack(const wire::Segment& segment) noexcept {
 // Second: RST (RFC 5961 3.2): only the exact sequence number counts, what else is in the window draws a challenge.
 // Linux lets any in the window end a half-open connection.
 HandshakeVerdict check_reset(Handshake& handshake, const wire::Segment& segment, Time now) noexcept {
-  if (segment.seq == handshake.irs + 1) return end_handshake(handshake, HandshakeVerdict::kReset);
+  if (segment.seq == handshake.irs + 1 + handshake.taken_bytes) {
+    return end_handshake(handshake, HandshakeVerdict::kReset);
+  }
   if (may_answer(handshake, now)) handshake.set(kHsAckDue);
   return HandshakeVerdict::kDroppedReset;
 }

@@ -26,9 +26,9 @@ enum MinTcpOption : std::uint16_t {
 
 // Bits of MinTcp::flags: options of the program that change what TCP does.
 enum MinTcpFlag : std::uint16_t {
-  kFlagNoDelay = 1 << 0,    // TCP_NODELAY
-  kFlagCork = 1 << 1,       // TCP_CORK
-  kFlagKeepalive = 1 << 2,  // SO_KEEPALIVE
+  kFlagNoDelay = 1 << 0,      // TCP_NODELAY
+  kFlagCork = 1 << 1,         // TCP_CORK
+  kFlagKeepalive = 1 << 2,    // SO_KEEPALIVE
   kFlagMoreFollows = 1 << 7,  // no option: the last write was with MSG_MORE, and a segment under the full size waits
 };
 

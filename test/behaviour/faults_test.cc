@@ -125,7 +125,7 @@ TEST_F(Behaviour, AReturnWithoutARouteIsTriedUntilThereIsOne) {
   EXPECT_TRUE(is_in_engine(*talk));
   // More reasons for a return, while one is waiting: by command, and by the engine, which has heard nothing for long.
   service_->ask("upload", sk(*talk));
-  EXPECT_TRUE(eventually([&] { return hardware(*talk).retransmitted_segments >= 5; }));
+  EXPECT_TRUE(eventually([&] { return hardware(*talk).info.total_retrans >= 5; }));
   shell(Side::kB, "ip link set ts-b0 up");
   EXPECT_TRUE(eventually([&] { return talk->served->owner() == Owner::kKernel; }));
   talk->settle();

@@ -50,6 +50,7 @@ class AdoptForm final : public Form, private handoff::PacketPath {
   int accept(int fd, sockaddr* address, socklen_t* length) override;
   int connect(int fd, const sockaddr* address, socklen_t length) override;
   ssize_t send(int fd, const msghdr& message, int flags) override;
+  [[nodiscard]] bool begins_with_send(int fd, int flags) const override;
   ssize_t receive(int fd, msghdr& message, int flags) override;
   ssize_t splice(int fd, int pipe_fd, std::size_t bytes) override;
   int shutdown(int fd, int how) override;
