@@ -91,13 +91,12 @@ void Lane::send_segment(HwConn& conn, HwConnRecord& record, const tcp::SegmentPl
                               .ttl = record.ttl,
                               .traffic_class = record.traffic_class,
                               .flow_label = record.flow_label};
-  const std::uint32_t head = wire::write_headers(room, path, record.flow, plan.segment, plan.payload_bytes);
+  const std::uint32_t head = wire::header_bytes(record.flow, plan.segment);
   wire::InternetSum sum;
   if (plan.payload_bytes > 0)
     gather(conn, plan.segment.seq, plan.payload_bytes, room.subspan(head, plan.payload_bytes), sum);
-  const std::uint32_t length = head + plan.payload_bytes;
-  wire::fill_checksum(room.first(length), sum);
-  link_.commit_tx(length);
+  wire::write_headers(room, path, record.flow, plan.segment, plan.payload_bytes, sum);
+  link_.commit_tx(head + plan.payload_bytes);
 }
 
 // Copies [seq, seq + bytes) of the send queue. The cursor makes the usual case, new data in order, constant time.

@@ -30,6 +30,8 @@ constexpr std::uint8_t kWindowScaleLength = 3;
 constexpr std::uint8_t kSackPermittedLength = 2;
 constexpr std::uint8_t kTimestampsLength = 10;
 constexpr std::uint32_t kSackBlockBytes = 8;
+static_assert(kTimestampsAligned == (std::uint32_t{kNop} << 24 | std::uint32_t{kNop} << 16 |
+                                     std::uint32_t{kTimestamps} << 8 | kTimestampsLength));
 
 void parse_sack(ByteView body, TcpOptions& out) noexcept {
   if (body.empty() || body.size() % kSackBlockBytes != 0) return;  // RFC 2018 3
@@ -153,12 +155,17 @@ void write_fast_open(Writer& out, const FastOpen& option) noexcept {
 }
 
 std::uint32_t sack_blocks_written(const TcpOptions& options) noexcept {
-  return std::min<std::uint32_t>(options.sack_count, sack_blocks_that_fit(options));
+  return options.sack_count == 0 ? 0 : std::min<std::uint32_t>(options.sack_count, sack_blocks_that_fit(options));
 }
 
 }  // namespace
 
 bool parse_options(ByteView bytes, TcpOptions& out) noexcept {
+  // RFC 7323 appendix A: what nearly every segment carries, and nothing else.
+  if (bytes.size() == kTimestampBytes && load_be<std::uint32_t>(bytes.data()) == kTimestampsAligned) {
+    parse_one(kTimestamps, bytes.subspan(4), out);
+    return true;
+  }
   std::size_t at = 0;
   while (at < bytes.size()) {
     const auto kind = static_cast<std::uint8_t>(bytes[at]);
