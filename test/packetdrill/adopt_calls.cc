@@ -118,6 +118,18 @@ ssize_t AdoptForm::send(int fd, const msghdr& message, int flags) {
   return sent;
 }
 
+bool AdoptForm::begins_with_send(int fd, int flags) const {
+  const auto found = sockets_.find(fd);
+  if (found == sockets_.end() || in_engine(found->second)) return false;
+  if ((flags & MSG_FASTOPEN) != 0) return true;
+  int deferred = 0;
+  socklen_t length = sizeof deferred;
+  if (::getsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &deferred, &length) != 0 || deferred == 0) return false;
+  tcp_info info{};
+  length = sizeof info;
+  return ::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 && info.tcpi_state == TCP_SYN_SENT;
+}
+
 ssize_t AdoptForm::send_to_engine(Socket& socket, const msghdr& message, int flags) {
   if (has_bad_address(message)) return -EFAULT;
   std::size_t taken = 0;
