@@ -240,6 +240,7 @@ int SoftStack::set_tcp_option(Socket& socket, int name, int value, Time now) {
     case TCP_SYNCNT:
       if (!within(value, 1, 127)) return -EINVAL;
       options.syn_retries = static_cast<std::uint8_t>(value);
+      if (socket.opening) socket.opening->config.syn_retries = options.syn_retries;
       return 0;
     case TCP_LINGER2:
       options.linger2_s = value < 0 ? -1 : std::min(value, kLongestFinTimeout_s);
