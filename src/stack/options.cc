@@ -201,6 +201,7 @@ int SoftStack::set_sending_option(Socket& socket, int name, int value, Time now)
   switch (name) {
     case TCP_NODELAY:
       options.no_delay = value != 0;
+      if (value != 0 && socket.conn && !socket.over) tcp::push_pending(socket.conn->cb);
       break;
     case TCP_CORK:
       options.cork = value != 0;

@@ -32,7 +32,9 @@ std::uint32_t cwnd_quota(const ControlBlock& cb) noexcept {
 std::uint32_t new_burst(const ControlBlock& cb, std::uint32_t limit) noexcept {
   const std::uint32_t most = std::min(burst_segments(cb, limit), cwnd_quota(cb));
   const Seq end = min(text_end(cb), send_edge(cb));
-  const std::uint32_t bytes = end > cb.snd_nxt ? bytes_between(cb.snd_nxt, end) : 0;
+  std::uint32_t bytes = end > cb.snd_nxt ? bytes_between(cb.snd_nxt, end) : 0;
+  // What Nagle or a cork will hold back is no part of it.
+  if (end == data_end(cb) && bytes > limit && !partial_may_go(cb)) bytes -= bytes % limit;
   return std::clamp((bytes + limit - 1) / limit, 1U, std::max(most, 1U));
 }
 

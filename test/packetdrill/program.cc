@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <thread>
 
 namespace twinstack::packetdrill {
 
@@ -13,6 +14,7 @@ namespace {
 
 // How long the woken thread may take to read the clock, in real time, before the script goes on without it.
 constexpr std::chrono::seconds kReadingPatience(1);
+constexpr std::chrono::milliseconds kNotingPatience(2);
 constexpr Duration kReadingStep = std::chrono::microseconds(1);
 
 int this_thread() noexcept { return static_cast<int>(::syscall(SYS_gettid)); }
@@ -64,6 +66,10 @@ void Program::await_reading(Lock& lock) {
   if (reader_ == 0 || reader_ == this_thread()) return;
   woken_.wait_for(lock, kReadingPatience, [this] { return reader_ == 0; });
   reader_ = 0;
+  // It still has to note what its call gave, for the script's next lines.
+  lock.unlock();
+  std::this_thread::sleep_for(kNotingPatience);
+  lock.lock();
 }
 
 Time Program::deadline_of(int timeout_ms) const {
