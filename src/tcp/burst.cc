@@ -64,9 +64,10 @@ void begin_repeat(ControlBlock& cb, SentQueue::Position position) noexcept {
 
 }  // namespace
 
-void note_push(ControlBlock& cb, bool more_follows) noexcept {
+void note_push(ControlBlock& cb, bool more_follows) {
   const bool much = bytes_between(cb.push_seq, cb.write_seq) > cb.max_window / 2;
   if (!more_follows || much) cb.push_seq = cb.write_seq;
+  if (more_follows && much) flight_of(cb).push_marks.push_back(cb.write_seq);
 }
 
 void push_next(ControlBlock& cb, std::uint32_t length) noexcept {
@@ -78,6 +79,7 @@ void end_record(ControlBlock& cb) {
 }
 
 void leave_records(Flight& flight, Seq snd_nxt) noexcept {
+  while (!flight.push_marks.empty() && flight.push_marks.front() <= snd_nxt) flight.push_marks.pop_front();
   while (!flight.record_ends.empty() && flight.record_ends.front() <= snd_nxt) flight.record_ends.pop_front();
 }
 
@@ -93,7 +95,8 @@ bool pushes_new(ControlBlock& cb, std::uint32_t length, std::uint32_t limit) {
   if (length < limit) f.burst_left = 0;
   if (f.burst_left == 0) s.burst = static_cast<std::uint16_t>(std::min(f.burst_size, 0xffffU));
   const bool ends_record = !f.record_ends.empty() && s.end() == f.record_ends.front();
-  if (s.seq + length == cb.push_seq || ends_record) s.set(kPushed);  // a FIN may follow
+  const bool marked = !f.push_marks.empty() && s.end() == f.push_marks.front();
+  if (s.seq + length == cb.push_seq || marked || ends_record) s.set(kPushed);  // a FIN may follow
   return s.burst > 1 || s.has(kPushed);
 }
 

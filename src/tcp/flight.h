@@ -139,6 +139,7 @@ struct Flight {
   SentQueue::Position repeat_next = 0;  // its next segment
   std::uint32_t repeat_left = 0;
 
+  std::deque<Seq> push_marks;   // unsent: where a long write asks for PSH before its end
   std::deque<Seq> record_ends;  // unsent: no segment reaches across one (MSG_EOR)
 
   // Use of cwnd (cwnd_use.h).

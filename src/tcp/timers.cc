@@ -198,7 +198,6 @@ void end_persist(ControlBlock& cb, Time now) noexcept {
     cb.backoff = 0;
     cb.stall_since = to_tick(now);
     cb.sender_timer = SenderTimer::kNone;
-    if (cb.snd_nxt != cb.write_seq) cb.set(kDataWaited);
   }
   cb.clear(kProbeNow | kForceSend);
 }

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <thread>
+#include <utility>
 
 namespace twinstack::packetdrill {
 
@@ -66,10 +67,7 @@ void Program::await_reading(Lock& lock) {
   if (reader_ == 0 || reader_ == this_thread()) return;
   woken_.wait_for(lock, kReadingPatience, [this] { return reader_ == 0; });
   reader_ = 0;
-  // It still has to note what its call gave, for the script's next lines.
-  lock.unlock();
-  std::this_thread::sleep_for(kNotingPatience);
-  lock.lock();
+  woke_somebody_ = true;
 }
 
 Time Program::deadline_of(int timeout_ms) const {
@@ -100,6 +98,13 @@ void Program::advance(Lock& lock, Time to) {
 void Program::sleep_us(std::uint64_t us) {
   Lock lock(mutex_);
   await_reading(lock);
+  if (std::exchange(woke_somebody_, false)) {
+    // It still has to note what its call gave, for the script's next lines. packetdrill lets it do so only while its
+    // main thread sleeps.
+    lock.unlock();
+    std::this_thread::sleep_for(kNotingPatience);
+    lock.lock();
+  }
   advance(lock, clock_.now() + std::chrono::microseconds(us));
 }
 
