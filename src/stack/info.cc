@@ -94,14 +94,6 @@ void fill_counters(const tcp::Counters& counters, TcpInfo& info) noexcept {
   info.total_rto = counters.timeouts;
 }
 
-void fill_chronograph(const Chronograph& chrono, Time now, TcpInfo& info) noexcept {
-  using Activity = Chronograph::Activity;
-  const auto spent = [&](Activity a) { return static_cast<std::uint64_t>(chrono.spent_us(a, now)); };
-  info.rwnd_limited_us = spent(Activity::kReceiveLimited);
-  info.sndbuf_limited_us = spent(Activity::kSendLimited);
-  info.busy_time_us = spent(Activity::kBusy) + info.rwnd_limited_us + info.sndbuf_limited_us;
-}
-
 void fill_receiver(const Connection& conn, TcpInfo& info) noexcept {
   info.rcv_mss = conn.cb.rcv_mss;
   info.pmtu = conn.pmtu;
@@ -113,6 +105,14 @@ void fill_receiver(const Connection& conn, TcpInfo& info) noexcept {
 }
 
 }  // namespace
+
+void fill_chronograph(const Chronograph& chrono, Time now, TcpInfo& out) noexcept {
+  using Activity = Chronograph::Activity;
+  const auto spent = [&](Activity a) { return static_cast<std::uint64_t>(chrono.spent_us(a, now)); };
+  out.rwnd_limited_us = spent(Activity::kReceiveLimited);
+  out.sndbuf_limited_us = spent(Activity::kSendLimited);
+  out.busy_time_us = spent(Activity::kBusy) + out.rwnd_limited_us + out.sndbuf_limited_us;
+}
 
 void fill_core_info(const tcp::ControlBlock& cb, const tcp::Counters& counters, Time now, TcpInfo& out) noexcept {
   fill_sender(cb, out);

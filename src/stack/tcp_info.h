@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "base/clock.h"
+#include "stack/chronograph.h"
 #include "tcp/connection.h"
 #include "tcp/control_block.h"
 
@@ -92,5 +93,8 @@ static_assert(offsetof(TcpInfo, delivery_rate) == 160 && offsetof(TcpInfo, deliv
 
 // What the core knows of a connection: all but its state and what is the buffers'.
 void fill_core_info(const tcp::ControlBlock& cb, const tcp::Counters& counters, Time now, TcpInfo& out) noexcept;
+
+// What held the sender back.
+void fill_chronograph(const Chronograph& chrono, Time now, TcpInfo& out) noexcept;
 
 }  // namespace twinstack::stack
