@@ -277,6 +277,10 @@ void set_congestion(ControlBlock& cb, CongestionKind kind, Time now) {
   congestion_ops(cb).init(cb, now);
 }
 
+void push_pending(ControlBlock& cb) {
+  if (cb.snd_nxt != cb.write_seq) cb.set(kForceSend);
+}
+
 void set_restart_after_idle(ControlBlock& cb, bool on) {
   cb.clear(kKeepWindowIdle);
   if (!on) cb.set(kKeepWindowIdle);

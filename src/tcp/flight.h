@@ -173,7 +173,7 @@ struct FlightState {
 };
 
 // Ends of records (MSG_EOR) in the order of sequence numbers.
-class RecordEnds {
+class UnsentMarks {
  public:
   [[nodiscard]] bool empty() const noexcept { return first_ == ends_.size(); }
   [[nodiscard]] Seq front() const noexcept { return ends_[first_]; }
@@ -194,7 +194,8 @@ class FlightPool;
 struct Flight : FlightState {
   SentQueue sent;
   std::vector<Repeat> repeats;  // in the order of time, from repeats_first on; entries go stale
-  RecordEnds record_ends;       // unsent: no segment reaches across one
+  UnsentMarks push_marks;       // where a long write asks for PSH before its end
+  UnsentMarks record_ends;      // no segment reaches across one (MSG_EOR)
   FlightPool* home = nullptr;   // where it goes when it is over
 };
 
