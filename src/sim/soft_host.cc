@@ -182,6 +182,7 @@ Result<std::size_t> SoftHost::LateRing::poll(const std::function<void(const kern
 SocketId SoftHost::listen(std::uint16_t port, bool v6, Time now) {
   advance(now);
   const SocketId id = stack_.socket(family_of(v6));
+  if (v6) ASSERT(stack_.set_option(id, IPPROTO_IPV6, IPV6_V6ONLY, 1, now_) == 0);
   ASSERT(stack_.bind(id, {.ip = v6 ? stack::any_v6() : stack::any_v4(), .port = port}) == 0);
   ASSERT(stack_.listen(id, kBacklog, now_) == 0);
   return id;
