@@ -105,6 +105,22 @@ TEST(BlackHole, ALostProbeCostsNoWindow) {
   EXPECT_FALSE(hole.a.cb.cold->path_mtu.probe != 0);
 }
 
+// Found by twinstack sim, seed 8: with the FIN out, as many bytes as one could wish seemed to wait for a probe.
+TEST(BlackHole, NothingIsProbedWithBehindTheFin) {
+  BlackHole hole(1300);
+  hole.transfer(50'000, std::chrono::seconds(30));
+  ControlBlock& cb = hole.a.cb;
+  ASSERT_TRUE(cb.cold && cb.cold->path_mtu.searching);
+  cb.cold->path_mtu.probe = 0;
+  cb.cwnd = 100;
+  run_whole_machine(cb);
+  hole.a.write(1000, hole.net.now);
+  on_close(cb);
+  hole.a.poll(hole.net.now);
+  EXPECT_EQ(cb.snd_nxt, cb.write_seq);
+  EXPECT_TRUE(cb.has(kFinQueued));
+}
+
 TEST(BlackHole, WithoutOneNothingIsSuspected) {
   BlackHole hole(UINT32_MAX);
   hole.net.faults.loss_ppm = 100'000;
