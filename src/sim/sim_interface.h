@@ -32,7 +32,7 @@ class SimInterface final : public driver::Interface {
   // Faults.
   bool map_is_full = false;
   std::uint32_t fail_inject = 0;   // the next so many injections
-  bool keeps_flows = false;         // a bug that the product does not have (tests of the simulator)
+  bool keeps_flows = false;        // a bug that the product does not have (tests of the simulator)
   std::uint32_t queue_offset = 0;  // added to the hash that chooses the queue
 
   [[nodiscard]] const std::string& name() const noexcept override { return name_; }

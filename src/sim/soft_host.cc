@@ -64,9 +64,7 @@ class SoftHostConn final : public kernel::KernelConn {
     host_.filtered_.erase(inner_.flow());
     return inner_.thaw();
   }
-  Result<kernel::LateBytes> park(std::span<std::byte> room) override {
-    return inner_.park(room);
-  }
+  Result<kernel::LateBytes> park(std::span<std::byte> room) override { return inner_.park(room); }
   Result<kernel::RestoreReport> restore(const tcp::MinTcp& min, const kernel::RestoreQueues& queues) override {
     inner_.fail.restore = faults_.restore;
     auto restored = inner_.restore(min, queues);

@@ -309,7 +309,7 @@ void World::take_slots(const Event& event) {
   if (!driver_->sessions().contains(kHogSession)) {
     ipc::ArenaConfig arena = shape_.arena;
     arena.tx_chunk_count = arena.rx_chunk_count = 1;
-    (void)driver_->open_session(kHogSession, arena);
+    hog_ = driver_->open_session(kHogSession, arena);  // with its socket closed it would end
   }
   SimLane& lane = *interface_->lanes()[event.target];
   for (std::uint32_t i = 0; i < shape_.capacity.connections; ++i) {
