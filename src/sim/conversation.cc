@@ -249,6 +249,7 @@ void Conversation::run(unsigned side, Time now) {
   if (of.is_closed) return;
   of.wakes_at = has_read && has_written ? kNever : now + microseconds(1);  // others have their turn
   if (now < ends_at_) of.wakes_at = std::min(of.wakes_at, ends_at_);
+  if (const Time again = of.endpoint->asks_again(); again > now) of.wakes_at = std::min(of.wakes_at, again);
   if (of.next_write > now) of.wakes_at = std::min(of.wakes_at, of.next_write);
   if (of.next_read > now) of.wakes_at = std::min(of.wakes_at, of.next_read);
 }

@@ -120,7 +120,7 @@ void World::hook_moves() {
 }
 
 void World::build_apps() {
-  bridge_ = std::make_unique<LayerBridge>(*stack_, [this] { return host_now(); });
+  bridge_ = std::make_unique<LayerBridge>(*stack_, [this] { return host_now(); }, now_);
   for (std::uint32_t i = 0; i < shape_.programs; ++i) {
     std::vector<std::function<void()>> doorbells;
     Welcome welcome = driver_->open_session(i, shape_.arena);
