@@ -87,9 +87,11 @@ void World::open_connection(const Event& event) {
 }
 
 void World::accept_all() {
-  for (const SocketId listener : listeners_) accept_from(*stack_, listener, 0);
+  if (stack_->take_accept_ready())
+    for (const SocketId listener : listeners_) accept_from(*stack_, listener, 0);
   for (Peer& peer : peers_)
-    for (const SocketId listener : peer.listeners) accept_from(*peer.stack, listener, 1);
+    if (peer.stack->take_accept_ready())
+      for (const SocketId listener : peer.listeners) accept_from(*peer.stack, listener, 1);
   for (auto& conn : conns_)
     if (conn->is_connecting) look_at_connecting(*conn);
 }
