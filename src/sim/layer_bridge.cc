@@ -90,6 +90,7 @@ LayerBridge::LayerBridge(HostStack& stack, std::function<Time()> now, const Time
   sockets::g_real.shutdown = sim_shutdown;
   sockets::g_real.close = sim_close;
   sockets::g_real.setsockopt = sim_setsockopt;
+  sockets::g_real.sched_yield = [] { return 0; };
 }
 
 LayerBridge::~LayerBridge() {

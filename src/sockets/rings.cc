@@ -1,7 +1,5 @@
 // The rings of a session, seen from the application: what the engine posted is sorted to the connections, what they
 // submit goes out, sleepers are woken. The session's other half (slots, messages) is session.cc.
-#include <sched.h>
-
 #include <algorithm>
 #include <cstdint>
 
@@ -255,7 +253,7 @@ bool Session::has_ring_room(RingPort& ring) noexcept {
 
 void Session::nudge(RingPort& ring) noexcept {
   ring_doorbell(ring);
-  ::sched_yield();
+  static_cast<void>(real().sched_yield());
   check_alive();
 }
 

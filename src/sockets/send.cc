@@ -23,7 +23,7 @@ constexpr std::size_t kPartsPerCall = 64;
 constexpr std::uint32_t kEntriesPerPass = 72;  // 128 KB in chunks of 2 KB, and the ends
 // The engine takes entries within microseconds as a rule: so often a call lets it run. It does not while none of its
 // pieces is free; then the call would block.
-constexpr unsigned kNudges = 16;
+constexpr unsigned kNudges = 8;
 
 constexpr int kKnownFlags = MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE | MSG_EOR;
 

@@ -9,6 +9,7 @@ namespace twinstack::stack {
 
 namespace {
 
+constexpr std::uint32_t kFirstWindow = 65535;      // Linux tcp_select_initial_window()
 constexpr std::uint32_t kInitialSegments = 10;     // TCP_INIT_CWND
 constexpr std::uint32_t kSmallestForGrowth = 128;  // bytes of a segment that opens the window
 constexpr std::uint32_t kMostWindow = 65535U << 14;
@@ -46,6 +47,13 @@ void ReceiveBuffer::begin(const Config& config, std::uint32_t buffer_bytes, cons
   space_bytes_ = std::min({ssthresh_bytes_, cb.rcv_wnd, kInitialSegments * advmss_});
   space_seq_ = cb.rcv_nxt;
   space_since_ = tcp::to_tick(now);
+}
+
+void ReceiveBuffer::begin_restored(const Config& config, std::uint32_t buffer_bytes, const tcp::ControlBlock& cb,
+                                   std::uint16_t advmss, Time now) noexcept {
+  begin(config, buffer_bytes, cb, advmss, now);
+  ssthresh_bytes_ = std::min(clamp_bytes_, kFirstWindow);
+  space_bytes_ = std::min(ssthresh_bytes_, kInitialSegments * advmss_);
 }
 
 // Linux tcp_set_window_clamp().
