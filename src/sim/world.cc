@@ -356,6 +356,7 @@ void World::pass(Duration span) {
   const Time end = now_ + span;
   for (;;) {
     settle(false);
+    checker_->check();
     const Time next = next_instant(false);
     if (next > end || !outcome_.ok() || driver_->is_dead()) break;
     go_to(next);
