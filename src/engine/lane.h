@@ -186,6 +186,7 @@ class Lane {
   Cause submit_return(std::uint32_t session_index, LaneSession& session, const ipc::SubmitEntry& entry, Time now);
   void break_session(std::uint32_t session_index, LaneSession& session, Cause cause);
   std::uint32_t deliver(std::uint32_t index, const Payload& payload);
+  void tell_room(LaneSession& session, LaneRing& ring);
   std::uint32_t receive_space(std::uint32_t index);
   void tune_receive(std::uint32_t index, Seq copied_seq, Time now);
   void offer_more(LaneSession& session, Time now);

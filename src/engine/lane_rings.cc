@@ -42,6 +42,7 @@ bool Lane::drain_submissions(Time now) {
 bool Lane::drain_ring(std::uint32_t session_index, LaneSession& session, LaneRing& ring, Time now, std::uint32_t limit,
                       std::uint32_t piece_limit) {
   using Pop = ipc::SubmitConsumer::Pop;
+  const bool was_crowded = ring.submit.backlog() > ring.half_entries;
   std::uint32_t taken = 0;
   for (; taken < limit && !session.broken; ++taken) {
     const Pop pop = ring.waiting ? Pop::kEntry : ring.submit.pop(ring.next);
@@ -55,7 +56,28 @@ bool Lane::drain_ring(std::uint32_t session_index, LaneSession& session, LaneRin
     if (cause != Cause::kNothing) break_session(session_index, session, cause);
   }
   if (taken > 0) ring.submit.release();
+  if (taken > 0 && was_crowded) tell_room(session, ring);
   return taken > 0;
+}
+
+// The program asks for it when it finds the ring crowded, and then looks again; so whoever leaves it less crowded than
+// that must look behind a fence, and nobody else.
+void Lane::tell_room(LaneSession& session, LaneRing& ring) {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (ring.submit.backlog() > ring.half_entries || ring.want_room->load(std::memory_order_relaxed) == 0) return;
+  // First the wish, then the answer: a wish that comes in between is a new one.
+  if (ring.want_room->exchange(0, std::memory_order_acq_rel) == 0) return;
+  // (When the ring of completions is full the program looks for itself once it has emptied it.)
+  complete(session, ring.index,
+           ipc::CompleteEntry{.op = ipc::CompleteOp::kRingRoom,
+                              .flags = 0,
+                              .reserved0 = 0,
+                              .slot = kNone,
+                              .tag = 0,
+                              .chunk = 0,
+                              .offset = 0,
+                              .length = 0,
+                              .hw_conn_id = 0});
 }
 
 Cause Lane::submit(std::uint32_t session_index, LaneSession& session, const ipc::SubmitEntry& entry, Time now) {

@@ -7,8 +7,6 @@ namespace twinstack::stack {
 
 namespace {
 
-}
-
 void fill_receiver(const Connection& conn, TcpInfo& info) noexcept {
   info.pmtu = conn.pmtu;
   info.advmss = conn.advmss;

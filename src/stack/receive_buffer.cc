@@ -9,6 +9,7 @@ namespace twinstack::stack {
 
 namespace {
 
+constexpr std::uint32_t kFirstWindow = 65535;      // Linux tcp_select_initial_window()
 constexpr std::uint32_t kSmallestForGrowth = 128;  // bytes of a segment that opens the window
 constexpr std::uint32_t kMostWindow = 65535U << 14;
 
@@ -43,6 +44,13 @@ void ReceiveBuffer::begin(const Config& config, std::uint32_t buffer_bytes, cons
   if (clamp_bytes_ >= full) clamp_bytes_ = full;
   ssthresh_bytes_ = std::min(ssthresh_bytes_, clamp_bytes_);
   tcp::begin_receive_tuning(tuning_, cb, ssthresh_bytes_, advmss_, now);
+}
+
+void ReceiveBuffer::begin_restored(const Config& config, std::uint32_t buffer_bytes, const tcp::ControlBlock& cb,
+                                   std::uint16_t advmss, Time now) noexcept {
+  begin(config, buffer_bytes, cb, advmss, now);
+  ssthresh_bytes_ = std::min(clamp_bytes_, kFirstWindow);
+  tuning_.space_bytes = std::min(ssthresh_bytes_, tcp::kInitialReceiveSegments * advmss_);
 }
 
 // Linux tcp_set_window_clamp().

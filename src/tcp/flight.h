@@ -172,7 +172,7 @@ struct FlightState {
   Time next_send{};                    // pacing: nothing goes before
 };
 
-// Ends of records (MSG_EOR) in the order of sequence numbers.
+// Places in what is not sent yet, in the order of sequence numbers.
 class UnsentMarks {
  public:
   [[nodiscard]] bool empty() const noexcept { return first_ == ends_.size(); }

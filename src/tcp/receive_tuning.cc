@@ -8,7 +8,6 @@ namespace twinstack::tcp {
 
 namespace {
 
-constexpr std::uint32_t kInitialSegments = 10;         // Linux TCP_INIT_CWND
 constexpr std::uint64_t kMostWindow = 65535ULL << 14;  // RFC 7323 2.3
 
 std::uint32_t window_for(const ReceiveTuning& tuning, const ControlBlock& cb, std::uint32_t copied,
@@ -25,7 +24,7 @@ std::uint32_t window_for(const ReceiveTuning& tuning, const ControlBlock& cb, st
 
 void begin_receive_tuning(ReceiveTuning& tuning, const ControlBlock& cb, std::uint32_t window_bytes,
                           std::uint16_t advmss, Time now) noexcept {
-  tuning.space_bytes = std::min({window_bytes, cb.rcv_wnd, kInitialSegments * advmss});
+  tuning.space_bytes = std::min({window_bytes, cb.rcv_wnd, kInitialReceiveSegments * advmss});
   tuning.space_seq = cb.rcv_nxt;
   tuning.since = to_tick(now);
 }

@@ -11,6 +11,8 @@
 
 namespace twinstack::tcp {
 
+inline constexpr std::uint32_t kInitialReceiveSegments = 10;  // Linux TCP_INIT_CWND
+
 struct ReceiveTuning {
   std::uint32_t space_bytes = 0;  // most that was read in a round trip (Linux rcvq_space)
   Seq space_seq;                  // of the first byte that is counted in this one
