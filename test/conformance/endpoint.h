@@ -93,8 +93,10 @@ class Endpoint {
   virtual int poll(SocketId socket) = 0;  // POLL*
   virtual Result<Info> info(SocketId socket) = 0;
 
-  // Moves the socket's connection. kUnsupported where there is one stack only.
+  // Moves the socket's connection. kUnsupported where there is one stack only; kNotEligible: it stays where it is.
   virtual Result<> move(SocketId socket, Stack to);
+  // Moves that the host has made by itself since the last call, in words. An error: one has broken its connection.
+  virtual Result<std::vector<std::string>> take_moves() { return {}; }
 };
 
 }  // namespace twinstack::conformance

@@ -58,6 +58,7 @@ class Run {
     Outcome outcome = all_events();
     endpoint_.finish();
     outcome.trace = std::move(trace_);
+    outcome.moves = moves_;
     return outcome;
   }
 
@@ -65,7 +66,8 @@ class Run {
   Outcome all_events() {
     for (next_event_ = 0; next_event_ < script_.events.size(); ++next_event_) {
       const Event& event = script_.events[next_event_];
-      const auto done = next_event_ == way_back_ ? move_back_and(event) : carry_out(event);
+      auto done = next_event_ == way_back_ ? move_back_and(event) : carry_out(event);
+      if (done.has_value()) done = look_at_connecting();
       if (!done.has_value() && done.error().code == ErrorCode::kUnsupported) {
         return {.verdict = Verdict::kSkipped, .line = event.line, .reason = done.error().what};
       }
@@ -121,6 +123,7 @@ class Run {
   // --- the wire ---
 
   void collect() {
+    take_moves();
     while (auto sent = endpoint_.take_sent()) {
       auto read = read_packet(sent->bytes);
       if (!read.has_value()) {
@@ -153,6 +156,7 @@ class Run {
 
   // Segments that an event has marked as optional are let pass.
   Result<> nothing_waits(std::string_view when) {
+    if (!broken_move_.empty()) return failed("a move has broken the connection: " + broken_move_);
     while (!waiting_.empty() && is_optional(waiting_.front())) waiting_.pop_front();
     if (waiting_.empty()) return {};
     return failed(fmt::format("the host sent '{}' at {} s, which is not expected {}", waiting_.front().text,
@@ -347,6 +351,7 @@ class Run {
       case CallKind::kAccept:
         return made(what.made, endpoint_.accept(socket.id));
       case CallKind::kConnect:
+        connecting_ = what.socket;
         return connect(socket.id, what.flow);
       case CallKind::kSend:
         return send(socket, what);
@@ -498,20 +503,42 @@ class Run {
     return move(Stack::kEngine);
   }
 
+  // A connect() that the script itself leads to its end.
+  Result<> look_at_connecting() {
+    constexpr std::int64_t kEstablished = 1;
+    if (options_.moves == MovePlan::kNone || connecting_.empty() || !mover_.empty()) return {};
+    const auto info = endpoint_.info(sockets_[connecting_].id);
+    if (!info.has_value() || info->at("state") != kEstablished) return {};
+    return handshake_is_over(std::exchange(connecting_, {}));
+  }
+
   Result<> move_back_and(const Event& event) {
     TRY(move(Stack::kKernel));
     return carry_out(event);
   }
 
-  // A connection that may not move stays where it is. A move tells the peer where the connection stands, by an ACK.
+  // A connection that may not move stays where it is.
   Result<> move(Stack to) {
     const auto moved = endpoint_.move(sockets_[mover_].id, to);
-    const std::string way = to == Stack::kEngine ? "to the engine" : "to the kernel";
-    note("move  " + mover_ + " " + way + (moved.has_value() ? "" : ": " + moved.error().message()));
+    note_move(mover_ + (to == Stack::kEngine ? " to the engine" : " to the kernel") +
+              (moved.has_value() ? "" : ": " + moved.error().message()));
     if (!moved.has_value() && moved.error().code != ErrorCode::kNotEligible) return moved;
-    optional_.push_back({.flags = wire::kAck, .any_sack = true});
+    if (moved.has_value()) ++moves_;
     collect();
     return {};
+  }
+
+  void take_moves() {
+    const auto moves = endpoint_.take_moves();
+    if (!moves.has_value()) broken_move_ = moves.error().message();
+    if (!moves.has_value()) return;
+    for (const std::string& text : *moves) note_move(text);
+  }
+
+  // It tells the peer where the connection stands, by an ACK.
+  void note_move(const std::string& text) {
+    note("move  " + text);
+    optional_.push_back({.flags = wire::kAck, .any_sack = true});
   }
 
   const Script& script_;
@@ -523,7 +550,10 @@ class Run {
   std::vector<SegmentSpec> optional_;
   std::vector<std::string> trace_;
   std::size_t next_event_ = 0;
+  std::string connecting_;                                          // the socket of the last connect()
   std::string mover_;                                               // the connection that moves
+  std::string broken_move_;                                         // why a move has broken a connection
+  unsigned moves_ = 0;
   std::size_t way_back_ = std::numeric_limits<std::size_t>::max();  // event before which it moves back
   Time start_{};
   Time last_{};  // when the event before was
