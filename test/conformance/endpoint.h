@@ -30,6 +30,7 @@ using SocketId = int;
 struct SentPacket {
   Time at;
   std::vector<std::byte> bytes{};  // from the IP header on
+  bool by_move = false;            // while a connection moved, and in answer to nothing
 };
 
 // Where the script's segments go. Backends that outlive a script give other ports to each.

@@ -90,6 +90,13 @@ void MovingEndpoint::inject(ByteView packet) {
   work();
 }
 
+// What it sends is the answer to this packet, whether the connection moves or not.
+void MovingEndpoint::to_kernel(ByteView packet) {
+  const bool moved = std::exchange(moving_, false);
+  stack_->on_ip_packet(packet, now_);
+  moving_ = moved;
+}
+
 void MovingEndpoint::work() {
   engine_->work();
   deliver_late();
@@ -115,19 +122,23 @@ Result<> MovingEndpoint::offload(SocketId socket) {
     auto kernel = std::make_unique<stack::SoftKernelConn>(*stack_, socket, [this] { return now_; });
     mover.conn = &engine_->open(socket, std::move(kernel));
   }
-  TRY(engine_->offload(*mover.conn));
-  TRY(engine_->park(*mover.conn));
+  moving_ = true;
+  auto moved = engine_->offload(*mover.conn);
+  if (moved.has_value()) moved = engine_->park(*mover.conn);
   work();
-  return {};
+  moving_ = false;
+  return moved;
 }
 
 Result<> MovingEndpoint::upload(SocketId socket) {
   if (!in_engine(socket)) return {};
   work();
   if (!in_engine(socket)) return {};  // that was reason enough
-  TRY(engine_->upload(*movers_[socket].conn));
+  moving_ = true;
+  const auto moved = engine_->upload(*movers_[socket].conn);
+  moving_ = false;
   work();
-  return {};
+  return moved;
 }
 
 Result<> MovingEndpoint::move(SocketId socket, Stack to) {

@@ -44,7 +44,7 @@ class MovingEndpoint final : public CoreEndpoint {
   int read_info(SocketId socket, tcp::TcpInfo& out) override;
   [[nodiscard]] bool in_engine(SocketId socket) const;
   [[nodiscard]] moving::SendLimits send_limits(SocketId socket);
-  void to_kernel(ByteView packet) { stack_->on_ip_packet(packet, now_); }
+  void to_kernel(ByteView packet);
   void deliver_late();
   void work();
   Result<> offload(SocketId socket);

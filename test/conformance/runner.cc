@@ -130,19 +130,23 @@ class Run {
         note_at(sent->at, "host  sent what is no TCP segment: " + read.error().what);
         continue;
       }
-      take_in(sent->at, std::move(*read));
+      take_in(sent->at, std::move(*read), sent->by_move);
     }
   }
 
-  void take_in(Time at, ReadPacket packet) {
+  void take_in(Time at, ReadPacket packet, bool by_move) {
     const auto flow = std::ranges::find_if(flows_, [&](const FlowState& f) { return f.carries(packet.head.flow); });
     if (flow == flows_.end()) return;
+    const bool tells = by_move && packet.payload.empty() && packet.head.segment.flags == wire::kAck;
+    const std::string taken_back = tells ? flow->taken_back_by(packet) : "";
     flow->on_sent(packet);
     const auto index = static_cast<std::size_t>(flow - flows_.begin());
     std::string text =
         flow_prefix(index) +
         to_text(packet.head.segment, static_cast<std::uint32_t>(packet.payload.size()), flow->host_base());
-    note_at(at, "host  " + text);
+    note_at(at, (tells ? "moved " : "host  ") + text);
+    if (!taken_back.empty()) broken_move_ = "'" + text + "': " + taken_back;
+    if (tells) return;
     waiting_.push_back({at, index, std::move(packet), std::move(text)});
   }
 
@@ -520,7 +524,7 @@ class Run {
   // A connection that may not move stays where it is.
   Result<> move(Stack to) {
     const auto moved = endpoint_.move(sockets_[mover_].id, to);
-    note_move(mover_ + (to == Stack::kEngine ? " to the engine" : " to the kernel") +
+    note("move  " + mover_ + (to == Stack::kEngine ? " to the engine" : " to the kernel") +
               (moved.has_value() ? "" : ": " + moved.error().message()));
     if (!moved.has_value() && moved.error().code != ErrorCode::kNotEligible) return moved;
     if (moved.has_value()) ++moves_;
@@ -532,13 +536,7 @@ class Run {
     const auto moves = endpoint_.take_moves();
     if (!moves.has_value()) broken_move_ = moves.error().message();
     if (!moves.has_value()) return;
-    for (const std::string& text : *moves) note_move(text);
-  }
-
-  // It tells the peer where the connection stands, by an ACK.
-  void note_move(const std::string& text) {
-    note("move  " + text);
-    optional_.push_back({.flags = wire::kAck, .any_sack = true});
+    for (const std::string& text : *moves) note("move  " + text);
   }
 
   const Script& script_;

@@ -68,6 +68,10 @@ class PuppetHost final : public Endpoint {
     if (refuses_moves) return error(ErrorCode::kNotEligible, "not now");
     return {};
   }
+  Result<std::vector<std::string>> take_moves() override {
+    if (breaks_moves) return error(ErrorCode::kBroken, "gone");
+    return std::exchange(own_moves, {});
+  }
 
   // The host sends this `after` the start; `seq` from its initial number 7000.
   void sends(Duration after, std::uint8_t flags, std::uint32_t seq, std::vector<std::byte> payload = {}) {
@@ -85,6 +89,8 @@ class PuppetHost final : public Endpoint {
   Info fields;
   std::vector<std::tuple<SocketId, Stack, std::size_t>> moves;  // socket, where to, segments injected by then
   bool refuses_moves = false;
+  std::vector<std::string> own_moves;
+  bool breaks_moves = false;
   SocketId accepts = -1;
   bool finished = false;
 
@@ -260,15 +266,38 @@ TEST(Moves, ComeBehindTheHandshakeAndInTheMiddleOfTheRest) {
   EXPECT_EQ(back.moves[1], std::make_tuple(9, Stack::kKernel, 2U));
 }
 
-TEST(Moves, MayTellThePeer) {
+TEST(Moves, TellThePeerByAnAckThatNoScriptHasToExpect) {
   PuppetHost host;
   host.accepts = 9;
-  host.sends(milliseconds(0), wire::kSyn, 0);
+  host.sends(milliseconds(0), wire::kSyn | wire::kAck, 0);
   host.sends(milliseconds(0), wire::kAck, 1);
-  EXPECT_EQ(
-      run_moving(host, MovePlan::kAfterHandshake, "l = socket\nexpect S 0\nc = accept l\nexpect nothing for 1ms\n")
-          .verdict,
-      Verdict::kPassed);
+  host.to_send.back().by_move = true;
+  EXPECT_EQ(run_moving(host, MovePlan::kAfterHandshake,
+                       "l = socket\nexpect SA 0 ack 1\nc = accept l\nexpect nothing for 1ms\n")
+                .verdict,
+            Verdict::kPassed);
+}
+
+TEST(Moves, TakeNothingBack) {
+  PuppetHost host;
+  host.accepts = 9;
+  host.sends(milliseconds(0), wire::kSyn | wire::kAck, 0);
+  host.sends(milliseconds(0), wire::kAck, 2);
+  host.to_send.back().by_move = true;
+  EXPECT_EQ(run_moving(host, MovePlan::kAfterHandshake,
+                       "l = socket\nexpect SA 0 ack 1\nc = accept l\nexpect nothing for 1ms\n")
+                .reason,
+            "a move has broken the connection: 'A 2 ack 1 win 500': its sequence number lies beyond what was sent");
+}
+
+TEST(Moves, AHostMayMakeItsOwn) {
+  PuppetHost host;
+  host.own_moves = {"back"};
+  const Outcome outcome = run(host, "inject A 1 ack 1\n");
+  ASSERT_EQ(outcome.trace.size(), 2U);
+  EXPECT_TRUE(outcome.trace[1].ends_with("move  back")) << outcome.trace[1];
+  host.breaks_moves = true;
+  EXPECT_EQ(reason(host, "inject A 1 ack 1\n"), "a move has broken the connection: gone");
 }
 
 TEST(Moves, ARefusalLeavesTheConnectionWhereItIs) {
