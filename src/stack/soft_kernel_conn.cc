@@ -333,7 +333,7 @@ Result<kernel::RestoreReport> SoftKernelConn::restore(const tcp::MinTcp& min, co
   held.ts_recent = 0;
   held.reordering_segments = 3;
   held.rcv_buf_bytes = buffer;
-  held.flags = static_cast<std::uint16_t>(held.flags & ~tcp::kFlagKeepalive);
+  held.flags = static_cast<std::uint16_t>(held.flags & ~(tcp::kFlagKeepalive | tcp::kFlagMoreFollows));
   if (!quirks.restores_congestion || min.cwnd_segments == 0) {
     held.cwnd_segments = kInitialCwnd;
     held.ssthresh_segments = tcp::kInfiniteSsthresh;
@@ -372,7 +372,8 @@ Result<kernel::ReleaseReport> SoftKernelConn::release(std::span<const std::byte>
     if (taken > 0) {
       found->conn->send.begin_chunk();
       found->conn->send.append(unsent.first(taken));
-      tcp::on_queued(found->conn->cb, static_cast<std::uint32_t>(taken), false);
+      const bool more_follows = (restored_.flags & tcp::kFlagMoreFollows) != 0;
+      tcp::on_queued(found->conn->cb, static_cast<std::uint32_t>(taken), more_follows);
     }
     report.unsent_taken_bytes = taken;
     stack_.apply_settings(*found, now_());  // keepalive again; sends

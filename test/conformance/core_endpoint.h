@@ -44,13 +44,13 @@ class CoreEndpoint : public Endpoint, private stack::Outlet {
  protected:
   // TCP_INFO of a socket that is open; 0 or a negative errno.
   virtual int read_info(SocketId socket, tcp::TcpInfo& out);
-  void note_sent(ByteView ip_packet) { sent_.push_back({now_, {ip_packet.begin(), ip_packet.end()}, moving_}); }
+  void note_sent(ByteView ip_packet) { sent_.push_back({now_, {ip_packet.begin(), ip_packet.end()}, cause_}); }
 
   stack::Config config_;
   std::unique_ptr<stack::SoftStack> stack_;
   std::deque<SentPacket> sent_;
   Time now_{};
-  bool moving_ = false;  // what is sent now is sent because a connection moves
+  SendCause cause_ = SendCause::kUsual;  // of what is sent now
 
  private:
   struct Known {

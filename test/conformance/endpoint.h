@@ -27,10 +27,17 @@ using Info = std::map<std::string, std::int64_t, std::less<>>;
 using CallResult = std::int64_t;
 using SocketId = int;
 
+// Why a host with two stacks has sent something.
+enum class SendCause : std::uint8_t {
+  kUsual,
+  kMove,      // a connection moved; nobody has asked
+  kRepeated,  // the answer to a packet that a move has given to the other stack
+};
+
 struct SentPacket {
   Time at;
   std::vector<std::byte> bytes{};  // from the IP header on
-  bool by_move = false;            // while a connection moved, and in answer to nothing
+  SendCause cause = SendCause::kUsual;
 };
 
 // Where the script's segments go. Backends that outlive a script give other ports to each.

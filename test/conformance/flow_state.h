@@ -36,6 +36,10 @@ class FlowState {
 
   // The host has sent `packet`: learns from it.
   void on_sent(const ReadPacket& packet) noexcept;
+  // Whether it acknowledges what no segment before has. Before on_sent().
+  [[nodiscard]] bool acknowledges_more(const ReadPacket& packet) const noexcept {
+    return packet.head.segment.has(wire::kAck) && (!host_acks_ || packet.head.segment.ack > host_ack_);
+  }
   // What an ACK takes back of what the host has told its peer; empty: nothing. Before on_sent().
   [[nodiscard]] std::string taken_back_by(const ReadPacket& packet) const;
   // Whether its payload is what the host's stream has there.

@@ -90,11 +90,10 @@ void MovingEndpoint::inject(ByteView packet) {
   work();
 }
 
-// What it sends is the answer to this packet, whether the connection moves or not.
 void MovingEndpoint::to_kernel(ByteView packet) {
-  const bool moved = std::exchange(moving_, false);
+  const SendCause cause = std::exchange(cause_, cause_ == SendCause::kUsual ? cause_ : SendCause::kRepeated);
   stack_->on_ip_packet(packet, now_);
-  moving_ = moved;
+  cause_ = cause;
 }
 
 void MovingEndpoint::work() {
@@ -122,11 +121,11 @@ Result<> MovingEndpoint::offload(SocketId socket) {
     auto kernel = std::make_unique<stack::SoftKernelConn>(*stack_, socket, [this] { return now_; });
     mover.conn = &engine_->open(socket, std::move(kernel));
   }
-  moving_ = true;
+  cause_ = SendCause::kMove;
   auto moved = engine_->offload(*mover.conn);
   if (moved.has_value()) moved = engine_->park(*mover.conn);
   work();
-  moving_ = false;
+  cause_ = SendCause::kUsual;
   return moved;
 }
 
@@ -134,9 +133,9 @@ Result<> MovingEndpoint::upload(SocketId socket) {
   if (!in_engine(socket)) return {};
   work();
   if (!in_engine(socket)) return {};  // that was reason enough
-  moving_ = true;
+  cause_ = SendCause::kMove;
   const auto moved = engine_->upload(*movers_[socket].conn);
-  moving_ = false;
+  cause_ = SendCause::kUsual;
   work();
   return moved;
 }

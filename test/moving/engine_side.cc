@@ -72,6 +72,11 @@ EngineSide::EngineSide(const Options& options, const Time& now, Hooks hooks, ipc
   tools_.send_room = send_room_;
   tools_.deliver_late = hooks_.deliver_late;
   tools_.now = [this] { return now_; };
+  // The engine's last words leave before the other stack speaks (Lane::take_last_words()).
+  tools_.before_upload_step = [this](handoff::UploadStep step) -> Result<> {
+    if (step == handoff::UploadStep::kRestore) from_engine(false);
+    return {};
+  };
 }
 
 EngineSide::~EngineSide() = default;
