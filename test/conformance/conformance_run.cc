@@ -34,6 +34,7 @@ struct Arguments {
   CollectionOptions options;
   double longest_s = 12;
   std::string moves = "none";
+  std::string kernel = "linux";
 };
 
 void print_report(const Report& report, const Arguments& arguments) {
@@ -75,8 +76,10 @@ int check_document(const std::vector<Script>& scripts, const std::string& path) 
 
 MakeEndpoint maker(const Arguments& arguments) {
   return [v6 = arguments.options.v6, core = arguments.backend == "core",
-          moves = arguments.options.moves != MovePlan::kNone]() -> Result<std::unique_ptr<Endpoint>> {
-    if (core && moves) return std::make_unique<MovingEndpoint>(v6);
+          moves = arguments.options.moves != MovePlan::kNone,
+          forgets = arguments.options.forgets]() -> Result<std::unique_ptr<Endpoint>> {
+    using Memory = MovingEndpoint::Memory;
+    if (core && moves) return std::make_unique<MovingEndpoint>(v6, forgets ? Memory::kAsLinux : Memory::kWhole);
     if (core) return std::make_unique<CoreEndpoint>(v6);
     ASSIGN_OR_RETURN(std::unique_ptr<Endpoint> made, LinuxEndpoint::create(v6));
     return made;
@@ -90,6 +93,7 @@ MovePlan plan_of(const std::string& moves) {
 
 int run_scripts(const std::vector<Script>& scripts, Arguments& arguments) {
   arguments.options.moves = plan_of(arguments.moves);
+  arguments.options.forgets = arguments.kernel == "linux";
   arguments.options.backend = arguments.backend == "linux" ? Backend::kLinux : Backend::kCore;
   if (arguments.options.backend == Backend::kLinux) {
     if (const std::string why = LinuxEndpoint::why_unavailable(); !why.empty()) {
@@ -128,6 +132,8 @@ int main(int argc, char** argv) {
   app.add_option("--backend", arguments.backend, "core or linux")->check(CLI::IsMember({"core", "linux"}));
   app.add_option("--moves", arguments.moves, "of the core: to the engine, and back in the middle")
       ->check(CLI::IsMember({"none", "after-handshake", "round-trip"}));
+  app.add_option("--kernel", arguments.kernel, "what it comes back to: forgets as Linux, or remembers everything")
+      ->check(CLI::IsMember({"linux", "remembers"}));
   app.add_option("--scripts", arguments.folder, "folder of the scripts");
   app.add_option("filter", arguments.filter, "only scripts whose name contains this");
   app.add_flag("--ipv6", arguments.options.v6, "over IPv6");

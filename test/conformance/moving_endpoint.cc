@@ -119,6 +119,7 @@ Result<> MovingEndpoint::offload(SocketId socket) {
   if (stack_->state(socket) != stack::State::kEstablished) return error(ErrorCode::kNotEligible, "not established");
   if (mover.conn == nullptr) {
     auto kernel = std::make_unique<stack::SoftKernelConn>(*stack_, socket, [this] { return now_; });
+    kernel->quirks.forgets = memory_ == Memory::kAsLinux;
     mover.conn = &engine_->open(socket, std::move(kernel));
   }
   cause_ = SendCause::kMove;

@@ -16,7 +16,9 @@ namespace twinstack::conformance {
 
 class MovingEndpoint final : public CoreEndpoint {
  public:
-  explicit MovingEndpoint(bool v6) noexcept : CoreEndpoint(v6) {}
+  // What the kernel of a MovingEndpoint makes of what Linux cannot be told when it takes a connection back.
+  enum class Memory : std::uint8_t { kAsLinux, kWhole };
+  explicit MovingEndpoint(bool v6, Memory memory = Memory::kAsLinux) noexcept : CoreEndpoint(v6), memory_(memory) {}
 
   Result<> start(std::span<const std::pair<std::string, std::string>> settings) override;
   void finish() override;
@@ -53,6 +55,7 @@ class MovingEndpoint final : public CoreEndpoint {
   void bring_back(SocketId socket, const std::string& cause, bool stays);
   void move_again(SocketId socket);
 
+  Memory memory_;
   std::unique_ptr<moving::EngineSide> engine_;
   std::map<SocketId, Mover> movers_;
   std::vector<std::string> moves_;

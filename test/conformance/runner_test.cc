@@ -61,7 +61,10 @@ class PuppetHost final : public Endpoint {
   CallResult set_option(SocketId, std::string_view, std::int64_t, const std::string&) override { return -ENOSYS; }
   CallResult get_option(SocketId, std::string_view) override { return 7; }
   int poll(SocketId) override { return 0; }
-  Result<Info> info(SocketId) override { return fields; }
+  Result<Info> info(SocketId) override {
+    if (drained_until == 0) return fields;
+    return Info{{"unacked", got.size() % 4 <= drained_until ? 0 : 1}, {"notsent_bytes", 0}};
+  }
 
   Result<> move(SocketId socket, Stack to) override {
     moves.emplace_back(socket, to, got.size());
@@ -89,6 +92,7 @@ class PuppetHost final : public Endpoint {
   Info fields;
   std::vector<std::tuple<SocketId, Stack, std::size_t>> moves;  // socket, where to, segments injected by then
   bool refuses_moves = false;
+  std::size_t drained_until = 0;
   std::vector<std::string> own_moves;
   bool breaks_moves = false;
   SocketId accepts = -1;
@@ -262,8 +266,22 @@ TEST(Moves, ComeBehindTheHandshakeAndInTheMiddleOfTheRest) {
   PuppetHost back;
   back.accepts = 9;
   EXPECT_EQ(run_moving(back, MovePlan::kRoundTrip, events).verdict, Verdict::kPassed);
-  ASSERT_EQ(back.moves.size(), 2U);
-  EXPECT_EQ(back.moves[1], std::make_tuple(9, Stack::kKernel, 2U));
+  ASSERT_EQ(back.moves.size(), 3U) << "a run without the return looks for its time";
+  EXPECT_EQ(back.moves[1], std::make_tuple(9, Stack::kEngine, 4U));
+  EXPECT_EQ(back.moves[2], std::make_tuple(9, Stack::kKernel, 4U + 2U));
+}
+
+TEST(Moves, BackWhereAllIsAcknowledged) {
+  PuppetHost host;
+  host.accepts = 9;
+  host.drained_until = 1;  // segments that it has got
+  EXPECT_EQ(run_moving(host, MovePlan::kRoundTrip,
+                       "l = socket\nc = accept l\ninject A 1 ack 1\ninject A 1 ack 1\ninject A 1 ack 1\n"
+                       "inject A 1 ack 1\n")
+                .verdict,
+            Verdict::kPassed);
+  ASSERT_EQ(host.moves.size(), 3U);
+  EXPECT_EQ(host.moves[2], std::make_tuple(9, Stack::kKernel, 4U + 1U));
 }
 
 TEST(Moves, TellThePeerByAnAckThatNoScriptHasToExpect) {
