@@ -413,11 +413,14 @@ class Run {
 
   CallResult connect(SocketId socket, const std::string& flow_name) {
     FlowState& flow = flows_[flow_index(flow_name)];
+    const FlowState before = flow;
     flow = FlowState(script_.peer, {.local = flow.key().local,
                                     .remote = flow.key().remote,
                                     .local_port = 0,
                                     .remote_port = flow.key().remote_port});
-    return endpoint_.connect(socket, flow.key().remote_port);
+    const CallResult result = endpoint_.connect(socket, flow.key().remote_port);
+    if (result != -EINPROGRESS) flow = before;  // the connection is there, or none will be
+    return result;
   }
 
   CallResult send(Socket& socket, const Call& what) {
