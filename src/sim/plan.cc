@@ -11,8 +11,8 @@ namespace {
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
-// Of all jumps of the clock together. With more an orphan would reach its 102 s (tcp_orphan_retries) and be dropped, as it
-// would be on Linux.
+// Of all jumps of the clock together. With more an orphan would reach its 102 s (tcp_orphan_retries) and be dropped, as
+// it would be on Linux.
 constexpr Duration kMostJumps = std::chrono::seconds(40);
 
 // Streams of chance that do not disturb each other.

@@ -14,8 +14,8 @@ void World::trace(const Frame& frame) {
   pcap_->write(now_, {.parts = {&whole, 1}, .length_bytes = static_cast<std::uint32_t>(frame.size())});
 }
 
-// One owner: the other stack is silent. (A frozen socket of the kernel may still speak, R17; one whose move is under way
-// is either's.)
+// One owner: the other stack is silent. (A frozen socket of the kernel may still speak, R17; one whose move is under
+// way is either's.)
 void World::watch_sender(const SimConn& conn, bool by_lane) {
   if (!conn.driver_knows || driver_->is_dead()) return;
   const driver::ManagedConnection* managed = driver_->find(conn.app, conn.slot);

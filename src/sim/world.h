@@ -87,7 +87,7 @@ struct SimConn {
     bool has_start = false;
     Seq start;  // sequence number of the first byte of the stream
     bool has_ack = false;
-    Seq highest_ack;                   // that it has sent
+    Seq highest_ack;                  // that it has sent
     std::uint64_t data_segments = 0;  // repetitions included
   } wire[2];
   static constexpr SocketId kNone = -1;
