@@ -189,7 +189,12 @@ class Lane {
   void post_unread(std::uint32_t index);
   void post_received(std::uint32_t index);
   void post_all();
-  void push_completion(LaneRing& ring, const ipc::CompleteEntry& entry);
+  void push_completion(LaneRing& ring, const ipc::CompleteEntry& entry) {
+    ring.complete.push(entry);
+    if (ring.dirty) return;
+    ring.dirty = true;
+    dirty_rings_.push_back(&ring);
+  }
   bool complete(LaneSession& session, std::uint32_t ring, const ipc::CompleteEntry& entry);
   void publish_completions();
   void cancel_sleep() noexcept;

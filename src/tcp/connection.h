@@ -157,6 +157,8 @@ void run_whole_machine(ControlBlock& cb);
 
 // The program has read: receive_space() has grown. May owe a window update.
 void on_read(ControlBlock& cb, Host& host, Time now);
+// Whether on_read() could do anything when receive_space() is never more than `capacity`. Cheap.
+[[nodiscard]] bool read_matters(const ControlBlock& cb, std::uint32_t capacity);
 
 // A deadline may have passed. Cheap when none has.
 TimerVerdict on_timer(ControlBlock& cb, Host& host, Time now);

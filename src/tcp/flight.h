@@ -196,19 +196,34 @@ struct Flight : FlightState {
   std::vector<Repeat> repeats;  // in the order of time, from repeats_first on; entries go stale
   RecordEnds record_ends;       // unsent: no segment reaches across one
   FlightPool* home = nullptr;   // where it goes when it is over
+  Flight* next = nullptr;       // while it waits there
 };
 
 // Flights for many connections. Those that are over are kept for the next, as long as they are few. One thread at a
 // time. Outlives all that it has made.
 class FlightPool {
  public:
-  FlightPtr take();
-  void put(std::unique_ptr<Flight> flight);
+  FlightPool() noexcept = default;
+  ~FlightPool();
+  FlightPool(const FlightPool&) = delete;
+  FlightPool& operator=(const FlightPool&) = delete;
+
+  FlightPtr take() {
+    if (kept_ == nullptr) return make();
+    FlightPtr flight(kept_);
+    kept_ = flight->next;
+    --count_;
+    return flight;
+  }
+  void put(Flight* flight) noexcept;
 
  private:
-  static constexpr std::size_t kMostKept = 64;
+  static constexpr std::uint32_t kMostKept = 64;
 
-  std::vector<std::unique_ptr<Flight>> kept_;  // last in, first out: warm ones first
+  FlightPtr make();
+
+  Flight* kept_ = nullptr;  // last in, first out: warm ones first
+  std::uint32_t count_ = 0;
 };
 
 // The block's Flight, made when there is none, from `pool` when there is one.
