@@ -284,7 +284,7 @@ class Lane {
   ipc::RingProducer<Event> events_;
   std::vector<Event> events_waiting_;  // that found the ring full, oldest first
   Time offer_events_at_ = kNever;
-  std::array<Arrived, 16> arrived_;  // the frames that are being processed
+  std::array<Arrived, 32> arrived_;  // the frames that are being processed
   std::size_t frames_per_poll_ = 1;  // as many as are not too many bytes
   HostSettings host_settings_;
   LaneCounters counters_;

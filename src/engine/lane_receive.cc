@@ -19,8 +19,7 @@ constexpr std::size_t kMaxStrays = 256;
 void prefetch_head(const nic::RxFrame& frame) noexcept {
   if (frame.parts.empty()) return;
   const ByteView head = frame.parts.front();
-  for (std::size_t at = 0; at < std::min<std::size_t>(head.size(), 192); at += 64)
-    __builtin_prefetch(head.data() + at);
+  for (std::size_t at = 0; at < std::min<std::size_t>(head.size(), 192); at += 64) __builtin_prefetch(head.data() + at);
 }
 
 Cause cause_of(tcp::Arrival arrival) noexcept {
@@ -93,7 +92,7 @@ void Lane::prefetch_references(std::uint32_t index) noexcept {
   __builtin_prefetch(&slot.rx_posted_bytes, 1);
   __builtin_prefetch(&slot.rx_read_bytes);
   if (!conn.send_queue.empty()) __builtin_prefetch(&pieces_.at(conn.send_queue.head), 1);
-  if (conn.tcb.flight) prefetch_line_by_line(*conn.tcb.flight);
+  if (conn.tcb.flight) prefetch_line_by_line<tcp::Flight, tcp::Flight::kHotBytes>(*conn.tcb.flight);
 }
 
 void Lane::process_frame(std::span<const ByteView> parts, std::uint32_t length, wire::ChecksumMode mode, Time now) {
@@ -143,7 +142,10 @@ void Lane::process_segment(std::uint32_t index, const wire::TcpPacket& packet, s
     return;
   }
   if (conn.tcb.snd_una != una) release_acknowledged(index, bytes_between(una, conn.tcb.snd_una));
-  want_transmit(index);
+  if ((conn.flags & (kInTransmitList | kDraining)) == 0 && tcp::rest(conn.tcb))
+    schedule(index, now);  // a turn in the transmit list would do no more
+  else
+    want_transmit(index);
 }
 
 void Lane::replay_held(std::uint32_t index, Time now) {

@@ -170,6 +170,10 @@ TimerVerdict on_timer(ControlBlock& cb, Host& host, Time now);
 // or until the link has no room: the rest comes at the next call.
 [[nodiscard]] bool poll_transmit(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan);
 
+// What poll_transmit() comes to when it is plain that there is nothing to send, for callers with many connections.
+// False, and nothing done, when it is not plain: then it is to be called.
+[[nodiscard]] bool rest(ControlBlock& cb);
+
 // The RST that ends the connection from our side (RFC 9293 3.10.5, ABORT). It counts as sent; the caller forgets the
 // connection.
 [[nodiscard]] wire::Segment reset_of(ControlBlock& cb, Host& host, Time now);

@@ -30,7 +30,7 @@ void FlightDeleter::operator()(Flight* flight) const noexcept {
 }
 
 FlightPool::~FlightPool() {
-  while (kept_ != nullptr) delete std::exchange(kept_, kept_->next);
+  for (std::size_t i = 0; i < count_; ++i) delete kept_[i];
 }
 
 FlightPtr FlightPool::make() {
@@ -40,7 +40,7 @@ FlightPtr FlightPool::make() {
 }
 
 void FlightPool::put(Flight* flight) noexcept {
-  if (count_ == kMostKept) {
+  if (count_ == kept_.size()) {
     delete flight;
     return;
   }
@@ -48,8 +48,7 @@ void FlightPool::put(Flight* flight) noexcept {
   flight->sent.clear();
   flight->repeats.clear();
   flight->record_ends.clear();
-  flight->next = std::exchange(kept_, flight);
-  ++count_;
+  kept_[count_++] = flight;
 }
 
 void RecordEnds::push_back(Seq end) {

@@ -133,7 +133,7 @@ struct FlightState {
   std::uint32_t rack_last_delivered = 0;  // ControlBlock::delivered when the reordering window was last adjusted
   bool rack_advanced = false;             // since losses were last looked for
   SentQueue::Position rack_first = 0;     // no segment before it is first sent, neither SACKed nor lost
-  std::size_t repeats_first = 0;          // of Flight::repeats
+  std::uint32_t repeats_first = 0;        // of Flight::repeats
 
   // A reduction of cwnd, and what it takes to undo it.
   bool undo_possible = false;
@@ -191,13 +191,16 @@ class RecordEnds {
 
 class FlightPool;
 
-struct Flight : FlightState {
-  SentQueue sent;
+struct alignas(64) Flight : FlightState {
+  FlightPool* home = nullptr;   // where it goes when it is over
   std::vector<Repeat> repeats;  // in the order of time, from repeats_first on; entries go stale
   RecordEnds record_ends;       // unsent: no segment reaches across one
-  FlightPool* home = nullptr;   // where it goes when it is over
-  Flight* next = nullptr;       // while it waits there
+  SentQueue sent;
+
+  // From its start: what one that is out with a single segment touches, five cache lines.
+  static constexpr std::size_t kHotBytes = 320;
 };
+static_assert(sizeof(FlightState) <= 192 && sizeof(Flight) <= 448);
 
 // Flights for many connections. Those that are over are kept for the next, as long as they are few. One thread at a
 // time. Outlives all that it has made.
@@ -208,22 +211,14 @@ class FlightPool {
   FlightPool(const FlightPool&) = delete;
   FlightPool& operator=(const FlightPool&) = delete;
 
-  FlightPtr take() {
-    if (kept_ == nullptr) return make();
-    FlightPtr flight(kept_);
-    kept_ = flight->next;
-    --count_;
-    return flight;
-  }
+  FlightPtr take() { return count_ > 0 ? FlightPtr(kept_[--count_]) : make(); }
   void put(Flight* flight) noexcept;
 
  private:
-  static constexpr std::uint32_t kMostKept = 64;
-
   FlightPtr make();
 
-  Flight* kept_ = nullptr;  // last in, first out: warm ones first
-  std::uint32_t count_ = 0;
+  std::array<Flight*, 64> kept_{};  // last in, first out: warm ones first
+  std::size_t count_ = 0;
 };
 
 // The block's Flight, made when there is none, from `pool` when there is one.
