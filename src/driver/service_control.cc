@@ -262,6 +262,7 @@ ServiceStats Service::Impl::stats() {
                   {"late_packets", moves.late_packets},
                   {"late_dropped", late.ring_full + late.too_long + late.unreadable},
                   {"stray_frames", moves.stray_frames},
+                  {"icmp_too_big", moves.icmp_too_big},
                   {"broken_streams", moves.broken},
                   {"broken_sessions", broken_sessions_},
                   {"refused_sessions", refused_sessions_},

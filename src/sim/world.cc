@@ -120,7 +120,7 @@ void World::hook_moves() {
 }
 
 void World::build_apps() {
-  bridge_ = std::make_unique<LayerBridge>(*stack_, [this] { return host_now(); });
+  bridge_ = std::make_unique<LayerBridge>(*stack_, [this] { return host_now(); }, now_);
   for (std::uint32_t i = 0; i < shape_.programs; ++i) {
     std::vector<std::function<void()>> doorbells;
     Welcome welcome = driver_->open_session(i, shape_.arena);
@@ -356,6 +356,7 @@ void World::pass(Duration span) {
   const Time end = now_ + span;
   for (;;) {
     settle(false);
+    checker_->check();
     const Time next = next_instant(false);
     if (next > end || !outcome_.ok() || driver_->is_dead()) break;
     go_to(next);

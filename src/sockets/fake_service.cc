@@ -102,6 +102,16 @@ void FakeService::offload_all() {
   call([this] { flip_all(true); });
 }
 
+void FakeService::set_stalled(bool stalled) {
+  call([this, stalled] {
+    stalled_ = stalled;
+    for (const auto& session : sessions_) {
+      drain_submissions(*session);
+      post_late(*session);
+    }
+  });
+}
+
 void FakeService::set_flip_interval(std::uint32_t interval_us) {
   call([this, interval_us] {
     options_.flip_interval_us = interval_us;

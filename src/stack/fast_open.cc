@@ -3,6 +3,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -11,6 +12,7 @@
 
 #include "stack/socket_host.h"
 #include "stack/stack.h"
+#include "tcp/fast_open.h"
 #include "tcp/rtt.h"
 
 namespace twinstack::stack {
@@ -74,17 +76,21 @@ void SoftStack::ask_for_fast_open(Socket& socket, ByteView data) {
   tcp::send_syn_data(opening.handshake, static_cast<std::uint32_t>(first.size()));
 }
 
-std::int64_t SoftStack::connect_with_data(SocketId id, const Address& peer, ByteView bytes, Time now) {
+std::int64_t SoftStack::connect_with_data(SocketId id, const Address& peer, ByteView bytes, int flags, Time now) {
   Socket* const socket = socket_of(id);
   if (socket == nullptr) return -EBADF;
   if ((config_.tcp_fastopen & kFastOpenClient) == 0) return -EOPNOTSUPP;
-  if (socket->opening && socket->opening->deferred) return begin_with_data(*socket, bytes, now);
+  if (socket->opening && socket->opening->deferred) return begin_with_data(*socket, bytes, flags, now);
   if (socket->opening) return -EALREADY;
-  if (socket->attempt != Socket::Attempt::kNone) return connect(id, peer, now);
+  if (socket->attempt != Socket::Attempt::kNone) {
+    const int connected = connect(id, peer, now);
+    return connected == 0 ? send(id, bytes, flags, now) : connected;
+  }
   if (socket->listener || state_of(*socket) != State::kClosed) return -EISCONN;
   reset_for_reuse(*socket);
   const int begun = start_connecting(*socket, peer, &bytes, now);
   const std::size_t sent = socket->opening ? socket->opening->syn_data.size() : 0;
+  if (socket->opening) socket->opening->more_to_write = sent < bytes.size() && (flags & MSG_DONTWAIT) == 0;
   deliver_wakes();
   return begun == -EINPROGRESS && sent > 0 ? static_cast<std::int64_t>(sent) : begun;
 }
@@ -95,13 +101,14 @@ bool SoftStack::is_deferred(SocketId id) const {
 }
 
 // The first write after a connect() that waited for it.
-std::int64_t SoftStack::begin_with_data(Socket& socket, ByteView data, Time now) {
+std::int64_t SoftStack::begin_with_data(Socket& socket, ByteView data, int flags, Time now) {
   Opening& opening = *socket.opening;
   opening.deferred = false;
   const tcp::InitialNumbers numbers{opening.handshake.iss, opening.handshake.ts_offset};
   tcp::open_active(opening.handshake, opening.config, socket.flow, numbers, now);
   ask_for_fast_open(socket, data);
   const std::size_t sent = opening.syn_data.size();
+  opening.more_to_write = sent < data.size() && (flags & MSG_DONTWAIT) == 0;
   pump_opening(socket, now);
   return sent > 0 ? static_cast<std::int64_t>(sent) : -EINPROGRESS;
 }
@@ -114,7 +121,8 @@ void SoftStack::learn_from_syn_ack(const Socket& socket, const wire::TcpPacket& 
   if (!asked && !sent_data) return;
   if (fast_open_memory_.size() >= kMostServers && !fast_open_memory_.contains(socket.flow.remote)) return;
   FastOpenMemory& memory = fast_open_memory_[socket.flow.remote];
-  memory.mss = opening.handshake.peer_mss;
+  const wire::TcpOptions& options = packet.segment.options;
+  memory.mss = options.has_mss && options.mss != 0 ? options.mss : opening.handshake.peer_mss;  // TCP_MAXSEG apart
   const wire::FastOpen& granted = packet.segment.options.fast_open;
   if (asked && granted.present && granted.cookie_bytes > 0) {
     memory.cookie = granted;
@@ -126,16 +134,17 @@ void SoftStack::learn_from_syn_ack(const Socket& socket, const wire::TcpPacket& 
   memory.trial = std::max(memory.trial, trial);
 }
 
-// What the SYN carried and the peer has not taken goes the ordinary way.
-void SoftStack::queue_after_syn_data(Socket& socket, const Opening& opening) {
-  Connection& conn = *socket.conn;
+void SoftStack::settle_syn_data(Connection& conn, const Opening& opening, Time now) {
   const ByteView data = opening.syn_data;
   const ByteView rest = data.subspan(opening.handshake.acked_bytes);
   conn.syn_data = !data.empty() && rest.empty();
-  if (rest.empty()) return;
-  conn.send.begin_chunk();
-  conn.send.append(rest);
-  tcp::on_queued(conn.cb, static_cast<std::uint32_t>(rest.size()), false);
+  if (!rest.empty()) {
+    conn.send.begin_chunk();
+    conn.send.append(rest);
+    tcp::repeat_syn_data(conn.cb, static_cast<std::uint32_t>(rest.size()), now);
+  } else if (opening.more_to_write) {
+    tcp::hold_ack_for_data(conn.cb, now);
+  }
 }
 
 // ---- Server

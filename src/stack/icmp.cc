@@ -129,6 +129,7 @@ void SoftStack::narrow_opening(Socket& socket, const wire::IcmpError& error, Tim
   ++stats_.icmps;
   remember_path_mtu(socket.flow.remote, believed, now);
   opening.config.path_mss = std::min(opening.config.path_mss, mss_for(believed, v4));
+  opening.config.announced_mss = std::min(opening.config.announced_mss, opening.config.path_mss);  // as Linux
   tcp::drop_syn_data(opening.handshake);
   pump_opening(socket, now);
 }

@@ -7,14 +7,6 @@ namespace twinstack::stack {
 
 namespace {
 
-void fill_chronograph(const Chronograph& chrono, Time now, TcpInfo& info) noexcept {
-  using Activity = Chronograph::Activity;
-  const auto spent = [&](Activity a) { return static_cast<std::uint64_t>(chrono.spent_us(a, now)); };
-  info.rwnd_limited_us = spent(Activity::kReceiveLimited);
-  info.sndbuf_limited_us = spent(Activity::kSendLimited);
-  info.busy_time_us = spent(Activity::kBusy) + info.rwnd_limited_us + info.sndbuf_limited_us;
-}
-
 void fill_receiver(const Connection& conn, TcpInfo& info) noexcept {
   info.pmtu = conn.pmtu;
   info.advmss = conn.advmss;
@@ -24,6 +16,14 @@ void fill_receiver(const Connection& conn, TcpInfo& info) noexcept {
 }
 
 }  // namespace
+
+void fill_chronograph(const Chronograph& chrono, Time now, TcpInfo& out) noexcept {
+  using Activity = Chronograph::Activity;
+  const auto spent = [&](Activity a) { return static_cast<std::uint64_t>(chrono.spent_us(a, now)); };
+  out.rwnd_limited_us = spent(Activity::kReceiveLimited);
+  out.sndbuf_limited_us = spent(Activity::kSendLimited);
+  out.busy_time_us = spent(Activity::kBusy) + out.rwnd_limited_us + out.sndbuf_limited_us;
+}
 
 int SoftStack::info(SocketId id, TcpInfo& out, Time now) const {
   const Socket* const socket = socket_of(id);

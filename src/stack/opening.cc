@@ -140,7 +140,7 @@ void SoftStack::arrive_at_opening(Socket& socket, const wire::TcpPacket& packet,
   if (!tcp::is_completed(verdict)) return pump_opening(socket, now);
   start_connection(socket, opening.handshake, opening.config, now);
   if (packet.segment.has(wire::kSyn)) learn_from_syn_ack(socket, packet);
-  queue_after_syn_data(socket, opening);
+  settle_syn_data(*socket.conn, opening, now);
   const bool fast_open = opening.handshake.syn_bytes > 0 || opening.config.fast_open.present;
   socket.opening.reset();
   wake(socket, POLLIN | POLLOUT | POLLWRNORM);

@@ -201,6 +201,7 @@ int SoftStack::set_sending_option(Socket& socket, int name, int value, Time now)
   switch (name) {
     case TCP_NODELAY:
       options.no_delay = value != 0;
+      if (value != 0 && socket.conn && !socket.over) tcp::push_pending(socket.conn->cb);
       break;
     case TCP_CORK:
       options.cork = value != 0;
@@ -240,6 +241,7 @@ int SoftStack::set_tcp_option(Socket& socket, int name, int value, Time now) {
     case TCP_SYNCNT:
       if (!within(value, 1, 127)) return -EINVAL;
       options.syn_retries = static_cast<std::uint8_t>(value);
+      if (socket.opening) socket.opening->config.syn_retries = options.syn_retries;
       return 0;
     case TCP_LINGER2:
       options.linger2_s = value < 0 ? -1 : std::min(value, kLongestFinTimeout_s);

@@ -111,6 +111,7 @@ struct Opening {
   tcp::HandshakeConfig config;
   std::vector<std::byte> syn_data;  // Fast Open: what the first SYN carries
   bool deferred = false;            // TCP_FASTOPEN_CONNECT: the SYN waits for the first write
+  bool more_to_write = false;       // a call that waits has more than the SYN took
 };
 
 // A connection that Fast Open made of the SYN: its SYN-ACK is still to be acknowledged.

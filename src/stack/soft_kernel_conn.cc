@@ -284,7 +284,7 @@ Result<> SoftKernelConn::establish(Socket& socket, const tcp::MinTcp& min) {
   conn->advmss = min.advmss;
   conn->mss_clamp = min.mss_clamp;
   conn->pmtu = stack_.path_mtu(flow_.remote, now_());
-  conn->receive.begin(stack_.config_, min.rcv_buf_bytes, conn->cb, min.advmss, now_());
+  conn->receive.begin_restored(stack_.config_, min.rcv_buf_bytes, conn->cb, min.advmss, now_());
   if (socket.options.window_clamp != 0) conn->receive.set_clamp(socket.options.window_clamp, conn->cb);  // R9
   conn->restored = true;
   socket.conn = std::move(conn);

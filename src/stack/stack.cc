@@ -232,13 +232,8 @@ void SoftStack::note_room(Socket& socket) {
 
 // What the sender waits for (TCP_INFO).
 void SoftStack::note_activity(Socket& socket, Time now) {
-  using Activity = Chronograph::Activity;
-  const tcp::ControlBlock& cb = socket.conn->cb;
-  const bool unsent = cb.snd_nxt != cb.write_seq;
-  Activity activity = cb.snd_una == cb.write_seq ? Activity::kIdle : Activity::kBusy;
-  if (unsent && !tcp::window_admits_next(cb)) activity = Activity::kReceiveLimited;
-  if (!unsent && activity == Activity::kBusy && socket.no_space) activity = Activity::kSendLimited;
-  socket.conn->chronograph.turn_to(activity, now);
+  Connection& conn = *socket.conn;
+  conn.chronograph.turn_to(Chronograph::activity_of(conn.cb, socket.no_space), now);
 }
 
 void SoftStack::arm(Socket& socket, Time now) {

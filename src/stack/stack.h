@@ -91,8 +91,9 @@ class SoftStack {
   // (TCP_FASTOPEN_CONNECT) as connect_with_data().
   std::int64_t send(SocketId id, ByteView bytes, int flags, Time now);
   // sendto() with MSG_FASTOPEN: connect(), the first bytes in the SYN where a cookie of the peer is known. Returns what
-  // went, or -EINPROGRESS when nothing did; the rest is for send() once the connection is made.
-  std::int64_t connect_with_data(SocketId id, const Address& peer, ByteView bytes, Time now);
+  // went, or -EINPROGRESS when nothing did; the rest is for send() once the connection is made, at once when the caller
+  // waits (no MSG_DONTWAIT).
+  std::int64_t connect_with_data(SocketId id, const Address& peer, ByteView bytes, int flags, Time now);
   // A connect() has left the SYN to the first send().
   [[nodiscard]] bool is_deferred(SocketId id) const;
   // Bytes copied into `room`, 0 at the end of the stream. MSG_PEEK, MSG_TRUNC (discards: `room` is not written).
@@ -240,9 +241,9 @@ class SoftStack {
   // fast_open.cc: RFC 7413. Client:
   [[nodiscard]] bool may_send_data_early(const Socket& socket, const IpAddress& peer) const;
   void ask_for_fast_open(Socket& socket, ByteView data);
-  std::int64_t begin_with_data(Socket& socket, ByteView data, Time now);
+  std::int64_t begin_with_data(Socket& socket, ByteView data, int flags, Time now);
   void learn_from_syn_ack(const Socket& socket, const wire::TcpPacket& packet);
-  void queue_after_syn_data(Socket& socket, const Opening& opening);
+  static void settle_syn_data(Connection& conn, const Opening& opening, Time now);
   // Server:
   [[nodiscard]] wire::FastOpen cookie_for(const tcp::SequenceSecret& key, const FlowKey& flow) const;
   [[nodiscard]] std::span<const tcp::SequenceSecret> fast_open_keys(const Socket& socket) const;

@@ -113,7 +113,8 @@ std::int64_t SoftStack::send(SocketId id, ByteView bytes, int flags, Time now) {
   if (socket == nullptr) return -EBADF;
   if ((flags & MSG_OOB) != 0) return -EOPNOTSUPP;
   const bool deferred = socket->opening && socket->opening->deferred;
-  const std::int64_t result = deferred ? begin_with_data(*socket, bytes, now) : queue_bytes(*socket, bytes, flags, now);
+  const std::int64_t result =
+      deferred ? begin_with_data(*socket, bytes, flags, now) : queue_bytes(*socket, bytes, flags, now);
   deliver_wakes();
   return result;
 }

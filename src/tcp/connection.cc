@@ -143,6 +143,9 @@ void extract(const ControlBlock& cb, Time now, MinTcp& state) {
   state.options = cb.options;
   state.snd_wscale = cb.snd_wscale;
   state.rcv_wscale = cb.rcv_wscale;
+  const std::string_view congestion = congestion_ops(cb).name;
+  state.congestion = {};
+  std::copy(congestion.begin(), congestion.end(), state.congestion.begin());
   state.flags = cb.flags;
   state.ts_val = ts_clock(cb, now);
   state.ts_recent = cb.has(kTsRecentValid) ? cb.ts_recent : 0;
@@ -277,6 +280,10 @@ void set_congestion(ControlBlock& cb, CongestionKind kind, Time now) {
   cb.congestion = CongestionState{};
   cb.bbr.reset();
   congestion_ops(cb).init(cb, now);
+}
+
+void push_pending(ControlBlock& cb) {
+  if (cb.snd_nxt != cb.write_seq) cb.set(kForceSend);
 }
 
 void set_restart_after_idle(ControlBlock& cb, bool on) {

@@ -47,11 +47,12 @@ void FlightPool::put(Flight* flight) noexcept {
   static_cast<FlightState&>(*flight) = FlightState{};
   flight->sent.clear();
   flight->repeats.clear();
+  flight->push_marks.clear();
   flight->record_ends.clear();
   kept_[count_++] = flight;
 }
 
-void RecordEnds::push_back(Seq end) {
+void UnsentMarks::push_back(Seq end) {
   if (first_ > 64 && first_ * 2 > ends_.size()) {
     ends_.erase(ends_.begin(), ends_.begin() + static_cast<std::ptrdiff_t>(first_));
     first_ = 0;
@@ -116,7 +117,7 @@ void release_flight(ControlBlock& cb) {
   if (!cb.flight) return;
   const Flight& f = *cb.flight;
   const bool settled = cb.recovery == RecoveryState::kOpen && !f.undo_possible && !f.probe_out &&
-                       f.record_ends.empty() && !cb.has(kPacingHolds);
+                       f.push_marks.empty() && f.record_ends.empty() && !cb.has(kPacingHolds);
   if (f.sent.empty() && settled) cb.flight.reset();
 }
 

@@ -172,8 +172,8 @@ struct FlightState {
   Time next_send{};                    // pacing: nothing goes before
 };
 
-// Ends of records (MSG_EOR) in the order of sequence numbers.
-class RecordEnds {
+// Places in what is not sent yet, in the order of sequence numbers.
+class UnsentMarks {
  public:
   [[nodiscard]] bool empty() const noexcept { return first_ == ends_.size(); }
   [[nodiscard]] Seq front() const noexcept { return ends_[first_]; }
@@ -194,13 +194,14 @@ class FlightPool;
 struct alignas(64) Flight : FlightState {
   FlightPool* home = nullptr;   // where it goes when it is over
   std::vector<Repeat> repeats;  // in the order of time, from repeats_first on; entries go stale
-  RecordEnds record_ends;       // unsent: no segment reaches across one
+  UnsentMarks push_marks;       // where a long write asks for PSH before its end
+  UnsentMarks record_ends;      // no segment reaches across one (MSG_EOR)
   SentQueue sent;
 
-  // From its start: what one that is out with a single segment touches, five cache lines.
-  static constexpr std::size_t kHotBytes = 320;
+  // From its start: what one that is out with a single segment touches, six cache lines.
+  static constexpr std::size_t kHotBytes = 384;
 };
-static_assert(sizeof(FlightState) <= 192 && sizeof(Flight) <= 448);
+static_assert(sizeof(FlightState) <= 192 && sizeof(Flight) <= 512);
 
 // Flights for many connections. Those that are over are kept for the next, as long as they are few. One thread at a
 // time. Outlives all that it has made.

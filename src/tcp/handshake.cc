@@ -54,8 +54,15 @@ void arm_timer(Handshake& handshake, const HandshakeConfig& config, Time now) no
   handshake.deadline = std::min(handshake.deadline, handshake.first_sent + user_timeout(config));
 }
 
+// Linux retransmits_timed_out(): SYNs go on no longer than they would if each timeout doubled, however few did.
+Duration longest_opening(const HandshakeConfig& config) noexcept {
+  const int doublings = std::min<int>(config.syn_retries, kMostDoublings);
+  return std::chrono::microseconds((std::uint64_t{2} << doublings) * config.initial_rto_us - config.initial_rto_us);
+}
+
 bool exhausted(const Handshake& handshake, const HandshakeConfig& config, Time now) noexcept {
   if (handshake.timeouts >= allowed_timeouts(handshake, config)) return true;
+  if (!handshake.has(kHsPassive) && now >= handshake.first_sent + longest_opening(config)) return true;
   return limited_by_user(handshake, config) && now >= handshake.first_sent + user_timeout(config);
 }
 

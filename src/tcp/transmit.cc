@@ -24,15 +24,6 @@ namespace {
 constexpr std::uint32_t kSmallestHalfWindow = 68 - 40;  // as Linux tcp_bound_to_half_wnd
 constexpr std::uint32_t kDefaultMss = 536;
 
-// Nagle in Minshall's variant, and cork (RFC 9293 3.7.4): may a segment under the full size go?
-bool partial_may_go(const ControlBlock& cb) noexcept {
-  if (cb.has(kForceSend | kFinQueued)) return true;
-  if ((cb.flags & (kFlagCork | kMoreFollows)) != 0) return false;
-  if ((cb.flags & kFlagNoDelay) != 0) return true;
-  const bool small_one_out = cb.snd_sml > cb.snd_una && cb.snd_sml <= cb.snd_nxt;
-  return !small_one_out;
-}
-
 // The next new segment: its length in sequence space, 0 when none fits the window.
 std::uint32_t next_length(const ControlBlock& cb, std::uint32_t limit) noexcept {
   const std::uint32_t data = bytes_between(cb.snd_nxt, max(text_end(cb), cb.snd_nxt));

@@ -171,6 +171,7 @@ void AdoptForm::work(bool swallow_ack) {
     }
   }
   from_linux();
+  note_activity();
 }
 
 void AdoptForm::deliver_late() {

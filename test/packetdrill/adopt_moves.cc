@@ -78,6 +78,7 @@ Result<> AdoptForm::try_adopt(Socket& socket) {
   TRY(kernel::wait_packets_in_flight());
   TRY(handoff::park(*socket.move, tools_));
   work();
+  socket.room.begin(box_->conn(socket.move->hw).tcb);
   return {};
 }
 

@@ -187,7 +187,7 @@ ssize_t OwnForm::connect_with_data(Socket& socket, const msghdr& message, int fl
   if (address != nullptr && address->sa_family == AF_UNSPEC) return -EOPNOTSUPP;
   stack::Address peer;
   if (!read_address(address, message.msg_namelen, peer)) return -EINVAL;
-  const ssize_t sent = stack_.connect_with_data(socket.id, peer, bytes_of(parts_of(message)), clock_.now());
+  const ssize_t sent = stack_.connect_with_data(socket.id, peer, bytes_of(parts_of(message)), flags, clock_.now());
   if (sent > 0) socket.notices.on_written(static_cast<std::size_t>(sent), flags);
   return sent;
 }
@@ -264,6 +264,7 @@ int OwnForm::close(int fd) {
 }
 
 int OwnForm::set_option(int fd, int level, int name, const void* value, socklen_t length) {
+  read_host_settings(config_);
   if (value == nullptr) return -EFAULT;
   if (level == SOL_SOCKET && (name == SO_ZEROCOPY || name == SO_TIMESTAMPING)) {
     if (length < sizeof(int)) return -EINVAL;

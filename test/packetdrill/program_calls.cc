@@ -89,7 +89,7 @@ int Program::connect(int fd, const sockaddr* address, socklen_t length) {
 ssize_t Program::send(int fd, const msghdr& message, int flags) {
   Lock lock(mutex_);
   if (is_nonblocking(fd) || (flags & MSG_DONTWAIT) != 0) {
-    const ssize_t sent = form_->send(fd, message, flags);
+    const ssize_t sent = form_->send(fd, message, flags | MSG_DONTWAIT);
     retry_waiters();
     return sent;
   }
