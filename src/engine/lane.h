@@ -195,7 +195,12 @@ class Lane {
   void post_unread(std::uint32_t index);
   void post_received(std::uint32_t index);
   void post_all();
-  void push_completion(LaneRing& ring, const ipc::CompleteEntry& entry);
+  void push_completion(LaneRing& ring, const ipc::CompleteEntry& entry) {
+    ring.complete.push(entry);
+    if (ring.dirty) return;
+    ring.dirty = true;
+    dirty_rings_.push_back(&ring);
+  }
   bool complete(LaneSession& session, std::uint32_t ring, const ipc::CompleteEntry& entry);
   void publish_completions();
   void cancel_sleep() noexcept;
@@ -285,7 +290,7 @@ class Lane {
   ipc::RingProducer<Event> events_;
   std::vector<Event> events_waiting_;  // that found the ring full, oldest first
   Time offer_events_at_ = kNever;
-  std::array<Arrived, 16> arrived_;  // the frames that are being processed
+  std::array<Arrived, 32> arrived_;  // the frames that are being processed
   std::size_t frames_per_poll_ = 1;  // as many as are not too many bytes
   HostSettings host_settings_;
   LaneCounters counters_;

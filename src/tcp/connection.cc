@@ -202,6 +202,11 @@ void on_read(ControlBlock& cb, Host& host, Time /*now*/) {
   if (possible > 0 && possible >= 2 * std::uint64_t{offered}) acknowledge_now(cb);
 }
 
+bool read_matters(const ControlBlock& cb, std::uint32_t capacity) {
+  const std::uint64_t most = std::uint64_t{capacity} + (1U << cb.rcv_wscale) - 1;  // windows are rounded up
+  return cb.cold || 2 * std::uint64_t{offered_window(cb)} <= most;
+}
+
 void acknowledge_now(ControlBlock& cb) { cb.set(kAckOwed | kAckNow); }
 
 void owe_nothing(ControlBlock& cb) { cb.clear(kAckOwed | kAckNow | kAckArmed); }
