@@ -39,6 +39,7 @@ class Waker {
 struct HostSettings {
   bool tcp_slow_start_after_idle = true;
   std::uint8_t tcp_min_tso_segs = 2;
+  std::uint32_t tcp_invalid_ratelimit_ms = 500;  // 0: no limit; other values are taken for 500
 };
 
 struct LaneCounters {

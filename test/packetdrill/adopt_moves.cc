@@ -69,7 +69,9 @@ Result<> AdoptForm::try_adopt(Socket& socket) {
   }
   box_->lane.set_host_settings(
       {.tcp_slow_start_after_idle = read_sysctl_number("ipv4/tcp_slow_start_after_idle").value_or(1) != 0,
-       .tcp_min_tso_segs = static_cast<std::uint8_t>(read_sysctl_number("ipv4/tcp_min_tso_segs").value_or(2))});
+       .tcp_min_tso_segs = static_cast<std::uint8_t>(read_sysctl_number("ipv4/tcp_min_tso_segs").value_or(2)),
+       .tcp_invalid_ratelimit_ms =
+           static_cast<std::uint32_t>(read_sysctl_number("ipv4/tcp_invalid_ratelimit").value_or(500))});
   TRY(handoff::check(*socket.move, tools_));
   TRY(handoff::offload(*socket.move, tools_));
   from_linux();                 // what the freeze has had it acknowledge
