@@ -214,7 +214,8 @@ void Declaration::add_doctor() {
 }
 
 void Declaration::add_sim() {
-  CLI::App* app = add(Command::kSim, "sim", "Moves connections in a simulated network, with faults; needs no privilege");
+  CLI::App* app =
+      add(Command::kSim, "sim", "Moves connections in a simulated network, with faults; needs no privilege");
   SimArguments& sim = invocation_.sim;
   add_json(app);
   app->add_option("--seed", sim.seed, "what everything follows from (default 1)")->type_name("N");
@@ -234,7 +235,8 @@ void Declaration::add_sim() {
   app->add_option("--trace", sim.trace, "write what passes the moving host's interface")->type_name("FILE.pcap");
   app->add_flag("--live", sim.live, "show throughput and moves while it runs");
   app->add_flag("--keep-going", sim.keep_going, "go on after a seed that fails");
-  app->footer(R"(Exit status: 0 when all seeds went well, 1 when one failed: its events are cut down to those that it takes, and the
+  app->footer(
+      R"(Exit status: 0 when all seeds went well, 1 when one failed: its events are cut down to those that it takes, and the
 command that repeats it is printed.
 
 Faults of links: loss burst duplicate reorder corrupt jitter black-hole link-down slow short-queue

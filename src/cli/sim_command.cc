@@ -86,7 +86,8 @@ class Live {
 };
 
 Outcome run_live(const sim::Options& options) {
-  print_text("Throughput of all programs for each 100 ms of virtual time; > moves to the engine, < back to the kernel.\n\n");
+  print_text(
+      "Throughput of all programs for each 100 ms of virtual time; > moves to the engine, < back to the kernel.\n\n");
   const sim::Shape shape = sim::make_shape(options);
   sim::World world(options, shape, sim::make_events(options, shape));
   Live live(::isatty(STDOUT_FILENO) != 0);
@@ -104,9 +105,10 @@ void note(Tally& tally, const Outcome& outcome) {
 
 void tell_progress(const Tally& tally, std::uint64_t seeds) {
   if (::isatty(STDERR_FILENO) == 0 || tally.seeds % 10 != 0) return;
-  std::fprintf(stderr, "\r%s", fmt::format("{} of {} seeds, {} moves ", tally.seeds, seeds,
-                                           tally.totals.moves_out + tally.totals.moves_back)
-                                   .c_str());
+  std::fprintf(
+      stderr, "\r%s",
+      fmt::format("{} of {} seeds, {} moves ", tally.seeds, seeds, tally.totals.moves_out + tally.totals.moves_back)
+          .c_str());
 }
 
 std::string text_of(const Failure& failure) {

@@ -46,7 +46,7 @@ class Service::Impl final : public ControlTarget {
   [[nodiscard]] ServiceStats stats() override;
 
  private:
-  enum class Source : std::uint32_t { kListen, kSignal, kEvent, kLate, kRoutes, kControl, kGreeting, kSession };
+  enum class Source : std::uint32_t { kListen, kSignal, kEvent, kLate, kRoutes, kIcmp, kControl, kGreeting, kSession };
 
   Result<> open_sockets();
   Result<> make_mover();

@@ -15,6 +15,9 @@ constexpr std::uint32_t kSubmissionsPerPoll = 256;
 constexpr std::uint32_t kMaxQueuedBytes = 64U << 20;
 // Received bytes beyond the buffer that rounded windows may have offered.
 constexpr std::uint32_t kRoundingSlack = 64U << 10;
+// The receive window is tuned no more often than for so many bytes that were read: who exchanges small messages needs
+// no larger one. A power of two.
+constexpr std::uint32_t kTuningStep = 8192;
 // Pieces of application chunks that one session may have in flight.
 constexpr std::uint32_t kMaxPiecesPerSession = 65536;
 
@@ -39,6 +42,7 @@ bool Lane::drain_submissions(Time now) {
 bool Lane::drain_ring(std::uint32_t session_index, LaneSession& session, LaneRing& ring, Time now, std::uint32_t limit,
                       std::uint32_t piece_limit) {
   using Pop = ipc::SubmitConsumer::Pop;
+  const bool was_crowded = ring.submit.backlog() > ring.half_entries;
   std::uint32_t taken = 0;
   for (; taken < limit && !session.broken; ++taken) {
     const Pop pop = ring.waiting ? Pop::kEntry : ring.submit.pop(ring.next);
@@ -52,7 +56,28 @@ bool Lane::drain_ring(std::uint32_t session_index, LaneSession& session, LaneRin
     if (cause != Cause::kNothing) break_session(session_index, session, cause);
   }
   if (taken > 0) ring.submit.release();
+  if (taken > 0 && was_crowded) tell_room(session, ring);
   return taken > 0;
+}
+
+// The program asks for it when it finds the ring crowded, and then looks again; so whoever leaves it less crowded than
+// that must look behind a fence, and nobody else.
+void Lane::tell_room(LaneSession& session, LaneRing& ring) {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (ring.submit.backlog() > ring.half_entries || ring.want_room->load(std::memory_order_relaxed) == 0) return;
+  // First the wish, then the answer: a wish that comes in between is a new one.
+  if (ring.want_room->exchange(0, std::memory_order_acq_rel) == 0) return;
+  // (When the ring of completions is full the program looks for itself once it has emptied it.)
+  complete(session, ring.index,
+           ipc::CompleteEntry{.op = ipc::CompleteOp::kRingRoom,
+                              .flags = 0,
+                              .reserved0 = 0,
+                              .slot = kNone,
+                              .tag = 0,
+                              .chunk = 0,
+                              .offset = 0,
+                              .length = 0,
+                              .hw_conn_id = 0});
 }
 
 Cause Lane::submit(std::uint32_t session_index, LaneSession& session, const ipc::SubmitEntry& entry, Time now) {
@@ -104,10 +129,26 @@ Cause Lane::submit_return(std::uint32_t session_index, LaneSession& session, con
   // An idle connection owns no chunk.
   if (drained && conn.rx_chunk == entry.chunk && conn.rx_fill == conn.rx_posted) close_rx_chunk(conn, session);
   if (conn.state != ConnState::kActive) return Cause::kNothing;
+  const Seq copied_seq = conn.tcb.rcv_nxt - conn.unread_bytes;
+  if (((copied_seq.raw() ^ (copied_seq - entry.length).raw()) & ~(kTuningStep - 1)) != 0) {
+    tune_receive(index, copied_seq, now);
+  }
   ConnHost host(*this, index);
   tcp::on_read(conn.tcb, host, now);
   if (tcp::owes_ack(conn.tcb)) want_transmit(index);
   return Cause::kNothing;
+}
+
+void Lane::tune_receive(std::uint32_t index, Seq copied_seq, Time now) {
+  HwConn& conn = conns_[index];
+  HwConnKept& kept = kept_[index];
+  if ((kept.flags & tcp::kFlagFixedReceiveBuffer) != 0 || !host_settings_.tcp_moderate_rcvbuf) return;
+  const std::uint32_t rtt_us = tcp::smoothed_rtt_us(conn.tcb);
+  const std::uint32_t wanted = tcp::tune_receive_window(kept.receive, conn.tcb, copied_seq, rtt_us, kept.advmss, now);
+  const std::uint32_t window = std::min(wanted, host_settings_.tcp_rmem_max_bytes / 2);
+  if (window <= conn.rcv_buf_bytes) return;
+  conn.rcv_buf_bytes = window;
+  kept.rcv_buf_bytes = std::max(kept.rcv_buf_bytes, window * 2);  // the kernel must be able to take it back
 }
 
 void Lane::break_session(std::uint32_t session_index, LaneSession& session, Cause cause) {

@@ -24,11 +24,13 @@ LaneSession::LaneSession(std::uint32_t number, const ipc::Arena& arena, std::uin
   const auto& geometry = arena.geometry();
   for (std::uint32_t i = lane; i < geometry.ring_count; i += geometry.lane_count) {
     auto& header = arena.ring(i);
-    rings_.push_back(LaneRing{
-        .session = number,
-        .index = i,
-        .submit = {header.sq_tail, header.sq_head, header.sq_need_wakeup, arena.sq(i), geometry.sq_entries},
-        .complete = {header.cq_tail, header.cq_head, header.cq_need_wakeup, arena.cq(i), geometry.cq_entries}});
+    rings_.push_back(
+        LaneRing{.session = number,
+                 .index = i,
+                 .submit = {header.sq_tail, header.sq_head, header.sq_need_wakeup, arena.sq(i), geometry.sq_entries},
+                 .complete = {header.cq_tail, header.cq_head, header.cq_need_wakeup, arena.cq(i), geometry.cq_entries},
+                 .want_room = &header.sq_want_room.value,
+                 .half_entries = geometry.sq_entries / 2});
   }
   ring_of_.resize(geometry.ring_count, nullptr);
   for (LaneRing& ring : rings_) ring_of_[ring.index] = &ring;

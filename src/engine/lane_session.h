@@ -2,6 +2,7 @@
 // lane lends. One thread at a time (the lane's).
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -16,9 +17,11 @@ struct LaneRing {
   std::uint32_t index = 0;    // in the arena
   ipc::SubmitConsumer submit;
   ipc::CompleteProducer complete;
-  bool dirty = false;               // in the lane's list of rings with entries to publish
-  std::uint32_t unread_pieces = 0;  // of connections that wait to be activated: each will need an entry
-  bool waiting = false;             // `next` was taken from the ring and waits for pieces to come free
+  std::atomic<std::uint32_t>* want_room = nullptr;  // RingHeader::sq_want_room
+  std::uint32_t half_entries = 0;                   // half of what the submission ring holds
+  bool dirty = false;                               // in the lane's list of rings with entries to publish
+  std::uint32_t unread_pieces = 0;                  // of connections that wait to be activated: each will need an entry
+  bool waiting = false;                             // `next` was taken from the ring and waits for pieces to come free
   ipc::SubmitEntry next{};
 };
 

@@ -66,5 +66,42 @@ TEST_F(LaneTurns, SegmentsOfManyConnectionsAreSentInSeveralPolls) {
   EXPECT_GE(box.lane.counters().segments_out - before, kConnections * kBytes / 1460);
 }
 
+// Whoever found the submission ring crowded is told once half of it is free, however long that takes.
+TEST_F(LaneTurns, RoomInTheRingIsToldToWhoAskedForIt) {
+  start();
+  const std::uint32_t entries = program.arena().geometry().sq_entries;
+  auto& wish = program.arena().ring(0).sq_want_room.value;
+  const auto told = [this] {
+    ipc::CompleteEntry entry;
+    int count = 0;
+    while (program.completions(0).pop(entry) == ipc::CompleteConsumer::Pop::kEntry)
+      count += entry.op == ipc::CompleteOp::kRingRoom ? 1 : 0;
+    program.completions(0).release();
+    return count;
+  };
+  const auto crowd = [&](std::uint32_t count) {
+    for (std::uint32_t i = 0; i < count; ++i)
+      program.submit(0, {.op = ipc::SubmitOp::kKick,
+                         .flags = 0,
+                         .reserved0 = 0,
+                         .slot = 0,
+                         .hw_conn_id = 0,
+                         .chunk = 0,
+                         .offset = 0,
+                         .length = 0,
+                         .reserved1 = 0});
+  };
+  crowd(entries);
+  wish = 1;
+  while (box.lane.poll(now)) {
+  }
+  EXPECT_EQ(told(), 1);
+  EXPECT_EQ(wish, 0U);
+  crowd(entries);
+  while (box.lane.poll(now)) {
+  }
+  EXPECT_EQ(told(), 0) << "nobody asked";
+}
+
 }  // namespace
 }  // namespace twinstack::engine

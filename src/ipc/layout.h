@@ -22,7 +22,7 @@
 namespace twinstack::ipc {
 
 inline constexpr std::uint64_t kArenaMagic = 0x4b43415453'4e5754U;  // "TWNSTACK"
-inline constexpr std::uint32_t kLayoutVersion = 3;
+inline constexpr std::uint32_t kLayoutVersion = 4;
 inline constexpr std::uint32_t kMaxRings = 64;
 inline constexpr std::uint32_t kMaxLanes = 64;
 
@@ -140,6 +140,7 @@ enum class CompleteOp : std::uint8_t {
   kReceived = 1,      // `length` bytes at `offset` of engine chunk `chunk`: the next bytes of the stream
   kSent = 2,          // tx_acked_bytes moved: everything is acknowledged, or space was wanted and is there
   kOwnerChanged = 3,  // the owner record changed; look at the slot
+  kRingRoom = 4,      // of no slot: half of the submission ring is free again, as was asked for (sq_want_room)
 };
 
 struct CompleteEntry {
@@ -167,8 +168,9 @@ struct RingHeader {
   RingIndex cq_head;         // application
   RingIndex sq_need_wakeup;  // by the engine: nonzero = write the lane's doorbell eventfd after submitting
   RingIndex cq_need_wakeup;  // by the application: nonzero = signal the ring's WakeEvent after completing
+  RingIndex sq_want_room;    // by the application: nonzero = kRingRoom when half of the submission ring is free again
 };
-static_assert(sizeof(RingHeader) == 384);
+static_assert(sizeof(RingHeader) == 448);
 
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<std::uint32_t>::is_always_lock_free);
 static_assert(std::is_standard_layout_v<ArenaHeader> && std::is_standard_layout_v<ConnSlot>);

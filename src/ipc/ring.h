@@ -75,6 +75,8 @@ class RingConsumer {
   // Gives the entries popped so far back to the producer.
   void release() noexcept { head_->store(next_, std::memory_order_release); }
   [[nodiscard]] bool is_empty() const noexcept { return tail_->load(std::memory_order_acquire) == next_; }
+  // Entries that were published and not popped yet. A tail that the other side corrupted gives any number.
+  [[nodiscard]] std::uint32_t backlog() const noexcept { return tail_->load(std::memory_order_acquire) - next_; }
 
   // Before sleeping: ask for a wake-up, then look again. True: nothing is there, sleep. False: there is work.
   [[nodiscard]] bool prepare_sleep() noexcept {

@@ -49,8 +49,8 @@ std::vector<char> object_named(const std::string& name) {
 constexpr std::uint32_t kMapHasLink = 1U << 13;
 constexpr auto kAttachStructOps = static_cast<bpf_attach_type>(44);  // BPF_STRUCT_OPS
 
-// The object with the map of operations, loaded. With `has_link` what becomes of it is tied to a link, and ends with the
-// process; without, which is all that Linux before 6.4 knows, only ~CongestionHook ends it.
+// The object with the map of operations, loaded. With `has_link` what becomes of it is tied to a link, and ends with
+// the process; without, which is all that Linux before 6.4 knows, only ~CongestionHook ends it.
 bpf_object* loaded_object(std::vector<char>& image, bool has_link) {
   bpf_object* const object = bpf_object__open_mem(image.data(), image.size(), nullptr);
   if (object == nullptr) return nullptr;

@@ -16,8 +16,7 @@ using kernel::Phase;
 
 namespace {
 
-// Larger than any buffer here lets grow.
-constexpr std::uint32_t kMostCwnd = 1U << 20;
+constexpr std::uint32_t kInitialCwnd = 10;
 
 const char* owner_name(Owner owner) {
   constexpr std::array<const char*, 5> kNames = {"free", "kernel", "to-engine", "engine", "to-kernel"};
@@ -93,8 +92,11 @@ void Checker::check_resets(const SimConn& conn) {
 void Checker::check_all() {
   ++world_.outcome_.totals.checks;
   check_hosts();
-  for (const auto& conn : world_.conns_)
-    if (!conn->talk->breaks_allowed()) check_connection(*conn);
+  for (const auto& conn : world_.conns_) {
+    if (conn->talk->breaks_allowed()) continue;
+    check_connection(*conn);
+    check_peer(*conn);
+  }
   if (!world_.driver_->is_dead()) check_counts();
 }
 
@@ -132,6 +134,16 @@ void Checker::check_kernel(const SimConn& conn, const ManagedConnection& managed
   if (managed.move.kernel->phase() != Phase::kRunning) fail(conn, "the kernel's, and its socket does not run");
   if (!managed.move.kernel->is_untouched()) fail(conn, "the kernel's, and a filter is on");
   if (world_.interface_->steers(conn.flow)) fail(conn, "the kernel's, and its flow is steered to the engine");
+  const SocketView view = world_.stack_->view(conn.socket);
+  if (view.cb == nullptr) return;
+  check_cwnd(conn, *view.cb, "kernel");
+  check_received(conn, {.rcv_nxt = view.cb->rcv_nxt - (view.cb->has(tcp::kFinReceived) ? 1 : 0),
+                        .unread = view.unread_bytes});
+  const Seq end = view.cb->write_seq - (view.cb->has(tcp::kFinQueued) ? 1 : 0);
+  const SimConn::Direction& ours = conn.wire[0];
+  if (ours.has_start && end != ours.start + static_cast<std::uint32_t>(conn.talk->written(0)))
+    fail(conn, fmt::format("kernel: {} bytes written, {} by sequence numbers", conn.talk->written(0),
+                           end - ours.start));
 }
 
 void Checker::check_engine(const SimConn& conn, const ManagedConnection& managed) {
@@ -149,8 +161,10 @@ void Checker::check_engine(const SimConn& conn, const ManagedConnection& managed
       record.kernel_cookie != managed.move.kernel->cookie())
     fail(conn, "the engine's references lead elsewhere");
   if (const char* wrong = tcp::broken_invariant(hw.tcb)) fail(conn, std::string("engine: ") + wrong);
-  if (hw.tcb.cwnd > kMostCwnd) fail(conn, "engine: congestion window");
+  check_cwnd(conn, hw.tcb, "engine");
   check_send_queue(conn, lane, hw);
+  check_sent(conn, lane, hw);
+  check_received(conn, {.rcv_nxt = hw.tcb.rcv_nxt, .unread = hw.rx_fill - hw.rx_posted});
 }
 
 // The queue is what the sequence numbers say.
@@ -162,6 +176,59 @@ void Checker::check_send_queue(const SimConn& conn, const SimLane& lane, const e
   if (hw.tcb.write_seq != hw.tcb.snd_una + static_cast<std::uint32_t>(bytes))
     fail(conn, fmt::format("engine: {} bytes in the queue, {} by sequence numbers", bytes,
                            hw.tcb.write_seq - hw.tcb.snd_una));
+}
+
+// Nothing that was acknowledged can be lost any more: the program has read it, or will.
+void Checker::check_received(const SimConn& conn, ManagedStream stream) {
+  const SimConn::Direction& theirs = conn.wire[1];
+  if (!theirs.has_start || world_.apps_[conn.app].is_running) return;
+  const ManagedConnection* managed = world_.driver_->find(conn.app, conn.slot);
+  const ipc::ConnSlot& slot = managed->move.shared();
+  const std::uint64_t in_chunks = slot.rx_posted_bytes.load() - slot.rx_read_bytes.load();
+  const std::uint64_t safe = conn.talk->read(0) + in_chunks + stream.unread;
+  const auto received = static_cast<std::uint32_t>(stream.rcv_nxt - theirs.start);
+  if (received != static_cast<std::uint32_t>(safe))
+    fail(conn, fmt::format("{} bytes were received, and {} are read or can be", received, safe));
+  // What the frozen socket takes in, past the filter, the engine learns when it is parked.
+  if (managed->in_engine() && !managed->parked) return;
+  const SimConn::Direction& ours = conn.wire[0];
+  if (ours.has_ack && ours.highest_ack > stream.rcv_nxt + 1)
+    fail(conn, fmt::format("{} bytes were acknowledged that the program can lose",
+                           ours.highest_ack - stream.rcv_nxt));
+}
+
+// What the program has written is in the queue, or still in the ring.
+void Checker::check_sent(const SimConn& conn, const SimLane& lane, const engine::HwConn& hw) {
+  const SimConn::Direction& ours = conn.wire[0];
+  if (!ours.has_start || world_.apps_[conn.app].is_running) return;
+  const auto queued = static_cast<std::uint32_t>(hw.tcb.write_seq - ours.start);
+  const auto written = static_cast<std::uint32_t>(conn.talk->written(0));
+  const auto in_ring = static_cast<std::int32_t>(written - queued);
+  const ManagedConnection* managed = world_.driver_->find(conn.app, conn.slot);
+  const ipc::RingHeader& ring = managed->move.arena->ring(managed->move.ring);
+  const bool is_empty = ring.sq_head.value.load() == ring.sq_tail.value.load() && !lane.lane.has_waiting_rings();
+  if (in_ring < 0 || (is_empty && in_ring != 0))
+    fail(conn, fmt::format("engine: {} bytes written, {} by sequence numbers", written, queued));
+}
+
+// It grows by what arrives, from the initial window on (or what smaller segments make of it), and is never nothing.
+void Checker::check_cwnd(const SimConn& conn, const tcp::ControlBlock& cb, const char* whose) {
+  const std::uint64_t most = 2 * (kInitialCwnd + conn.wire[0].data_segments);
+  if (cb.cwnd == 0 || cb.cwnd > most)
+    fail(conn, fmt::format("{}: a congestion window of {} after {} segments", whose, cb.cwnd,
+                           conn.wire[0].data_segments));
+}
+
+// The other end, which is never moved, holds the same.
+void Checker::check_peer(const SimConn& conn) {
+  if (conn.peer_socket == SimConn::kNone || !conn.talk->is_open(1) || conn.talk->is_closed(1)) return;
+  const SocketView view = world_.peers_[conn.peer].stack->view(conn.peer_socket);
+  if (view.cb == nullptr || !conn.wire[0].has_start) return;
+  const Seq nxt = view.cb->rcv_nxt - (view.cb->has(tcp::kFinReceived) ? 1 : 0);
+  const auto received = static_cast<std::uint32_t>(nxt - conn.wire[0].start);
+  if (received != static_cast<std::uint32_t>(conn.talk->read(1) + view.unread_bytes))
+    fail(conn, fmt::format("peer: {} bytes were received, {} read, {} unread", received, conn.talk->read(1),
+                           view.unread_bytes));
 }
 
 void Checker::check_counts() {

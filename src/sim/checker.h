@@ -6,6 +6,7 @@
 
 #include "engine/hw_conn.h"
 #include "ipc/layout.h"
+#include "wire/seq.h"
 
 namespace twinstack::driver {
 struct ManagedConnection;
@@ -16,6 +17,12 @@ namespace twinstack::sim {
 class World;
 class SimLane;
 struct SimConn;
+
+// What the owner of a connection has received of the peer's stream.
+struct ManagedStream {
+  Seq rcv_nxt;               // without the FIN
+  std::uint64_t unread = 0;  // of it, with the owner: neither in the program nor posted to it
+};
 
 class Checker {
  public:
@@ -36,6 +43,10 @@ class Checker {
   void check_owner(const SimConn& conn, driver::ManagedConnection& managed);
   void check_engine(const SimConn& conn, const driver::ManagedConnection& managed);
   void check_kernel(const SimConn& conn, const driver::ManagedConnection& managed);
+  void check_received(const SimConn& conn, ManagedStream stream);
+  void check_sent(const SimConn& conn, const SimLane& lane, const engine::HwConn& hw);
+  void check_cwnd(const SimConn& conn, const tcp::ControlBlock& cb, const char* whose);
+  void check_peer(const SimConn& conn);
   void check_counts();
   void check_hosts();
   void check_send_queue(const SimConn& conn, const SimLane& lane, const engine::HwConn& hw);

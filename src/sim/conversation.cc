@@ -14,23 +14,26 @@ using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
 constexpr std::size_t kBufferBytes = 65536;
+constexpr int kTurns = 64;  // calls of one kind in a row
 
-// The stream with `key` from byte `position` on; never repeats within a buffer's length.
-void fill_stream(std::uint32_t key, std::uint64_t position, std::span<std::byte> out) noexcept {
-  while (!out.empty()) {
-    std::uint64_t word = (position >> 3) * 0x9e3779b97f4a7c15U + key * 0xbf58476d1ce4e5b9U;
-    word ^= word >> 29;
-    const std::size_t skip = position & 7;
-    const std::size_t here = std::min(8 - skip, out.size());
-    std::memcpy(out.data(), reinterpret_cast<const std::byte*>(&word) + skip, here);
-    out = out.subspan(here);
-    position += here;
-  }
+// What programs write: all of them the same noise of a prime period, each from another place, so that bytes that are
+// lost, doubled, late or another's do not fit.
+constexpr std::size_t kPeriodBytes = 1'000'003;
+
+const std::byte* noise() {
+  static const std::vector<std::byte> bytes = [] {
+    std::vector<std::byte> made(kPeriodBytes + kBufferBytes);
+    Rng rng(4711);
+    for (std::size_t i = 0; i < kPeriodBytes; ++i) made[i] = static_cast<std::byte>(rng.next() >> 56);
+    std::copy_n(made.begin(), kBufferBytes, made.begin() + kPeriodBytes);
+    return made;
+  }();
+  return bytes.data();
 }
 
-std::span<std::byte> scratch(unsigned which) {
-  static thread_local std::array<std::array<std::byte, kBufferBytes>, 2> buffers;
-  return buffers[which];
+// `count` bytes, at most kBufferBytes, of the stream with `key` from byte `position` on.
+ByteView stream(std::uint32_t key, std::uint64_t position, std::size_t count) {
+  return {noise() + (position + std::uint64_t{key} * 7'919'123) % kPeriodBytes, count};
 }
 
 constexpr std::array<const char*, kManners> kMannerNames = {"bulk",         "requests", "slow reader",
@@ -134,25 +137,26 @@ void Conversation::close(unsigned side) {
 }
 
 void Conversation::check(unsigned side, ByteView bytes) {
-  const std::span expected = scratch(1).first(bytes.size());
-  fill_stream(key(1 - side), sides_[side].read, expected);
+  const ByteView expected = stream(key(1 - side), sides_[side].read, bytes.size());
   if (std::memcmp(expected.data(), bytes.data(), bytes.size()) == 0) return;
   const auto wrong = std::ranges::mismatch(bytes, expected).in1 - bytes.begin();
   fail(fmt::format("side {} read a wrong byte at position {}", side,
                    sides_[side].read + static_cast<std::uint64_t>(wrong)));
 }
 
-void Conversation::read_some(unsigned side, Time now) {
+// False: it has stopped although there may be more.
+bool Conversation::read_some(unsigned side, Time now) {
   Side& of = sides_[side];
   const bool is_slow = script_.manner == Manner::kSlowReader && !is_ending(now);
-  for (int turn = 0; turn < 64 && !of.got_end && !of.is_closed; ++turn) {
-    if (is_slow && now < of.next_read) return;
-    const std::span room = scratch(0).first(std::min<std::size_t>(script_.read_bytes, kBufferBytes));
+  static std::array<std::byte, kBufferBytes> read_room;
+  for (int turn = 0; turn < kTurns && !of.got_end && !of.is_closed; ++turn) {
+    if (is_slow && now < of.next_read) return true;
+    const std::span room = std::span(read_room).first(std::min<std::size_t>(script_.read_bytes, kBufferBytes));
     const Moved got = of.endpoint->receive(room);
-    if (got == -EAGAIN) return;
+    if (got == -EAGAIN) return true;
     if (got < 0) {
       on_error(side, static_cast<int>(-got), "recv");
-      return;
+      return true;
     }
     of.got_end = got == 0;
     check(side, ByteView(room).first(static_cast<std::size_t>(got)));
@@ -165,6 +169,7 @@ void Conversation::read_some(unsigned side, Time now) {
     if (of.got_end && !may_break_ && !has_ended(1 - side))
       fail(fmt::format("side {} read an end of the stream that nobody sent", side));
   }
+  return of.got_end || of.is_closed;
 }
 
 // Up to which position this side may write now.
@@ -178,29 +183,28 @@ std::uint64_t Conversation::may_write(unsigned side, Time now) const {
   return (answered + 1) * script_.request_bytes;
 }
 
-void Conversation::write_some(unsigned side, Time now) {
+bool Conversation::write_some(unsigned side, Time now) {
   Side& of = sides_[side];
-  std::array<std::byte, kBufferBytes> buffer;  // its own: while a call spins others write
   const bool in_pieces = script_.manner != Manner::kBulk && script_.manner != Manner::kSlowReader;
-  for (int turn = 0; turn < 64 && !of.shut && !of.is_closed; ++turn) {
-    if (in_pieces && now < of.next_write) return;
+  for (int turn = 0; turn < kTurns && !of.shut && !of.is_closed; ++turn) {
+    if (in_pieces && now < of.next_write) return true;
     const std::uint64_t limit = may_write(side, now);
-    if (of.written >= limit) return;
+    if (of.written >= limit) return true;
     const bool whole = script_.manner == Manner::kRequests;
     const std::uint64_t most =
         whole ? limit - of.written : std::min<std::uint64_t>(limit - of.written, script_.piece_bytes);
-    const std::span bytes = std::span(buffer).first(std::min<std::size_t>(most, kBufferBytes));
-    fill_stream(key(side), of.written, bytes);
+    const ByteView bytes = stream(key(side), of.written, std::min<std::size_t>(most, kBufferBytes));
     const bool more = script_.manner == Manner::kCorked && rng_.below(4) != 0;
     const Moved done = of.endpoint->send(bytes, more);
-    if (done == -EAGAIN) return;
+    if (done == -EAGAIN) return true;
     if (done < 0) {
       on_error(side, static_cast<int>(-done), "send");
-      return;
+      return true;
     }
     of.written += static_cast<std::uint64_t>(done);
     if (in_pieces) of.next_write = now + script_.pause;
   }
+  return of.shut || of.is_closed;
 }
 
 void Conversation::end_if_due(unsigned side, Time now) {
@@ -239,12 +243,13 @@ void Conversation::run(unsigned side, Time now) {
   Side& of = sides_[side];
   if (of.is_closed || of.endpoint == nullptr) return;
   if (!of.flags_set && script_.no_delay) of.flags_set = of.endpoint->set_flags(1 /* kFlagNoDelay */) == 0;
-  read_some(side, now);
-  write_some(side, now);
+  const bool has_read = read_some(side, now);
+  const bool has_written = write_some(side, now);
   end_if_due(side, now);
   if (of.is_closed) return;
-  of.wakes_at = kNever;
-  if (now < ends_at_) of.wakes_at = ends_at_;
+  of.wakes_at = has_read && has_written ? kNever : now + microseconds(1);  // others have their turn
+  if (now < ends_at_) of.wakes_at = std::min(of.wakes_at, ends_at_);
+  if (const Time again = of.endpoint->asks_again(); again > now) of.wakes_at = std::min(of.wakes_at, again);
   if (of.next_write > now) of.wakes_at = std::min(of.wakes_at, of.next_write);
   if (of.next_read > now) of.wakes_at = std::min(of.wakes_at, of.next_read);
 }

@@ -95,8 +95,8 @@ class Conversation {
     Time next_read{};
   };
 
-  void read_some(unsigned side, Time now);
-  void write_some(unsigned side, Time now);
+  [[nodiscard]] bool read_some(unsigned side, Time now);
+  [[nodiscard]] bool write_some(unsigned side, Time now);
   void end_if_due(unsigned side, Time now);
   void close(unsigned side);
   [[nodiscard]] std::uint64_t may_write(unsigned side, Time now) const;

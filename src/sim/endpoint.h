@@ -18,6 +18,8 @@ class Endpoint {
   // 0, -EAGAIN (it is on its way to where that can be done), or another error.
   virtual Moved shutdown_send() = 0;
   virtual Moved set_flags(std::uint16_t min_tcp_flags) = 0;
+  // When a call that said -EAGAIN because the connection is on its way asks again by itself; kNever: it does not.
+  [[nodiscard]] virtual Time asks_again() const { return kNever; }
   virtual void set_abortive() = 0;
   // Nothing may be called any more but the destructor.
   virtual void close() = 0;

@@ -44,6 +44,8 @@ class HostStack {
   // Sockets; none of the calls waits.
   [[nodiscard]] virtual SocketId listen(std::uint16_t port, bool v6, Time now) = 0;
   // The next connection and its flow; below 0 when none waits.
+  // Whether accept() may have something; asking takes the answer.
+  [[nodiscard]] virtual bool take_accept_ready() = 0;
   [[nodiscard]] virtual SocketId accept(SocketId listener, FlowKey& flow, Time now) = 0;
   // From the flow's local address and port.
   [[nodiscard]] virtual SocketId connect(const FlowKey& flow, Time now) = 0;

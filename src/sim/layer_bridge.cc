@@ -15,6 +15,7 @@
 namespace twinstack::sim {
 namespace {
 
+constexpr Duration kOwnerWait = std::chrono::milliseconds(20);  // as in sockets/process.cc
 constexpr int kFirstDescriptor = 700'000;  // within SonodeTable::kMaxFds, above any limit of descriptors in use
 
 LayerBridge* g_bridge = nullptr;
@@ -78,7 +79,8 @@ int sim_setsockopt(int fd, int level, int option, const void* value, socklen_t l
 
 // ---- LayerBridge
 
-LayerBridge::LayerBridge(HostStack& stack, std::function<Time()> now) : stack_(stack), now_(std::move(now)) {
+LayerBridge::LayerBridge(HostStack& stack, std::function<Time()> now, const Time& world_now)
+    : stack_(stack), now_(std::move(now)), world_now_(world_now) {
   ASSERT(g_bridge == nullptr);
   g_bridge = this;
   g_saved = sockets::g_real;
@@ -88,6 +90,7 @@ LayerBridge::LayerBridge(HostStack& stack, std::function<Time()> now) : stack_(s
   sockets::g_real.shutdown = sim_shutdown;
   sockets::g_real.close = sim_close;
   sockets::g_real.setsockopt = sim_setsockopt;
+  sockets::g_real.sched_yield = [] { return 0; };
 }
 
 LayerBridge::~LayerBridge() {
@@ -140,6 +143,7 @@ class LayerEndpoint final : public Endpoint {
     const int value = flags;
     return outcome(::ts_setsockopt(fd_, IPPROTO_TCP, TCP_CORK, &value, sizeof value));
   }
+  [[nodiscard]] Time asks_again() const override { return asks_again_; }
   void set_abortive() override {
     const linger now{.l_onoff = 1, .l_linger = 0};
     if (!has_to_wait()) (void)::ts_setsockopt(fd_, SOL_SOCKET, SO_LINGER, &now, sizeof now);
@@ -165,9 +169,13 @@ class LayerEndpoint final : public Endpoint {
   // As sockets::bring_back(), which waits.
   [[nodiscard]] bool comes_home(const char* reason) {
     const ipc::Owner owner = sonode_.owner();
+    if (owner == ipc::Owner::kKernel) asks_again_ = kNever;
     if (sonode_.plain.load() || sonode_.aborted.load() || owner == ipc::Owner::kKernel) return true;
     if (!app_.session().check_alive()) return true;
-    if (owner == ipc::Owner::kEngine) app_.session().send_upload(sonode_, false, reason);
+    const Time now = app_.bridge_.world_now();
+    if (owner != ipc::Owner::kEngine || (asks_again_ != kNever && now < asks_again_)) return false;
+    asks_again_ = now + kOwnerWait;
+    app_.session().send_upload(sonode_, false, reason);
     app_.on_message();
     return false;
   }
@@ -175,6 +183,7 @@ class LayerEndpoint final : public Endpoint {
   AppProcess& app_;
   int fd_;
   sockets::Sonode& sonode_;
+  Time asks_again_ = kNever;
 };
 
 // ---- AppProcess

@@ -19,8 +19,8 @@ namespace twinstack::sim {
 
 class LayerBridge {
  public:
-  // REQUIRES: stack outlives the bridge.
-  LayerBridge(HostStack& stack, std::function<Time()> now);
+  // REQUIRES: stack and world_now outlive the bridge. `now`: the host's clock, which may jump.
+  LayerBridge(HostStack& stack, std::function<Time()> now, const Time& world_now);
   ~LayerBridge();
   LayerBridge(const LayerBridge&) = delete;
   LayerBridge& operator=(const LayerBridge&) = delete;
@@ -36,11 +36,13 @@ class LayerBridge {
   // What the real calls come to.
   [[nodiscard]] HostStack& stack() noexcept { return stack_; }
   [[nodiscard]] Time now() const { return now_(); }
+  [[nodiscard]] Time world_now() const { return world_now_; }
   void ring(int fd);
 
  private:
   HostStack& stack_;
   std::function<Time()> now_;
+  const Time& world_now_;
   std::vector<SocketId> sockets_;  // by descriptor
   std::unordered_map<int, std::function<void()>> doorbells_;
 };

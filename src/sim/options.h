@@ -18,7 +18,7 @@ struct Options {
   std::uint32_t moves_per_s = 1000;  // of virtual time, both directions
   FaultSet faults = FaultSet::all();
   std::optional<std::set<std::uint32_t>> only;  // numbers of the events that happen; the others do not
-  std::uint32_t check_every = 64;               // instants between two full checks
+  std::uint32_t check_every = 1;                // instants between two full checks
   std::string trace;                            // pcap file of the moving host's wire; empty: none
 
   // Tests of the simulator itself: what is to go wrong with the product from this many moves on.

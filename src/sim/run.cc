@@ -16,7 +16,7 @@
 namespace twinstack::sim {
 namespace {
 
-constexpr unsigned kMostWallSeconds = 300;  // of one run: more is a hang
+constexpr unsigned kMostWallSeconds = 20;  // of one run: more is a hang
 
 struct Pipes {
   UniqueFd read;

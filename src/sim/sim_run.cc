@@ -62,7 +62,8 @@ int main(int count, char** words) {
   const double wall = static_cast<double>(cpu.tv_sec) + static_cast<double>(cpu.tv_nsec) / 1e9;
   if (seeds > 1) std::printf("%s\n", coverage.table().c_str());
   std::printf(
-      "%d failed; out %lu back %lu refused %lu failed %lu broken %lu frames %lu MB %lu instants %lu checks %lu spins %lu "
+      "%d failed; out %lu back %lu refused %lu failed %lu broken %lu frames %lu MB %lu instants %lu checks %lu spins "
+      "%lu "
       "virtual %.1f s cpu %.2f s: %.0f moves/s\n",
       failed, totals.moves_out, totals.moves_back, totals.refused, totals.failed, totals.broken, totals.frames,
       totals.bytes >> 20, totals.instants, totals.checks, totals.spins,

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/assert.h"
 #include "wire/build.h"
@@ -64,9 +65,7 @@ class SoftHostConn final : public kernel::KernelConn {
     host_.filtered_.erase(inner_.flow());
     return inner_.thaw();
   }
-  Result<kernel::LateBytes> park(std::span<std::byte> room) override {
-    return inner_.park(room);
-  }
+  Result<kernel::LateBytes> park(std::span<std::byte> room) override { return inner_.park(room); }
   Result<kernel::RestoreReport> restore(const tcp::MinTcp& min, const kernel::RestoreQueues& queues) override {
     inner_.fail.restore = faults_.restore;
     auto restored = inner_.restore(min, queues);
@@ -114,11 +113,16 @@ void SoftHost::transmit(ByteView packet) {
   const bool v4 = (packet[0] >> 4) == std::byte{4};
   frame[12] = std::byte{static_cast<unsigned char>(v4 ? 0x08 : 0x86)};
   frame[13] = std::byte{static_cast<unsigned char>(v4 ? 0x00 : 0xdd)};
-  std::ranges::copy(packet, frame.begin() + wire::kEthernetBytes);
+  std::memcpy(frame.data() + wire::kEthernetBytes, packet.data(), packet.size());
   send_(std::move(frame));
 }
 
-void SoftHost::wake(stack::SocketId id, std::uint32_t /*events*/) { on_ready(id); }
+void SoftHost::wake(stack::SocketId id, std::uint32_t /*events*/) {
+  if (std::ranges::find(listeners_, id) != listeners_.end())
+    accept_ready_ = true;
+  else
+    on_ready(id);
+}
 
 // The filter stands before the socket; what has passed it, and waits in the softirq queue, is not asked again.
 void SoftHost::receive(Frame frame, Time now) {
@@ -182,8 +186,10 @@ Result<std::size_t> SoftHost::LateRing::poll(const std::function<void(const kern
 SocketId SoftHost::listen(std::uint16_t port, bool v6, Time now) {
   advance(now);
   const SocketId id = stack_.socket(family_of(v6));
+  if (v6) ASSERT(stack_.set_option(id, IPPROTO_IPV6, IPV6_V6ONLY, 1, now_) == 0);
   ASSERT(stack_.bind(id, {.ip = v6 ? stack::any_v6() : stack::any_v4(), .port = port}) == 0);
   ASSERT(stack_.listen(id, kBacklog, now_) == 0);
+  listeners_.push_back(id);
   return id;
 }
 

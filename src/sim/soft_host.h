@@ -33,6 +33,7 @@ class SoftHost final : public HostStack, private stack::Outlet, private stack::W
   [[nodiscard]] Time next_deadline() override;
 
   SocketId listen(std::uint16_t port, bool v6, Time now) override;
+  [[nodiscard]] bool take_accept_ready() override { return std::exchange(accept_ready_, false); }
   SocketId accept(SocketId listener, FlowKey& flow, Time now) override;
   SocketId connect(const FlowKey& flow, Time now) override;
   [[nodiscard]] int connected(SocketId socket, Time now) override;
@@ -82,6 +83,8 @@ class SoftHost final : public HostStack, private stack::Outlet, private stack::W
   stack::SoftStack stack_;
   std::deque<Waiting> softirq_;
   LateRing late_;
+  std::vector<SocketId> listeners_;
+  bool accept_ready_ = false;
   std::unordered_set<FlowKey, FlowHash> filtered_;
   std::unordered_map<SocketId, const kernel::KernelConn*> handles_;  // the driver's
 };

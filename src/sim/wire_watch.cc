@@ -14,6 +14,19 @@ void World::trace(const Frame& frame) {
   pcap_->write(now_, {.parts = {&whole, 1}, .length_bytes = static_cast<std::uint32_t>(frame.size())});
 }
 
+// One owner: the other stack is silent. (A frozen socket of the kernel may still speak, R17; one whose move is under way
+// is either's.)
+void World::watch_sender(const SimConn& conn, bool by_lane) {
+  if (!conn.driver_knows || driver_->is_dead()) return;
+  const driver::ManagedConnection* managed = driver_->find(conn.app, conn.slot);
+  if (managed == nullptr || managed->move.tag != conn.tag || !managed->move.kernel) return;
+  if (by_lane && managed->move.gate().owner() == ipc::Owner::kKernel)
+    fail(fmt::format("connection {}: the engine sends, and the kernel owns it", conn.number));
+  const kernel::Phase phase = managed->move.kernel->phase();
+  if (!by_lane && (phase == kernel::Phase::kParked || phase == kernel::Phase::kGap))
+    fail(fmt::format("connection {}: its parked socket sends", conn.number));
+}
+
 // `direction` 0: from the moving host.
 void World::watch_wire(const Frame& frame, unsigned direction, bool by_lane) {
   if (direction == 0) trace(frame);
@@ -34,6 +47,8 @@ void World::watch_wire(const Frame& frame, unsigned direction, bool by_lane) {
   SimConn& conn = **found;
   SimConn::Direction& seen = conn.wire[direction];
   const wire::Segment& segment = packet.segment;
+  if (direction == 0) watch_sender(conn, by_lane);
+  if (!packet.payload.empty()) ++seen.data_segments;
   const bool may_break = conn.talk->breaks_allowed() || conn.talk->is_closed(0) || conn.talk->is_closed(1);
   if (segment.has(wire::kRst)) {
     if (!may_break && conn.talk->is_open(0) && conn.talk->is_open(1)) ++seen.resets;
@@ -43,12 +58,18 @@ void World::watch_wire(const Frame& frame, unsigned direction, bool by_lane) {
     seen.window_scale = segment.options.window_scale;
     seen.has_scale = segment.options.has_window_scale;
     seen.seen = false;
+    seen.start = segment.seq + 1;
+    seen.has_start = true;
     return;
   }
   // What a stack that is frozen says is of a time before the snapshot (R17): as an old segment under way, it harms
   // nobody.
   const bool is_stale = direction == 0 && !by_lane && conn.socket != SimConn::kNone &&
                         stack_->view(conn.socket).phase == kernel::Phase::kFrozen;
+  if (segment.has(wire::kAck)) {
+    seen.highest_ack = seen.has_ack ? max(seen.highest_ack, segment.ack) : segment.ack;
+    seen.has_ack = true;
+  }
   if (is_stale || may_break) return;
   const bool scaled = seen.has_scale && conn.wire[1 - direction].has_scale;
   const std::uint8_t shift = scaled ? seen.window_scale : 0;

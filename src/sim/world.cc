@@ -58,8 +58,8 @@ void World::build() {
     if (writer) pcap_.emplace(std::move(*writer));
   }
   build_hosts();
-  interface_ = std::make_unique<SimInterface>(
-      [this](Frame frame) { stack_->receive(std::move(frame), host_now()); }, pool_);
+  interface_ =
+      std::make_unique<SimInterface>([this](Frame frame) { stack_->receive(std::move(frame), host_now()); }, pool_);
   build_lanes();
   driver_ = std::make_unique<SimDriver>(*interface_, *stack_, [this] { return host_now(); }, shape_.grace);
   driver_->on_closed = [this](std::uint32_t session, std::uint32_t slot) {
@@ -120,7 +120,7 @@ void World::hook_moves() {
 }
 
 void World::build_apps() {
-  bridge_ = std::make_unique<LayerBridge>(*stack_, [this] { return host_now(); });
+  bridge_ = std::make_unique<LayerBridge>(*stack_, [this] { return host_now(); }, now_);
   for (std::uint32_t i = 0; i < shape_.programs; ++i) {
     std::vector<std::function<void()>> doorbells;
     Welcome welcome = driver_->open_session(i, shape_.arena);
@@ -135,7 +135,8 @@ void World::build_apps() {
 
 void World::build_lanes() {
   for (std::uint32_t i = 0; i < shape_.lanes; ++i) {
-    auto nic = std::make_unique<LaneNic>(pool_, [this](Frame frame) { from_moving_host(std::move(frame), true); }, i, 1500);
+    auto nic =
+        std::make_unique<LaneNic>(pool_, [this](Frame frame) { from_moving_host(std::move(frame), true); }, i, 1500);
     SimLaneHooks hooks{.now = [this] { return host_now(); },
                        .signal_driver =
                            [this] {
@@ -144,7 +145,7 @@ void World::build_lanes() {
                        .wake_program =
                            [this](std::uint32_t session, std::uint32_t) {
                              if (is_sabotaged(Options::Sabotage::kForgetWakeup)) return;
-                         if (session < apps_.size()) apps_[session].woken = true;
+                             if (session < apps_.size()) apps_[session].woken = true;
                            }};
     interface_->add_lane(std::make_unique<SimLane>(i, shape_.capacity, std::move(nic), std::move(hooks)));
   }
@@ -355,6 +356,7 @@ void World::pass(Duration span) {
   const Time end = now_ + span;
   for (;;) {
     settle(false);
+    checker_->check();
     const Time next = next_instant(false);
     if (next > end || !outcome_.ok() || driver_->is_dead()) break;
     go_to(next);
@@ -367,8 +369,8 @@ void World::pass(Duration span) {
 bool World::is_everything_over() const {
   return std::ranges::all_of(conns_, [this](const auto& conn) {
     // A reset is sent once. When it is lost, and the other end has nothing to send, it waits for ever, as it would.
-    const bool reset = conn->talk->breaks_allowed() && conn->talk->is_closed(0) &&
-                       stack_->view(conn->socket).cb == nullptr;
+    const bool reset =
+        conn->talk->breaks_allowed() && conn->talk->is_closed(0) && stack_->view(conn->socket).cb == nullptr;
     const bool there = conn->talk->is_closed(1) || conn->may_hang || reset;
     return conn->talk->is_closed(0) && there && (driver_->is_dead() || !conn->driver_knows);
   });

@@ -41,7 +41,7 @@ struct Totals {
   std::uint64_t bytes = 0;   // that programs have read
   std::uint64_t connections = 0;
   std::uint64_t instants = 0;
-  std::uint64_t spins = 0;  // times that a call of a program waited for a lane without sleeping
+  std::uint64_t spins = 0;   // times that a call of a program waited for a lane without sleeping
   std::uint64_t checks = 0;  // full ones
   Duration virtual_time{};
 
@@ -84,6 +84,11 @@ struct SimConn {
     std::uint32_t ts_val = 0;
     bool has_ts = false;
     std::uint64_t resets = 0;
+    bool has_start = false;
+    Seq start;  // sequence number of the first byte of the stream
+    bool has_ack = false;
+    Seq highest_ack;                   // that it has sent
+    std::uint64_t data_segments = 0;  // repetitions included
   } wire[2];
   static constexpr SocketId kNone = -1;
 };
@@ -178,6 +183,7 @@ class World {
 
   // wire_watch.cc
   void watch_wire(const Frame& frame, unsigned direction, bool by_lane);
+  void watch_sender(const SimConn& conn, bool by_lane);
   void trace(const Frame& frame);
 
   Options options_;
@@ -198,11 +204,7 @@ class World {
   std::vector<std::unique_ptr<SimConn>> conns_;
   std::vector<Ending> endings_;
   std::vector<Event> deferred_;  // for the driver, which was in the midst of a move
-  struct Inside {
-    std::uint32_t app;
-    std::uint32_t conn;
-  };
-  std::vector<Inside> inside_;  // threads that stand in a data call
+  std::optional<Welcome> hog_;   // of a session that holds slots of the lanes
   std::unique_ptr<class Checker> checker_;
   std::optional<nic::PcapWriter> pcap_;
   Rng step_rng_{1};

@@ -87,9 +87,11 @@ void World::open_connection(const Event& event) {
 }
 
 void World::accept_all() {
-  for (const SocketId listener : listeners_) accept_from(*stack_, listener, 0);
+  if (stack_->take_accept_ready())
+    for (const SocketId listener : listeners_) accept_from(*stack_, listener, 0);
   for (Peer& peer : peers_)
-    for (const SocketId listener : peer.listeners) accept_from(*peer.stack, listener, 1);
+    if (peer.stack->take_accept_ready())
+      for (const SocketId listener : peer.listeners) accept_from(*peer.stack, listener, 1);
   for (auto& conn : conns_)
     if (conn->is_connecting) look_at_connecting(*conn);
 }
@@ -309,7 +311,7 @@ void World::take_slots(const Event& event) {
   if (!driver_->sessions().contains(kHogSession)) {
     ipc::ArenaConfig arena = shape_.arena;
     arena.tx_chunk_count = arena.rx_chunk_count = 1;
-    (void)driver_->open_session(kHogSession, arena);
+    hog_ = driver_->open_session(kHogSession, arena);  // with its socket closed it would end
   }
   SimLane& lane = *interface_->lanes()[event.target];
   for (std::uint32_t i = 0; i < shape_.capacity.connections; ++i) {

@@ -185,7 +185,9 @@ bool FakeService::post(Session& session, std::uint32_t index, const ipc::Complet
 
 void FakeService::drain_submissions(Session& session) {
   using Pop = ipc::SubmitConsumer::Pop;
-  for (Ring& ring : session.rings) {
+  if (stalled_) return;
+  for (std::uint32_t index = 0; index < session.rings.size(); ++index) {
+    Ring& ring = session.rings[index];
     ipc::SubmitEntry entry;
     do {
       Pop pop = Pop::kEmpty;
@@ -196,7 +198,22 @@ void FakeService::drain_submissions(Session& session) {
       }
       ring.submit.release();
     } while (!ring.submit.prepare_sleep());
+    tell_room(session, index);
   }
+}
+
+void FakeService::tell_room(Session& session, std::uint32_t index) {
+  if (session.arena->ring(index).sq_want_room.value.exchange(0) == 0) return;
+  post_surely(session, index,
+              {.op = ipc::CompleteOp::kRingRoom,
+               .flags = 0,
+               .reserved0 = 0,
+               .slot = ~0U,
+               .tag = 0,
+               .chunk = 0,
+               .offset = 0,
+               .length = 0,
+               .hw_conn_id = 0});
 }
 
 void FakeService::submit(Session& session, const ipc::SubmitEntry& entry) {

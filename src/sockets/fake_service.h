@@ -64,6 +64,8 @@ class FakeService {
   void upload_all();
   // 0: moves only when told.
   void set_flip_interval(std::uint32_t interval_us);
+  // Takes nothing from the submission rings, as a lane without pieces; when it is over, all that waits.
+  void set_stalled(bool stalled);
   // Ends in order: brings every connection home, then closes the unix sockets.
   void stop();
   // Ends as by SIGKILL: the unix sockets close, the owners stay as they are.
@@ -96,6 +98,7 @@ class FakeService {
   void linger_in_move();
 
   void drain_submissions(Session& session);
+  void tell_room(Session& session, std::uint32_t index);
   void submit(Session& session, const ipc::SubmitEntry& entry);
   void receive(Connection& connection);
   void transmit(Connection& connection);
@@ -116,6 +119,7 @@ class FakeService {
   UniqueFd command_event_;
   UniqueFd timer_;
   std::vector<std::unique_ptr<Session>> sessions_;
+  bool stalled_ = false;
   std::uint64_t next_key_ = 16;
   std::uint64_t next_hw_id_ = 1;
   std::uint64_t next_session_ = 1;

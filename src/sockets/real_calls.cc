@@ -124,6 +124,7 @@ int raw_getpeername(int fd, sockaddr* address, socklen_t* length) {
   return static_cast<int>(raw(SYS_getpeername, fd, address, length));
 }
 int raw_dup(int fd) { return static_cast<int>(raw(SYS_dup, fd)); }
+int raw_sched_yield() { return static_cast<int>(raw(SYS_sched_yield)); }
 int raw_dup3(int fd, int wanted, int flags) { return static_cast<int>(raw(SYS_dup3, fd, wanted, flags)); }
 int raw_dup2(int fd, int wanted) {
   // dup3 refuses equal numbers, dup2 only checks the descriptor.
@@ -149,7 +150,7 @@ void bind(Function*& entry, const char* name) noexcept {
   X(sendmsg) X(sendmmsg) X(sendfile) X(splice) X(close) X(close_range) X(shutdown) X(accept) \
   X(accept4) X(connect) X(poll) X(ppoll) X(select) X(pselect) X(epoll_create1) X(epoll_ctl) \
   X(epoll_wait) X(epoll_pwait) X(fcntl) X(ioctl) X(setsockopt) X(getsockopt) X(getsockname) \
-  X(getpeername) X(dup) X(dup2) X(dup3)
+  X(getpeername) X(dup) X(dup2) X(dup3) X(sched_yield)
 // clang-format on
 
 #define TS_RAW_ENTRY(name) .name = raw_##name,

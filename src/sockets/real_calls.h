@@ -54,6 +54,7 @@ struct RealCalls {
   int (*dup)(int);
   int (*dup2)(int, int);
   int (*dup3)(int, int, int);
+  int (*sched_yield)();  // not interposed; here so that a simulation need not give its processor away
 };
 
 extern RealCalls g_real;

@@ -1,7 +1,6 @@
 // The rings of a session, seen from the application: what the engine posted is sorted to the connections, what they
 // submit goes out, sleepers are woken. The session's other half (slots, messages) is session.cc.
-#include <sched.h>
-
+#include <algorithm>
 #include <cstdint>
 
 #include "sockets/layer.h"
@@ -49,6 +48,7 @@ void Session::take_in(RingPort& ring) noexcept {
 }
 
 void Session::handle(std::uint32_t ring, const ipc::CompleteEntry& entry) noexcept {
+  if (entry.op == ipc::CompleteOp::kRingRoom) notify_all();
   if (entry.slot >= slot_count()) return;
   if (entry.op == ipc::CompleteOp::kReceived) {
     on_received(ring, entry);
@@ -135,11 +135,12 @@ bool Session::arm() noexcept {
   bool idle = true;
   for (RingPort& ring : rings()) {
     if (ring.has_late_returns.load(std::memory_order_relaxed)) [[unlikely]] {
-      // The engine may wait for just these chunks: no sleep before it has them.
+      // The engine may wait for just these chunks: no sleep before it has them, or will tell that it takes some.
       nudge(ring);
+      const bool told = !has_ring_room(ring);
       const MutexLock lock(ring.sq_mutex);
       flush_late_returns(ring);
-      idle = ring.late_returns == kNoChunk && idle;
+      idle = (ring.late_returns == kNoChunk || told) && idle;
     }
     if (ring.header->cq_need_wakeup.value.load(std::memory_order_seq_cst) != 0 && ring.looks_empty()) continue;
     const MutexLock lock(ring.cq_mutex);
@@ -156,7 +157,7 @@ void Session::return_chunk(std::uint32_t ring_index, std::uint32_t chunk, std::u
   {
     const MutexLock lock(ring.sq_mutex);
     flush_late_returns(ring);
-    if (ring.late_returns != kNoChunk || ring.sq.room() == 0) {
+    if (ring.late_returns != kNoChunk || ring.sq.room() <= ring.sq_reserved) {
       RxNode& node = rx_node(chunk);
       if (node.late_bytes == 0) {
         node.late_next = ring.late_returns;
@@ -184,7 +185,7 @@ void Session::return_chunk(std::uint32_t ring_index, std::uint32_t chunk, std::u
 void Session::flush_late_returns(RingPort& ring) noexcept {
   if (ring.late_returns == kNoChunk) [[likely]]
     return;
-  while (ring.late_returns != kNoChunk && ring.sq.room() > 0) {
+  while (ring.late_returns != kNoChunk && ring.sq.room() > ring.sq_reserved) {
     const std::uint32_t chunk = ring.late_returns;
     RxNode& node = rx_node(chunk);
     ring.late_returns = node.late_next;
@@ -218,23 +219,41 @@ void Session::look_into_inherited_rings() noexcept {
   }
 }
 
-std::uint32_t Session::submit(RingPort& ring, std::span<const ipc::SubmitEntry> entries) noexcept {
-  std::uint32_t pushed = 0;
+std::uint32_t Session::reserve(RingPort& ring, std::uint32_t count) noexcept {
+  const std::uint32_t left_free = geometry().sq_entries / 4;
+  const MutexLock lock(ring.sq_mutex);
+  const std::uint32_t room = ring.sq.room();
+  const std::uint32_t kept = ring.sq_reserved + left_free;
+  const std::uint32_t got = std::min(count, room - std::min(room, kept));
+  ring.sq_reserved += got;
+  return got;
+}
+
+void Session::submit_reserved(RingPort& ring, std::span<const ipc::SubmitEntry> entries,
+                              std::uint32_t places) noexcept {
   bool wake = false;
   {
     const MutexLock lock(ring.sq_mutex);
-    const std::uint32_t room = ring.sq.room();
-    while (pushed < entries.size() && pushed < room) ring.sq.push(entries[pushed++]);
+    ring.sq_reserved -= places;
+    for (const ipc::SubmitEntry& entry : entries) ring.sq.push(entry);
     ring.sq.publish();
     wake = ring.sq.take_wakeup();
   }
   if (wake) ring_doorbell(ring);
-  return pushed;
+}
+
+bool Session::has_ring_room(RingPort& ring) noexcept {
+  const std::uint32_t entries = geometry().sq_entries;
+  if (ring.sq_room(entries) >= entries / 2) return true;
+  // Ask, then look again: either the engine sees the wish, or we see what it has taken.
+  ring.header->sq_want_room.value.store(1, std::memory_order_seq_cst);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  return ring.sq_room(entries) >= entries / 2;
 }
 
 void Session::nudge(RingPort& ring) noexcept {
   ring_doorbell(ring);
-  ::sched_yield();
+  static_cast<void>(real().sched_yield());
   check_alive();
 }
 

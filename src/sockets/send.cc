@@ -20,14 +20,15 @@ namespace {
 // Copied inside the gate at a time: a move waits for the calls inside.
 constexpr std::size_t kBytesPerPass = 128U << 10;
 constexpr std::size_t kPartsPerCall = 64;
-constexpr std::size_t kEntriesPerPass = 72;  // 128 KB in chunks of 2 KB, and the ends
-// Free places of the submission ring without which nothing is copied.
-constexpr std::uint32_t kRingMargin = 256;
+constexpr std::uint32_t kEntriesPerPass = 72;  // 128 KB in chunks of 2 KB, and the ends
+// The engine takes entries within microseconds as a rule: so often a call lets it run. It does not while none of its
+// pieces is free; then the call would block.
+constexpr unsigned kNudges = 8;
 
 constexpr int kKnownFlags = MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE | MSG_EOR;
 
-// The submission ring is full, or things changed while we looked: nothing that the program can wait for with poll(), so
-// the call tries on. Never leaves this file.
+// The submission ring is full, or things changed while we looked: the call tries on for a moment, which is cheaper than
+// having the program wait. Never leaves this file.
 constexpr Outcome kTryAgain = -EBUSY;
 
 struct Writer {
@@ -40,8 +41,8 @@ struct Writer {
   [[nodiscard]] Outcome to_engine() const noexcept;
   [[nodiscard]] std::size_t room() const noexcept;
   [[nodiscard]] bool open_chunk() const noexcept TS_REQUIRES(sonode.tx_mutex);
+  [[nodiscard]] Outcome submit(RingPort& ring, std::uint32_t places) const noexcept TS_REQUIRES(sonode.tx_mutex);
   [[nodiscard]] ipc::SubmitEntry fill(std::size_t limit) const noexcept TS_REQUIRES(sonode.tx_mutex);
-  void push(RingPort& ring, std::span<const ipc::SubmitEntry> entries) const noexcept;
   [[nodiscard]] Outcome pass() const noexcept;
   [[nodiscard]] Outcome attempt() const noexcept;
 };
@@ -109,45 +110,41 @@ ipc::SubmitEntry Writer::fill(std::size_t limit) const noexcept {
   return entry;
 }
 
-// REQUIRES: inside the gate with the engine as owner.
-Outcome Writer::to_engine() const noexcept {
+// Fills chunks and submits them; `places` of the ring are kept for it.
+Outcome Writer::submit(RingPort& ring, std::uint32_t places) const noexcept {
   Session& session = *sonode.session;
-  if (in.left() == 0) return 0;
-  const MutexLock lock(sonode.tx_mutex);
-  session.reclaim_tx(sonode);
-  RingPort& ring = session.rings()[sonode.slot->ring.load(std::memory_order_relaxed) % session.rings().size()];
-  const std::uint32_t ring_entries = session.geometry().sq_entries;
-  if (ring.sq_room(ring_entries) < std::min(kRingMargin, ring_entries / 2)) return kTryAgain;
   std::size_t allowed = std::min({room(), in.left(), kBytesPerPass});
   std::array<ipc::SubmitEntry, kEntriesPerPass> entries;
   std::size_t count = 0;
   std::size_t taken = 0;
-  while (allowed > 0 && count < entries.size() && open_chunk()) {
+  while (allowed > 0 && count < places && open_chunk()) {
     entries[count] = fill(allowed);
     allowed -= entries[count].length;
     taken += entries[count].length;
     ++count;
   }
-  // Says also whom to wake later: no room asks the engine, no chunk marks the connection.
-  if (count == 0) return has_engine_room(sonode) ? kTryAgain : fail(Failure::kWouldBlock);
   for (std::size_t i = 0; i + 1 < count; ++i) entries[i].flags = ipc::kSubmitMore;
-  if ((flags & MSG_MORE) != 0) entries[count - 1].flags = ipc::kSubmitMore;
-  if ((flags & MSG_EOR) != 0 && in.left() == 0) entries[count - 1].flags |= ipc::kSubmitRecordEnd;
+  if (count > 0 && (flags & MSG_MORE) != 0) entries[count - 1].flags = ipc::kSubmitMore;
+  if (count > 0 && (flags & MSG_EOR) != 0 && in.left() == 0) entries[count - 1].flags |= ipc::kSubmitRecordEnd;
   // Before the engine can acknowledge them.
   auto& submitted = sonode.slot->tx_submitted_bytes;
   submitted.store(submitted.load(std::memory_order_relaxed) + taken, std::memory_order_release);
-  push(ring, {entries.data(), count});
+  session.submit_reserved(ring, {entries.data(), count}, places);
   return static_cast<Outcome>(taken);
 }
 
-// All of them: their bytes are in chunks already. Others may have used up the margin meanwhile; the engine reads on.
-void Writer::push(RingPort& ring, std::span<const ipc::SubmitEntry> entries) const noexcept {
-  Session& session = *sonode.session;
-  for (;;) {
-    entries = entries.subspan(session.submit(ring, entries));
-    if (entries.empty() || session.state() != SessionState::kLive) return;
-    session.nudge(ring);
-  }
+// REQUIRES: inside the gate with the engine as owner.
+Outcome Writer::to_engine() const noexcept {
+  if (in.left() == 0) return 0;
+  const MutexLock lock(sonode.tx_mutex);
+  sonode.session->reclaim_tx(sonode);
+  RingPort& ring = ring_of(sonode);
+  const std::uint32_t places = sonode.session->reserve(ring, kEntriesPerPass);
+  const Outcome taken = submit(ring, places);
+  if (taken > 0) return taken;
+  // Says also whom to wake later: no room asks the engine, no chunk marks the connection.
+  if (has_engine_room(sonode) || places == 0) return kTryAgain;
+  return fail(Failure::kWouldBlock);
 }
 
 Outcome Writer::pass() const noexcept {
@@ -168,13 +165,14 @@ Outcome Writer::pass() const noexcept {
 
 // Sends until all is sent (the count of this attempt) or it would block.
 Outcome Writer::attempt() const noexcept {
-  for (;;) {
+  for (unsigned nudges = 0;;) {
     const Outcome outcome = pass();
     if (outcome == kTryAgain) {
-      sonode.session->nudge(
-          sonode.session->rings()[sonode.slot->ring.load(std::memory_order_relaxed) % sonode.session->rings().size()]);
+      if (++nudges > kNudges && !has_engine_room(sonode)) return fail(Failure::kWouldBlock);
+      sonode.session->nudge(ring_of(sonode));
       continue;
     }
+    nudges = 0;
     if (outcome < 0 || in.left() == 0) return outcome;
   }
 }

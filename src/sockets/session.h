@@ -33,7 +33,8 @@ struct RingPort {
   ipc::SubmitProducer sq TS_GUARDED_BY(sq_mutex);
   // Chunks that could not be given back because the submission ring was full: nodes, linked by `next`.
   std::uint32_t late_returns TS_GUARDED_BY(sq_mutex) = kNoChunk;
-  std::atomic<bool> has_late_returns = false;  // written under sq_mutex
+  std::atomic<bool> has_late_returns = false;             // written under sq_mutex
+  std::uint32_t sq_reserved TS_GUARDED_BY(sq_mutex) = 0;  // places that calls have kept for themselves
   ipc::RingHeader* header = nullptr;
   UniqueFd event;
   int doorbell = -1;  // of the ring's lane
@@ -104,8 +105,13 @@ class Session {
   // Gives `bytes` of an engine chunk back. `urgent`: the engine may wait for it.
   void return_chunk(std::uint32_t ring, std::uint32_t chunk, std::uint32_t bytes, std::uint64_t hw_conn_id,
                     std::uint32_t slot, bool urgent) noexcept;
-  // Pushes entries; returns how many fitted. Rings the doorbell when the lane sleeps.
-  std::uint32_t submit(RingPort& ring, std::span<const ipc::SubmitEntry> entries) noexcept;
+  // Keeps up to `count` places of the submission ring for entries that are still to be made; returns how many. A
+  // quarter is left to what must not wait. Those that are kept are given up by submit_reserved().
+  [[nodiscard]] std::uint32_t reserve(RingPort& ring, std::uint32_t count) noexcept;
+  // Pushes the entries, of which there are at most `places`, those that were reserved for them.
+  void submit_reserved(RingPort& ring, std::span<const ipc::SubmitEntry> entries, std::uint32_t places) noexcept;
+  // Whether half of the submission ring is free. When it says no, everybody is notified once it is.
+  [[nodiscard]] bool has_ring_room(RingPort& ring) noexcept;
   // The engine does not take what was submitted: wake it, let it run.
   void nudge(RingPort& ring) noexcept;
 

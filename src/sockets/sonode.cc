@@ -42,6 +42,11 @@ void Sonode::remove_watch(Watch& watch) noexcept {
   watch.previous_watch = nullptr;
 }
 
+RingPort& ring_of(Sonode& sonode) noexcept {
+  const std::span<RingPort> rings = sonode.session->rings();
+  return rings[sonode.slot->ring.load(std::memory_order_relaxed) % rings.size()];
+}
+
 bool has_engine_room(Sonode& sonode) noexcept {
   ipc::ConnSlot& slot = *sonode.slot;
   const auto is_half_free = [&slot] {
@@ -52,6 +57,7 @@ bool has_engine_room(Sonode& sonode) noexcept {
     slot.want_tx_space.store(1, std::memory_order_seq_cst);
     if (!is_half_free()) return false;
   }
+  if (!sonode.session->has_ring_room(ring_of(sonode))) return false;
   if (!sonode.session->tx_chunks().is_empty()) return true;
   sonode.session->mark_starved(sonode);
   return !sonode.session->tx_chunks().is_empty();

@@ -103,8 +103,13 @@ struct alignas(64) Sonode {
   void remove_watch(Watch& watch) noexcept TS_EXCLUDES(rx_mutex);
 };
 
+struct RingPort;
+// The rings that serve it while the engine owns it.
+[[nodiscard]] RingPort& ring_of(Sonode& sonode) noexcept;
+
 // Whether the engine would take more: at least half of the send buffer is free, as the engine tells when asked
-// (ConnSlot::want_tx_space), and there is a chunk to put it in. Asks for the wake-up when it says no.
+// (ConnSlot::want_tx_space), half of the submission ring is, and there is a chunk to put it in. Asks for the wake-up
+// when it says no.
 // REQUIRES: the engine owns the connection (else the answer means nothing).
 [[nodiscard]] bool has_engine_room(Sonode& sonode) noexcept;
 

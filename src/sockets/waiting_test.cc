@@ -104,6 +104,38 @@ TEST_P(Waiting, PollWaitsForRoom) {
   }
 }
 
+// The engine takes nothing from the ring, as when all of its pieces are in flight: the call that may not wait says so,
+// and whoever waits is woken when it goes on. Found by twinstack sim: the call span for as long as that lasted.
+TEST(RingFull, NobodySpinsAndWaitersAreWoken) {
+  FakeService& service = Bed::service(0);
+  Pair pair;
+  ASSERT_TRUE(eventually([&] {
+    service.offload_all();
+    return in_engine(pair.ours);
+  }));
+  service.set_stalled(true);
+  std::size_t sent = 0;
+  while (ts_send(pair.ours, "r", 1, MSG_DONTWAIT) == 1) ++sent;
+  EXPECT_EQ(errno, EAGAIN);
+  EXPECT_GT(sent, 100U);
+  EXPECT_LT(sent, 4096U) << "the ring is what was full";
+  pollfd entry{.fd = pair.ours, .events = POLLOUT, .revents = 0};
+  EXPECT_EQ(ts_poll(&entry, 1, 10), 0);
+  const EpollFd set;
+  set.control(EPOLL_CTL_ADD, pair.ours, EPOLLOUT | EPOLLET);
+  EXPECT_EQ(set.next(0), 0U);
+  std::atomic<int> woken = 0;
+  std::thread sender([&] { woken += ts_send(pair.ours, "s", 1, 0) == 1 ? 1 : 0; });
+  std::thread poller([&] { woken += set.next(kLimitMs) == EPOLLOUT ? 1 : 0; });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_EQ(woken, 0);
+  service.set_stalled(false);
+  sender.join();
+  poller.join();
+  EXPECT_EQ(woken, 2);
+  EXPECT_EQ(pair.hear(sent + 1), std::string(sent, 'r') + "s");
+}
+
 TEST_P(Waiting, SelectWorksAlike) {
   Pair pair;
   place(pair.ours);

@@ -5,8 +5,9 @@
 #include <cstdint>
 
 #include "base/clock.h"
-#include "tcp/timers.h"
 #include "tcp/control_block.h"
+#include "tcp/tcp_info.h"
+#include "tcp/timers.h"
 
 namespace twinstack::stack {
 
@@ -46,5 +47,8 @@ class Chronograph {
   Time since_{};
   Activity activity_ = Activity::kIdle;
 };
+
+// What held the sender back, as TCP_INFO tells it.
+void fill_chronograph(const Chronograph& chrono, Time now, tcp::TcpInfo& out) noexcept;
 
 }  // namespace twinstack::stack

@@ -70,7 +70,7 @@ struct Config {
   std::uint32_t tcp_keepalive_probes = 9;
   bool tcp_slow_start_after_idle = true;
   std::uint8_t tcp_min_tso_segs = 2;  // only PSH tells
-  std::uint32_t min_pmtu = 552;  // route/min_pmtu: a smaller MTU is not believed
+  std::uint32_t min_pmtu = 552;       // route/min_pmtu: a smaller MTU is not believed
   std::uint32_t mtu_expires_s = 600;
 
   // The end.

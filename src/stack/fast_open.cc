@@ -225,8 +225,7 @@ void SoftStack::arrive_at_unconfirmed(Socket& socket, const wire::TcpPacket& pac
   wire::Segment segment = packet.segment;
   const Seq first = unconfirmed.handshake.iss + 1;
   if (segment.has(wire::kRst) || (segment.ack > first && segment.ack <= socket.conn->cb.snd_nxt)) segment.ack = first;
-  const auto verdict =
-      tcp::on_segment(unconfirmed.handshake, unconfirmed.config, segment, packet.payload.size(), now);
+  const auto verdict = tcp::on_segment(unconfirmed.handshake, unconfirmed.config, segment, packet.payload.size(), now);
   if (tcp::is_completed(verdict)) {
     confirm(socket);
     return arrive_at_connection(socket, packet, now);

@@ -97,8 +97,8 @@ TEST_F(FastOpen, DataGoesWithTheSynAndTheAnswerComesBeforeItsAck) {
   hosts.run_for(test::seconds(1));
   EXPECT_EQ(read_all(hosts.client(), id, hosts.now), "world");
   EXPECT_EQ(hosts.server().state(child), State::kEstablished);
-  EXPECT_NE(info_options(hosts.client(), id, hosts.now) & kInfoSynData, 0);
-  EXPECT_NE(info_options(hosts.server(), child, hosts.now) & kInfoSynData, 0);
+  EXPECT_NE(info_options(hosts.client(), id, hosts.now) & tcp::kInfoSynData, 0);
+  EXPECT_NE(info_options(hosts.server(), child, hosts.now) & tcp::kInfoSynData, 0);
 }
 
 TEST_F(FastOpen, AServerThatTakesNoDataGetsItAgainAtOnce) {
@@ -108,7 +108,7 @@ TEST_F(FastOpen, AServerThatTakesNoDataGetsItAgainAtOnce) {
   hosts.run_for(test::seconds(1));
   const SocketId child = hosts.server().accept(listener, nullptr, hosts.now);
   EXPECT_EQ(read_all(hosts.server(), child, hosts.now), "hello");
-  EXPECT_EQ(info_options(hosts.client(), id, hosts.now) & kInfoSynData, 0);
+  EXPECT_EQ(info_options(hosts.client(), id, hosts.now) & tcp::kInfoSynData, 0);
   EXPECT_EQ(hosts.sent[0][1].payload, "hello");
   EXPECT_LT(hosts.sent[0][1].at - hosts.sent[0][0].at, test::milliseconds(50));
 }

@@ -134,8 +134,8 @@ struct Connection {
   std::uint16_t mss_clamp = 0;
   std::uint32_t pmtu = 0;
   std::uint32_t out_of_order_bytes = 0;  // as counted for the peer
-  bool syn_data = false;  // Fast Open: data went with a SYN and was taken
-  bool restored = false;  // came back from elsewhere: kernel-facts.md, R20
+  bool syn_data = false;                 // Fast Open: data went with a SYN and was taken
+  bool restored = false;                 // came back from elsewhere: kernel-facts.md, R20
 };
 
 // What the program has set.
@@ -168,7 +168,7 @@ struct Options {
   std::vector<tcp::SequenceSecret> fast_open_keys;  // TCP_FASTOPEN_KEY; none: the sysctl's
   bool fast_open_connect = false;                   // TCP_FASTOPEN_CONNECT
   bool fast_open_no_cookie = false;                 // TCP_FASTOPEN_NO_COOKIE
-  std::string congestion;  // empty: the sysctl's
+  std::string congestion;                           // empty: the sysctl's
 };
 
 struct Socket final : Endpoint {
@@ -189,15 +189,15 @@ struct Socket final : Endpoint {
   int soft_error = 0;        // what an ICMP error said; tells why, should the connection time out
   Family family;
   Attempt attempt = Attempt::kNone;
-  bool over = false;          // conn has come to its end (TCP_CLOSE)
-  bool orphan = false;        // no program has it any more (SOCK_DEAD)
-  bool accepted = true;       // false: waits in the listener's queue
-  bool receive_shut = false;  // RCV_SHUTDOWN
-  bool send_shut = false;     // SEND_SHUTDOWN
-  bool fin_received = false;  // SOCK_DONE
-  bool no_space = false;      // somebody waits for room: SOCK_NOSPACE
-  bool late_filter = false;   // what comes is not processed but kept for the mover
-  bool repair = false;        // TCP_REPAIR: a mover works on it
+  bool over = false;             // conn has come to its end (TCP_CLOSE)
+  bool orphan = false;           // no program has it any more (SOCK_DEAD)
+  bool accepted = true;          // false: waits in the listener's queue
+  bool receive_shut = false;     // RCV_SHUTDOWN
+  bool send_shut = false;        // SEND_SHUTDOWN
+  bool fin_received = false;     // SOCK_DONE
+  bool no_space = false;         // somebody waits for room: SOCK_NOSPACE
+  bool late_filter = false;      // what comes is not processed but kept for the mover
+  bool repair = false;           // TCP_REPAIR: a mover works on it
   std::uint32_t references = 1;  // descriptors
 };
 

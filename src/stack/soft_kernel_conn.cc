@@ -21,8 +21,8 @@ using kernel::Reason;
 
 // What a hung-up socket shows while it has no connection (A2).
 constexpr std::uint32_t kGapEvents = POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLERR | POLLHUP | POLLRDHUP;
-constexpr std::uint32_t kRtoAfterRestoreUs = 3'000'000;    // R5
-constexpr std::uint32_t kRtoOfRestoredUs = 1'000'000;      // R5: of bytes that count as sent
+constexpr std::uint32_t kRtoAfterRestoreUs = 3'000'000;  // R5
+constexpr std::uint32_t kRtoOfRestoredUs = 1'000'000;    // R5: of bytes that count as sent
 constexpr std::uint32_t kInitialCwnd = 10;
 
 bool take_failure(int& count) { return count > 0 && count-- > 0; }
@@ -200,7 +200,7 @@ Result<> SoftKernelConn::thaw() {
   if (Socket* const found = live(); found != nullptr) {
     tcp::ControlBlock& cb = found->conn->cb;
     leave_repair(*found, true);
-    tcp::set_congestion(cb, cb.congestion_kind, now_());                            // R19: begins afresh
+    tcp::set_congestion(cb, cb.congestion_kind, now_());                         // R19: begins afresh
     if (quirks.marks_unsent) tcp::other_stack_silent(cb, cb.write_seq, now_());  // A3
     stack_.settle(*found, now_());
     stack_.deliver_wakes();
@@ -215,10 +215,8 @@ Result<> SoftKernelConn::thaw() {
 // Bytes that packets past the filter have brought. A FIN among them cannot be read back, nor can a reset be undone.
 Result<kernel::LateBytes> SoftKernelConn::take_late_bytes(const Socket& socket, std::span<std::byte> room) const {
   const Connection& conn = *socket.conn;
-  kernel::LateBytes late{.first_seq = frozen_.rcv_nxt,
-                         .bytes = {},
-                         .snd_una = conn.cb.snd_una.raw(),
-                         .snd_nxt = conn.cb.snd_nxt.raw()};
+  kernel::LateBytes late{
+      .first_seq = frozen_.rcv_nxt, .bytes = {}, .snd_una = conn.cb.snd_una.raw(), .snd_nxt = conn.cb.snd_nxt.raw()};
   if (conn.cb.write_seq.raw() != frozen_.write_seq) {
     return error(ErrorCode::kBroken, "somebody wrote to the socket after the snapshot");
   }
@@ -286,7 +284,7 @@ Result<> SoftKernelConn::establish(Socket& socket, const tcp::MinTcp& min) {
   conn->advmss = min.advmss;
   conn->mss_clamp = min.mss_clamp;
   conn->pmtu = stack_.path_mtu(flow_.remote, now_());
-  conn->receive.begin(stack_.config_, min.rcv_buf_bytes, conn->cb, min.advmss, now_());
+  conn->receive.begin_restored(stack_.config_, min.rcv_buf_bytes, conn->cb, min.advmss, now_());
   if (socket.options.window_clamp != 0) conn->receive.set_clamp(socket.options.window_clamp, conn->cb);  // R9
   conn->restored = true;
   socket.conn = std::move(conn);

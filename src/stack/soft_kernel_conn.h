@@ -1,6 +1,6 @@
 // SoftKernelConn: KernelConn on an established socket of a SoftStack, for simulations: it stands where Linux's socket
-// stands, with the quirks that docs/kernel-facts.md lists (their marks stand at the lines). What Linux leaves to chance,
-// and every refusal, is the caller's to order (Quirks, Failures). Not pure: an Error has words.
+// stands, with the quirks that docs/kernel-facts.md lists (their marks stand at the lines). What Linux leaves to
+// chance, and every refusal, is the caller's to order (Quirks, Failures). Not pure: an Error has words.
 //
 // Packets that were past the late filter when it was attached are given to SoftStack::on_packet_past_filter() until the
 // caller thinks that the grace period has ended; what the filter catches is in SoftStack::take_late_packets().
@@ -55,11 +55,11 @@ class SoftKernelConn final : public kernel::KernelConn {
   } fail;
 
   struct Quirks {
-    bool restores_congestion = true;     // the congestion hook is there
-    bool loses_delayed_ack = false;      // F5 not obeyed: the ACK that waits at the freeze is lost
-    bool marks_unsent = false;           // A3: a freeze that is undone leaves unsent bytes counted as sent
-    bool opens_after_snapshot = false;   // R16, R17: an ACK past the filter opens the window, and unsent bytes leave
-    std::uint16_t stale_bytes = 0;       // S8: the peek of the send queue begins so many before snd_una
+    bool restores_congestion = true;    // the congestion hook is there
+    bool loses_delayed_ack = false;     // F5 not obeyed: the ACK that waits at the freeze is lost
+    bool marks_unsent = false;          // A3: a freeze that is undone leaves unsent bytes counted as sent
+    bool opens_after_snapshot = false;  // R16, R17: an ACK past the filter opens the window, and unsent bytes leave
+    std::uint16_t stale_bytes = 0;      // S8: the peek of the send queue begins so many before snd_una
   } quirks;
 
  private:

@@ -112,6 +112,16 @@ TEST_F(Moves, OutAndBackUnnoticed) {
   EXPECT_NE(woken[id] & POLLIN, 0U) << "A5";
 }
 
+// Found by twinstack sim, seed 36: it stayed closed for ever.
+TEST_F(Moves, AWindowThatWasClosedOpensAgain) {
+  ASSERT_TRUE(mover->take_out().has_value());
+  take();
+  mover->taken.min.rcv_wnd = 0;
+  mover->taken.min.rcv_wup = mover->taken.min.rcv_nxt;
+  ASSERT_TRUE(mover->bring_back().has_value());
+  EXPECT_GT(take_one().segment.window, 0U);
+}
+
 TEST_F(Moves, WhatARestoreLoses) {
   write(1000);
   advance(milliseconds(20));

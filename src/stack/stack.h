@@ -27,12 +27,14 @@
 #include "stack/config.h"
 #include "stack/socket.h"
 #include "stack/stats.h"
-#include "stack/tcp_info.h"
 #include "tcp/initial_sequence.h"
+#include "tcp/tcp_info.h"
 #include "wire/icmp.h"
 #include "wire/packet.h"
 
 namespace twinstack::stack {
+
+using tcp::TcpInfo;
 
 class Outlet {
  public:
@@ -85,8 +87,8 @@ class SoftStack {
   int connect(SocketId id, const Address& peer, Time now);
   // connect() to AF_UNSPEC.
   int disconnect(SocketId id, Time now);
-  // Bytes taken. MSG_MORE; MSG_OOB is refused (-EOPNOTSUPP). After a connect() that waits for data (TCP_FASTOPEN_CONNECT)
-  // as connect_with_data().
+  // Bytes taken. MSG_MORE; MSG_OOB is refused (-EOPNOTSUPP). After a connect() that waits for data
+  // (TCP_FASTOPEN_CONNECT) as connect_with_data().
   std::int64_t send(SocketId id, ByteView bytes, int flags, Time now);
   // sendto() with MSG_FASTOPEN: connect(), the first bytes in the SYN where a cookie of the peer is known. Returns what
   // went, or -EINPROGRESS when nothing did; the rest is for send() once the connection is made, at once when the caller
@@ -129,7 +131,8 @@ class SoftStack {
   // Packets of the connection are not processed from here, but wait for take_late_packets().
   void set_late_filter(SocketId id, bool on);
   [[nodiscard]] std::vector<LatePacket> take_late_packets();
-  // A packet that was past the filter already when it was attached, in a backlog or on another CPU: kernel-facts.md, F3.
+  // A packet that was past the filter already when it was attached, in a backlog or on another CPU: kernel-facts.md,
+  // F3.
   void on_packet_past_filter(ByteView packet, Time now);
 
   // --- For checkers and tables ---

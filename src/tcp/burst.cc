@@ -19,7 +19,8 @@ std::uint32_t burst_segments(const ControlBlock& cb, std::uint32_t limit) noexce
   std::uint64_t bytes = std::uint64_t{std::max(cb.cwnd, packets_out(cb))} * cb.mss * 10 * percent / srtt_us;
   const std::uint32_t shift = cb.min_rtt_us >> kRttShift;
   if (shift < 17) bytes += kLargestBurst >> shift;
-  return std::max(static_cast<std::uint32_t>(std::min<std::uint64_t>(bytes, kLargestBurst) / limit), std::uint32_t{cb.smallest_burst});
+  return std::max(static_cast<std::uint32_t>(std::min<std::uint64_t>(bytes, kLargestBurst) / limit),
+                  std::uint32_t{cb.smallest_burst});
 }
 
 // By cwnd: at most half of it at a time (Linux tcp_cwnd_test()).

@@ -1,7 +1,7 @@
-// Bursts: which segments carry PSH. As Linux: the end of each write that is not followed by more (MSG_MORE), and the end
-// of every run of two or more segments that leaves as one packet of the kernel's (TSO), so that the receiver's GRO need
-// not wait. What leaves as one is about a millisecond's worth. We send segment by segment, but keep in mind what would
-// have been one packet.
+// Bursts: which segments carry PSH. As Linux: the end of each write that is not followed by more (MSG_MORE), and the
+// end of every run of two or more segments that leaves as one packet of the kernel's (TSO), so that the receiver's GRO
+// need not wait. What leaves as one is about a millisecond's worth. We send segment by segment, but keep in mind what
+// would have been one packet.
 #pragma once
 
 #include <cstdint>

@@ -195,7 +195,8 @@ HandshakeVerdict complete_handshake(Handshake& handshake, const wire::Segment& s
   handshake.max_window = std::max(handshake.max_window, window);
   handshake.snd_wl1 = segment.seq;
   const bool stamped = (handshake.options & kOptTimestamps) != 0 && segment.options.has_timestamps;
-  if (stamped && segment.seq <= handshake.irs + 1 + handshake.taken_bytes) handshake.ts_recent = segment.options.ts_val;  // RFC 7323 4.3 (2)
+  if (stamped && segment.seq <= handshake.irs + 1 + handshake.taken_bytes)
+    handshake.ts_recent = segment.options.ts_val;  // RFC 7323 4.3 (2)
   handshake.acked_bytes = static_cast<std::uint16_t>(segment.ack.raw() - (handshake.iss + 1).raw());
   handshake.rtt_us = measure_rtt_us(handshake, segment, now);
   if (first_was_answered(handshake, segment)) handshake.set(kHsFirstAnswered);

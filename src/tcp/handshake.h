@@ -219,8 +219,8 @@ HandshakeTimer on_timer(Handshake& handshake, const HandshakeConfig& config, Tim
 // kNever once it is established or over.
 [[nodiscard]] Time next_deadline(const Handshake& handshake) noexcept;
 
-// Fast Open, right after open_active(): so much data goes with the first SYN; the caller adds it to the first segment of
-// poll_transmit().
+// Fast Open, right after open_active(): so much data goes with the first SYN; the caller adds it to the first segment
+// of poll_transmit().
 void send_syn_data(Handshake& handshake, std::uint32_t bytes) noexcept;
 
 // The path is too narrow for a SYN with data (ICMP, RFC 5927): it goes again at once, without.

@@ -56,6 +56,7 @@ std::uint16_t next_probe(const PathMtu& search) noexcept {
 bool may_probe(const ControlBlock& cb, std::uint32_t bytes) noexcept {
   if (cb.recovery != RecoveryState::kOpen || cb.cwnd < kLeastWindow || cb.has(kDraining)) return false;
   const std::uint32_t wanted = bytes + (cb.reordering + 1U) * cb.mss;
+  // Once the FIN is out, snd_nxt lies beyond the text.
   const bool queued = text_end(cb) >= cb.snd_nxt + wanted;
   const bool admitted = send_edge(cb) >= cb.snd_nxt + wanted;
   return queued && admitted && packets_in_flight(cb) + 2 <= cb.cwnd;

@@ -105,6 +105,7 @@ TEST(BlackHole, ALostProbeCostsNoWindow) {
   EXPECT_FALSE(hole.a.cb.cold->path_mtu.probe != 0);
 }
 
+// Found by twinstack sim, seed 8.
 TEST(BlackHole, NothingIsProbedBehindTheFin) {
   BlackHole hole(1300);
   run_whole_machine(hole.a.cb);

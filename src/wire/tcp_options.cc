@@ -30,6 +30,8 @@ constexpr std::uint8_t kWindowScaleLength = 3;
 constexpr std::uint8_t kSackPermittedLength = 2;
 constexpr std::uint8_t kTimestampsLength = 10;
 constexpr std::uint32_t kSackBlockBytes = 8;
+static_assert(kTimestampsAligned == (std::uint32_t{kNop} << 24 | std::uint32_t{kNop} << 16 |
+                                     std::uint32_t{kTimestamps} << 8 | kTimestampsLength));
 
 void parse_sack(ByteView body, TcpOptions& out) noexcept {
   if (body.empty() || body.size() % kSackBlockBytes != 0) return;  // RFC 2018 3
@@ -46,10 +48,8 @@ void parse_cookie(ByteView cookie, bool experimental, TcpOptions& out) noexcept 
   const std::size_t bytes = cookie.size();
   const bool valid = bytes == 0 || (bytes >= kLeastCookieBytes && bytes <= kMostCookieBytes && bytes % 2 == 0);
   if (!valid) return;
-  out.fast_open = {.cookie = {},
-                   .cookie_bytes = static_cast<std::uint8_t>(bytes),
-                   .present = true,
-                   .experimental = experimental};
+  out.fast_open = {
+      .cookie = {}, .cookie_bytes = static_cast<std::uint8_t>(bytes), .present = true, .experimental = experimental};
   if (bytes > 0) std::memcpy(out.fast_open.cookie.data(), cookie.data(), bytes);
 }
 
@@ -72,7 +72,8 @@ void parse_one(std::uint8_t kind, ByteView body, TcpOptions& out) noexcept {
     out.sack_permitted = true;
   } else if (kind == kFastOpen) {
     parse_cookie(body, false, out);
-  } else if (kind == kExperimental && body.size() >= kMagicBytes && load_be<std::uint16_t>(body.data()) == kFastOpenMagic) {
+  } else if (kind == kExperimental && body.size() >= kMagicBytes &&
+             load_be<std::uint16_t>(body.data()) == kFastOpenMagic) {
     parse_cookie(body.subspan(kMagicBytes), true, out);
   }
 }
@@ -154,12 +155,17 @@ void write_fast_open(Writer& out, const FastOpen& option) noexcept {
 }
 
 std::uint32_t sack_blocks_written(const TcpOptions& options) noexcept {
-  return std::min<std::uint32_t>(options.sack_count, sack_blocks_that_fit(options));
+  return options.sack_count == 0 ? 0 : std::min<std::uint32_t>(options.sack_count, sack_blocks_that_fit(options));
 }
 
 }  // namespace
 
 bool parse_options(ByteView bytes, TcpOptions& out) noexcept {
+  // RFC 7323 appendix A: what nearly every segment carries, and nothing else.
+  if (bytes.size() == kTimestampBytes && load_be<std::uint32_t>(bytes.data()) == kTimestampsAligned) {
+    parse_one(kTimestamps, bytes.subspan(4), out);
+    return true;
+  }
   std::size_t at = 0;
   while (at < bytes.size()) {
     const auto kind = static_cast<std::uint8_t>(bytes[at]);

@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "adopt_form.h"
-#include "stack/tcp_info.h"
 #include "sysctls.h"
+#include "tcp/tcp_info.h"
 
 namespace twinstack::packetdrill {
 
@@ -37,13 +37,13 @@ struct Name {
 };
 
 // The kernel's socket keeps it through a move, and the engine has nothing to do with it.
-constexpr std::array kSetInPlace = {Name{SOL_SOCKET, SO_LINGER}, Name{SOL_SOCKET, SO_RCVTIMEO},
+constexpr std::array kSetInPlace = {Name{SOL_SOCKET, SO_LINGER},   Name{SOL_SOCKET, SO_RCVTIMEO},
                                     Name{SOL_SOCKET, SO_SNDTIMEO}, Name{SOL_SOCKET, SO_SNDBUF},
-                                    Name{SOL_SOCKET, SO_RCVBUF}, Name{IPPROTO_TCP, TCP_LINGER2}};
+                                    Name{SOL_SOCKET, SO_RCVBUF},   Name{IPPROTO_TCP, TCP_LINGER2}};
 // The engine does not do it: the connection stays in the kernel.
-constexpr std::array kSetForGood = {Name{SOL_SOCKET, SO_TIMESTAMP}, Name{SOL_SOCKET, SO_TIMESTAMPNS},
+constexpr std::array kSetForGood = {Name{SOL_SOCKET, SO_TIMESTAMP},    Name{SOL_SOCKET, SO_TIMESTAMPNS},
                                     Name{SOL_SOCKET, SO_TIMESTAMPING}, Name{SOL_SOCKET, SO_ZEROCOPY},
-                                    Name{SOL_SOCKET, SO_RCVLOWAT}, Name{IPPROTO_TCP, kTcpInq}};
+                                    Name{SOL_SOCKET, SO_RCVLOWAT},     Name{IPPROTO_TCP, kTcpInq}};
 
 ssize_t as_negative(ssize_t result) noexcept { return result < 0 ? -errno : result; }
 
@@ -275,8 +275,8 @@ int AdoptForm::close(int fd) {
 int AdoptForm::set_option(int fd, int level, int name, const void* value, socklen_t length) {
   Socket* const socket = find(fd);
   const Name option{level, name};
-  const bool moves = socket != nullptr && in_engine(*socket) &&
-                     std::ranges::find(kSetInPlace, option) == kSetInPlace.end();
+  const bool moves =
+      socket != nullptr && in_engine(*socket) && std::ranges::find(kSetInPlace, option) == kSetInPlace.end();
   if (moves) {
     const bool stays = std::ranges::find(kSetForGood, option) != kSetForGood.end();
     bring_back(*socket, "setsockopt", stays);
@@ -290,8 +290,8 @@ int AdoptForm::set_option(int fd, int level, int name, const void* value, sockle
 
 int AdoptForm::engine_info(const Socket& socket, void* value, socklen_t* length) {
   const engine::HwConnId id = socket.move->hw;
-  stack::TcpInfo info;
-  stack::fill_core_info(box_->conn(id).tcb, box_->record(id).counters, clock_.now(), info);
+  tcp::TcpInfo info;
+  tcp::fill_tcp_info(box_->conn(id).tcb, box_->record(id).counters, clock_.now(), info);
   info.state = TCP_ESTABLISHED;
   stack::fill_chronograph(socket.chronograph, clock_.now(), info);
   info.rcv_mss = box_->conn(id).tcb.rcv_mss;

@@ -5,10 +5,10 @@
 #include <unistd.h>
 
 #include "adopt_form.h"
+#include "driver/host_settings.h"
 #include "handoff/offload.h"
 #include "handoff/upload.h"
 #include "kernel/linux_kernel_conn.h"
-#include "sysctls.h"
 
 namespace twinstack::packetdrill {
 
@@ -36,7 +36,8 @@ bool AdoptForm::is_kernels(int fd) const {
 }
 
 bool AdoptForm::linux_has_connections() const {
-  return std::ranges::any_of(sockets_, [](const auto& entry) { return !in_engine(entry.second) && !entry.second.listening; });
+  return std::ranges::any_of(sockets_,
+                             [](const auto& entry) { return !in_engine(entry.second) && !entry.second.listening; });
 }
 
 void AdoptForm::adopt(Socket& socket) {
@@ -67,14 +68,10 @@ Result<> AdoptForm::try_adopt(Socket& socket) {
     move->path = this;
     socket.move = std::move(move);
   }
-  box_->lane.set_host_settings(
-      {.tcp_slow_start_after_idle = read_sysctl_number("ipv4/tcp_slow_start_after_idle").value_or(1) != 0,
-       .tcp_min_tso_segs = static_cast<std::uint8_t>(read_sysctl_number("ipv4/tcp_min_tso_segs").value_or(2)),
-       .tcp_invalid_ratelimit_ms =
-           static_cast<std::uint32_t>(read_sysctl_number("ipv4/tcp_invalid_ratelimit").value_or(500))});
+  box_->lane.set_host_settings(driver::read_host_settings());
   TRY(handoff::check(*socket.move, tools_));
   TRY(handoff::offload(*socket.move, tools_));
-  from_linux();                 // what the freeze has had it acknowledge
+  from_linux();  // what the freeze has had it acknowledge
   work(/*swallow_ack=*/true);
   TRY(kernel::wait_packets_in_flight());
   TRY(handoff::park(*socket.move, tools_));

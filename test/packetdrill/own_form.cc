@@ -22,7 +22,7 @@ namespace twinstack::packetdrill {
 
 namespace {
 
-constexpr int kTcpInq = 36;  // TCP_INQ, TCP_CM_INQ
+constexpr int kTcpInq = 36;                 // TCP_INQ, TCP_CM_INQ
 constexpr std::size_t kMostFragments = 17;  // MAX_SKB_FRAGS
 
 std::span<const iovec> parts_of(const msghdr& message) noexcept { return {message.msg_iov, message.msg_iovlen}; }
@@ -296,8 +296,7 @@ int OwnForm::put_memory_info(int fd, void* value, socklen_t* length) {
 int OwnForm::get_option(int fd, int level, int name, void* value, socklen_t* length) {
   if (value == nullptr || length == nullptr) return -EFAULT;
   if (level == SOL_SOCKET && name == SO_MEMINFO) return put_memory_info(fd, value, length);
-  const int got =
-      stack_.get_option(id_of(fd), level, name, {static_cast<std::byte*>(value), *length}, clock_.now());
+  const int got = stack_.get_option(id_of(fd), level, name, {static_cast<std::byte*>(value), *length}, clock_.now());
   if (got < 0) return got;
   *length = static_cast<socklen_t>(got);
   return 0;

@@ -1,4 +1,5 @@
-// Clock, packets and calls that block. The socket calls: program_calls.cc; descriptors of other kinds: program_files.cc.
+// Clock, packets and calls that block. The socket calls: program_calls.cc; descriptors of other kinds:
+// program_files.cc.
 #include "program.h"
 
 #include <sys/syscall.h>

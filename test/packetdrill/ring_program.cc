@@ -78,8 +78,8 @@ std::size_t RingProgram::write(RingConn& conn, ByteView bytes, bool more_follows
   ipc::ConnSlot& slot = shared(conn);
   ByteView left = bytes;
   while (!left.empty() && open_chunk(conn)) {
-    const auto here = static_cast<std::uint32_t>(
-        std::min<std::size_t>(arena_.geometry().chunk_bytes - conn.tx_fill, left.size()));
+    const auto here =
+        static_cast<std::uint32_t>(std::min<std::size_t>(arena_.geometry().chunk_bytes - conn.tx_fill, left.size()));
     std::memcpy(arena_.chunk(conn.tx_chunk).data() + conn.tx_fill, left.data(), here);
     const bool more = more_follows || here < left.size();
     const bool end = ends_record && here == left.size();
