@@ -129,9 +129,7 @@ TEST_F(FastOpen, ASynThatIsLostGoesAgainWithoutDataAndCookie) {
 TEST_F(FastOpen, ASynAckThatIsLostGoesAgainAndTheDataIsNotDoubled) {
   warm_up();
   int syn_acks = 0;
-  hosts.drop = [&](int from, const Seen& seen) {
-    return from == 1 && seen.segment.has(wire::kSyn) && syn_acks++ == 0;
-  };
+  hosts.drop = [&](int from, const Seen& seen) { return from == 1 && seen.segment.has(wire::kSyn) && syn_acks++ == 0; };
   const SocketId id = begin("hello", 5);
   hosts.run_for(test::seconds(10));
   const SocketId child = hosts.server().accept(listener, nullptr, hosts.now);
