@@ -55,6 +55,8 @@ class Conversation {
   void run(unsigned side, Time now);
   // When it wants to run although nothing has become ready.
   [[nodiscard]] Time due(unsigned side) const noexcept { return is_open(side) ? sides_[side].wakes_at : kNever; }
+  // The program of this side reads nothing until then.
+  void stop_reading(unsigned side, Time until) { sides_[side].reads_again = until; }
   // The end begins now.
   void hurry(Time now);
 
@@ -93,6 +95,7 @@ class Conversation {
     Time wakes_at{};
     Time next_write{};
     Time next_read{};
+    Time reads_again{};
   };
 
   [[nodiscard]] bool read_some(unsigned side, Time now);

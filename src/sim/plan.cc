@@ -11,8 +11,8 @@ namespace {
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
-// Of all jumps of the clock together. With more an orphan would reach its 102 s (tcp_orphan_retries) and be dropped, as it
-// would be on Linux.
+// Of all jumps of the clock together. With more an orphan would reach its 102 s (tcp_orphan_retries) and be dropped, as
+// it would be on Linux.
 constexpr Duration kMostJumps = std::chrono::seconds(40);
 
 // Streams of chance that do not disturb each other.
@@ -131,6 +131,13 @@ void shape_host_fault(Event& event, Rng& rng, const Shape& shape, const std::vec
     case EventKind::kNoChunks:
     case EventKind::kProgramDeath:
       event.target = rng.below(shape.programs);
+      break;
+    case EventKind::kNoRead:
+      event.detail = static_cast<std::uint8_t>(rng.below(2));
+      event.span = milliseconds(between(rng, 1, 300));
+      break;
+    case EventKind::kStorm:
+      event.span = Duration(0);
       break;
     case EventKind::kRefuseOffload:
       event.detail = static_cast<std::uint8_t>(rng.below(kOffloadSteps));

@@ -24,6 +24,7 @@
 #include "sim/sim_driver.h"
 #include "sim/sim_interface.h"
 #include "sim/soft_host.h"
+#include "wire/segment.h"
 
 namespace twinstack::sim {
 
@@ -87,7 +88,7 @@ struct SimConn {
     bool has_start = false;
     Seq start;  // sequence number of the first byte of the stream
     bool has_ack = false;
-    Seq highest_ack;                   // that it has sent
+    Seq highest_ack;                  // that it has sent
     std::uint64_t data_segments = 0;  // repetitions included
   } wire[2];
   static constexpr SocketId kNone = -1;
@@ -167,6 +168,9 @@ class World {
   void fault_of_host(const Event& event);
   void fault_of_moves(const Event& event);
   void take_chunks(const Event& event);
+  void take_program_chunks(const Event& event, std::uint32_t left);
+  void stop_reading(const Event& event);
+  void storm();
   void take_slots(const Event& event);
   void stand_inside(const Event& event);
   void kill_program(std::uint32_t app);
@@ -183,7 +187,7 @@ class World {
 
   // wire_watch.cc
   void watch_wire(const Frame& frame, unsigned direction, bool by_lane);
-  void watch_sender(const SimConn& conn, bool by_lane);
+  void watch_sender(const SimConn& conn, const wire::Segment& segment, bool by_lane);
   void trace(const Frame& frame);
 
   Options options_;
