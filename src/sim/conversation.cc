@@ -73,6 +73,8 @@ void shape(Script& script, Rng& rng) {
 
 }  // namespace
 
+void prepare_streams() { static_cast<void>(noise()); }
+
 Script make_script(std::uint64_t seed, Duration longest_life) {
   Rng rng(seed);
   Script script;

@@ -43,6 +43,8 @@ struct Script {
   Duration life = std::chrono::seconds(1);  // after it the end begins, whatever has been written
   bool no_delay = false;
 };
+// Makes what all processes of a run share; else the first conversation does.
+void prepare_streams();
 [[nodiscard]] Script make_script(std::uint64_t seed, Duration longest_life);
 [[nodiscard]] std::string describe(const Script& script);
 

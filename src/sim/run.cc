@@ -82,6 +82,7 @@ Outcome run_guarded(const Options& options) {
   Pipes answer = Pipes::make();
   Pipes words = Pipes::make();
   Outcome outcome;
+  prepare_streams();
   const pid_t child = ::fork();
   if (child == 0) be_child(options, answer, words);
   answer.write.reset();
