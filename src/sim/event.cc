@@ -58,6 +58,19 @@ std::optional<EventKind> event_kind(std::string_view word) noexcept {
   return static_cast<EventKind>(found - kNames.begin());
 }
 
+bool is_of_connection(EventKind kind) noexcept {
+  switch (kind) {
+    case EventKind::kOpen:
+    case EventKind::kMoveOut:
+    case EventKind::kMoveBack:
+    case EventKind::kNoRead:
+    case EventKind::kCallInside:
+      return true;
+    default:
+      return kind >= EventKind::kRefuseOffload && kind <= EventKind::kOptionSet && kind != EventKind::kFailInject;
+  }
+}
+
 std::string describe(const Event& event) {
   std::string text =
       fmt::format("#{:<5} {:>12}  {} {}", event.number, time_text(event.at), name(event.kind), what(event));

@@ -70,6 +70,9 @@ inline constexpr std::size_t kFirstFault = 3;
   return kind >= EventKind::kLoss && kind <= EventKind::kShortQueue;
 }
 
+// Whether `target` is a connection.
+[[nodiscard]] bool is_of_connection(EventKind kind) noexcept;
+
 struct Event {
   Duration at{};  // since the beginning
   EventKind kind = EventKind::kOpen;

@@ -85,7 +85,7 @@ TEST_F(RunTest, AFailureIsCutDownToWhatItTakes) {
   Outcome failed;
   for (options.seed = 0; failed.ok() && ++options.seed < 30;) failed = run_here(options);
   ASSERT_FALSE(failed.ok());
-  const Shrunk shrunk = shrink(options, failed, 150, run_here);
+  const Shrunk shrunk = shrink(options, failed, 150, [](const Options& tried) { return run_here(tried); });
   EXPECT_LE(shrunk.events.size(), 8U);
   EXPECT_GE(shrunk.events.size(), 2U) << "a connection and a move at least";
   EXPECT_LE(shrunk.runs, 150U);

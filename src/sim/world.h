@@ -105,6 +105,8 @@ class World {
 
   // For a live view: called whenever so much virtual time has passed.
   void every(Duration interval, std::function<void(Duration, const Totals&)> tell);
+  // Writes the time to `clock` as it goes on (nullptr: nowhere).
+  void show_clock(Time* clock) noexcept { clock_ = clock; }
   [[nodiscard]] const Totals& totals() const noexcept { return outcome_.totals; }
 
  private:
@@ -214,6 +216,7 @@ class World {
   Rng step_rng_{1};
   bool ending_ = false;
   Outcome outcome_;
+  Time* clock_ = nullptr;
   Duration tell_interval_{};
   Time tell_next_ = kNever;
   std::function<void(Duration, const Totals&)> tell_;
