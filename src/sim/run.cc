@@ -164,7 +164,7 @@ Outcome run_guarded(const Options& options) {
 }
 
 std::vector<Failed> run_seeds(const Options& options, std::uint64_t count, unsigned jobs, bool keep_going,
-                              const std::function<void(const Outcome&)>& note) {
+                              const std::function<void(std::uint64_t, const Outcome&)>& note) {
   std::atomic<std::uint64_t> next = 0;
   std::atomic<bool> over = false;
   std::vector<Failed> failures;
@@ -174,7 +174,7 @@ std::vector<Failed> run_seeds(const Options& options, std::uint64_t count, unsig
       one.seed += i;
       Outcome outcome = run_guarded(one);
       const std::lock_guard lock(g_fork_mutex);
-      note(outcome);
+      note(one.seed, outcome);
       if (outcome.ok()) continue;
       failures.push_back({.seed = one.seed, .outcome = std::move(outcome)});
       over = !keep_going;

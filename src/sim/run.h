@@ -25,7 +25,7 @@ struct Failed {
 // `count` seeds from options.seed on, `jobs` at a time, each in a child; `note` is told of each, by one thread at a
 // time. Those that failed, in order; without `keep_going` the first ends it.
 [[nodiscard]] std::vector<Failed> run_seeds(const Options& options, std::uint64_t count, unsigned jobs, bool keep_going,
-                                            const std::function<void(const Outcome&)>& note);
+                                            const std::function<void(std::uint64_t, const Outcome&)>& note);
 
 // "twinstack sim --seed 7 --connections 4"; with `only` when the options have it.
 [[nodiscard]] std::string command_for(const Options& options);
