@@ -115,6 +115,12 @@ void tell_progress(const Tally& tally, std::uint64_t seeds) {
           .c_str());
 }
 
+// At once: the run may be long, and what it takes is found at its end.
+void tell_failure(std::uint64_t seed, const Outcome& outcome) {
+  const std::string line = outcome.failure.substr(0, outcome.failure.find('\n'));
+  std::fprintf(stderr, "%s", fmt::format("seed {} fails: {}\n", seed, line).c_str());
+}
+
 std::string text_of(const Failure& failure) {
   std::string text = fmt::format("seed {} fails at {:.6f} s: {}\n\n", failure.seed, failure.at_s, failure.what);
   sim::Options whole = failure.shrunk.options;
@@ -196,12 +202,13 @@ std::vector<sim::Failed> run_live_seeds(Tally& tally, sim::Options options, cons
 void run_all(Tally& tally, const sim::Options& options, const SimArguments& arguments, bool json) {
   const auto begin = std::chrono::steady_clock::now();
   const std::vector<sim::Failed> failures =
-      arguments.live
-          ? run_live_seeds(tally, options, arguments)
-          : sim::run_seeds(options, arguments.seeds, arguments.jobs, arguments.keep_going, [&](const Outcome& outcome) {
-              note(tally, outcome);
-              tell_progress(tally, arguments.seeds);
-            });
+      arguments.live ? run_live_seeds(tally, options, arguments)
+                     : sim::run_seeds(options, arguments.seeds, arguments.jobs, arguments.keep_going,
+                                      [&](std::uint64_t seed, const Outcome& outcome) {
+                                        note(tally, outcome);
+                                        if (!outcome.ok()) tell_failure(seed, outcome);
+                                        tell_progress(tally, arguments.seeds);
+                                      });
   tally.wall_s = Seconds(std::chrono::steady_clock::now() - begin).count();
   for (const sim::Failed& failed : failures) {
     tally.failures.push_back(explained(options, failed, arguments.shrink));

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "sim/world.h"
+#include "tcp/flight.h"
 #include "tcp/invariants.h"
 
 namespace twinstack::sim {
@@ -214,7 +215,10 @@ void Checker::check_sent(const SimConn& conn, const SimLane& lane, const engine:
 
 // It grows by what arrives, from the initial window on (or what smaller segments make of it), and is never nothing.
 void Checker::check_cwnd(const SimConn& conn, const tcp::ControlBlock& cb, const char* whose) {
-  const std::uint64_t most = 2 * (kInitialCwnd + conn.wire[0].data_segments);
+  // Bytes may count as sent that never were (A3), and a reduction begins with what is out.
+  const auto out = static_cast<std::uint32_t>(cb.flight ? cb.flight->sent.size() : 0);
+  conn.most_out = std::max(conn.most_out, out);
+  const std::uint64_t most = 2 * (kInitialCwnd + conn.wire[0].data_segments + conn.most_out);
   if (cb.cwnd == 0 || cb.cwnd > most)
     fail(conn,
          fmt::format("{}: a congestion window of {} after {} segments", whose, cb.cwnd, conn.wire[0].data_segments));

@@ -72,9 +72,10 @@ struct SimConn {
   std::uint32_t peer = 0;
   SocketId peer_socket = kNone;
   MoveFaults faults;
-  bool may_hang = false;      // its service died: the other end may never hear of it
-  bool is_connecting = true;  // on the side that opens it
-  bool peer_ready = true;     // the program of the other end has something to look at
+  mutable std::uint32_t most_out = 0;  // segments, as the checkers saw it
+  bool may_hang = false;               // its service died: the other end may never hear of it
+  bool is_connecting = true;           // on the side that opens it
+  bool peer_ready = true;              // the program of the other end has something to look at
   bool driver_knows = false;
   // Watched on the wire, by direction (0: from the moving host).
   struct Direction {
