@@ -149,13 +149,12 @@ struct HwConnKept {
 };
 static_assert(sizeof(HwConnKept) == 36);
 
-// Asks for all of an entry, to be written.
-template <typename T>
+// Asks for all of an entry, or its first bytes, to be written.
+template <typename T, std::size_t kBytes = sizeof(T)>
 inline void prefetch_line_by_line(const T& entry) noexcept {
   constexpr std::size_t kCacheLine = 64;
   const void* const begin = &entry;
-  for (std::size_t at = 0; at < sizeof(T); at += kCacheLine)
-    __builtin_prefetch(static_cast<const char*>(begin) + at, 1);
+  for (std::size_t at = 0; at < kBytes; at += kCacheLine) __builtin_prefetch(static_cast<const char*>(begin) + at, 1);
 }
 
 // What waits for a move to end.

@@ -100,9 +100,12 @@ void Lane::process_commands(Time now) {
 
 void Lane::run_timers(Time now) {
   timers_.advance(now, [&](std::uint32_t index) { fire_timer(index, now); });
-  looks_.advance(
-      now, [&](std::uint32_t index) { prefetch_line_by_line(conns_[index]); },
-      [&](std::uint32_t index) { look(index, now); });
+  // Deadlines and flags are all that most looks need.
+  const auto ahead = [&](std::uint32_t index) {
+    __builtin_prefetch(&conns_[index].tcb.sender_deadline);
+    __builtin_prefetch(&conns_[index].flags, 1);
+  };
+  looks_.advance(now, ahead, [&](std::uint32_t index) { look(index, now); });
 }
 
 // What is still armed waits on, or goes into the wheel when it is due soon or not for long.

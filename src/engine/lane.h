@@ -40,8 +40,9 @@ struct HostSettings {
   bool tcp_slow_start_after_idle = true;
   bool tcp_moderate_rcvbuf = true;
   std::uint8_t tcp_min_tso_segs = 2;
-  std::uint32_t tcp_rmem_max_bytes = 6U << 20;  // the third of tcp_rmem
-  std::uint32_t tcp_wmem_max_bytes = 4U << 20;  // ... of tcp_wmem
+  std::uint32_t tcp_invalid_ratelimit_ms = 500;  // 0: no limit; other values are taken for 500
+  std::uint32_t tcp_rmem_max_bytes = 6U << 20;   // the third of tcp_rmem
+  std::uint32_t tcp_wmem_max_bytes = 4U << 20;   // ... of tcp_wmem
 };
 
 struct LaneCounters {
@@ -195,7 +196,12 @@ class Lane {
   void post_unread(std::uint32_t index);
   void post_received(std::uint32_t index);
   void post_all();
-  void push_completion(LaneRing& ring, const ipc::CompleteEntry& entry);
+  void push_completion(LaneRing& ring, const ipc::CompleteEntry& entry) {
+    ring.complete.push(entry);
+    if (ring.dirty) return;
+    ring.dirty = true;
+    dirty_rings_.push_back(&ring);
+  }
   bool complete(LaneSession& session, std::uint32_t ring, const ipc::CompleteEntry& entry);
   void publish_completions();
   void cancel_sleep() noexcept;
@@ -285,7 +291,7 @@ class Lane {
   ipc::RingProducer<Event> events_;
   std::vector<Event> events_waiting_;  // that found the ring full, oldest first
   Time offer_events_at_ = kNever;
-  std::array<Arrived, 16> arrived_;  // the frames that are being processed
+  std::array<Arrived, 32> arrived_;  // the frames that are being processed
   std::size_t frames_per_poll_ = 1;  // as many as are not too many bytes
   HostSettings host_settings_;
   LaneCounters counters_;

@@ -15,6 +15,13 @@ constexpr std::size_t kBytesPerPoll = 256U << 10;
 constexpr std::size_t kLargeFramesPerPoll = kBytesPerPoll / 65536;
 constexpr std::size_t kMaxStrays = 256;
 
+// Headers, and as much data as a small message has.
+void prefetch_head(const nic::RxFrame& frame) noexcept {
+  if (frame.parts.empty()) return;
+  const ByteView head = frame.parts.front();
+  for (std::size_t at = 0; at < std::min<std::size_t>(head.size(), 192); at += 64) __builtin_prefetch(head.data() + at);
+}
+
 Cause cause_of(tcp::Arrival arrival) noexcept {
   switch (arrival) {
     case tcp::Arrival::kToSoftwareReset:
@@ -49,6 +56,7 @@ bool Lane::receive_frames(Time now) {
 // for memory (cell, record, then what that refers to) run side by side and not one after another.
 void Lane::receive_group(std::span<const nic::RxFrame> frames, wire::ChecksumMode mode, Time now) {
   const auto arrived = std::span(arrived_).first(frames.size());
+  for (const nic::RxFrame& frame : frames) prefetch_head(frame);
   for (std::size_t i = 0; i < frames.size(); ++i) {
     Arrived& in = arrived[i];
     in.is_packet = parse(frames[i].parts, frames[i].length_bytes, mode, in.packet);
@@ -77,13 +85,14 @@ void Lane::prefetch_tables(std::uint32_t index) const noexcept {
   prefetch_line_by_line(conns_[index]);
 }
 
-// ... and what these refer to: the program's slot, the first piece that an ACK may release.
+// ... and what these refer to: the program's slot, the flight and the first piece that an ACK may end.
 void Lane::prefetch_references(std::uint32_t index) noexcept {
   const HwConn& conn = conns_[index];
   const ipc::ConnSlot& slot = owner_of(conn).slot(records_[index].slot);
   __builtin_prefetch(&slot.rx_posted_bytes, 1);
   __builtin_prefetch(&slot.rx_read_bytes);
   if (!conn.send_queue.empty()) __builtin_prefetch(&pieces_.at(conn.send_queue.head), 1);
+  if (conn.tcb.flight) prefetch_line_by_line<tcp::Flight, tcp::Flight::kHotBytes>(*conn.tcb.flight);
 }
 
 void Lane::process_frame(std::span<const ByteView> parts, std::uint32_t length, wire::ChecksumMode mode, Time now) {
@@ -133,7 +142,10 @@ void Lane::process_segment(std::uint32_t index, const wire::TcpPacket& packet, s
     return;
   }
   if (conn.tcb.snd_una != una) release_acknowledged(index, bytes_between(una, conn.tcb.snd_una));
-  want_transmit(index);
+  if ((conn.flags & (kInTransmitList | kDraining)) == 0 && tcp::rest(conn.tcb))
+    schedule(index, now);  // a turn in the transmit list would do no more
+  else
+    want_transmit(index);
 }
 
 void Lane::replay_held(std::uint32_t index, Time now) {

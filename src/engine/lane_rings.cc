@@ -112,6 +112,7 @@ Cause Lane::submit_send(std::uint32_t session_index, LaneSession& session, const
     ASSERT(queued);  // drain_ring() has made sure
     ++session.pieces_in_flight;
   }
+  __builtin_prefetch(session.arena().chunk(entry.chunk).data() + entry.offset);  // for gather(), soon
   tcp::on_queued(conn.tcb, entry.length, (entry.flags & ipc::kSubmitMore) != 0);
   if ((entry.flags & ipc::kSubmitRecordEnd) != 0) tcp::end_record(conn.tcb);
   want_transmit(index);
@@ -133,6 +134,7 @@ Cause Lane::submit_return(std::uint32_t session_index, LaneSession& session, con
   if (((copied_seq.raw() ^ (copied_seq - entry.length).raw()) & ~(kTuningStep - 1)) != 0) {
     tune_receive(index, copied_seq, now);
   }
+  if (!tcp::read_matters(conn.tcb, conn.rcv_buf_bytes)) return Cause::kNothing;
   ConnHost host(*this, index);
   tcp::on_read(conn.tcb, host, now);
   if (tcp::owes_ack(conn.tcb)) want_transmit(index);
@@ -288,13 +290,6 @@ void Lane::post_all() {
     post_received(index);
   }
   post_list_.clear();
-}
-
-void Lane::push_completion(LaneRing& ring, const ipc::CompleteEntry& entry) {
-  ring.complete.push(entry);
-  if (ring.dirty) return;
-  ring.dirty = true;
-  dirty_rings_.push_back(&ring);
 }
 
 bool Lane::complete(LaneSession& session, std::uint32_t ring_index, const ipc::CompleteEntry& entry) {

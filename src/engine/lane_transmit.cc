@@ -149,8 +149,12 @@ void Lane::release_acknowledged(std::uint32_t index, std::uint32_t bytes) {
   conn.send_head_skip = skip;
   auto& slot = owner.slot(record.slot);
   const std::uint64_t acked = slot.tx_acked_bytes.load(std::memory_order_relaxed) + (bytes - engine_part);
-  // seq_cst: the application sets want_tx_space and then looks at this counter again.
-  slot.tx_acked_bytes.store(acked, std::memory_order_seq_cst);
+  const std::uint32_t queued = queued_bytes(conn);
+  // Else no completion may follow: the application sets want_tx_space and then looks at this counter again.
+  if (queued == 0)
+    slot.tx_acked_bytes.store(acked, std::memory_order_release);
+  else
+    slot.tx_acked_bytes.store(acked, std::memory_order_seq_cst);
   const std::uint32_t limit = static_cast<std::uint32_t>(
       std::clamp<std::uint64_t>(std::uint64_t{conn.tcb.cwnd} * conn.tcb.mss * 2, kMinSendBuffer,
                                 std::max(kMinSendBuffer, host_settings_.tcp_wmem_max_bytes)));
@@ -158,7 +162,6 @@ void Lane::release_acknowledged(std::uint32_t index, std::uint32_t bytes) {
     record.snd_buf_units = send_buffer_units(limit);
     slot.tx_limit_bytes.store(record.snd_buf_bytes(), std::memory_order_relaxed);
   }
-  const std::uint32_t queued = queued_bytes(conn);
   const bool space_wanted =
       queued <= record.snd_buf_bytes() / 2 && slot.want_tx_space.load(std::memory_order_seq_cst) != 0;
   if (queued == 0 || space_wanted) {

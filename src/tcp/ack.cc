@@ -102,7 +102,7 @@ void judge_timer(const ControlBlock& cb, AckNews& news, bool measured) noexcept 
 
 // Takes the ACK number and the SACK option: what has arrived.
 void take_arrivals(ControlBlock& cb, const wire::Segment& segment, AckNews& news, Host& host, Time now) {
-  take_sack_option(cb, segment, news, host.counters(), now);
+  if (segment.options.sack_count > 0) take_sack_option(cb, segment, news, host.counters(), now);
   if (news.prior_out == 0) return;
   retire_acknowledged(cb, news, now);
   if (news.acked_segments > 0) {
@@ -214,6 +214,12 @@ bool ack_acceptable(const ControlBlock& cb, Seq ack) noexcept {
 
 void process_ack(ControlBlock& cb, const wire::Segment& segment, std::uint32_t payload_bytes, Host& host, Time now) {
   cb.probes_out = 0;
+  if (!cb.flight && segment.ack == cb.snd_una && segment.options.sack_count == 0) {
+    // Nothing is out: only the window may be news.
+    update_send_window(cb, segment);
+    if (cb.sender_timer == SenderTimer::kPersist && window_admits_next(cb)) end_persist(cb, now);
+    return;
+  }
   if (segment.ack > cb.snd_nxt) {  // sent by the other stack
     add_foreign(cb, cb.snd_nxt, segment.ack, now);
     cb.snd_nxt = segment.ack;

@@ -31,11 +31,12 @@ std::uint32_t cwnd_quota(const ControlBlock& cb) noexcept {
 
 // Of a burst that begins at snd_nxt: how many segments, as far as cwnd, window and data go.
 std::uint32_t new_burst(const ControlBlock& cb, std::uint32_t limit) noexcept {
-  const std::uint32_t most = std::min(burst_segments(cb, limit), cwnd_quota(cb));
   const Seq end = min(text_end(cb), send_edge(cb));
   std::uint32_t bytes = end > cb.snd_nxt ? bytes_between(cb.snd_nxt, end) : 0;
+  if (bytes <= limit) return 1;
   // What Nagle or a cork will hold back is no part of it.
-  if (end == data_end(cb) && bytes > limit && !partial_may_go(cb)) bytes -= bytes % limit;
+  if (end == data_end(cb) && !partial_may_go(cb)) bytes -= bytes % limit;
+  const std::uint32_t most = std::min(burst_segments(cb, limit), cwnd_quota(cb));
   return std::clamp((bytes + limit - 1) / limit, 1U, std::max(most, 1U));
 }
 

@@ -8,6 +8,7 @@
 #include "tcp/burst.h"
 #include "tcp/cold_state.h"
 #include "tcp/congestion/congestion.h"
+#include "tcp/cwnd_use.h"
 #include "tcp/flight.h"
 #include "tcp/plan.h"
 #include "tcp/rate.h"
@@ -120,6 +121,7 @@ Result<> install(ControlBlock& cb, const MinTcp& state, Time now) {
     const Time since = now - std::chrono::microseconds(state.stalled_us);
     cb.stall_since = to_tick(since);
     add_foreign(cb, cb.snd_una, cb.snd_nxt, since);
+    note_cwnd_use(cb, packets_in_flight(cb) >= cb.cwnd, now);  // else a move would cost a round trip's growth
     rearm_retransmit(cb, since);
   }
   acknowledge_now(cb);  // a delayed ACK of the kernel may have been lost in the move
@@ -202,6 +204,11 @@ void on_read(ControlBlock& cb, Host& host, Time /*now*/) {
   if (possible > 0 && possible >= 2 * std::uint64_t{offered}) acknowledge_now(cb);
 }
 
+bool read_matters(const ControlBlock& cb, std::uint32_t capacity) {
+  const std::uint64_t most = std::uint64_t{capacity} + (1U << cb.rcv_wscale) - 1;  // windows are rounded up
+  return cb.cold || 2 * std::uint64_t{offered_window(cb)} <= most;
+}
+
 void acknowledge_now(ControlBlock& cb) { cb.set(kAckOwed | kAckNow); }
 
 void owe_nothing(ControlBlock& cb) { cb.clear(kAckOwed | kAckNow | kAckArmed); }
@@ -275,6 +282,11 @@ void set_congestion(ControlBlock& cb, CongestionKind kind, Time now) {
   cb.congestion = CongestionState{};
   cb.bbr.reset();
   congestion_ops(cb).init(cb, now);
+}
+
+void set_challenges_free(ControlBlock& cb, bool on) {
+  cb.clear(kChallengesFree);
+  if (on) cb.set(kChallengesFree);
 }
 
 void push_pending(ControlBlock& cb) {

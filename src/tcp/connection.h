@@ -157,6 +157,8 @@ void run_whole_machine(ControlBlock& cb);
 
 // The program has read: receive_space() has grown. May owe a window update.
 void on_read(ControlBlock& cb, Host& host, Time now);
+// Whether on_read() could do anything when receive_space() is never more than `capacity`. Cheap.
+[[nodiscard]] bool read_matters(const ControlBlock& cb, std::uint32_t capacity);
 
 // A deadline may have passed. Cheap when none has.
 TimerVerdict on_timer(ControlBlock& cb, Host& host, Time now);
@@ -167,6 +169,10 @@ TimerVerdict on_timer(ControlBlock& cb, Host& host, Time now);
 // The next segment to send; false when there is none now. On true the plan counts as sent. To be called until false,
 // or until the link has no room: the rest comes at the next call.
 [[nodiscard]] bool poll_transmit(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan);
+
+// What poll_transmit() comes to when it is plain that there is nothing to send, for callers with many connections.
+// False, and nothing done, when it is not plain: then it is to be called.
+[[nodiscard]] bool rest(ControlBlock& cb);
 
 // The RST that ends the connection from our side (RFC 9293 3.10.5, ABORT). It counts as sent; the caller forgets the
 // connection.
@@ -214,6 +220,8 @@ void set_quick_ack(ControlBlock& cb, bool on);
 // TCP_CONGESTION of a living connection: the algorithm begins with the window that is there.
 void set_congestion(ControlBlock& cb, CongestionKind kind, Time now);
 // Linux tcp_slow_start_after_idle; on after install().
+// Linux tcp_invalid_ratelimit is 0: challenge ACKs are not limited in rate. After install() they are.
+void set_challenges_free(ControlBlock& cb, bool on);
 // TCP_NODELAY was set, be it anew: what waits goes (Linux TCP_NAGLE_PUSH).
 void push_pending(ControlBlock& cb);
 void set_restart_after_idle(ControlBlock& cb, bool on);

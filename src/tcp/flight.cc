@@ -22,29 +22,34 @@ void stamp(const ControlBlock& cb, SentSegment& segment, Time now) noexcept {
 }  // namespace
 
 void FlightDeleter::operator()(Flight* flight) const noexcept {
-  std::unique_ptr<Flight> over(flight);
-  if (over->home != nullptr) over->home->put(std::move(over));
+  if (flight->home != nullptr) {
+    flight->home->put(flight);
+  } else {
+    delete flight;
+  }
 }
 
-FlightPtr FlightPool::take() {
-  if (kept_.empty()) {
-    kept_.reserve(kMostKept);  // put() shall not allocate
-    kept_.push_back(std::make_unique<Flight>());
-    kept_.back()->home = this;
-  }
-  FlightPtr flight(kept_.back().release());
-  kept_.pop_back();
+FlightPool::~FlightPool() {
+  for (std::size_t i = 0; i < count_; ++i) delete kept_[i];
+}
+
+FlightPtr FlightPool::make() {
+  FlightPtr flight(new Flight);
+  flight->home = this;
   return flight;
 }
 
-void FlightPool::put(std::unique_ptr<Flight> flight) {
-  if (kept_.size() == kMostKept) return;
+void FlightPool::put(Flight* flight) noexcept {
+  if (count_ == kept_.size()) {
+    delete flight;
+    return;
+  }
   static_cast<FlightState&>(*flight) = FlightState{};
   flight->sent.clear();
   flight->repeats.clear();
   flight->push_marks.clear();
   flight->record_ends.clear();
-  kept_.push_back(std::move(flight));
+  kept_[count_++] = flight;
 }
 
 void UnsentMarks::push_back(Seq end) {

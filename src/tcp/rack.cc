@@ -77,7 +77,7 @@ void search_repeats(ControlBlock& cb, Search& search, Time now) {
     const auto p = segment_of(f, f.repeats[i]);
     if (p != f.sent.end() && !judge(cb, p, search, now)) break;
     settled = settled && (p == f.sent.end() || segment_of(f, f.repeats[i]) == f.sent.end());
-    if (settled) f.repeats_first = i + 1;
+    if (settled) f.repeats_first = static_cast<std::uint32_t>(i + 1);
   }
 }
 
@@ -137,9 +137,8 @@ Duration rack_patience(const ControlBlock& cb, const SentSegment& segment, Time 
 }
 
 void rack_on_repeat(Flight& flight, Seq seq, Time now) {
-  if (flight.repeats_first > 64 && flight.repeats_first * 2 > flight.repeats.size()) {
-    flight.repeats.erase(flight.repeats.begin(),
-                         flight.repeats.begin() + static_cast<std::ptrdiff_t>(flight.repeats_first));
+  if (flight.repeats_first > 64 && flight.repeats_first > flight.repeats.size() / 2) {
+    flight.repeats.erase(flight.repeats.begin(), flight.repeats.begin() + flight.repeats_first);
     flight.repeats_first = 0;
   }
   flight.repeats.push_back({seq, now});

@@ -188,12 +188,15 @@ std::uint32_t full_segment_bytes(const ControlBlock& cb) noexcept {
   return std::max(half, kSmallestHalfWindow);
 }
 
+bool rest(ControlBlock& cb) {
+  if (!nothing_to_send(cb)) return false;
+  cb.clear(kPacingHolds | kForceSend);
+  release_flight(cb);
+  return true;
+}
+
 bool poll_transmit(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
-  if (nothing_to_send(cb)) {
-    cb.clear(kPacingHolds | kForceSend);
-    release_flight(cb);
-    return false;
-  }
+  if (rest(cb)) return false;
   plan = SegmentPlan{};
   cb.clear(kPacingHolds);
   if (plan_text(cb, host, now, plan)) return true;

@@ -100,7 +100,7 @@ std::uint64_t write_tcp(std::span<std::byte> out, const FlowKey& flow, const Seg
              segment.window);
   header.u32(segment.urgent);
   const TcpOptions& options = segment.options;
-  if (options.has_timestamps && !options.sack_permitted && option_bytes == kTimestampBytes) {
+  if (only_timestamps(options)) {
     header.u32(kTimestampsAligned);
     header.u64(std::uint64_t{options.ts_val} << 32 | options.ts_ecr);
   } else {

@@ -15,7 +15,10 @@ constexpr std::size_t kBlock = 32;
 // Four sums side by side: the additions with carry of one chain would wait for each other.
 template <bool kCopy>
 std::uint64_t sum_blocks(const std::byte* in, std::size_t count, std::byte* out) noexcept {
-  std::array<std::uint64_t, 4> sums{};
+  std::uint64_t a = 0;
+  std::uint64_t b = 0;
+  std::uint64_t c = 0;
+  std::uint64_t d = 0;
   for (; count >= kBlock; count -= kBlock, in += kBlock) {
     std::array<std::uint64_t, 4> words;
     std::memcpy(words.data(), in, kBlock);
@@ -23,13 +26,16 @@ std::uint64_t sum_blocks(const std::byte* in, std::size_t count, std::byte* out)
       std::memcpy(out, words.data(), kBlock);
       out += kBlock;
     }
-    for (std::size_t i = 0; i < 4; ++i) sums[i] = add_carry(sums[i], words[i]);
+    a = add_carry(a, words[0]);
+    b = add_carry(b, words[1]);
+    c = add_carry(c, words[2]);
+    d = add_carry(d, words[3]);
   }
   if constexpr (kCopy) {
     if (count > 0) std::memcpy(out, in, count);
   }
   const std::uint64_t rest = count > 0 ? sum_words(in, count) : 0;
-  return add_carry(add_carry(add_carry(sums[0], sums[1]), add_carry(sums[2], sums[3])), rest);
+  return add_carry(add_carry(add_carry(a, b), add_carry(c, d)), rest);
 }
 
 }  // namespace

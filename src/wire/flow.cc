@@ -68,12 +68,6 @@ std::string endpoint_text(const IpAddress& address, std::uint16_t port) {
   return out;
 }
 
-std::uint64_t load64(const std::uint8_t* bytes) {
-  std::uint64_t value = 0;
-  std::memcpy(&value, bytes, sizeof value);
-  return value;
-}
-
 // Full 64x64 multiplication folded to 64 bits: every input bit reaches every output bit.
 std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
   __extension__ using Wide = unsigned __int128;
@@ -95,8 +89,8 @@ std::string IpAddress::to_string() const { return is_v4() ? v4_text(v4()) : v6_t
 std::uint64_t FlowKey::hash(std::uint64_t secret) const noexcept {
   const std::uint64_t ports = std::uint64_t{local_port} << 16 | remote_port;
   std::uint64_t value = secret ^ 0x9e3779b97f4a7c15U;
-  value = mix(value ^ load64(local.bytes.data()), 0xa0761d6478bd642fU ^ load64(local.bytes.data() + 8) ^ secret);
-  value = mix(value ^ load64(remote.bytes.data()), 0xe7037ed1a0b428dbU ^ load64(remote.bytes.data() + 8) ^ secret);
+  value = mix(value ^ local.word(0), 0xa0761d6478bd642fU ^ local.word(8) ^ secret);
+  value = mix(value ^ remote.word(0), 0xe7037ed1a0b428dbU ^ remote.word(8) ^ secret);
   return mix(value ^ ports, 0x8ebc6af09c88c6e3U ^ secret);
 }
 

@@ -88,8 +88,15 @@ ParseVerdict parse_tcp(const Frame& frame, std::uint32_t tcp_bytes, const Intern
   return ParseVerdict::kOk;
 }
 
-void read_address(const std::byte* from, std::size_t count, IpAddress& out) noexcept {
-  std::memcpy(out.bytes.data() + (out.bytes.size() - count), from, count);
+void read_address(const std::byte* from, IpAddress& out) noexcept {
+  std::memcpy(out.bytes.data(), from, out.bytes.size());
+}
+
+// IPv4-mapped, by whole words: the next to read it does so too.
+void read_v4_address(const std::byte* from, IpAddress& out) noexcept {
+  std::byte* const to = std::as_writable_bytes(std::span(out.bytes)).data();
+  store_be(to, std::uint64_t{0});
+  store_be(to + 8, std::uint64_t{0xffff} << 32 | load_be<std::uint32_t>(from));
 }
 
 // RFC 791 3.1.
@@ -114,10 +121,8 @@ ParseVerdict parse_ipv4(const Frame& frame, TcpPacket& out) noexcept {
   out.ip_bytes = total;
   out.traffic_class = byte_at(ip, 1);
   out.ttl = byte_at(ip, 8);
-  out.flow.remote = IpAddress::from_v4({});
-  out.flow.local = out.flow.remote;
-  read_address(ip.data() + 12, 4, out.flow.remote);
-  read_address(ip.data() + 16, 4, out.flow.local);
+  read_v4_address(ip.data() + 12, out.flow.remote);
+  read_v4_address(ip.data() + 16, out.flow.local);
   out.tcp_offset = static_cast<std::uint16_t>(out.ip_offset + kIpv4Head);
   const std::uint32_t tcp_bytes = total - static_cast<std::uint32_t>(kIpv4Head);
   return parse_tcp(frame, tcp_bytes, pseudo_header(ip.subspan(12, 8), tcp_bytes), out);
@@ -151,8 +156,8 @@ ParseVerdict parse_ipv6(const Frame& frame, TcpPacket& out) noexcept {
   out.ip_bytes = payload_bytes + static_cast<std::uint32_t>(kIpv6Head);
   out.traffic_class = static_cast<std::uint8_t>(load_be<std::uint16_t>(ip.data()) >> 4 & 0xffU);
   out.ttl = byte_at(ip, 7);
-  read_address(ip.data() + 8, 16, out.flow.remote);
-  read_address(ip.data() + 24, 16, out.flow.local);
+  read_address(ip.data() + 8, out.flow.remote);
+  read_address(ip.data() + 24, out.flow.local);
   // A mapped address on the wire would be taken for an IPv4 connection further in (RFC 4942 2.2).
   if (out.flow.remote.is_v4() || out.flow.local.is_v4()) return ParseVerdict::kBadIpHeader;
   out.tcp_offset = static_cast<std::uint16_t>(out.ip_offset + kIpv6Head);

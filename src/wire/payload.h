@@ -32,6 +32,11 @@ class Payload {
   // Calls fn(ByteView) for each piece in order.
   template <typename Fn>
   void for_each(Fn&& fn) const {
+    if (length_ == 0) return;
+    if (std::size_t{skip_} + length_ <= parts_.front().size()) {  // as most lie
+      fn(parts_.front().subspan(skip_, length_));
+      return;
+    }
     std::size_t skip = skip_;
     std::size_t left = length_;
     for (const ByteView part : parts_) {

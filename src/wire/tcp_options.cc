@@ -188,7 +188,7 @@ std::uint32_t sack_blocks_that_fit(const TcpOptions& options) noexcept {
   return left < 4 ? 0 : std::min<std::uint32_t>((left - 4) / kSackBlockBytes, kMaxSackBlocks);
 }
 
-std::uint32_t options_bytes(const TcpOptions& options) noexcept {
+std::uint32_t all_options_bytes(const TcpOptions& options) noexcept {
   const std::uint32_t blocks = sack_blocks_written(options);
   return plain_bytes(options) + (blocks > 0 ? 4 + blocks * kSackBlockBytes : 0);
 }

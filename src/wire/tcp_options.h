@@ -20,8 +20,17 @@ inline constexpr std::uint8_t kMaxWindowScale = 14;              // RFC 7323 2.3
 // is false, and the segment may still be used, as Linux does.
 bool parse_options(ByteView bytes, TcpOptions& out) noexcept;
 
+// Timestamps and nothing else, as nearly every segment carries them.
+[[nodiscard]] inline bool only_timestamps(const TcpOptions& options) noexcept {
+  return options.has_timestamps && options.sack_count == 0 && !options.has_mss && !options.has_window_scale &&
+         !options.sack_permitted && !options.fast_open.present;
+}
+
 // Bytes that write_options() takes: a multiple of 4, at most 40.
-[[nodiscard]] std::uint32_t options_bytes(const TcpOptions& options) noexcept;
+[[nodiscard]] std::uint32_t all_options_bytes(const TcpOptions& options) noexcept;
+[[nodiscard]] inline std::uint32_t options_bytes(const TcpOptions& options) noexcept {
+  return only_timestamps(options) ? kTimestampBytes : all_options_bytes(options);
+}
 
 // Writes the options in Linux's order, padded with NOPs to options_bytes(). SACK blocks that do not fit are left out,
 // last first. REQUIRES: out.size() >= options_bytes(options).

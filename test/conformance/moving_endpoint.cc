@@ -53,7 +53,8 @@ Result<> MovingEndpoint::start(std::span<const std::pair<std::string, std::strin
                               .tcp_moderate_rcvbuf = config_.tcp_moderate_rcvbuf,
                               .tcp_min_tso_segs = config_.tcp_min_tso_segs,
                               .tcp_rmem_max_bytes = config_.tcp_rmem.max_bytes,
-                              .tcp_wmem_max_bytes = config_.tcp_wmem.max_bytes});
+                              .tcp_wmem_max_bytes = config_.tcp_wmem.max_bytes,
+                              .tcp_invalid_ratelimit_ms = config_.tcp_invalid_ratelimit_ms});
   return {};
 }
 

@@ -5,8 +5,8 @@
 #include <unistd.h>
 
 #include "adopt_form.h"
+#include "driver/host_settings.h"
 #include "kernel/linux_kernel_conn.h"
-#include "sysctls.h"
 
 namespace twinstack::packetdrill {
 
@@ -56,9 +56,7 @@ Result<> AdoptForm::try_adopt(Socket& socket) {
     socket.conn =
         &engine_->open(socket.fd, std::make_unique<VirtualTimeConn>(std::move(real), seen(flow).times, clock_));
   }
-  engine_->set_host_settings(
-      {.tcp_slow_start_after_idle = read_sysctl_number("ipv4/tcp_slow_start_after_idle").value_or(1) != 0,
-       .tcp_min_tso_segs = static_cast<std::uint8_t>(read_sysctl_number("ipv4/tcp_min_tso_segs").value_or(2))});
+  engine_->set_host_settings(driver::read_host_settings());
   TRY(engine_->offload(*socket.conn));
   from_linux();  // what the freeze has had it acknowledge
   work(/*swallow_ack=*/true);
