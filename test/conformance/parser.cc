@@ -68,8 +68,8 @@ class Parser {
  private:
   static bool is_header(std::string_view word) noexcept {
     constexpr std::string_view kHeaders[] = {
-        "rfc:",   "wants:",           "departs:",    "core:",      "linux:", "moves:",
-        "peer:",  "after-handshake:", "round-trip:", "forgotten:", "forgotten-there:", "set:",   "flow:", "ip:"};
+        "rfc:",        "wants:",     "departs:",         "core:", "linux:", "moves:", "peer:", "after-handshake:",
+        "round-trip:", "forgotten:", "forgotten-there:", "set:",  "flow:",  "ip:"};
     return std::ranges::find(kHeaders, word) != std::end(kHeaders);
   }
 
