@@ -4,8 +4,8 @@
 //
 //   throughput_table                 prints the table
 //   throughput_table --check FILE    exit code 1 and the rows that differ when FILE is not what would be printed
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <cstdio>
 #include <fstream>

@@ -1,5 +1,5 @@
-// The control socket with a hostile client: lines of any bytes, in pieces, with ends in between. Whatever it says, every
-// whole line is answered by one object of JSON, in order, or the client is closed; and the next client is served.
+// The control socket with a hostile client: lines of any bytes, in pieces, with ends in between. Whatever it says,
+// every whole line is answered by one object of JSON, in order, or the client is closed; and the next client is served.
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -100,7 +100,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   std::size_t lines = 0;
   while (!input.empty() && open) {
     std::string piece;
-    for (std::uint32_t i = 1 + input.below(64); i > 0 && !input.empty(); --i) piece += static_cast<char>(input.take<std::uint8_t>());
+    for (std::uint32_t i = 1 + input.below(64); i > 0 && !input.empty(); --i)
+      piece += static_cast<char>(input.take<std::uint8_t>());
     if (::send(client.get(), piece.data(), piece.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(piece.size())) break;
     lines += static_cast<std::size_t>(std::count(piece.begin(), piece.end(), '\n'));
     serve();

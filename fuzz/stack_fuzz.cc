@@ -137,7 +137,8 @@ class FuzzedStack {
     in.window = input_.take<std::uint16_t>();
     options(in.options);
     const std::uint32_t length = input_.below(4) == 0 ? input_.below(256) * 5 : 0;
-    const FlowKey from{.local = to.remote, .remote = to.local, .local_port = to.remote_port, .remote_port = to.local_port};
+    const FlowKey from{
+        .local = to.remote, .remote = to.local, .local_port = to.remote_port, .remote_port = to.local_port};
     std::vector<std::byte> packet(wire::ip_packet_header_bytes(from, in) + length);
     wire::write_ip_headers(packet, {}, from, in, length);
     wire::fill_ip_checksum(packet);
@@ -166,7 +167,8 @@ class FuzzedStack {
     const SocketId id = stack_.socket(stack::Family::kV4);
     if (id < 0) return;
     sockets_.push_back(id);
-    static_cast<void>(stack_.connect(id, {IpAddress::from_v4({10, 0, 0, 2}), static_cast<std::uint16_t>(5000 + input_.below(3))}, now_));
+    static_cast<void>(stack_.connect(
+        id, {IpAddress::from_v4({10, 0, 0, 2}), static_cast<std::uint16_t>(5000 + input_.below(3))}, now_));
     stack::Address local;
     if (stack_.local_address(id, local) == 0 && local.port != 0) local_ports_.push_back(local.port);
   }
@@ -179,11 +181,11 @@ class FuzzedStack {
     const SocketId id = any();
     if (input_.below(2) == 0) {
       const std::vector<std::byte> text(input_.below(256) * 64);
-      constexpr std::array kFlags = {0, MSG_MORE, MSG_EOR, MSG_OOB};
+      constexpr std::array<int, 4> kFlags = {0, MSG_MORE, MSG_EOR, MSG_OOB};
       static_cast<void>(stack_.send(id, text, kFlags[input_.below(4)], now_));
     } else {
       std::vector<std::byte> room(input_.below(256) * 64);
-      constexpr std::array kFlags = {0, MSG_PEEK, MSG_TRUNC, MSG_OOB};
+      constexpr std::array<int, 4> kFlags = {0, MSG_PEEK, MSG_TRUNC, MSG_OOB};
       static_cast<void>(stack_.recv(id, room, kFlags[input_.below(4)], now_));
     }
     static_cast<void>(stack_.poll(id));

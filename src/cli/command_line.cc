@@ -219,7 +219,12 @@ void Declaration::add_sim() {
   SimArguments& sim = invocation_.sim;
   add_json(app);
   app->add_option("--seed", sim.seed, "what everything follows from (default 1)")->type_name("N");
-  app->add_option("--seeds", sim.seeds, "so many, one after the other, from --seed on (default 1)")->type_name("N");
+  app->add_option("--seeds", sim.seeds, "so many, from --seed on (default 1)")
+      ->type_name("N")
+      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1'000'000'000}));
+  app->add_option("--jobs", sim.jobs, "so many seeds at a time, each in a process of its own (default 1)")
+      ->type_name("N")
+      ->check(CLI::Range(1, 256));
   app->add_option("--duration-s", sim.duration_s, "virtual time with faults and moves; then all is to end (default 1)")
       ->type_name("S")
       ->check(CLI::Range(0.001, 3600.0));
@@ -234,20 +239,25 @@ void Declaration::add_sim() {
   app->add_option("--only", sim.only, "of the seed's events these numbers only")->type_name("LIST")->delimiter(',');
   app->add_option("--trace", sim.trace, "write what passes the moving host's interface")->type_name("FILE.pcap");
   app->add_flag("--live", sim.live, "show throughput and moves while it runs");
+  app->add_option("--shrink", sim.shrink,
+                  "runs that a failure's events may be cut down in (default 1000; 0: leave them)")
+      ->type_name("RUNS")
+      ->check(CLI::Range(0, 1'000'000));
   app->add_flag("--keep-going", sim.keep_going, "go on after a seed that fails");
   app->footer(
       R"(Exit status: 0 when all seeds went well, 1 when one failed: its events are cut down to those that it takes, and the
 command that repeats it is printed.
 
-Faults of links: loss burst duplicate reorder corrupt jitter black-hole link-down slow short-queue
-  of the host: clock-jump stall-lane stall-driver stall-program map-full no-chunks no-slots late-full nic-full
-  other-queue option-set call-inside program-death driver-death
+Faults of links:
+  loss burst duplicate reorder corrupt jitter black-hole link-down slow short-queue
+  of the host: clock-jump stall-lane stall-driver stall-program no-read map-full no-chunks no-slots late-full nic-full
+  other-queue option-set storm call-inside program-death driver-death
   of moves: refuse-offload refuse-upload fail-check fail-attach fail-freeze fail-park fail-park-gap fail-restore
   fail-release fail-inject
 
 Examples:
   twinstack sim --live --duration-s 10
-  twinstack sim --seeds 1000 --faults all,-driver-death
+  twinstack sim --seeds 1000 --jobs 4 --moves-per-s 10000 --faults all,-driver-death
   twinstack sim --seed 4711 --faults none --trace /tmp/4711.pcap)");
 }
 

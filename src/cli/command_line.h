@@ -32,6 +32,7 @@ struct ServiceArguments {
 struct SimArguments {
   std::uint64_t seed = 1;
   std::uint64_t seeds = 1;
+  std::uint32_t jobs = 1;
   double duration_s = 1;
   std::uint32_t connections = 8;
   std::uint32_t moves_per_s = 1000;
@@ -40,6 +41,7 @@ struct SimArguments {
   std::string trace;
   bool live = false;
   bool keep_going = false;
+  std::uint32_t shrink = 1000;  // runs
 };
 
 struct Invocation {

@@ -1,13 +1,17 @@
 // twinstack sim: a whole network in one thread, in virtual time, from a seed. Needs neither privilege nor service.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
+#include "base/unique_fd.h"
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "sim/run.h"
@@ -111,15 +115,22 @@ void tell_progress(const Tally& tally, std::uint64_t seeds) {
           .c_str());
 }
 
+// At once: the run may be long, and what it takes is found at its end.
+void tell_failure(std::uint64_t seed, const Outcome& outcome) {
+  const std::string line = outcome.failure.substr(0, outcome.failure.find('\n'));
+  std::fprintf(stderr, "%s", fmt::format("seed {} fails: {}\n", seed, line).c_str());
+}
+
 std::string text_of(const Failure& failure) {
   std::string text = fmt::format("seed {} fails at {:.6f} s: {}\n\n", failure.seed, failure.at_s, failure.what);
-  text += fmt::format("the events that it takes ({} runs):\n", failure.shrunk.runs);
-  for (const sim::Event& event : failure.shrunk.events) text += "  " + sim::describe(event) + '\n';
   sim::Options whole = failure.shrunk.options;
   whole.only.reset();
-  text += fmt::format("\nagain, these only:  {}\nagain, everything:  {}\n\n", command_for(failure.shrunk.options),
-                      command_for(whole));
-  return text;
+  text += fmt::format("again, everything:  {}\n", command_for(whole));
+  if (failure.shrunk.runs == 0) return text + '\n';
+  text += fmt::format("again, shrunk:      {}\n\nthe {} events that it takes (found in {} runs):\n",
+                      command_for(failure.shrunk.options), failure.shrunk.events.size(), failure.shrunk.runs);
+  for (const sim::Event& event : failure.shrunk.events) text += "  " + sim::describe(event) + '\n';
+  return text + '\n';
 }
 
 std::string text_of(const Totals& totals) {
@@ -164,21 +175,53 @@ nlohmann::json json_of(const Tally& tally) {
           {"coverage", coverage}};
 }
 
-void run_seeds(Tally& tally, sim::Options options, const SimArguments& arguments, bool json) {
+Failure explained(const sim::Options& options, const sim::Failed& failed, std::uint32_t most_runs) {
+  sim::Options one = options;
+  one.seed = failed.seed;
+  Failure failure{
+      .seed = failed.seed,
+      .what = failed.outcome.failure,
+      .at_s = failed.outcome.failed_at == Time{} ? 0 : Seconds(failed.outcome.failed_at - sim::kBeginning).count(),
+      .shrunk = {.events = {}, .options = one}};
+  if (most_runs > 0) failure.shrunk = sim::shrink(one, failed.outcome, most_runs);
+  return failure;
+}
+
+std::vector<sim::Failed> run_live_seeds(Tally& tally, sim::Options options, const SimArguments& arguments) {
+  std::vector<sim::Failed> failures;
   for (std::uint64_t i = 0; i < arguments.seeds; ++i, ++options.seed) {
-    const Outcome outcome = arguments.live ? run_live(options) : run_guarded(options);
+    Outcome outcome = run_live(options);
     note(tally, outcome);
-    tell_progress(tally, arguments.seeds);
     if (outcome.ok()) continue;
-    Failure failure{.seed = options.seed,
-                    .what = outcome.failure,
-                    .at_s = outcome.failed_at == Time{} ? 0 : Seconds(outcome.failed_at - sim::kBeginning).count(),
-                    .shrunk = {.events = {}, .options = options}};
-    failure.shrunk = sim::shrink(options, outcome);
-    if (!json) print_text(text_of(failure));
-    tally.failures.push_back(std::move(failure));
-    if (!arguments.keep_going) return;
+    failures.push_back({.seed = options.seed, .outcome = std::move(outcome)});
+    if (!arguments.keep_going) break;
   }
+  return failures;
+}
+
+void run_all(Tally& tally, const sim::Options& options, const SimArguments& arguments, bool json) {
+  const auto begin = std::chrono::steady_clock::now();
+  const std::vector<sim::Failed> failures =
+      arguments.live ? run_live_seeds(tally, options, arguments)
+                     : sim::run_seeds(options, arguments.seeds, arguments.jobs, arguments.keep_going,
+                                      [&](std::uint64_t seed, const Outcome& outcome) {
+                                        note(tally, outcome);
+                                        if (!outcome.ok()) tell_failure(seed, outcome);
+                                        tell_progress(tally, arguments.seeds);
+                                      });
+  tally.wall_s = Seconds(std::chrono::steady_clock::now() - begin).count();
+  for (const sim::Failed& failed : failures) {
+    tally.failures.push_back(explained(options, failed, arguments.shrink));
+    if (!json) print_text(text_of(tally.failures.back()));
+  }
+}
+
+// Empty: nothing is wrong with it.
+std::string cannot_trace(const SimArguments& arguments) {
+  if (arguments.trace.empty()) return "";
+  if (arguments.seeds > 1) return "--trace is of one seed";
+  const UniqueFd file(::open(arguments.trace.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+  return file ? "" : fmt::format("{}: {}", arguments.trace, std::strerror(errno));
 }
 
 }  // namespace
@@ -187,14 +230,15 @@ int run_sim(const Invocation& invocation) {
   const SimArguments& arguments = invocation.sim;
   std::string wrong;
   const auto options = options_of(arguments, wrong);
-  if (!options) return failure(invocation, fmt::format("unknown fault '{}'", wrong), kUsage);
+  if (!options)
+    return failure(invocation, fmt::format("unknown fault '{}': `twinstack sim --help` has the names", wrong), kUsage);
+  if (const std::string why = cannot_trace(arguments); !why.empty()) return failure(invocation, why, kUsage);
   spdlog::set_level(spdlog::level::off);
   Tally tally;
-  const auto begin = std::chrono::steady_clock::now();
-  run_seeds(tally, *options, arguments, invocation.json);
-  tally.wall_s = Seconds(std::chrono::steady_clock::now() - begin).count();
+  run_all(tally, *options, arguments, invocation.json);
   const bool ok = tally.failures.empty();
   const std::string verdict = fmt::format("{} of {} seeds failed", tally.failures.size(), tally.seeds);
+  if (::isatty(STDERR_FILENO) != 0 && tally.seeds >= 10) std::fputs("\r\033[K", stderr);
   if (invocation.json)
     return ok ? success(invocation, json_of(tally)) : failure(invocation, verdict, kFailure, json_of(tally));
   if (tally.seeds > 1)

@@ -32,7 +32,9 @@ TEST_F(HostSettingsTest, AreThoseOfTheNamespace) {
   EXPECT_FALSE(read().tcp_moderate_rcvbuf);
   EXPECT_EQ(read().tcp_rmem_max_bytes, 33'554'432U);
   EXPECT_EQ(read().tcp_wmem_max_bytes, 1'000'000U);
+  write("tcp_invalid_ratelimit", "0");
   EXPECT_EQ(read().tcp_min_tso_segs, 4U);
+  EXPECT_EQ(read().tcp_invalid_ratelimit_ms, 0U);
 }
 
 TEST_F(HostSettingsTest, WhatCannotBeReadKeepsItsDefault) {

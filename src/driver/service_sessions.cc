@@ -192,8 +192,8 @@ ManagedConnection* Service::Impl::find(Session& session, std::uint32_t slot, std
 
 // A descriptor too many, or one that found no room here, costs this registration only.
 Result<> Service::Impl::on_register(Session& session, const ipc::Register& message, ipc::Received& received) {
-  if (message.slot >= session.arena().geometry().slot_count ||
-      session.connections.contains(message.slot) || session.has_refused(message.slot))
+  if (message.slot >= session.arena().geometry().slot_count || session.connections.contains(message.slot) ||
+      session.has_refused(message.slot))
     return error(ErrorCode::kProtocol, "a registration that contradicts the arena");
   if (!quota_.add_connection(session.uid())) {
     refuse_registration(session, message.slot);

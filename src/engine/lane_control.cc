@@ -207,6 +207,7 @@ Reply Lane::install(const Command& command, Time now) {
   conn.flags |= kInstalled;
   tcp::set_restart_after_idle(conn.tcb, host_settings_.tcp_slow_start_after_idle);
   tcp::set_smallest_burst(conn.tcb, host_settings_.tcp_min_tso_segs);
+  tcp::set_challenges_free(conn.tcb, host_settings_.tcp_invalid_ratelimit_ms == 0);
   tcp::other_stack_may_send(conn.tcb);
   conn.send_head_skip = 0;
   conn.cursor_piece = kNone;

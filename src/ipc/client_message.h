@@ -16,7 +16,8 @@ using ClientMessage = std::variant<Register, Close, Upload, Query>;
 // The first message; kProtocol also when library and service are of different versions.
 [[nodiscard]] Result<Hello> decode_hello(std::span<const std::byte> bytes);
 
-// Any later one. `brings_descriptors`: some came with it, or were lost on the way. Errors: kProtocol, with what is wrong.
+// Any later one. `brings_descriptors`: some came with it, or were lost on the way. Errors: kProtocol, with what is
+// wrong.
 [[nodiscard]] Result<ClientMessage> decode_client_message(std::span<const std::byte> bytes, bool brings_descriptors);
 
 }  // namespace twinstack::ipc

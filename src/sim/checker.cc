@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "sim/world.h"
+#include "tcp/flight.h"
 #include "tcp/invariants.h"
 
 namespace twinstack::sim {
@@ -97,7 +98,9 @@ void Checker::check_all() {
     check_connection(*conn);
     check_peer(*conn);
   }
-  if (!world_.driver_->is_dead()) check_counts();
+  if (world_.driver_->is_dead()) return;  // what it posted last, nobody is woken for
+  check_wakeups();
+  check_counts();
 }
 
 void Checker::check_hosts() {
@@ -137,13 +140,13 @@ void Checker::check_kernel(const SimConn& conn, const ManagedConnection& managed
   const SocketView view = world_.stack_->view(conn.socket);
   if (view.cb == nullptr) return;
   check_cwnd(conn, *view.cb, "kernel");
-  check_received(conn, {.rcv_nxt = view.cb->rcv_nxt - (view.cb->has(tcp::kFinReceived) ? 1 : 0),
-                        .unread = view.unread_bytes});
+  check_received(
+      conn, {.rcv_nxt = view.cb->rcv_nxt - (view.cb->has(tcp::kFinReceived) ? 1 : 0), .unread = view.unread_bytes});
   const Seq end = view.cb->write_seq - (view.cb->has(tcp::kFinQueued) ? 1 : 0);
   const SimConn::Direction& ours = conn.wire[0];
   if (ours.has_start && end != ours.start + static_cast<std::uint32_t>(conn.talk->written(0)))
-    fail(conn, fmt::format("kernel: {} bytes written, {} by sequence numbers", conn.talk->written(0),
-                           end - ours.start));
+    fail(conn,
+         fmt::format("kernel: {} bytes written, {} by sequence numbers", conn.talk->written(0), end - ours.start));
 }
 
 void Checker::check_engine(const SimConn& conn, const ManagedConnection& managed) {
@@ -193,8 +196,7 @@ void Checker::check_received(const SimConn& conn, ManagedStream stream) {
   if (managed->in_engine() && !managed->parked) return;
   const SimConn::Direction& ours = conn.wire[0];
   if (ours.has_ack && ours.highest_ack > stream.rcv_nxt + 1)
-    fail(conn, fmt::format("{} bytes were acknowledged that the program can lose",
-                           ours.highest_ack - stream.rcv_nxt));
+    fail(conn, fmt::format("{} bytes were acknowledged that the program can lose", ours.highest_ack - stream.rcv_nxt));
 }
 
 // What the program has written is in the queue, or still in the ring.
@@ -213,10 +215,13 @@ void Checker::check_sent(const SimConn& conn, const SimLane& lane, const engine:
 
 // It grows by what arrives, from the initial window on (or what smaller segments make of it), and is never nothing.
 void Checker::check_cwnd(const SimConn& conn, const tcp::ControlBlock& cb, const char* whose) {
-  const std::uint64_t most = 2 * (kInitialCwnd + conn.wire[0].data_segments);
+  // Bytes may count as sent that never were (A3), and a reduction begins with what is out.
+  const auto out = static_cast<std::uint32_t>(cb.flight ? cb.flight->sent.size() : 0);
+  conn.most_out = std::max(conn.most_out, out);
+  const std::uint64_t most = 2 * (kInitialCwnd + conn.wire[0].data_segments + conn.most_out);
   if (cb.cwnd == 0 || cb.cwnd > most)
-    fail(conn, fmt::format("{}: a congestion window of {} after {} segments", whose, cb.cwnd,
-                           conn.wire[0].data_segments));
+    fail(conn,
+         fmt::format("{}: a congestion window of {} after {} segments", whose, cb.cwnd, conn.wire[0].data_segments));
 }
 
 // The other end, which is never moved, holds the same.
@@ -229,6 +234,16 @@ void Checker::check_peer(const SimConn& conn) {
   if (received != static_cast<std::uint32_t>(conn.talk->read(1) + view.unread_bytes))
     fail(conn, fmt::format("peer: {} bytes were received, {} read, {} unread", received, conn.talk->read(1),
                            view.unread_bytes));
+}
+
+// A program that sleeps has taken in all that was posted, or was woken for it.
+void Checker::check_wakeups() {
+  for (const auto& app : world_.apps_) {
+    if (app.process->is_dead() || app.woken || app.is_running) continue;
+    for (const sockets::RingPort& ring : app.process->session().rings())
+      if (!ring.looks_empty())
+        world_.fail(fmt::format("program {} sleeps, and something was posted to it", app.process->number()));
+  }
 }
 
 void Checker::check_counts() {

@@ -47,6 +47,7 @@ class Checker {
   void check_sent(const SimConn& conn, const SimLane& lane, const engine::HwConn& hw);
   void check_cwnd(const SimConn& conn, const tcp::ControlBlock& cb, const char* whose);
   void check_peer(const SimConn& conn);
+  void check_wakeups();
   void check_counts();
   void check_hosts();
   void check_send_queue(const SimConn& conn, const SimLane& lane, const engine::HwConn& hw);

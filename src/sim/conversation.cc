@@ -73,6 +73,8 @@ void shape(Script& script, Rng& rng) {
 
 }  // namespace
 
+void prepare_streams() { static_cast<void>(noise()); }
+
 Script make_script(std::uint64_t seed, Duration longest_life) {
   Rng rng(seed);
   Script script;
@@ -97,7 +99,10 @@ Conversation::Conversation(std::uint32_t number, const Script& script, std::uint
   for (Side& side : sides_) side.wakes_at = side.next_write = side.next_read = now;
 }
 
-void Conversation::hurry(Time now) { ends_at_ = std::min(ends_at_, now); }
+void Conversation::hurry(Time now) {
+  ends_at_ = std::min(ends_at_, now);
+  for (Side& side : sides_) side.reads_again = now;
+}
 
 void Conversation::side_died(unsigned side) {
   may_break();
@@ -149,6 +154,7 @@ bool Conversation::read_some(unsigned side, Time now) {
   Side& of = sides_[side];
   const bool is_slow = script_.manner == Manner::kSlowReader && !is_ending(now);
   static std::array<std::byte, kBufferBytes> read_room;
+  if (now < of.reads_again) return true;
   for (int turn = 0; turn < kTurns && !of.got_end && !of.is_closed; ++turn) {
     if (is_slow && now < of.next_read) return true;
     const std::span room = std::span(read_room).first(std::min<std::size_t>(script_.read_bytes, kBufferBytes));

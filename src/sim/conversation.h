@@ -43,6 +43,8 @@ struct Script {
   Duration life = std::chrono::seconds(1);  // after it the end begins, whatever has been written
   bool no_delay = false;
 };
+// Makes what all processes of a run share; else the first conversation does.
+void prepare_streams();
 [[nodiscard]] Script make_script(std::uint64_t seed, Duration longest_life);
 [[nodiscard]] std::string describe(const Script& script);
 
@@ -55,6 +57,8 @@ class Conversation {
   void run(unsigned side, Time now);
   // When it wants to run although nothing has become ready.
   [[nodiscard]] Time due(unsigned side) const noexcept { return is_open(side) ? sides_[side].wakes_at : kNever; }
+  // The program of this side reads nothing until then.
+  void stop_reading(unsigned side, Time until) { sides_[side].reads_again = until; }
   // The end begins now.
   void hurry(Time now);
 
@@ -93,6 +97,7 @@ class Conversation {
     Time wakes_at{};
     Time next_write{};
     Time next_read{};
+    Time reads_again{};
   };
 
   [[nodiscard]] bool read_some(unsigned side, Time now);

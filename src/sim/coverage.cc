@@ -8,7 +8,7 @@ namespace {
 constexpr std::array<const char*, kSituations> kNames = {"kernel",    "o:reserve", "o:own",     "o:check",  "o:filter",
                                                          "o:steer",   "o:freeze",  "o:install", "o:commit", "unparked",
                                                          "parked",    "draining",  "b:own",     "b:park",   "b:hold",
-                                                         "b:extract", "b:restore", "b:release", "b:commit", "closing"};
+                                                         "b:extract", "b:restore", "b:release", "closing"};
 
 std::string short_count(std::uint64_t count) {
   if (count == 0) return ".";

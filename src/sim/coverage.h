@@ -30,10 +30,9 @@ enum class Situation : std::uint8_t {
   kBackExtract,
   kBackRestore,
   kBackRelease,
-  kBackCommit,
   kClosing,  // the program has ended its stream or closed
 };
-inline constexpr std::size_t kSituations = 20;
+inline constexpr std::size_t kSituations = 19;
 
 class Coverage {
  public:

@@ -8,12 +8,12 @@ namespace twinstack::sim {
 namespace {
 
 constexpr std::array<std::string_view, kEventKinds> kNames = {
-    "open",          "move-out",      "move-back",      "loss",          "burst",       "duplicate",   "reorder",
-    "corrupt",       "jitter",        "black-hole",     "link-down",     "slow",        "short-queue", "clock-jump",
-    "stall-lane",    "stall-driver",  "stall-program",  "map-full",      "no-chunks",   "no-slots",    "late-full",
-    "nic-full",      "other-queue",   "refuse-offload", "refuse-upload", "fail-check",  "fail-attach", "fail-freeze",
-    "fail-park",     "fail-park-gap", "fail-restore",   "fail-release",  "fail-inject", "option-set",  "call-inside",
-    "program-death", "driver-death",
+    "open",        "move-out",     "move-back",     "loss",           "burst",         "duplicate",   "reorder",
+    "corrupt",     "jitter",       "black-hole",    "link-down",      "slow",          "short-queue", "clock-jump",
+    "stall-lane",  "stall-driver", "stall-program", "no-read",        "map-full",      "no-chunks",   "no-slots",
+    "late-full",   "nic-full",     "other-queue",   "refuse-offload", "refuse-upload", "fail-check",  "fail-attach",
+    "fail-freeze", "fail-park",    "fail-park-gap", "fail-restore",   "fail-release",  "fail-inject", "option-set",
+    "storm",       "call-inside",  "program-death", "driver-death",
 };
 
 std::string time_text(Duration time) { return fmt::format("{:.3f} ms", static_cast<double>(time.count()) / 1e6); }
@@ -33,6 +33,9 @@ std::string what(const Event& event) {
     case EventKind::kNoChunks:
     case EventKind::kProgramDeath:
       return fmt::format("program {}", event.target);
+    case EventKind::kNoRead:
+      return fmt::format("connection {} at the {}", event.target, event.detail == 0 ? "moving host" : "peer");
+    case EventKind::kStorm:
     case EventKind::kClockJump:
     case EventKind::kStallDriver:
     case EventKind::kMapFull:
@@ -53,6 +56,19 @@ std::optional<EventKind> event_kind(std::string_view word) noexcept {
   const auto found = std::ranges::find(kNames, word);
   if (found == kNames.end() || word.empty()) return std::nullopt;
   return static_cast<EventKind>(found - kNames.begin());
+}
+
+bool is_of_connection(EventKind kind) noexcept {
+  switch (kind) {
+    case EventKind::kOpen:
+    case EventKind::kMoveOut:
+    case EventKind::kMoveBack:
+    case EventKind::kNoRead:
+    case EventKind::kCallInside:
+      return true;
+    default:
+      return kind >= EventKind::kRefuseOffload && kind <= EventKind::kOptionSet && kind != EventKind::kFailInject;
+  }
 }
 
 std::string describe(const Event& event) {

@@ -35,6 +35,7 @@ enum class EventKind : std::uint8_t {
   kStallLane,     // the lane's thread does not run for `span`
   kStallDriver,   // the driver's
   kStallProgram,  // the program's
+  kNoRead,        // a program does not read from its connection for `span`: the window closes; `detail`: which end
   kMapFull,       // the steering map takes no flow for `span`
   kNoChunks,      // nearly all of the session's chunks are gone for `span`
   kNoSlots,       // the lane's table is full for `span`
@@ -53,12 +54,13 @@ enum class EventKind : std::uint8_t {
   kFailRelease,
   kFailInject,
   kOptionSet,   // the program sets an option while it is looked at
+  kStorm,       // all connections are told to move at once, each to where it is not
   kCallInside,  // the program's thread stands inside a data call for `span`
   // Ends.
   kProgramDeath,
   kDriverDeath,
 };
-inline constexpr std::size_t kEventKinds = 37;
+inline constexpr std::size_t kEventKinds = 39;
 inline constexpr std::size_t kFirstFault = 3;
 
 [[nodiscard]] std::string_view name(EventKind kind) noexcept;
@@ -67,6 +69,9 @@ inline constexpr std::size_t kFirstFault = 3;
 [[nodiscard]] constexpr bool is_link_fault(EventKind kind) noexcept {
   return kind >= EventKind::kLoss && kind <= EventKind::kShortQueue;
 }
+
+// Whether `target` is a connection.
+[[nodiscard]] bool is_of_connection(EventKind kind) noexcept;
 
 struct Event {
   Duration at{};  // since the beginning

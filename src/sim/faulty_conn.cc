@@ -29,6 +29,9 @@ Result<kernel::Snapshot> FaultyConn::freeze(const kernel::QueueRoom& room) {
   if (take(faults_.freeze)) return refused("freeze");
   auto snapshot = inner_->freeze(room);
   if (snapshot) frozen_snd_nxt_ = snapshot->min.snd_nxt;
+  if (snapshot && !snapshot->unread.empty() && take(faults_.lose_received))
+    snapshot->unread = snapshot->unread.first(snapshot->unread.size() - 1);
+  if (snapshot && take(faults_.grow_window)) snapshot->min.cwnd_segments += 100'000;
   if (snapshot && !snapshot->unsent.empty() && take(faults_.turn_byte)) {
     const std::size_t at = static_cast<std::size_t>(&snapshot->unsent.front() - room.send.data());
     room.send[at] ^= std::byte{1};

@@ -13,7 +13,7 @@
 namespace twinstack::sim {
 
 inline constexpr std::size_t kOffloadSteps = 8;
-inline constexpr std::size_t kUploadSteps = 7;
+inline constexpr std::size_t kUploadSteps = 6;  // its commit cannot fail
 
 // What the next moves of one connection will meet: how often each still fails.
 struct MoveFaults {
@@ -28,8 +28,10 @@ struct MoveFaults {
   std::uint8_t release = 0;
   std::uint8_t option_set = 0;
   // Tests of the simulator: bugs that the product does not have.
-  std::uint8_t turn_byte = 0;  // of the next snapshot's send queue
-  std::uint8_t lose_byte = 0;  // of the unsent bytes of the next release
+  std::uint8_t turn_byte = 0;      // of the next snapshot's send queue
+  std::uint8_t lose_received = 0;  // of the next snapshot's unread bytes
+  std::uint8_t grow_window = 0;    // of the next snapshot
+  std::uint8_t lose_byte = 0;      // of the unsent bytes of the next release
 };
 
 [[nodiscard]] inline bool take(std::uint8_t& count) noexcept { return count > 0 && count-- > 0; }

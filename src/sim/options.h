@@ -22,7 +22,17 @@ struct Options {
   std::string trace;                            // pcap file of the moving host's wire; empty: none
 
   // Tests of the simulator itself: what is to go wrong with the product from this many moves on.
-  enum class Sabotage : std::uint8_t { kNone, kLoseByte, kTurnByte, kKeepFlow, kLeakChunk, kForgetWakeup, kAbort };
+  enum class Sabotage : std::uint8_t {
+    kNone,
+    kLoseByte,      // of the unsent bytes that go back to the kernel
+    kTurnByte,      // a bit of what goes to the engine
+    kLoseReceived,  // of the unread bytes that go to the engine
+    kGrowWindow,    // the congestion window, by much
+    kKeepFlow,      // steered after the return
+    kLeakChunk,
+    kForgetWakeup,
+    kAbort,
+  };
   Sabotage sabotage = Sabotage::kNone;
   std::uint32_t sabotage_after_moves = 0;
 };

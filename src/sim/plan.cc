@@ -2,8 +2,10 @@
 
 #include <algorithm>
 
+#include "base/assert.h"
 #include "base/rng.h"
 #include "sim/faulty_conn.h"
+#include "sim/soft_host.h"
 
 namespace twinstack::sim {
 namespace {
@@ -11,8 +13,8 @@ namespace {
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
-// Of all jumps of the clock together. With more an orphan would reach its 102 s (tcp_orphan_retries) and be dropped, as it
-// would be on Linux.
+// Of all jumps of the clock together. With more an orphan would reach its 102 s (tcp_orphan_retries) and be dropped, as
+// it would be on Linux.
 constexpr Duration kMostJumps = std::chrono::seconds(40);
 
 // Streams of chance that do not disturb each other.
@@ -27,9 +29,13 @@ T one_of(Rng& rng, const std::array<T, N>& choices) {
   return choices[rng.below(N)];
 }
 
-PipeShape make_pipe(Rng& rng) {
+// So many moves fit only into a world of short ways and grace periods.
+bool is_fast(const Options& options) { return options.moves_per_s >= 5000; }
+
+PipeShape make_pipe(Rng& rng, bool fast) {
   PipeShape pipe;
   pipe.delay = microseconds(one_of(rng, std::array{20U, 100U, 100U, 500U, 2000U, 10'000U}));
+  if (fast) pipe.delay = std::min<Duration>(pipe.delay, microseconds(200));
   pipe.bits_per_second = one_of(rng, std::array<std::uint64_t, 4>{20'000'000, 100'000'000, 400'000'000, 1'000'000'000});
   pipe.queue_frames = one_of(rng, std::array{32U, 128U, 256U, 1024U});
   pipe.mark_frames = rng.below(2) == 0 ? pipe.queue_frames / 2 : 0;
@@ -132,6 +138,13 @@ void shape_host_fault(Event& event, Rng& rng, const Shape& shape, const std::vec
     case EventKind::kProgramDeath:
       event.target = rng.below(shape.programs);
       break;
+    case EventKind::kNoRead:
+      event.detail = static_cast<std::uint8_t>(rng.below(2));
+      event.span = milliseconds(between(rng, 1, 300));
+      break;
+    case EventKind::kStorm:
+      event.span = Duration(0);
+      break;
     case EventKind::kRefuseOffload:
       event.detail = static_cast<std::uint8_t>(rng.below(kOffloadSteps));
       break;
@@ -219,8 +232,8 @@ Shape make_shape(const Options& options) {
   shape.lanes = between(rng, 1, 2);
   shape.programs = between(rng, 1, 3);
   for (std::uint32_t i = 0; i < shape.peers; ++i) {
-    shape.to_peer.push_back(make_pipe(rng));
-    shape.from_peer.push_back(make_pipe(rng));
+    shape.to_peer.push_back(make_pipe(rng, is_fast(options)));
+    shape.from_peer.push_back(make_pipe(rng, is_fast(options)));
   }
   const bool scarce = rng.below(3) == 0;
   shape.arena = {.slot_count = 4 * options.connections + 16,
@@ -234,6 +247,8 @@ Shape make_shape(const Options& options) {
   shape.capacity = {.connections = rng.below(4) == 0 ? std::max(2U, options.connections / 2) : options.connections + 2,
                     .pieces = scarce ? between(rng, 200, 1000) : 4096};
   shape.grace = microseconds(one_of(rng, std::array{200U, 200U, 1000U, 8000U, 20'000U}));
+  if (is_fast(options)) shape.grace = std::min<Duration>(shape.grace, microseconds(200));
+  ASSERT(shape.grace > kLongestSoftirq);  // what it is there for
   for (std::uint32_t i = 0; i <= shape.peers; ++i) shape.hosts.push_back(make_host(rng, i));
   return shape;
 }

@@ -2,13 +2,17 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cctype>
 #include <csignal>
 #include <cstring>
+#include <mutex>
+#include <thread>
 #include <type_traits>
 
 #include "base/unique_fd.h"
@@ -16,7 +20,17 @@
 namespace twinstack::sim {
 namespace {
 
-constexpr unsigned kMostWallSeconds = 20;  // of one run: more is a hang
+// Wall time of a run: more is a hang. (A virtual second takes some 50 ms.)
+constexpr unsigned kLeastPatience = 30;
+constexpr unsigned kPatiencePerSecond = 20;
+
+unsigned patience_s(const Options& options) {
+  return kLeastPatience + static_cast<unsigned>(options.duration / std::chrono::seconds(1)) * kPatiencePerSecond;
+}
+
+// Held while there are pipes of a child that others must not inherit; and by whoever prints, as a child that is forked
+// in the midst of that could not.
+std::mutex g_fork_mutex;
 
 struct Pipes {
   UniqueFd read;
@@ -55,15 +69,32 @@ struct Wire {
 };
 static_assert(std::is_trivially_copyable_v<Wire>);
 
-[[noreturn]] void be_child(const Options& options, const Pipes& answer, const Pipes& words) {
+[[noreturn]] void be_child(const Options& options, const Pipes& answer, const Pipes& words, Time* clock) {
   ::dup2(words.write.get(), STDERR_FILENO);
-  ::alarm(kMostWallSeconds);
-  const Outcome outcome = run_here(options);
+  ::alarm(patience_s(options));
+  const Outcome outcome = run_here(options, clock);
   const Wire wire{.totals = outcome.totals, .coverage = outcome.coverage, .failed_at = outcome.failed_at};
   write_all(answer.write.get(), &wire, sizeof wire);
   write_all(answer.write.get(), outcome.failure.data(), outcome.failure.size());
   ::_exit(0);
 }
+
+// Memory that a child shares: the time that its world has come to is known when it dies.
+class SharedClock {
+ public:
+  SharedClock() : at_(::mmap(nullptr, sizeof(Time), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {}
+  ~SharedClock() {
+    if (at_ != MAP_FAILED) ::munmap(at_, sizeof(Time));
+  }
+  SharedClock(const SharedClock&) = delete;
+  SharedClock& operator=(const SharedClock&) = delete;
+
+  [[nodiscard]] Time* get() const noexcept { return at_ == MAP_FAILED ? nullptr : static_cast<Time*>(at_); }
+  [[nodiscard]] Time now() const noexcept { return get() == nullptr ? Time{} : *get(); }
+
+ private:
+  void* at_;
+};
 
 std::string last_line(std::string text) {
   while (!text.empty() && text.back() == '\n') text.pop_back();
@@ -72,32 +103,22 @@ std::string last_line(std::string text) {
 
 }  // namespace
 
-Outcome run_here(const Options& options) {
+Outcome run_here(const Options& options, Time* clock) {
   const Shape shape = make_shape(options);
   World world(options, shape, make_events(options, shape));
+  world.show_clock(clock);
   return world.run();
 }
 
-Outcome run_guarded(const Options& options) {
-  Pipes answer = Pipes::make();
-  Pipes words = Pipes::make();
+namespace {
+
+Outcome outcome_of(const std::string& told, const std::string& said, int status, Time died_at) {
   Outcome outcome;
-  const pid_t child = ::fork();
-  if (child == 0) be_child(options, answer, words);
-  answer.write.reset();
-  words.write.reset();
-  if (child < 0) {
-    outcome.failure = "no child process could be made";
-    return outcome;
-  }
-  const std::string told = read_all(answer.read.get());
-  const std::string said = read_all(words.read.get());
-  int status = 0;
-  ::waitpid(child, &status, 0);
   if (WIFSIGNALED(status)) {
     const int number = WTERMSIG(status);
-    outcome.failure = number == SIGALRM ? fmt::format("no end after {} s", kMostWallSeconds)
+    outcome.failure = number == SIGALRM ? "no end: what it does at one instant, or the run, takes for ever"
                                         : fmt::format("{}: {}", ::strsignal(number), last_line(said));
+    outcome.failed_at = died_at;
     return outcome;
   }
   Wire wire;
@@ -111,6 +132,60 @@ Outcome run_guarded(const Options& options) {
   outcome.failed_at = wire.failed_at;
   outcome.failure = told.substr(sizeof wire);
   return outcome;
+}
+
+}  // namespace
+
+Outcome run_guarded(const Options& options) {
+  const SharedClock clock;
+  Pipes answer;
+  Pipes words;
+  pid_t child = -1;
+  {
+    const std::lock_guard lock(g_fork_mutex);
+    prepare_streams();
+    answer = Pipes::make();
+    words = Pipes::make();
+    child = ::fork();
+    if (child == 0) be_child(options, answer, words, clock.get());
+    answer.write.reset();
+    words.write.reset();
+  }
+  if (child < 0) {
+    Outcome outcome;
+    outcome.failure = "no child process could be made";
+    return outcome;
+  }
+  const std::string told = read_all(answer.read.get());
+  const std::string said = read_all(words.read.get());
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return outcome_of(told, said, status, clock.now());
+}
+
+std::vector<Failed> run_seeds(const Options& options, std::uint64_t count, unsigned jobs, bool keep_going,
+                              const std::function<void(std::uint64_t, const Outcome&)>& note) {
+  std::atomic<std::uint64_t> next = 0;
+  std::atomic<bool> over = false;
+  std::vector<Failed> failures;
+  const auto work = [&] {
+    for (std::uint64_t i = next++; i < count && !over; i = next++) {
+      Options one = options;
+      one.seed += i;
+      Outcome outcome = run_guarded(one);
+      const std::lock_guard lock(g_fork_mutex);
+      note(one.seed, outcome);
+      if (outcome.ok()) continue;
+      failures.push_back({.seed = one.seed, .outcome = std::move(outcome)});
+      over = !keep_going;
+    }
+  };
+  std::vector<std::thread> threads;
+  for (unsigned i = 1; i < jobs; ++i) threads.emplace_back(work);
+  work();
+  for (std::thread& thread : threads) thread.join();
+  std::ranges::sort(failures, {}, &Failed::seed);
+  return failures;
 }
 
 std::string command_for(const Options& options) {
@@ -159,6 +234,15 @@ class Shrinker {
     return numbers;
   }
 
+  // Leaves out all that `belongs` names, if it can.
+  void drop(std::vector<std::uint32_t>& numbers, const std::vector<Event>& events,
+            const std::function<bool(const Event&)>& belongs) {
+    std::vector<std::uint32_t> rest;
+    for (const std::uint32_t number : numbers)
+      if (!belongs(events[number])) rest.push_back(number);
+    if (!rest.empty() && rest.size() < numbers.size() && still_fails(rest)) numbers = std::move(rest);
+  }
+
   [[nodiscard]] bool still_fails(const std::vector<std::uint32_t>& numbers) {
     if (runs_ >= most_runs_) return false;
     ++runs_;
@@ -195,6 +279,9 @@ class Shrinker {
 Shrunk shrink(const Options& options, const Outcome& failed, std::uint32_t most_runs,
               const std::function<Outcome(const Options&)>& runs) {
   const std::vector<Event> events = make_events(options, make_shape(options));
+  Options whole = options;
+  whole.only.reset();
+  const std::vector<Event> by_number = make_events(whole, make_shape(whole));
   Shrinker shrinker(options, failure_name(failed.failure), most_runs, runs);
   std::vector<std::uint32_t> all;
   std::vector<std::uint32_t> before;  // what had happened by then
@@ -203,7 +290,17 @@ Shrunk shrink(const Options& options, const Outcome& failed, std::uint32_t most_
     if (failed.failed_at == Time{} || kBeginning + event.at <= failed.failed_at) before.push_back(event.number);
   }
   const bool early = before.size() < all.size() && shrinker.still_fails(before);
-  const std::vector<std::uint32_t> kept = shrinker.minimize(early ? before : all);
+  std::vector<std::uint32_t> kept = early ? before : all;
+  for (std::size_t kind = kFirstFault; kind < kEventKinds; ++kind)
+    shrinker.drop(kept, by_number, [kind](const Event& event) { return event.kind == static_cast<EventKind>(kind); });
+  std::set<std::uint32_t> connections;
+  for (const std::uint32_t number : kept)
+    if (by_number[number].kind == EventKind::kOpen) connections.insert(by_number[number].target);
+  for (const std::uint32_t connection : connections)
+    shrinker.drop(kept, by_number, [connection](const Event& event) {
+      return is_of_connection(event.kind) && event.target == connection;
+    });
+  kept = shrinker.minimize(std::move(kept));
   Shrunk shrunk{.events = {}, .options = options, .runs = shrinker.runs()};
   shrunk.options.only.emplace(kept.begin(), kept.end());
   for (const Event& event : events)

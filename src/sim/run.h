@@ -13,10 +13,19 @@
 
 namespace twinstack::sim {
 
-// In this process; an ASSERT of the product aborts it.
-[[nodiscard]] Outcome run_here(const Options& options);
-// In a child process: an abort, a fatal signal and an endless loop are failures as others are.
+// In this process; an ASSERT of the product aborts it. `clock`: is told the time as it goes on.
+[[nodiscard]] Outcome run_here(const Options& options, Time* clock = nullptr);
+// In a child process: an abort, a fatal signal and an endless loop are failures as others are. Any thread.
 [[nodiscard]] Outcome run_guarded(const Options& options);
+
+struct Failed {
+  std::uint64_t seed = 0;
+  Outcome outcome;
+};
+// `count` seeds from options.seed on, `jobs` at a time, each in a child; `note` is told of each, by one thread at a
+// time. Those that failed, in order; without `keep_going` the first ends it.
+[[nodiscard]] std::vector<Failed> run_seeds(const Options& options, std::uint64_t count, unsigned jobs, bool keep_going,
+                                            const std::function<void(std::uint64_t, const Outcome&)>& note);
 
 // "twinstack sim --seed 7 --connections 4"; with `only` when the options have it.
 [[nodiscard]] std::string command_for(const Options& options);
@@ -29,8 +38,9 @@ struct Shrunk {
   Options options;            // with `only`
   std::uint32_t runs = 0;
 };
-// By delta debugging. `runs` in a child each; `most_runs` bounds it. REQUIRES: failed is the outcome of `options`.
-[[nodiscard]] Shrunk shrink(const Options& options, const Outcome& failed, std::uint32_t most_runs = 400,
+// Whole kinds of events and whole connections first, then by delta debugging. `runs` in a child each; `most_runs`
+// bounds it. REQUIRES: failed is the outcome of `options`.
+[[nodiscard]] Shrunk shrink(const Options& options, const Outcome& failed, std::uint32_t most_runs = 1000,
                             const std::function<Outcome(const Options&)>& runs = run_guarded);
 
 }  // namespace twinstack::sim

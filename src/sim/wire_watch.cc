@@ -14,17 +14,26 @@ void World::trace(const Frame& frame) {
   pcap_->write(now_, {.parts = {&whole, 1}, .length_bytes = static_cast<std::uint32_t>(frame.size())});
 }
 
-// One owner: the other stack is silent. (A frozen socket of the kernel may still speak, R17; one whose move is under way
-// is either's.)
-void World::watch_sender(const SimConn& conn, bool by_lane) {
-  if (!conn.driver_knows || driver_->is_dead()) return;
+namespace {
+
+std::string text_of(const wire::Segment& segment) {
+  return fmt::format("flags {:#x} seq {} ack {} window {}", segment.flags, segment.seq.raw(), segment.ack.raw(),
+                     segment.window);
+}
+
+}  // namespace
+
+// One owner: the other stack is silent. (A frozen socket of the kernel may still speak, R17; one whose move is under
+// way is either's.)
+void World::watch_sender(const SimConn& conn, const wire::Segment& segment, bool by_lane) {
+  if (!conn.driver_knows || driver_->is_dead() || conn.talk->breaks_allowed()) return;
   const driver::ManagedConnection* managed = driver_->find(conn.app, conn.slot);
   if (managed == nullptr || managed->move.tag != conn.tag || !managed->move.kernel) return;
   if (by_lane && managed->move.gate().owner() == ipc::Owner::kKernel)
-    fail(fmt::format("connection {}: the engine sends, and the kernel owns it", conn.number));
+    fail(fmt::format("connection {}: the engine sends, and the kernel owns it ({})", conn.number, text_of(segment)));
   const kernel::Phase phase = managed->move.kernel->phase();
   if (!by_lane && (phase == kernel::Phase::kParked || phase == kernel::Phase::kGap))
-    fail(fmt::format("connection {}: its parked socket sends", conn.number));
+    fail(fmt::format("connection {}: its parked socket sends ({})", conn.number, text_of(segment)));
 }
 
 // `direction` 0: from the moving host.
@@ -47,7 +56,7 @@ void World::watch_wire(const Frame& frame, unsigned direction, bool by_lane) {
   SimConn& conn = **found;
   SimConn::Direction& seen = conn.wire[direction];
   const wire::Segment& segment = packet.segment;
-  if (direction == 0) watch_sender(conn, by_lane);
+  if (direction == 0) watch_sender(conn, segment, by_lane);
   if (!packet.payload.empty()) ++seen.data_segments;
   const bool may_break = conn.talk->breaks_allowed() || conn.talk->is_closed(0) || conn.talk->is_closed(1);
   if (segment.has(wire::kRst)) {

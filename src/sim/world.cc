@@ -344,6 +344,7 @@ Time World::next_instant(bool driver_runs) const {
 
 void World::go_to(Time when) {
   now_ = std::max(now_ + Duration(1), when);
+  if (clock_ != nullptr) *clock_ = now_;
   while (tell_ && now_ >= tell_next_) {
     update_totals();
     tell_(tell_next_ - kBeginning, outcome_.totals);

@@ -24,6 +24,7 @@
 #include "sim/sim_driver.h"
 #include "sim/sim_interface.h"
 #include "sim/soft_host.h"
+#include "wire/segment.h"
 
 namespace twinstack::sim {
 
@@ -71,9 +72,10 @@ struct SimConn {
   std::uint32_t peer = 0;
   SocketId peer_socket = kNone;
   MoveFaults faults;
-  bool may_hang = false;      // its service died: the other end may never hear of it
-  bool is_connecting = true;  // on the side that opens it
-  bool peer_ready = true;     // the program of the other end has something to look at
+  mutable std::uint32_t most_out = 0;  // segments, as the checkers saw it
+  bool may_hang = false;               // its service died: the other end may never hear of it
+  bool is_connecting = true;           // on the side that opens it
+  bool peer_ready = true;              // the program of the other end has something to look at
   bool driver_knows = false;
   // Watched on the wire, by direction (0: from the moving host).
   struct Direction {
@@ -87,7 +89,7 @@ struct SimConn {
     bool has_start = false;
     Seq start;  // sequence number of the first byte of the stream
     bool has_ack = false;
-    Seq highest_ack;                   // that it has sent
+    Seq highest_ack;                  // that it has sent
     std::uint64_t data_segments = 0;  // repetitions included
   } wire[2];
   static constexpr SocketId kNone = -1;
@@ -104,6 +106,8 @@ class World {
 
   // For a live view: called whenever so much virtual time has passed.
   void every(Duration interval, std::function<void(Duration, const Totals&)> tell);
+  // Writes the time to `clock` as it goes on (nullptr: nowhere).
+  void show_clock(Time* clock) noexcept { clock_ = clock; }
   [[nodiscard]] const Totals& totals() const noexcept { return outcome_.totals; }
 
  private:
@@ -167,6 +171,9 @@ class World {
   void fault_of_host(const Event& event);
   void fault_of_moves(const Event& event);
   void take_chunks(const Event& event);
+  void take_program_chunks(const Event& event, std::uint32_t left);
+  void stop_reading(const Event& event);
+  void storm();
   void take_slots(const Event& event);
   void stand_inside(const Event& event);
   void kill_program(std::uint32_t app);
@@ -183,7 +190,7 @@ class World {
 
   // wire_watch.cc
   void watch_wire(const Frame& frame, unsigned direction, bool by_lane);
-  void watch_sender(const SimConn& conn, bool by_lane);
+  void watch_sender(const SimConn& conn, const wire::Segment& segment, bool by_lane);
   void trace(const Frame& frame);
 
   Options options_;
@@ -210,6 +217,7 @@ class World {
   Rng step_rng_{1};
   bool ending_ = false;
   Outcome outcome_;
+  Time* clock_ = nullptr;
   Duration tell_interval_{};
   Time tell_next_ = kNever;
   std::function<void(Duration, const Totals&)> tell_;

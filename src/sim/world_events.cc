@@ -200,6 +200,9 @@ void World::fault_of_host(const Event& event) {
     case EventKind::kStallProgram:
       apps_[event.target].stalled_until = now_ + event.span;
       return;
+    case EventKind::kNoRead:
+      stop_reading(event);
+      return;
     case EventKind::kMapFull:
       interface_->map_is_full = true;
       until(event.span, [this] { interface_->map_is_full = false; });
@@ -237,6 +240,10 @@ void World::fault_of_host(const Event& event) {
 void World::fault_of_moves(const Event& event) {
   if (event.kind == EventKind::kFailInject) {
     interface_->fail_inject += event.amount;
+    return;
+  }
+  if (event.kind == EventKind::kStorm) {
+    storm();
     return;
   }
   if (event.kind == EventKind::kCallInside) {
@@ -283,10 +290,31 @@ void World::fault_of_moves(const Event& event) {
   }
 }
 
-// All but a few of the chunks that the lanes could lend a session.
+void World::stop_reading(const Event& event) {
+  const auto found = std::ranges::find_if(conns_, [&](const auto& conn) { return conn->number == event.target; });
+  if (found == conns_.end()) return;
+  (*found)->talk->stop_reading(event.detail, now_ + event.span);
+  until(event.span, [this, conn = found->get(), side = event.detail] {
+    apps_[conn->app].woken = apps_[conn->app].woken || side == 0;
+    conn->peer_ready = conn->peer_ready || side == 1;
+  });
+}
+
+// The orders come one behind the other, and the moves with their grace periods and drains overlap.
+void World::storm() {
+  for (const auto& conn : conns_) {
+    if (!conn->driver_knows) continue;
+    const driver::ManagedConnection* managed = driver_->find(conn->app, conn->slot);
+    const bool out = managed != nullptr && !managed->in_engine();
+    apply({.at = now_ - kBeginning, .kind = out ? EventKind::kMoveOut : EventKind::kMoveBack, .target = conn->number});
+  }
+}
+
+// All but a few of the chunks that the lanes could lend a session, and of its own for what it sends.
 void World::take_chunks(const Event& event) {
   if (driver_->is_dead() || !driver_->sessions().contains(event.target)) return;
   Rng rng(event.seed);
+  if (rng.below(2) == 0) take_program_chunks(event, rng.below(6));
   for (auto& lane : interface_->lanes()) {
     const std::uint32_t free = lane->lane.free_chunks(event.target);
     std::uint32_t left = free - std::min(free, rng.below(6));
@@ -304,6 +332,21 @@ void World::take_chunks(const Event& event) {
       });
     }
   }
+}
+
+void World::take_program_chunks(const Event& event, std::uint32_t left) {
+  App& app = apps_[event.target];
+  if (app.process->is_dead()) return;
+  sockets::Session& session = app.process->session();
+  std::vector<std::uint32_t> taken;
+  for (std::uint32_t free = session.tx_chunks().available(); free > left; --free)
+    taken.push_back(session.tx_chunks().take());
+  until(event.span, [&app, &session, taken] {
+    if (app.process->is_dead()) return;
+    for (const std::uint32_t chunk : taken) session.tx_chunks().give(chunk);
+    session.on_tx_chunk_freed();
+    app.woken = true;
+  });
 }
 
 void World::take_slots(const Event& event) {
@@ -416,10 +459,12 @@ bool World::is_sabotaged(Options::Sabotage how) {
 void World::sabotage(Situation situation, SimConn& conn) {
   using Sabotage = Options::Sabotage;
   if (situation == Situation::kOutFreeze && is_sabotaged(Sabotage::kTurnByte)) conn.faults.turn_byte = 1;
+  if (situation == Situation::kOutFreeze && is_sabotaged(Sabotage::kLoseReceived)) conn.faults.lose_received = 1;
+  if (situation == Situation::kOutFreeze && is_sabotaged(Sabotage::kGrowWindow)) conn.faults.grow_window = 1;
   if (situation == Situation::kBackRelease && is_sabotaged(Sabotage::kLoseByte)) conn.faults.lose_byte = 1;
   if (situation == Situation::kBackRelease) interface_->keeps_flows = is_sabotaged(Sabotage::kKeepFlow);
   ASSERT(!is_sabotaged(Sabotage::kAbort));
-  if (situation == Situation::kBackCommit && is_sabotaged(Sabotage::kLeakChunk))
+  if (situation == Situation::kBackRelease && is_sabotaged(Sabotage::kLeakChunk))
     (void)driver_->mover().tools().moving->port->call(
         {.op = engine::CommandOp::kGetChunks, .session = conn.app, .chunk_count = 1});
 }

@@ -40,6 +40,7 @@ void SoftStack::start_connection(Socket& socket, const tcp::Handshake& handshake
   expand_send_buffer(socket);
   tcp::set_restart_after_idle(conn.cb, config_.tcp_slow_start_after_idle);
   tcp::set_smallest_burst(conn.cb, config_.tcp_min_tso_segs);
+  tcp::set_challenges_free(conn.cb, config_.tcp_invalid_ratelimit_ms == 0);
 }
 
 // Linux tcp_rcv_state_process(): nobody is left who could read it (RFC 9293 3.6, RFC 2525 2.17).

@@ -24,8 +24,8 @@ class ReceiveBuffer {
   // A connection begins (Linux tcp_init_buffer_space). `advmss`: what we announced, less the options of each segment.
   void begin(const Config& config, std::uint32_t buffer_bytes, const tcp::ControlBlock& cb, std::uint16_t advmss,
              Time now) noexcept;
-  // The same of one that is established in repair mode: whatever window it is given then, even a closed one, it may offer
-  // what a new connection may (Linux tcp_connect_init(); TCP_REPAIR_WINDOW leaves that alone).
+  // The same of one that is established in repair mode: whatever window it is given then, even a closed one, it may
+  // offer what a new connection may (Linux tcp_connect_init(); TCP_REPAIR_WINDOW leaves that alone).
   void begin_restored(const Config& config, std::uint32_t buffer_bytes, const tcp::ControlBlock& cb,
                       std::uint16_t advmss, Time now) noexcept;
 

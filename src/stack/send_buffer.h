@@ -30,6 +30,8 @@ class SendBuffer {
   // Room in the chunk at the end: bytes that may be added whatever the buffer weighs. What is sent is in no chunk that
   // can still be filled. `chunk_bytes`: how long a chunk gets.
   [[nodiscard]] std::uint32_t room_in_chunk(Seq snd_nxt, std::uint32_t chunk_bytes) const noexcept;
+  // Nothing before the last chunk is unsent.
+  [[nodiscard]] bool in_last_chunk(Seq snd_nxt) const noexcept { return snd_nxt >= tail_start_; }
   void begin_chunk();
   // REQUIRES: a chunk has been begun.
   void append(ByteView bytes);

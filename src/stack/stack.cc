@@ -211,12 +211,13 @@ void SoftStack::settle(Socket& socket, Time now) {
   if (!socket.over) leave_states(socket, now);
 }
 
-void SoftStack::transmit(Socket& socket, Time now) {
+void SoftStack::transmit(Socket& socket, Time now, bool one_burst) {
   SocketHost host(*this, socket);
   Connection& conn = *socket.conn;
   tcp::SegmentPlan plan;
   while (tcp::poll_transmit(conn.cb, host, now, plan)) {
     send_segment(socket.flow, &socket.options, plan.segment, &conn, plan.payload_bytes);
+    if (one_burst && conn.cb.flight && conn.cb.flight->burst_left == 0) break;
   }
   arm(socket, now);
 }

@@ -195,7 +195,7 @@ class SoftStack {
 
   // stack.cc: what happens after every event.
   void settle(Socket& socket, Time now);
-  void transmit(Socket& socket, Time now);
+  void transmit(Socket& socket, Time now, bool one_burst = false);
   void note_room(Socket& socket);
   void note_activity(Socket& socket, Time now);
   void arm(Socket& socket, Time now);
@@ -354,6 +354,7 @@ class SoftStack {
   [[nodiscard]] bool is_writable(const Socket& socket) const;
   [[nodiscard]] std::uint32_t poll_bits(const Socket& socket) const;
   [[nodiscard]] int refuse_to_send(Socket& socket);
+  void push_chunk(Socket& socket, Time now);
   std::int64_t queue_bytes(Socket& socket, ByteView bytes, int flags, Time now);
   std::int64_t take_bytes(Socket& socket, std::span<std::byte> room, int flags, Time now);
   [[nodiscard]] bool may_grow_receive_buffer(const Socket& socket) const noexcept;

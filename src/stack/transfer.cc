@@ -149,7 +149,7 @@ std::int64_t SoftStack::queue_bytes(Socket& socket, ByteView bytes, int flags, T
     taken += count;
     const bool last = taken == bytes.size();
     tcp::on_queued(conn.cb, count, !last || (flags & MSG_MORE) != 0);
-    if (count == room && !last) transmit(socket, now);
+    if (count == room && !last) push_chunk(socket, now);
   }
   if (taken < bytes.size()) {
     socket.no_space = true;
@@ -161,6 +161,14 @@ std::int64_t SoftStack::queue_bytes(Socket& socket, ByteView bytes, int flags, T
   }
   settle(socket, now);
   return static_cast<std::int64_t>(taken);
+}
+
+// A chunk is full, and more follows: all goes where very much has been queued, else of the chunk itself one burst
+// (Linux forced_push(), tcp_push_one()).
+void SoftStack::push_chunk(Socket& socket, Time now) {
+  const Connection& conn = *socket.conn;
+  if (conn.cb.push_seq == conn.cb.write_seq) return transmit(socket, now, false);
+  if (conn.send.in_last_chunk(conn.cb.snd_nxt)) transmit(socket, now, true);
 }
 
 // ---- recv()

@@ -105,6 +105,18 @@ TEST(Closing, ARepeatedFinIsReportedAsADuplicate) {
   EXPECT_EQ(options.sack[0], (wire::SackBlock{Seq(kPeerSeq), Seq(kPeerSeq + 4)}));
 }
 
+// As Linux tcp_fin(): the text that came before is not reported as a duplicate.
+TEST(Closing, AFinBehindTextThatHadComeIsNoDuplicate) {
+  Whole w;
+  EXPECT_EQ(w.end.receive(from_peer(kPeerSeq, kOurSeq), "text", at_ms(1)), Arrival::kAccepted);
+  w.end.poll(at_ms(1));
+  EXPECT_EQ(w.fin(kPeerSeq, kOurSeq, "text"), Arrival::kAccepted);
+  acknowledge_now(w.end.cb);
+  const SegmentPlan ack = w.end.poll_one(at_ms(1));
+  EXPECT_EQ(ack.segment.ack, Seq(kPeerSeq + 5));
+  EXPECT_EQ(ack.segment.options.sack_count, 0);
+}
+
 TEST(Closing, ARepeatedFinIsAcknowledgedAgain) {
   Whole w;
   w.fin(kPeerSeq, kOurSeq);

@@ -282,6 +282,11 @@ void set_congestion(ControlBlock& cb, CongestionKind kind, Time now) {
   congestion_ops(cb).init(cb, now);
 }
 
+void set_challenges_free(ControlBlock& cb, bool on) {
+  cb.clear(kChallengesFree);
+  if (on) cb.set(kChallengesFree);
+}
+
 void push_pending(ControlBlock& cb) {
   if (cb.snd_nxt != cb.write_seq) cb.set(kForceSend);
 }

@@ -73,6 +73,7 @@ enum StateBit : std::uint32_t {
   kPingPong = 1U << 15,         // the program answers what it receives: ACKs may wait for answers (Linux pingpong)
   kReorderingSeen = 1U << 16,   // RFC 8985 6.2: the path has reordered
   kDsackSeen = 1U << 17,        // ... and a DSACK came since reo_wnd was last adjusted
+  kChallengesFree = 1U << 18,   // challenge ACKs are not limited in rate (Linux tcp_invalid_ratelimit = 0)
   kFinQueued = 1U << 19,        // the program has ended its stream: the last sequence number before write_seq is a FIN
   kFinReceived = 1U << 20,      // the peer has: rcv_nxt is beyond its FIN
   kPassiveClose = 1U << 21,     // the peer's FIN came before the program's end

@@ -95,11 +95,11 @@ class SentQueue {
 
   static constexpr std::uint32_t kFew = 4;
 
+  std::array<SentSegment, kFew> few_;
   SentSegment* ring_ = few_.data();
   std::uint32_t mask_ = kFew - 1;  // places in the ring, a power of two, less one
   Position first_ = 0;
   std::uint32_t count_ = 0;
-  std::array<SentSegment, kFew> few_;
   std::unique_ptr<SentSegment[]> many_;
 };
 

@@ -60,6 +60,18 @@ TEST(SynSent, LinearTimeoutsAsLinux65) {
   EXPECT_EQ(opening.fire(HandshakeTimer::kGaveUp), at_ms(131'000));
 }
 
+TEST(SynSent, LinearTimeoutsEndWhenDoublingOnesWouldHave) {
+  HandshakeConfig config = linux_config();
+  config.syn_linear_timeouts = 4;
+  config.syn_retries = 1;
+  Opening opening = syn_sent(config);
+  for (const int at : {1, 2}) {
+    EXPECT_EQ(opening.fire(), at_ms(at * 1000));
+    opening.poll_one(at_ms(at * 1000));
+  }
+  EXPECT_EQ(opening.fire(HandshakeTimer::kGaveUp), at_ms(3'000));
+}
+
 TEST(SynSent, TheUserTimeoutIsMetOnTime) {
   HandshakeConfig config = linux_config();
   config.settings.user_timeout_ms = 2500;

@@ -229,6 +229,15 @@ TEST(SynReceived, AResetWithABadAckProvesNothing) {
   EXPECT_TRUE(opening.poll(at_ms(1)).empty());
 }
 
+TEST(SynReceived, AResetInTheWindowDrawsAChallengeWhateverItAcknowledges) {
+  Opening opening = syn_received();
+  wire::Segment reset = peer_reset(kPeerSeq + 2);
+  reset.flags |= wire::kAck;
+  reset.ack = Seq(kOurSeq + 5);
+  EXPECT_EQ(opening.receive(reset, at_ms(1)), HandshakeVerdict::kDroppedReset);
+  EXPECT_EQ(opening.poll_one(at_ms(1)), our_ack(kTsVal + 1));
+}
+
 // RFC 9293 3.10.7.4 fourth.
 TEST(SynReceived, ASynInTheWindowLeadsBackToListen) {
   Opening opening = syn_received();

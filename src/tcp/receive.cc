@@ -36,7 +36,7 @@ void owe_ack_now(ControlBlock& cb) noexcept { cb.set(kAckOwed | kAckNow); }
 void owe_challenge_ack(ControlBlock& cb, Time now) noexcept {
   const Tick tick = to_tick(now);
   const Duration since = ticks_between(cb.last_challenge, tick);  // negative: it was more than 39 hours ago
-  if (since >= Duration::zero() && since < kChallengeInterval) return;
+  if (since >= Duration::zero() && since < kChallengeInterval && !cb.has(kChallengesFree)) return;
   cb.last_challenge = tick;
   owe_ack_now(cb);
 }

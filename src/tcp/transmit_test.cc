@@ -150,6 +150,47 @@ TEST(Transmit, CorkHoldsSmallSegmentsUntilItIsPulledOrTimeIsUp) {
   EXPECT_EQ(sizes(t.end.poll(at)), Sizes{10});
 }
 
+// As Linux TCP_NAGLE_PUSH: setting it again lets go, too, what MSG_MORE holds; nobody has asked for PSH.
+TEST(Transmit, NoDelayOnceMorePushes) {
+  Sender s(kFlagNoDelay);
+  s.end.write(10, at_ms(1), true);
+  EXPECT_TRUE(s.end.poll(at_ms(1)).empty());
+  push_pending(s.end.cb);
+  const auto sent = s.end.poll(at_ms(2));
+  EXPECT_EQ(sizes(sent), Sizes{10});
+  EXPECT_FALSE(sent[0].segment.has(wire::kPsh));
+}
+
+// The tail that MSG_MORE held back is no part of the burst before it.
+TEST(Transmit, WhatWasHeldBackIsNoEndOfABurst) {
+  Sender s(kFlagNoDelay);
+  s.end.write(2 * kMss + 10, at_ms(1), true);
+  const auto burst = s.end.poll(at_ms(1));
+  ASSERT_EQ(sizes(burst), (Sizes{kMss, kMss}));
+  EXPECT_TRUE(burst[1].segment.has(wire::kPsh));
+  s.ack(kMss, at_ms(2));
+  const auto tail = s.end.poll(at_ms(2));
+  ASSERT_EQ(sizes(tail), Sizes{10});
+  EXPECT_FALSE(tail[0].segment.has(wire::kPsh));
+}
+
+// Linux forced_push(): a mark within a long write stays where it was made.
+TEST(Transmit, AMarkOfPshInALongWriteStays) {
+  MinTcp state = idle_state();
+  state.cwnd_segments = 1;
+  Sender s(state);
+  s.end.cb.max_window = 2 * kMss;
+  for (int i = 0; i < 4; ++i) s.end.write(kMss, at_ms(1), i < 3);
+  std::vector<bool> pushed;
+  for (std::uint32_t i = 1; i <= 4; ++i) {
+    for (const auto& plan : s.end.poll(at_ms(i))) pushed.push_back(plan.segment.has(wire::kPsh));
+    s.end.cb.cwnd = 1;
+    s.ack(i * kMss, at_ms(i));
+    s.end.cb.cwnd = 1;
+  }
+  EXPECT_EQ(pushed, (std::vector<bool>{false, true, false, true}));
+}
+
 TEST(Transmit, WhatMoreFollowsWaitsForItOrUntilTimeIsUp) {
   Sender s(kFlagNoDelay);
   s.end.write(kMss + 10, at_ms(1), true);

@@ -144,7 +144,8 @@ SendLimits AdoptForm::send_limits(const Socket& socket) const {
   SendLimits limits{.buffer_bytes = static_cast<std::uint32_t>(buffer)};
   if (!socket.send_buffer_locked) limits.buffer_bytes = std::max(limits.buffer_bytes, kGrownSendBuffer);
   const auto sysctl = read_sysctl_number("ipv4/tcp_notsent_lowat").value_or(UINT32_MAX);
-  limits.not_sent_low_water = low_water != 0 ? static_cast<std::uint32_t>(low_water) : static_cast<std::uint32_t>(sysctl);
+  limits.not_sent_low_water =
+      low_water != 0 ? static_cast<std::uint32_t>(low_water) : static_cast<std::uint32_t>(sysctl);
   return limits;
 }
 

@@ -5,10 +5,10 @@
 #include <unistd.h>
 
 #include "adopt_form.h"
+#include "driver/host_settings.h"
 #include "handoff/offload.h"
 #include "handoff/upload.h"
 #include "kernel/linux_kernel_conn.h"
-#include "sysctls.h"
 
 namespace twinstack::packetdrill {
 
@@ -68,9 +68,7 @@ Result<> AdoptForm::try_adopt(Socket& socket) {
     move->path = this;
     socket.move = std::move(move);
   }
-  box_->lane.set_host_settings(
-      {.tcp_slow_start_after_idle = read_sysctl_number("ipv4/tcp_slow_start_after_idle").value_or(1) != 0,
-       .tcp_min_tso_segs = static_cast<std::uint8_t>(read_sysctl_number("ipv4/tcp_min_tso_segs").value_or(2))});
+  box_->lane.set_host_settings(driver::read_host_settings());
   TRY(handoff::check(*socket.move, tools_));
   TRY(handoff::offload(*socket.move, tools_));
   from_linux();  // what the freeze has had it acknowledge

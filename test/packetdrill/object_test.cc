@@ -294,5 +294,38 @@ TEST_F(ObjectTest, ZerocopyCompletionsComeMergedByTheErrorQueue) {
   EXPECT_EQ(errno, EAGAIN);
 }
 
+// A cookie is asked for, and with it data goes in the SYN.
+TEST_F(ObjectTest, FastOpenSendsDataInTheSyn) {
+  std::ifstream setting("/proc/sys/net/ipv4/tcp_fastopen");
+  unsigned mode = 0;
+  if (!(setting >> mode) || (mode & 1U) == 0) GTEST_SKIP() << "net.ipv4.tcp_fastopen is off";
+  const sockaddr_in peer = address(0xc0000201, kPeerPort);
+  const auto begin = [&](std::size_t bytes) {
+    const int fd = table.socket(self, AF_INET, SOCK_STREAM | SOCK_NONBLOCK, IPPROTO_TCP);
+    const sockaddr_in local = address(0xc0a80001, kPort);
+    const int on = 1;
+    EXPECT_EQ(table.setsockopt(self, fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), 0);
+    EXPECT_EQ(table.bind(self, fd, reinterpret_cast<const sockaddr*>(&local), sizeof local), 0);
+    const std::array<char, 16> data{};
+    return table.sendto(self, fd, data.data(), bytes, MSG_FASTOPEN, reinterpret_cast<const sockaddr*>(&peer),
+                        sizeof peer);
+  };
+  EXPECT_EQ(begin(10), -1);
+  EXPECT_EQ(errno, EINPROGRESS);
+  const Got syn = sniff();
+  EXPECT_TRUE(syn.segment.options.fast_open.present);
+  EXPECT_EQ(syn.payload_bytes, 0U);
+  wire::Segment answer = segment(wire::kSyn | wire::kAck, kPeerIsn, syn.segment.seq.raw() + 1);
+  answer.options.fast_open = {.cookie = {std::byte{1}}, .cookie_bytes = 4, .present = true, .experimental = false};
+  inject(answer);
+  EXPECT_EQ(sniff().segment.flags, wire::kAck);
+  inject(segment(wire::kRst, kPeerIsn + 1, 0));  // the ports are free again
+  EXPECT_EQ(begin(10), 10);
+  const Got with_data = sniff();
+  EXPECT_EQ(with_data.segment.flags, wire::kSyn);
+  EXPECT_EQ(with_data.payload_bytes, 10U);
+  EXPECT_EQ(with_data.segment.options.fast_open.cookie_bytes, 4);
+}
+
 }  // namespace
 }  // namespace twinstack::packetdrill

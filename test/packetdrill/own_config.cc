@@ -94,6 +94,7 @@ void read_host_settings(stack::Config& config) {
   read("ipv4/tcp_slow_start_after_idle", config.tcp_slow_start_after_idle);
   read("ipv4/tcp_min_tso_segs", config.tcp_min_tso_segs);
   read("ipv4/tcp_fin_timeout", config.tcp_fin_timeout_s);
+  read("ipv4/tcp_invalid_ratelimit", config.tcp_invalid_ratelimit_ms);
   read("ipv4/tcp_fastopen", config.tcp_fastopen);
   read_fast_open_keys(config);
   read_mtu(config);

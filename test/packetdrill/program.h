@@ -102,7 +102,7 @@ class Program final : private Observer {
   std::deque<Packet> out_;
   std::vector<Waiter*> waiters_;
   bool woke_somebody_ = false;  // since the script last slept
-  int reader_ = 0;  // the thread that must read the clock before it may move, 0 = none
+  int reader_ = 0;              // the thread that must read the clock before it may move, 0 = none
 };
 
 }  // namespace twinstack::packetdrill
