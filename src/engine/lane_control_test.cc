@@ -546,6 +546,23 @@ TEST_F(LaneHeld, OutOfOrderDataBecomesPackets) {
   expect_nothing_is_lent();
 }
 
+// A RST at the end of data behind a hole is one only for who has that data (RFC 5961 3.2, as Linux).
+TEST_F(LaneHeld, OutOfOrderDataGoesBeforeThePacketsThatWait) {
+  start();
+  const auto data = peer.frame(peer_bytes(1000), wire::kAck, [](wire::Segment& segment) { segment.seq += 1000; });
+  const auto reset = peer.frame({}, wire::kRst, [](wire::Segment& segment) { segment.seq += 2000; });
+  peer.send_frame(data);
+  peer.send_frame(reset);
+  poll();
+  const auto events = box.events();
+  ASSERT_EQ(events.size(), 1U);
+  EXPECT_EQ(events[0].cause, Cause::kPeerReset);
+  const Moved moved = extract(box, program, conn);
+  ASSERT_EQ(moved.frames.size(), 2U);
+  EXPECT_GT(moved.frames[0].size(), 1000U) << "the data";
+  EXPECT_EQ(moved.frames[1], reset);
+}
+
 // ---- Sleep and wake-ups.
 
 class LaneSleep : public LaneControl {

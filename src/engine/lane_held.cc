@@ -204,7 +204,8 @@ void Lane::hold_out_of_order(std::uint32_t index) {
       const std::span<std::byte> whole(frame.data(), head + here.size());
       wire::fill_checksum(whole);
       const ByteView part(whole);
-      hold_frame(index, &Waiting::held, {&part, 1}, static_cast<std::uint32_t>(whole.size()));
+      // It came before what waits: the RST at its end, say, is taken for one only behind it.
+      hold_frame(index, &Waiting::late, {&part, 1}, static_cast<std::uint32_t>(whole.size()));
     }
   }
 }

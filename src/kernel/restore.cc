@@ -34,12 +34,12 @@ int send_some(int fd, std::span<const std::byte>& left, int more_flags = 0) {
 }
 
 // The same where the program has limited how much may wait unsent.
-int send_above_low_water(int fd, std::span<const std::byte>& left) {
+int send_above_low_water(int fd, std::span<const std::byte>& left, int flags) {
   constexpr int kNoLimit = 0x7fffffff;
   const auto limit = get_option(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, "TCP_NOTSENT_LOWAT");
   if (!limit.has_value()) return EAGAIN;
   if (!set_option(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, kNoLimit, "TCP_NOTSENT_LOWAT").has_value()) return EAGAIN;
-  const int refused = send_some(fd, left);
+  const int refused = send_some(fd, left, flags);
   // Cannot be refused: it was so before.
   static_cast<void>(set_option(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, *limit, "TCP_NOTSENT_LOWAT"));
   return refused;
@@ -130,7 +130,7 @@ Result<> LinuxKernelConn::put_send_queue(std::span<const std::byte> bytes) {
     TRY(raise_send_buffer(bytes.size()));
     refused = send_some(raw, bytes);
   }
-  if (refused == EAGAIN) refused = send_above_low_water(raw, bytes);
+  if (refused == EAGAIN) refused = send_above_low_water(raw, bytes, 0);
   if (refused != 0) return system_error("put bytes into the send queue", refused);
   return {};
 }
@@ -195,7 +195,7 @@ ReleaseReport LinuxKernelConn::write_unsent(std::span<const std::byte> unsent) {
   std::span<const std::byte> left = unsent;
   int refused = send_some(raw, left, more);
   if (refused == EAGAIN && raise_send_buffer(left.size()).has_value()) refused = send_some(raw, left, more);
-  if (refused == EAGAIN) refused = send_above_low_water(raw, left);
+  if (refused == EAGAIN) refused = send_above_low_water(raw, left, more);
   return {.unsent_taken_bytes = unsent.size() - left.size(), .socket_error = refused == EAGAIN ? 0 : refused};
 }
 

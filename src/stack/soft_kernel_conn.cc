@@ -163,7 +163,7 @@ void SoftKernelConn::take_min(const Socket& socket, tcp::MinTcp& min) const {
   min.snd_buf_bytes = stack_.send_buffer(socket);
   min.rcv_buf_bytes = conn.receive.buffer_bytes();
   tcp::extract(conn.cb, now_(), min);
-  min.ts_recent = 0;  // Linux does not tell
+  if (quirks.forgets) min.ts_recent = 0;  // Linux does not tell
   min.copied_seq = min.rcv_nxt - conn.receive.bytes.size();
   if (min.srtt_us != 0 || restored_.srtt_us == 0) return;
   min.srtt_us = restored_.srtt_us;  // R10
@@ -327,13 +327,15 @@ Result<kernel::RestoreReport> SoftKernelConn::restore(const tcp::MinTcp& min, co
   if (take_failure(fail.restore)) return refused("restore");
   tcp::MinTcp held = min;
   held.write_seq = held.snd_nxt;
-  held.srtt_us = held.rttvar_us = held.min_rtt_us = 0;
-  held.rto_us = queues.unacked.empty() ? kRtoAfterRestoreUs : kRtoOfRestoredUs;
   held.stalled_us = 0;
-  held.ts_recent = 0;
-  held.reordering_segments = 3;
+  if (quirks.forgets) {
+    held.srtt_us = held.rttvar_us = held.min_rtt_us = 0;
+    held.rto_us = queues.unacked.empty() ? kRtoAfterRestoreUs : kRtoOfRestoredUs;
+    held.ts_recent = 0;
+    held.reordering_segments = 3;
+  }
   held.rcv_buf_bytes = buffer;
-  held.flags = static_cast<std::uint16_t>(held.flags & ~tcp::kFlagKeepalive);
+  held.flags = static_cast<std::uint16_t>(held.flags & ~(tcp::kFlagKeepalive | tcp::kFlagMoreFollows));
   if (!quirks.restores_congestion || min.cwnd_segments == 0) {
     held.cwnd_segments = kInitialCwnd;
     held.ssthresh_segments = tcp::kInfiniteSsthresh;
@@ -372,7 +374,8 @@ Result<kernel::ReleaseReport> SoftKernelConn::release(std::span<const std::byte>
     if (taken > 0) {
       found->conn->send.begin_chunk();
       found->conn->send.append(unsent.first(taken));
-      tcp::on_queued(found->conn->cb, static_cast<std::uint32_t>(taken), false);
+      const bool more_follows = (restored_.flags & tcp::kFlagMoreFollows) != 0;
+      tcp::on_queued(found->conn->cb, static_cast<std::uint32_t>(taken), more_follows);
     }
     report.unsent_taken_bytes = taken;
     stack_.apply_settings(*found, now_());  // keepalive again; sends

@@ -56,6 +56,7 @@ class SoftKernelConn final : public kernel::KernelConn {
 
   struct Quirks {
     bool restores_congestion = true;    // the congestion hook is there
+    bool forgets = true;                // R5, R10: round trip times, timeout, ts_recent, reordering
     bool loses_delayed_ack = false;     // F5 not obeyed: the ACK that waits at the freeze is lost
     bool marks_unsent = false;          // A3: a freeze that is undone leaves unsent bytes counted as sent
     bool opens_after_snapshot = false;  // R16, R17: an ACK past the filter opens the window, and unsent bytes leave

@@ -8,6 +8,7 @@
 #include "tcp/burst.h"
 #include "tcp/cold_state.h"
 #include "tcp/congestion/congestion.h"
+#include "tcp/cwnd_use.h"
 #include "tcp/flight.h"
 #include "tcp/plan.h"
 #include "tcp/rate.h"
@@ -120,6 +121,7 @@ Result<> install(ControlBlock& cb, const MinTcp& state, Time now) {
     const Time since = now - std::chrono::microseconds(state.stalled_us);
     cb.stall_since = to_tick(since);
     add_foreign(cb, cb.snd_una, cb.snd_nxt, since);
+    note_cwnd_use(cb, packets_in_flight(cb) >= cb.cwnd, now);  // else a move would cost a round trip's growth
     rearm_retransmit(cb, since);
   }
   acknowledge_now(cb);  // a delayed ACK of the kernel may have been lost in the move

@@ -160,6 +160,18 @@ TEST(Install, AnyBytesAreRefusedOrSafe) {
   }
 }
 
+// A window that was full when the connection moved grows by what is acknowledged of it (as when Linux takes over a queue).
+TEST(Install, AWindowThatWasUsedGoesOnGrowing) {
+  for (const std::uint32_t out : {10U, 4U}) {
+    MinTcp state = idle_state();
+    state.cwnd_segments = 10;
+    state.snd_nxt = state.write_seq = state.snd_una + out * state.mss;
+    TestEnd end(state, at_ms(0));
+    end.receive(from_peer(kPeerSeq, state.snd_nxt), "", at_ms(20));
+    EXPECT_EQ(end.cb.cwnd, out == 10 ? 20U : 10U);
+  }
+}
+
 TEST(Block, FitsAndIsNamed) {
   EXPECT_LE(sizeof(ControlBlock), 248U);
   EXPECT_LE(sizeof(Counters), 64U);

@@ -166,12 +166,18 @@ void split_sent(Flight& flight, SentQueue::Position position, std::uint32_t leng
 }
 
 void add_foreign(ControlBlock& cb, Seq from, Seq to, Time sent) {
+  if (from >= to) return;
   while (from < to) {
     const std::uint32_t length = std::min<std::uint32_t>(cb.mss, bytes_between(from, to));
     add_sent(cb, from, length, sent);
     cb.flight->sent.back().flags = kForeign | kRateTaken;
     from += length;
   }
+  // As Linux, whose send queue is written in one call when it is restored: that ends with PSH, and what is under the full
+  // size holds back another such (Nagle).
+  SentSegment& last = cb.flight->sent.back();
+  last.set(kPushed);
+  if (last.length < cb.mss) cb.snd_sml = to;
 }
 
 }  // namespace twinstack::tcp

@@ -142,5 +142,18 @@ TEST(Flight, OneFromThePoolIsNew) {
   EXPECT_EQ(again.sent.front().flags, 0U);
 }
 
+// As Linux writes a send queue that it takes over: in one call.
+TEST(Flight, WhatAnotherStackSentEndsWithPushAndMayBeSmall) {
+  ControlBlock cb;
+  cb.mss = 1000;
+  cb.snd_nxt = Seq(2000);
+  add_foreign(cb, Seq(0), Seq(2000), at_ms(5));
+  EXPECT_EQ(cb.snd_sml, Seq(0));
+  EXPECT_FALSE(cb.flight->sent.front().has(kPushed));
+  EXPECT_TRUE(cb.flight->sent.back().has(kPushed));
+  add_foreign(cb, Seq(2000), Seq(2100), at_ms(5));
+  EXPECT_EQ(cb.snd_sml, Seq(2100)) << "Nagle holds the next small one back";
+}
+
 }  // namespace
 }  // namespace twinstack::tcp::test

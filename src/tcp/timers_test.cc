@@ -297,6 +297,7 @@ TEST(Rtt, WhatTheOtherStackSentIsNotMeasured) {
   state.srtt_us = 400;
   state.rttvar_us = 100;
   state.snd_nxt = state.write_seq = kOurSeq + 100;  // sent by the kernel
+  state.flags = kFlagNoDelay;
   Timed t(state);
   t.end.write(50, at_ms(1));
   t.end.poll(at_ms(1));

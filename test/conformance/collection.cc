@@ -26,17 +26,30 @@ Result<std::string> read_file(const fs::path& path) {
   return text.str();
 }
 
-const Mark& mark_of(const Script& script, const CollectionOptions& options) noexcept {
-  if (options.moves != MovePlan::kNone && script.moves.applies != Applies::kYes) return script.moves;
-  return options.backend == Backend::kCore ? script.core : script.on_linux;
+// What is known of a script where it is to run.
+struct Known {
+  Mark mark;
+  bool may_pass = false;  // though it is marked as differing
+};
+
+Known known_of(const Script& script, const CollectionOptions& options) {
+  if (options.backend == Backend::kLinux) return {script.on_linux, true};  // kernels of other versions may do better
+  if (options.moves == MovePlan::kNone) return {script.core, false};
+  const bool round_trip = options.moves == MovePlan::kRoundTrip;
+  for (const Mark* mark : {round_trip ? &script.round_trip : &script.after_handshake, &script.moves, &script.core}) {
+    if (mark->applies != Applies::kYes) return {*mark, false};
+  }
+  if (script.forgotten.empty() || !options.forgets) return {};
+  // With the plan that moves it there only, it may come back by itself.
+  return {{.applies = Applies::kDiffers, .reason = "forgotten: " + script.forgotten}, !round_trip};
 }
 
 // What the mark makes of what happened.
-Report judge(const Script& script, const Mark& mark, Backend backend, Outcome outcome) {
+Report judge(const Script& script, const Known& known, Outcome outcome) {
   Report report{.script = &script, .outcome = std::move(outcome)};
-  if (mark.applies != Applies::kDiffers || report.outcome.verdict == Verdict::kSkipped) return report;
+  if (known.mark.applies != Applies::kDiffers || report.outcome.verdict == Verdict::kSkipped) return report;
   report.differs = report.outcome.verdict == Verdict::kFailed;
-  if (!report.differs && backend == Backend::kLinux) return report;  // kernels of other versions may do better
+  if (!report.differs && known.may_pass) return report;
   report.outcome.verdict = report.differs ? Verdict::kPassed : Verdict::kFailed;
   if (!report.differs) report.outcome.reason = "passes, though it is marked as differing";
   return report;
@@ -52,9 +65,9 @@ std::optional<Outcome> why_not_run(const Script& script, const Mark& mark, const
 }
 
 Report run_one(const Script& script, Endpoint& endpoint, const CollectionOptions& options) {
-  const Mark& mark = mark_of(script, options);
-  if (auto skipped = why_not_run(script, mark, options))
-    return judge(script, mark, options.backend, std::move(*skipped));
+  const Known known = known_of(script, options);
+  const Mark& mark = known.mark;
+  if (auto skipped = why_not_run(script, mark, options)) return judge(script, known, std::move(*skipped));
   Outcome outcome = run_script(script, endpoint, {.moves = options.moves});
   unsigned tries = 1;
   // What must fail is not tried until it does.
@@ -62,7 +75,7 @@ Report run_one(const Script& script, Endpoint& endpoint, const CollectionOptions
     outcome = run_script(script, endpoint, {.moves = options.moves});
     ++tries;
   }
-  Report report = judge(script, mark, options.backend, std::move(outcome));
+  Report report = judge(script, known, std::move(outcome));
   report.repeated = tries > 1;
   return report;
 }

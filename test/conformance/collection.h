@@ -32,6 +32,7 @@ struct Report {
 struct CollectionOptions {
   Backend backend = Backend::kCore;
   MovePlan moves = MovePlan::kNone;
+  bool forgets = true;  // the kernel that a connection comes back to, as Linux
   bool v6 = false;
   unsigned workers = 0;
   // Real time on a busy machine: so many tries before a failure counts.

@@ -13,6 +13,7 @@
 #include "collection.h"
 #include "core_endpoint.h"
 #include "linux_endpoint.h"
+#include "moving_endpoint.h"
 #include "report.h"
 
 namespace twinstack::conformance {
@@ -32,6 +33,8 @@ struct Arguments {
   bool quiet = false;
   CollectionOptions options;
   double longest_s = 12;
+  std::string moves = "none";
+  std::string kernel = "linux";
 };
 
 void print_report(const Report& report, const Arguments& arguments) {
@@ -44,10 +47,16 @@ void print_report(const Report& report, const Arguments& arguments) {
 
 int summarize(const std::vector<Report>& reports) {
   std::size_t counts[3] = {};
-  for (const Report& report : reports) ++counts[static_cast<std::size_t>(report.outcome.verdict)];
+  std::size_t differing = 0;
+  std::size_t moved = 0;
+  for (const Report& report : reports) {
+    ++counts[static_cast<std::size_t>(report.outcome.verdict)];
+    differing += report.differs ? 1 : 0;
+    moved += report.outcome.moves > 0 ? 1 : 0;
+  }
   const auto count = [&](Verdict verdict) { return counts[static_cast<std::size_t>(verdict)]; };
-  fmt::print("\n{} passed, {} failed, {} skipped\n", count(Verdict::kPassed), count(Verdict::kFailed),
-             count(Verdict::kSkipped));
+  fmt::print("\n{} passed ({} of them by differing as they are marked), {} failed, {} skipped; {} moved a connection\n",
+             count(Verdict::kPassed), differing, count(Verdict::kFailed), count(Verdict::kSkipped), moved);
   return count(Verdict::kFailed) == 0 ? 0 : 1;
 }
 
@@ -66,14 +75,25 @@ int check_document(const std::vector<Script>& scripts, const std::string& path) 
 }
 
 MakeEndpoint maker(const Arguments& arguments) {
-  return [v6 = arguments.options.v6, core = arguments.backend == "core"]() -> Result<std::unique_ptr<Endpoint>> {
+  return [v6 = arguments.options.v6, core = arguments.backend == "core",
+          moves = arguments.options.moves != MovePlan::kNone,
+          forgets = arguments.options.forgets]() -> Result<std::unique_ptr<Endpoint>> {
+    using Memory = MovingEndpoint::Memory;
+    if (core && moves) return std::make_unique<MovingEndpoint>(v6, forgets ? Memory::kAsLinux : Memory::kWhole);
     if (core) return std::make_unique<CoreEndpoint>(v6);
     ASSIGN_OR_RETURN(std::unique_ptr<Endpoint> made, LinuxEndpoint::create(v6));
     return made;
   };
 }
 
+MovePlan plan_of(const std::string& moves) {
+  if (moves == "none") return MovePlan::kNone;
+  return moves == "round-trip" ? MovePlan::kRoundTrip : MovePlan::kAfterHandshake;
+}
+
 int run_scripts(const std::vector<Script>& scripts, Arguments& arguments) {
+  arguments.options.moves = plan_of(arguments.moves);
+  arguments.options.forgets = arguments.kernel == "linux";
   arguments.options.backend = arguments.backend == "linux" ? Backend::kLinux : Backend::kCore;
   if (arguments.options.backend == Backend::kLinux) {
     if (const std::string why = LinuxEndpoint::why_unavailable(); !why.empty()) {
@@ -110,6 +130,10 @@ int main(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Runs conformance scripts on a backend.");
   app.add_option("--backend", arguments.backend, "core or linux")->check(CLI::IsMember({"core", "linux"}));
+  app.add_option("--moves", arguments.moves, "of the core: to the engine, and back in the middle")
+      ->check(CLI::IsMember({"none", "after-handshake", "round-trip"}));
+  app.add_option("--kernel", arguments.kernel, "what it comes back to: forgets as Linux, or remembers everything")
+      ->check(CLI::IsMember({"linux", "remembers"}));
   app.add_option("--scripts", arguments.folder, "folder of the scripts");
   app.add_option("filter", arguments.filter, "only scripts whose name contains this");
   app.add_flag("--ipv6", arguments.options.v6, "over IPv6");

@@ -80,8 +80,6 @@ std::optional<SentPacket> CoreEndpoint::take_sent() {
 
 void CoreEndpoint::inject(ByteView packet) { stack_->on_ip_packet(packet, now_); }
 
-void CoreEndpoint::transmit(ByteView ip_packet) { sent_.push_back({now_, {ip_packet.begin(), ip_packet.end()}}); }
-
 // --- socket calls ---
 
 CallResult CoreEndpoint::socket() { return stack_->socket(v6_ ? stack::Family::kV6 : stack::Family::kV4); }
@@ -152,6 +150,8 @@ int CoreEndpoint::poll(SocketId socket) {
   return static_cast<int>(stack_->poll(socket) & kAsked);
 }
 
+int CoreEndpoint::read_info(SocketId socket, tcp::TcpInfo& out) { return stack_->info(socket, out, now_); }
+
 Result<Info> CoreEndpoint::info(SocketId socket) {
   const Known& known = known_[socket];
   Info out;
@@ -159,10 +159,10 @@ Result<Info> CoreEndpoint::info(SocketId socket) {
     out["state"] = static_cast<std::int64_t>(stack_->state(known.flow));
     return out;
   }
+  tcp::TcpInfo ours;
+  if (const int result = read_info(socket, ours); result < 0) return system_error("get_option(TCP_INFO)", -result);
   tcp_info read{};
-  const int length =
-      stack_->get_option(socket, IPPROTO_TCP, TCP_INFO, std::as_writable_bytes(std::span(&read, 1)), now_);
-  if (length < 0) return system_error("get_option(TCP_INFO)", -length);
+  std::memcpy(&read, &ours, std::min(sizeof read, sizeof ours));
   out = info_of(read);
   if (out["state"] == kClosed && known.flow.remote_port != 0) {
     out["state"] = static_cast<std::int64_t>(stack_->state(known.flow));

@@ -1,5 +1,5 @@
 // CoreEndpoint: the portable stack (src/stack) as the host under test, in virtual time: as fast as it computes, the
-// same every time. One thread at a time.
+// same every time. MovingEndpoint puts the engine beside it. One thread at a time.
 #pragma once
 
 #include <deque>
@@ -13,7 +13,7 @@
 
 namespace twinstack::conformance {
 
-class CoreEndpoint final : public Endpoint, private stack::Outlet {
+class CoreEndpoint : public Endpoint, private stack::Outlet {
  public:
   explicit CoreEndpoint(bool v6) noexcept : v6_(v6) {}
 
@@ -41,21 +41,28 @@ class CoreEndpoint final : public Endpoint, private stack::Outlet {
   int poll(SocketId socket) override;
   Result<Info> info(SocketId socket) override;
 
+ protected:
+  // TCP_INFO of a socket that is open; 0 or a negative errno.
+  virtual int read_info(SocketId socket, tcp::TcpInfo& out);
+  void note_sent(ByteView ip_packet) { sent_.push_back({now_, {ip_packet.begin(), ip_packet.end()}, cause_}); }
+
+  stack::Config config_;
+  std::unique_ptr<stack::SoftStack> stack_;
+  std::deque<SentPacket> sent_;
+  Time now_{};
+  SendCause cause_ = SendCause::kUsual;  // of what is sent now
+
  private:
   struct Known {
     FlowKey flow;  // for what happens after close()
     bool closed = false;
   };
 
-  void transmit(ByteView ip_packet) override;
+  void transmit(ByteView ip_packet) override { note_sent(ip_packet); }
   void learn_flow(SocketId socket);
 
   bool v6_;
-  stack::Config config_;
-  std::unique_ptr<stack::SoftStack> stack_;
   std::map<SocketId, Known> known_;
-  std::deque<SentPacket> sent_;
-  Time now_{};
 };
 
 }  // namespace twinstack::conformance

@@ -27,9 +27,17 @@ using Info = std::map<std::string, std::int64_t, std::less<>>;
 using CallResult = std::int64_t;
 using SocketId = int;
 
+// Why a host with two stacks has sent something.
+enum class SendCause : std::uint8_t {
+  kUsual,
+  kMove,      // a connection moved; nobody has asked
+  kRepeated,  // the answer to a packet that a move has given to the other stack
+};
+
 struct SentPacket {
   Time at;
   std::vector<std::byte> bytes{};  // from the IP header on
+  SendCause cause = SendCause::kUsual;
 };
 
 // Where the script's segments go. Backends that outlive a script give other ports to each.
@@ -93,8 +101,10 @@ class Endpoint {
   virtual int poll(SocketId socket) = 0;  // POLL*
   virtual Result<Info> info(SocketId socket) = 0;
 
-  // Moves the socket's connection. kUnsupported where there is one stack only.
+  // Moves the socket's connection. kUnsupported where there is one stack only; kNotEligible: it stays where it is.
   virtual Result<> move(SocketId socket, Stack to);
+  // Moves that the host has made by itself since the last call, in words. An error: one has broken its connection.
+  virtual Result<std::vector<std::string>> take_moves() { return {}; }
 };
 
 }  // namespace twinstack::conformance

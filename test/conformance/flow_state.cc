@@ -62,10 +62,40 @@ void FlowState::on_sent(const ReadPacket& packet) noexcept {
     if (!host_timestamps_) host_first_ts_ = segment.options.ts_val;
     host_last_ts_ = segment.options.ts_val;
   }
+  const bool flag_counts = segment.has(wire::kSyn) || segment.has(wire::kFin);
+  const Seq next = segment.seq + static_cast<std::uint32_t>(packet.payload.size()) + (flag_counts ? 1U : 0U);
+  host_next_ = host_known_ ? max(host_next_, next) : next;
+  if (segment.has(wire::kAck)) {
+    host_ack_ = host_acks_ ? max(host_ack_, segment.ack) : segment.ack;
+    host_edge_ = host_acks_ ? max(host_edge_, right_edge(segment)) : right_edge(segment);
+    host_acks_ = true;
+  }
+  if (!segment.has(wire::kSyn) && !segment.has(wire::kRst)) host_data_timestamps_ = segment.options.has_timestamps;
   if (!segment.has(wire::kSyn)) return;
+  host_wscale_ = segment.options.has_window_scale && peer_->window_scale.has_value() ? segment.options.window_scale : 0;
   host_timestamps_ = segment.options.has_timestamps;
   if (!host_known_) host_initial_ = segment.seq;
   host_known_ = true;
+}
+
+Seq FlowState::right_edge(const wire::Segment& segment) const noexcept {
+  const unsigned shift = segment.has(wire::kSyn) ? 0 : host_wscale_;
+  return segment.ack + (std::uint32_t{segment.window} << shift);
+}
+
+std::string FlowState::taken_back_by(const ReadPacket& packet) const {
+  const wire::Segment& segment = packet.head.segment;
+  // A window probe lies one before what the peer has acknowledged.
+  if (segment.seq > host_next_) return "its sequence number lies beyond what was sent";
+  if (host_acks_ && segment.ack < host_ack_) return "it acknowledges less than before";
+  const std::uint32_t rounding = (1U << host_wscale_) - 1;
+  if (host_acks_ && right_edge(segment) + rounding < host_edge_) return "its window has shrunk";
+  const wire::TcpOptions& options = segment.options;
+  if (host_data_timestamps_.value_or(options.has_timestamps) != options.has_timestamps) {
+    return "timestamps have come or gone";
+  }
+  if (options.has_timestamps && Seq(options.ts_val) < Seq(host_last_ts_)) return "its clock has gone back";
+  return {};
 }
 
 bool FlowState::is_host_stream(const ReadPacket& packet) const noexcept {

@@ -36,6 +36,12 @@ class FlowState {
 
   // The host has sent `packet`: learns from it.
   void on_sent(const ReadPacket& packet) noexcept;
+  // Whether it acknowledges what no segment before has. Before on_sent().
+  [[nodiscard]] bool acknowledges_more(const ReadPacket& packet) const noexcept {
+    return packet.head.segment.has(wire::kAck) && (!host_acks_ || packet.head.segment.ack > host_ack_);
+  }
+  // What an ACK takes back of what the host has told its peer; empty: nothing. Before on_sent().
+  [[nodiscard]] std::string taken_back_by(const ReadPacket& packet) const;
   // Whether its payload is what the host's stream has there.
   [[nodiscard]] bool is_host_stream(const ReadPacket& packet) const noexcept;
 
@@ -45,6 +51,7 @@ class FlowState {
   [[nodiscard]] Seq host_seq(const RelativeMatch& number) const noexcept;
 
  private:
+  [[nodiscard]] Seq right_edge(const wire::Segment& segment) const noexcept;
   void add_options(const SegmentSpec& spec, wire::Segment& segment) const noexcept;
   void add_peer_options(wire::Segment& segment) const noexcept;
   void add_timestamps(const SegmentSpec& spec, wire::Segment& segment, Time now);
@@ -55,8 +62,14 @@ class FlowState {
   Seq host_initial_;
   std::uint32_t host_first_ts_ = 0;
   std::uint32_t host_last_ts_ = 0;
+  Seq host_next_;                 // behind the last that it has sent
+  Seq host_ack_;                  // what it has acknowledged ...
+  Seq host_edge_;                 // ... and the right edge of its window
+  std::uint8_t host_wscale_ = 0;
   bool host_known_ = false;       // host_initial_ is
+  bool host_acks_ = false;        // host_ack_ and host_edge_ are
   bool host_timestamps_ = false;  // its SYN offered or agreed to them
+  std::optional<bool> host_data_timestamps_;  // what follows its SYN carries them
   std::optional<Time> peer_began_;
 };
 

@@ -68,7 +68,8 @@ class Parser {
  private:
   static bool is_header(std::string_view word) noexcept {
     constexpr std::string_view kHeaders[] = {
-        "rfc:", "wants:", "departs:", "core:", "linux:", "moves:", "peer:", "set:", "flow:", "ip:"};
+        "rfc:",   "wants:",           "departs:",    "core:",      "linux:", "moves:",
+        "peer:",  "after-handshake:", "round-trip:", "forgotten:", "set:",   "flow:", "ip:"};
     return std::ranges::find(kHeaders, word) != std::end(kHeaders);
   }
 
@@ -81,6 +82,9 @@ class Parser {
     if (word == "core:") return read_mark(line, script_.core);
     if (word == "linux:") return read_mark(line, script_.on_linux);
     if (word == "moves:") return read_mark(line, script_.moves);
+    if (word == "after-handshake:") return read_mark(line, script_.after_handshake);
+    if (word == "round-trip:") return read_mark(line, script_.round_trip);
+    if (word == "forgotten:") return read_sentence(line, script_.forgotten, "");
     if (word == "peer:") return read_peer(line);
     if (word == "ip:") return read_family(line);
     return word == "set:" ? read_setting(line) : read_flow(line);

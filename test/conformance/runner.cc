@@ -22,6 +22,7 @@ namespace {
 
 constexpr Duration kRetryStep = std::chrono::milliseconds(1);
 constexpr int kListenBacklog = 16;
+constexpr std::size_t kNoEvent = std::numeric_limits<std::size_t>::max();
 
 std::string seconds_text(Duration since_start) {
   return fmt::format("{:.6f}", static_cast<double>(since_start.count()) / 1e9);
@@ -37,6 +38,12 @@ struct Waiting {
   std::string text;
 };
 
+// An ACK that went with a move: nobody has to expect it, but it may be what a later event does.
+struct Told {
+  Waiting ack;
+  bool brings_news;  // it acknowledges what was not acknowledged before
+};
+
 struct Socket {
   SocketId id = -1;
   std::uint64_t sent = 0;      // position in the host's stream
@@ -45,8 +52,9 @@ struct Socket {
 
 class Run {
  public:
-  Run(const Script& script, Endpoint& endpoint, const RunOptions& options)
-      : script_(script), endpoint_(endpoint), options_(options) {}
+  // `way_back`: the event before which the connection moves back.
+  Run(const Script& script, Endpoint& endpoint, const RunOptions& options, std::size_t way_back)
+      : script_(script), endpoint_(endpoint), options_(options), way_back_(way_back) {}
 
   Outcome carry_out() {
     if (const auto started = endpoint_.start(script_.settings); !started.has_value()) {
@@ -58,14 +66,21 @@ class Run {
     Outcome outcome = all_events();
     endpoint_.finish();
     outcome.trace = std::move(trace_);
+    outcome.moves = moves_;
     return outcome;
   }
+
+  // Of the events after the move to the engine: those before which all that was sent is acknowledged; all that there are.
+  [[nodiscard]] const std::vector<std::size_t>& drained_events() const noexcept { return drained_events_; }
+  [[nodiscard]] std::size_t first_event() const noexcept { return first_event_; }
 
  private:
   Outcome all_events() {
     for (next_event_ = 0; next_event_ < script_.events.size(); ++next_event_) {
       const Event& event = script_.events[next_event_];
-      const auto done = next_event_ == way_back_ ? move_back_and(event) : carry_out(event);
+      look_whether_drained();
+      auto done = next_event_ == way_back_ ? move_back_and(event) : carry_out(event);
+      if (done.has_value()) done = look_at_connecting();
       if (!done.has_value() && done.error().code == ErrorCode::kUnsupported) {
         return {.verdict = Verdict::kSkipped, .line = event.line, .reason = done.error().what};
       }
@@ -121,26 +136,36 @@ class Run {
   // --- the wire ---
 
   void collect() {
+    take_moves();
     while (auto sent = endpoint_.take_sent()) {
       auto read = read_packet(sent->bytes);
       if (!read.has_value()) {
         note_at(sent->at, "host  sent what is no TCP segment: " + read.error().what);
         continue;
       }
-      take_in(sent->at, std::move(*read));
+      take_in(*sent, std::move(*read));
     }
   }
 
-  void take_in(Time at, ReadPacket packet) {
+  void take_in(const SentPacket& sent, ReadPacket packet) {
     const auto flow = std::ranges::find_if(flows_, [&](const FlowState& f) { return f.carries(packet.head.flow); });
     if (flow == flows_.end()) return;
+    const auto without_echo = static_cast<std::uint8_t>(packet.head.segment.flags & ~(wire::kEce | wire::kCwr));
+    const bool tells = sent.cause != SendCause::kUsual && packet.payload.empty() && without_echo == wire::kAck;
+    const bool brings_news = flow->acknowledges_more(packet);
+    if (tells) note_broken(flow->taken_back_by(packet));
     flow->on_sent(packet);
     const auto index = static_cast<std::size_t>(flow - flows_.begin());
     std::string text =
         flow_prefix(index) +
         to_text(packet.head.segment, static_cast<std::uint32_t>(packet.payload.size()), flow->host_base());
-    note_at(at, "host  " + text);
-    waiting_.push_back({at, index, std::move(packet), std::move(text)});
+    note_at(sent.at, (tells ? "moved " : "host  ") + text);
+    Waiting segment{.at = sent.at, .flow = index, .packet = std::move(packet), .text = std::move(text)};
+    if (!tells) {
+      waiting_.push_back(std::move(segment));
+    } else if (brings_news || sent.cause == SendCause::kRepeated) {
+      told_.push_back({std::move(segment), brings_news});
+    }
   }
 
   [[nodiscard]] std::string flow_prefix(std::size_t flow) const {
@@ -153,6 +178,7 @@ class Run {
 
   // Segments that an event has marked as optional are let pass.
   Result<> nothing_waits(std::string_view when) {
+    if (!broken_move_.empty()) return failed("a move has broken the connection: " + broken_move_);
     while (!waiting_.empty() && is_optional(waiting_.front())) waiting_.pop_front();
     if (waiting_.empty()) return {};
     return failed(fmt::format("the host sent '{}' at {} s, which is not expected {}", waiting_.front().text,
@@ -256,9 +282,12 @@ class Run {
       latest += tolerance.late + (latest - last_) * tolerance.late_percent / 100;
     }
     while (true) {
+      if (was_told(wanted, /*news_only=*/true)) return {};
       const Waiting* const next = next_segment(latest);
+      if (next == nullptr && was_told(wanted, false)) return {};
       if (next == nullptr) return failed(fmt::format("no segment came until {} s", seconds_text(latest - start_)));
       if (const std::string found = difference_of(wanted, *next); !found.empty()) {
+        if (was_told(wanted, false)) return {};
         if (!is_optional(*next)) return failed(fmt::format("the host sent '{}': {}", next->text, found));
         waiting_.pop_front();
         continue;
@@ -268,6 +297,16 @@ class Run {
       waiting_.pop_front();
       return {};
     }
+  }
+
+  // An ACK that was owed, say, has gone with a move instead of later.
+  bool was_told(const SegmentSpec& wanted, bool news_only) {
+    const auto found = std::ranges::find_if(told_, [&](const Told& told) {
+      return (told.brings_news || !news_only) && difference_of(wanted, told.ack).empty();
+    });
+    if (found == told_.end()) return false;
+    told_.erase(found);
+    return true;
   }
 
   [[nodiscard]] std::unexpected<Error> wrong_time(const Waiting& segment, Time earliest, Time latest) const {
@@ -347,6 +386,7 @@ class Run {
       case CallKind::kAccept:
         return made(what.made, endpoint_.accept(socket.id));
       case CallKind::kConnect:
+        connecting_ = what.socket;
         return connect(socket.id, what.flow);
       case CallKind::kSend:
         return send(socket, what);
@@ -373,11 +413,14 @@ class Run {
 
   CallResult connect(SocketId socket, const std::string& flow_name) {
     FlowState& flow = flows_[flow_index(flow_name)];
+    const FlowState before = flow;
     flow = FlowState(script_.peer, {.local = flow.key().local,
                                     .remote = flow.key().remote,
                                     .local_port = 0,
                                     .remote_port = flow.key().remote_port});
-    return endpoint_.connect(socket, flow.key().remote_port);
+    const CallResult result = endpoint_.connect(socket, flow.key().remote_port);
+    if (result != -EINPROGRESS) flow = before;  // the connection is there, or none will be
+    return result;
   }
 
   CallResult send(Socket& socket, const Call& what) {
@@ -390,7 +433,15 @@ class Run {
 
   CallResult receive(Socket& socket, const Call& what, bool& wrong_bytes) {
     std::vector<std::byte> room(static_cast<std::size_t>(what.number));
-    const CallResult result = endpoint_.receive(socket.id, room, what.flags);
+    CallResult result = endpoint_.receive(socket.id, room, what.flags);
+    // What each stack has received comes by a call of its own.
+    const bool in_pieces = options_.moves != MovePlan::kNone && (what.flags & MSG_PEEK) == 0;
+    while (in_pieces && result > 0 && static_cast<std::size_t>(result) < room.size()) {
+      const CallResult more = endpoint_.receive(socket.id, std::span(room).subspan(static_cast<std::size_t>(result)),
+                                                what.flags);
+      if (more <= 0) break;
+      result += more;
+    }
     for (std::size_t i = 0; result > 0 && i < static_cast<std::size_t>(result); ++i) {
       wrong_bytes = wrong_bytes || (!urgent_seen_ && room[i] != peer_stream_byte(socket.received + i));
     }
@@ -493,9 +544,25 @@ class Run {
   Result<> handshake_is_over(const std::string& name) {
     if (options_.moves == MovePlan::kNone || !mover_.empty()) return {};
     mover_ = name;
-    const std::size_t following = script_.events.size() - next_event_ - 1;
-    if (options_.moves == MovePlan::kRoundTrip) way_back_ = next_event_ + 1 + following / 2;
+    first_event_ = next_event_ + 1;
     return move(Stack::kEngine);
+  }
+
+  // A connect() that the script itself leads to its end.
+  Result<> look_at_connecting() {
+    constexpr std::int64_t kEstablished = 1;
+    if (options_.moves == MovePlan::kNone || connecting_.empty() || !mover_.empty()) return {};
+    const auto info = endpoint_.info(sockets_[connecting_].id);
+    if (!info.has_value() || info->at("state") != kEstablished) return {};
+    return handshake_is_over(std::exchange(connecting_, {}));
+  }
+
+  void look_whether_drained() {
+    if (mover_.empty()) return;
+    const auto info = endpoint_.info(sockets_[mover_].id);
+    const bool drained = info.has_value() && info->contains("unacked") && info->at("unacked") == 0 &&
+                         info->at("notsent_bytes") == 0;
+    if (drained) drained_events_.push_back(next_event_);
   }
 
   Result<> move_back_and(const Event& event) {
@@ -503,15 +570,25 @@ class Run {
     return carry_out(event);
   }
 
-  // A connection that may not move stays where it is. A move tells the peer where the connection stands, by an ACK.
+  // A connection that may not move stays where it is.
   Result<> move(Stack to) {
     const auto moved = endpoint_.move(sockets_[mover_].id, to);
-    const std::string way = to == Stack::kEngine ? "to the engine" : "to the kernel";
-    note("move  " + mover_ + " " + way + (moved.has_value() ? "" : ": " + moved.error().message()));
+    note("move  " + mover_ + (to == Stack::kEngine ? " to the engine" : " to the kernel") +
+              (moved.has_value() ? "" : ": " + moved.error().message()));
     if (!moved.has_value() && moved.error().code != ErrorCode::kNotEligible) return moved;
-    optional_.push_back({.flags = wire::kAck, .any_sack = true});
+    if (moved.has_value()) ++moves_;
     collect();
     return {};
+  }
+
+  void note_broken(const std::string& why) {
+    if (!why.empty()) broken_move_ = why;
+  }
+
+  void take_moves() {
+    const auto moves = endpoint_.take_moves();
+    if (!moves.has_value()) return note_broken(moves.error().message());
+    for (const std::string& text : *moves) note("move  " + text);
   }
 
   const Script& script_;
@@ -520,22 +597,45 @@ class Run {
   std::vector<FlowState> flows_;
   std::map<std::string, Socket> sockets_;
   std::deque<Waiting> waiting_;
+  std::deque<Told> told_;
   std::vector<SegmentSpec> optional_;
   std::vector<std::string> trace_;
   std::size_t next_event_ = 0;
+  std::string connecting_;                                          // the socket of the last connect()
   std::string mover_;                                               // the connection that moves
-  std::size_t way_back_ = std::numeric_limits<std::size_t>::max();  // event before which it moves back
+  std::string broken_move_;                                         // why a move has broken a connection
+  unsigned moves_ = 0;
+  const std::size_t way_back_;
+  std::size_t first_event_ = 0;  // after the move
+  std::vector<std::size_t> drained_events_;
   Time start_{};
   Time last_{};  // when the event before was
   bool urgent_seen_ = false;
 };
+
+// The driver drains before a return: the nearest to the middle of what follows the handshake where all that was sent is
+// acknowledged. Where that is, a run without the return tells.
+std::size_t find_way_back(const Script& script, Endpoint& endpoint) {
+  Run run(script, endpoint, {.moves = MovePlan::kAfterHandshake}, kNoEvent);
+  (void)run.carry_out();
+  const std::size_t middle = (run.first_event() + script.events.size()) / 2;
+  std::size_t best = middle;
+  std::size_t best_distance = kNoEvent;
+  for (const std::size_t event : run.drained_events()) {
+    const std::size_t distance = event > middle ? event - middle : middle - event;
+    if (distance <= best_distance) best = event;
+    best_distance = std::min(best_distance, distance);
+  }
+  return best;
+}
 
 }  // namespace
 
 Result<> Endpoint::move(SocketId, Stack) { return error(ErrorCode::kUnsupported, "this backend has one stack only"); }
 
 Outcome run_script(const Script& script, Endpoint& endpoint, const RunOptions& options) {
-  return Run(script, endpoint, options).carry_out();
+  const std::size_t way_back = options.moves == MovePlan::kRoundTrip ? find_way_back(script, endpoint) : kNoEvent;
+  return Run(script, endpoint, options, way_back).carry_out();
 }
 
 }  // namespace twinstack::conformance

@@ -29,6 +29,7 @@ struct Outcome {
   std::size_t line = 0;              // of the event that failed
   std::string reason{};              // why it failed or was skipped
   std::vector<std::string> trace{};  // what happened, a line each
+  unsigned moves = 0;                // that the runner asked for, and that were made
 };
 
 [[nodiscard]] Outcome run_script(const Script& script, Endpoint& endpoint, const RunOptions& options = {});

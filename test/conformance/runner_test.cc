@@ -61,12 +61,19 @@ class PuppetHost final : public Endpoint {
   CallResult set_option(SocketId, std::string_view, std::int64_t, const std::string&) override { return -ENOSYS; }
   CallResult get_option(SocketId, std::string_view) override { return 7; }
   int poll(SocketId) override { return 0; }
-  Result<Info> info(SocketId) override { return fields; }
+  Result<Info> info(SocketId) override {
+    if (drained_until == 0) return fields;
+    return Info{{"unacked", got.size() % 4 <= drained_until ? 0 : 1}, {"notsent_bytes", 0}};
+  }
 
   Result<> move(SocketId socket, Stack to) override {
     moves.emplace_back(socket, to, got.size());
     if (refuses_moves) return error(ErrorCode::kNotEligible, "not now");
     return {};
+  }
+  Result<std::vector<std::string>> take_moves() override {
+    if (breaks_moves) return error(ErrorCode::kBroken, "gone");
+    return std::exchange(own_moves, {});
   }
 
   // The host sends this `after` the start; `seq` from its initial number 7000.
@@ -85,6 +92,9 @@ class PuppetHost final : public Endpoint {
   Info fields;
   std::vector<std::tuple<SocketId, Stack, std::size_t>> moves;  // socket, where to, segments injected by then
   bool refuses_moves = false;
+  std::size_t drained_until = 0;
+  std::vector<std::string> own_moves;
+  bool breaks_moves = false;
   SocketId accepts = -1;
   bool finished = false;
 
@@ -256,19 +266,56 @@ TEST(Moves, ComeBehindTheHandshakeAndInTheMiddleOfTheRest) {
   PuppetHost back;
   back.accepts = 9;
   EXPECT_EQ(run_moving(back, MovePlan::kRoundTrip, events).verdict, Verdict::kPassed);
-  ASSERT_EQ(back.moves.size(), 2U);
-  EXPECT_EQ(back.moves[1], std::make_tuple(9, Stack::kKernel, 2U));
+  ASSERT_EQ(back.moves.size(), 3U) << "a run without the return looks for its time";
+  EXPECT_EQ(back.moves[1], std::make_tuple(9, Stack::kEngine, 4U));
+  EXPECT_EQ(back.moves[2], std::make_tuple(9, Stack::kKernel, 4U + 2U));
 }
 
-TEST(Moves, MayTellThePeer) {
+TEST(Moves, BackWhereAllIsAcknowledged) {
   PuppetHost host;
   host.accepts = 9;
-  host.sends(milliseconds(0), wire::kSyn, 0);
+  host.drained_until = 1;  // segments that it has got
+  EXPECT_EQ(run_moving(host, MovePlan::kRoundTrip,
+                       "l = socket\nc = accept l\ninject A 1 ack 1\ninject A 1 ack 1\ninject A 1 ack 1\n"
+                       "inject A 1 ack 1\n")
+                .verdict,
+            Verdict::kPassed);
+  ASSERT_EQ(host.moves.size(), 3U);
+  EXPECT_EQ(host.moves[2], std::make_tuple(9, Stack::kKernel, 4U + 1U));
+}
+
+TEST(Moves, TellThePeerByAnAckThatNoScriptHasToExpect) {
+  PuppetHost host;
+  host.accepts = 9;
+  host.sends(milliseconds(0), wire::kSyn | wire::kAck, 0);
   host.sends(milliseconds(0), wire::kAck, 1);
-  EXPECT_EQ(
-      run_moving(host, MovePlan::kAfterHandshake, "l = socket\nexpect S 0\nc = accept l\nexpect nothing for 1ms\n")
-          .verdict,
-      Verdict::kPassed);
+  host.to_send.back().cause = SendCause::kMove;
+  EXPECT_EQ(run_moving(host, MovePlan::kAfterHandshake,
+                       "l = socket\nexpect SA 0 ack 1\nc = accept l\nexpect nothing for 1ms\n")
+                .verdict,
+            Verdict::kPassed);
+}
+
+TEST(Moves, TakeNothingBack) {
+  PuppetHost host;
+  host.accepts = 9;
+  host.sends(milliseconds(0), wire::kSyn | wire::kAck, 0);
+  host.sends(milliseconds(0), wire::kAck, 2);
+  host.to_send.back().cause = SendCause::kMove;
+  EXPECT_EQ(run_moving(host, MovePlan::kAfterHandshake,
+                       "l = socket\nexpect SA 0 ack 1\nc = accept l\nexpect nothing for 1ms\n")
+                .reason,
+            "a move has broken the connection: its sequence number lies beyond what was sent");
+}
+
+TEST(Moves, AHostMayMakeItsOwn) {
+  PuppetHost host;
+  host.own_moves = {"back"};
+  const Outcome outcome = run(host, "inject A 1 ack 1\n");
+  ASSERT_EQ(outcome.trace.size(), 2U);
+  EXPECT_TRUE(outcome.trace[1].ends_with("move  back")) << outcome.trace[1];
+  host.breaks_moves = true;
+  EXPECT_EQ(reason(host, "inject A 1 ack 1\n"), "a move has broken the connection: gone");
 }
 
 TEST(Moves, ARefusalLeavesTheConnectionWhereItIs) {

@@ -211,7 +211,10 @@ struct Script {
   std::string departs{};  // how what is expected departs from the clause's letter, and why; mostly empty
   Mark core{};
   Mark on_linux{};
-  Mark moves{};
+  Mark moves{};            // whatever the plan
+  Mark after_handshake{};  // with this plan
+  Mark round_trip{};       // with this one
+  std::string forgotten{};  // what Linux cannot take back, and what the script sees of a connection that has come back
   int only_ip = 0;  // 4 or 6: says something about this family only
   Peer peer{};
   std::vector<std::pair<std::string, std::string>> settings{};

@@ -26,8 +26,6 @@ namespace {
 constexpr int kTcpCcInfo = 26;  // TCP_CC_INFO
 constexpr int kTcpInq = 36;     // TCP_INQ
 constexpr std::uint32_t kGrownSendBuffer = 1U << 20;
-constexpr int kEngineSendFlags = MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE | MSG_EOR;
-constexpr int kEngineReceiveFlags = MSG_DONTWAIT | MSG_PEEK | MSG_WAITALL | MSG_TRUNC | MSG_NOSIGNAL;
 
 struct Name {
   int level;
@@ -111,7 +109,7 @@ int AdoptForm::connect(int fd, const sockaddr* address, socklen_t length) {
 ssize_t AdoptForm::send(int fd, const msghdr& message, int flags) {
   Socket* const socket = find(fd);
   if (socket != nullptr && in_engine(*socket)) {
-    if ((flags & ~kEngineSendFlags) == 0) return send_to_engine(*socket, message, flags);
+    if ((flags & ~moving::kEngineSendFlags) == 0) return send_to_engine(*socket, message, flags);
     bring_back(*socket, "send flags", true);
   }
   linux_is_busy_ = true;
@@ -134,14 +132,14 @@ bool AdoptForm::begins_with_send(int fd, int flags) const {
 }
 
 // The kernel's socket knows both; without SO_SNDBUF its buffer grows with the window (Linux tcp_sndbuf_expand()).
-SendLimits AdoptForm::send_limits(const Socket& socket) const {
+moving::SendLimits AdoptForm::send_limits(const Socket& socket) const {
   int buffer = 0;
   int low_water = 0;
   socklen_t length = sizeof buffer;
   (void)::getsockopt(socket.fd, SOL_SOCKET, SO_SNDBUF, &buffer, &length);
   length = sizeof low_water;
   (void)::getsockopt(socket.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &low_water, &length);
-  SendLimits limits{.buffer_bytes = static_cast<std::uint32_t>(buffer)};
+  moving::SendLimits limits{.buffer_bytes = static_cast<std::uint32_t>(buffer)};
   if (!socket.send_buffer_locked) limits.buffer_bytes = std::max(limits.buffer_bytes, kGrownSendBuffer);
   const auto sysctl = read_sysctl_number("ipv4/tcp_notsent_lowat").value_or(UINT32_MAX);
   limits.not_sent_low_water =
@@ -149,19 +147,6 @@ SendLimits AdoptForm::send_limits(const Socket& socket) const {
   return limits;
 }
 
-void AdoptForm::note_activity() {
-  for (auto& [fd, socket] : sockets_) {
-    if (!in_engine(socket)) continue;
-    const tcp::ControlBlock& cb = box_->conn(socket.move->hw).tcb;
-    socket.chronograph.turn_to(stack::Chronograph::activity_of(cb, socket.no_room), clock_.now());
-    if (socket.no_room && socket.room.is_writable(cb, send_limits(socket))) {
-      socket.no_room = false;
-      observer_.wake(fd, POLLOUT | POLLWRNORM);
-    }
-  }
-}
-
-// Chunk by chunk, as Linux fills its queue: each that is full may go before the next is filled.
 ssize_t AdoptForm::send_to_engine(Socket& socket, const msghdr& message, int flags) {
   if (has_bad_address(message)) return -EFAULT;
   std::vector<std::byte> bytes;
@@ -169,30 +154,16 @@ ssize_t AdoptForm::send_to_engine(Socket& socket, const msghdr& message, int fla
     const auto* const begin = static_cast<const std::byte*>(part.iov_base);
     bytes.insert(bytes.end(), begin, begin + part.iov_len);
   }
-  const SendLimits limits = send_limits(socket);
-  std::size_t taken = 0;
-  while (taken < bytes.size() && in_engine(socket)) {
-    const std::uint32_t piece = socket.room.take(box_->conn(socket.move->hw).tcb, limits, bytes.size() - taken);
-    if (piece == 0) break;
-    const ByteView next = ByteView(bytes).subspan(taken, piece);
-    const bool last = taken + piece == bytes.size();
-    const bool ends_record = last && (flags & MSG_EOR) != 0;
-    const std::size_t here = program_.write(*socket.ring, next, (flags & MSG_MORE) != 0 || !last, ends_record);
-    socket.room.added(next.first(here), ends_record && here == piece);
-    taken += here;
-    if (here < piece) break;
-    if (!last) work();
-  }
-  socket.no_room = taken < bytes.size();
-  work();
+  const std::size_t taken = engine_->send(*socket.conn, bytes, flags);
+  from_linux();
   if (taken == 0 && !bytes.empty()) return -EAGAIN;
   return static_cast<ssize_t>(taken);
 }
 
 ssize_t AdoptForm::receive(int fd, msghdr& message, int flags) {
   Socket* const socket = find(fd);
-  if (socket != nullptr && (flags & ~kEngineReceiveFlags) != 0) bring_back(*socket, "recv flags", true);
-  if (socket != nullptr && socket->ring != nullptr && (flags & MSG_ERRQUEUE) == 0) {
+  if (socket != nullptr && (flags & ~moving::kEngineReceiveFlags) != 0) bring_back(*socket, "recv flags", true);
+  if (socket != nullptr && socket->conn != nullptr && (flags & MSG_ERRQUEUE) == 0) {
     const ssize_t queued = receive_queued(*socket, message, flags);
     if (queued != -EAGAIN || in_engine(*socket)) return queued;
   }
@@ -221,11 +192,12 @@ void AdoptForm::put_stamps_right(msghdr& message) const {
 
 // What the engine has received is older than anything in Linux's queue.
 ssize_t AdoptForm::receive_queued(Socket& socket, msghdr& message, int flags) {
-  if (socket.ring->unread_bytes == 0) return -EAGAIN;
+  if (engine_->unread_bytes(*socket.conn) == 0) return -EAGAIN;
   if (has_bad_address(message)) return -EFAULT;
   std::size_t got = 0;
   for (const iovec& part : parts_of(message)) {
-    got += program_.read(*socket.ring, {static_cast<std::byte*>(part.iov_base), part.iov_len}, (flags & MSG_PEEK) != 0);
+    got +=
+        engine_->receive(*socket.conn, {static_cast<std::byte*>(part.iov_base), part.iov_len}, (flags & MSG_PEEK) != 0);
     if ((flags & MSG_PEEK) != 0) break;
   }
   message.msg_flags = 0;
@@ -236,10 +208,12 @@ ssize_t AdoptForm::receive_queued(Socket& socket, msghdr& message, int flags) {
 
 ssize_t AdoptForm::splice(int fd, int pipe_fd, std::size_t bytes) {
   Socket* const socket = find(fd);
-  if (socket == nullptr || (in_engine(*socket) && socket->ring->unread_bytes == 0)) return -EAGAIN;
-  if (socket->ring != nullptr && socket->ring->unread_bytes > 0) {
-    std::vector<std::byte> data(std::min<std::uint64_t>(bytes, socket->ring->unread_bytes));
-    const std::size_t got = program_.read(*socket->ring, data, false);
+  if (socket == nullptr) return -EAGAIN;
+  const std::uint64_t queued = socket->conn != nullptr ? engine_->unread_bytes(*socket->conn) : 0;
+  if (in_engine(*socket) && queued == 0) return -EAGAIN;
+  if (queued > 0) {
+    std::vector<std::byte> data(std::min<std::uint64_t>(bytes, queued));
+    const std::size_t got = engine_->receive(*socket->conn, data, false);
     work();
     return as_negative(::write(pipe_fd, data.data(), got));
   }
@@ -261,10 +235,11 @@ int AdoptForm::shutdown(int fd, int how) {
 int AdoptForm::close(int fd) {
   Socket& socket = sockets_[fd];
   bring_back(socket, "close", true);
-  if (socket.ring != nullptr) {
+  if (socket.conn != nullptr) {
     constexpr linger kReset{.l_onoff = 1, .l_linger = 0};
-    if (socket.ring->unread_bytes > 0) (void)::setsockopt(fd, SOL_SOCKET, SO_LINGER, &kReset, sizeof kReset);
-    program_.close(*socket.ring);
+    const bool unread = engine_->unread_bytes(*socket.conn) > 0;
+    if (unread) (void)::setsockopt(fd, SOL_SOCKET, SO_LINGER, &kReset, sizeof kReset);
+    engine_->close(*socket.conn);
   }
   sockets_.erase(fd);
   linux_is_busy_ = true;
@@ -290,13 +265,13 @@ int AdoptForm::set_option(int fd, int level, int name, const void* value, sockle
 }
 
 int AdoptForm::engine_info(const Socket& socket, void* value, socklen_t* length) {
-  const engine::HwConnId id = socket.move->hw;
+  const moving::EngineConn& conn = *socket.conn;
   tcp::TcpInfo info;
-  tcp::fill_tcp_info(box_->conn(id).tcb, box_->record(id).counters, clock_.now(), info);
+  tcp::fill_tcp_info(engine_->tcb(conn), engine_->counters(conn), clock_.now(), info);
   info.state = TCP_ESTABLISHED;
-  stack::fill_chronograph(socket.chronograph, clock_.now(), info);
-  info.rcv_mss = box_->conn(id).tcb.rcv_mss;
-  info.advmss = box_->call({.op = engine::CommandOp::kQuery, .id = id}).state.min.advmss;
+  stack::fill_chronograph(conn.chronograph, clock_.now(), info);
+  info.rcv_mss = engine_->tcb(conn).rcv_mss;
+  info.advmss = engine_->query(conn).min.advmss;
   tcp_info kernels{};
   socklen_t size = sizeof kernels;
   if (::getsockopt(socket.fd, IPPROTO_TCP, TCP_INFO, &kernels, &size) == 0) info.pmtu = kernels.tcpi_pmtu;
@@ -311,7 +286,7 @@ int AdoptForm::get_option(int fd, int level, int name, void* value, socklen_t* l
     if (level == IPPROTO_TCP && name == kTcpCcInfo) return answer_option(&none, 0, value, length);
     if (level == SOL_SOCKET && name == SO_ERROR) return answer_option(&none, sizeof none, value, length);
     if (level == IPPROTO_TCP && name == TCP_MAXSEG) {
-      const int mss = box_->conn(socket->move->hw).tcb.mss;
+      const int mss = engine_->tcb(*socket->conn).mss;
       return answer_option(&mss, sizeof mss, value, length);
     }
   }
@@ -320,15 +295,15 @@ int AdoptForm::get_option(int fd, int level, int name, void* value, socklen_t* l
 
 int AdoptForm::ioctl(int fd, unsigned long request, int* value) {
   const Socket* const socket = find(fd);
-  if (socket == nullptr || socket->ring == nullptr) return static_cast<int>(as_negative(::ioctl(fd, request, value)));
+  if (socket == nullptr || socket->conn == nullptr) return static_cast<int>(as_negative(::ioctl(fd, request, value)));
   int in_kernel = 0;
   if (!in_engine(*socket) && ::ioctl(fd, request, &in_kernel) != 0) return -errno;
   switch (request) {
     case SIOCINQ:
-      *value = in_kernel + static_cast<int>(socket->ring->unread_bytes);
+      *value = in_kernel + static_cast<int>(engine_->unread_bytes(*socket->conn));
       return 0;
     case SIOCOUTQ:
-      *value = in_engine(*socket) ? static_cast<int>(program_.unacknowledged(*socket->ring)) : in_kernel;
+      *value = in_engine(*socket) ? static_cast<int>(engine_->unacknowledged(*socket->conn)) : in_kernel;
       return 0;
     default:
       return -EINVAL;
@@ -337,15 +312,8 @@ int AdoptForm::ioctl(int fd, unsigned long request, int* value) {
 
 std::uint32_t AdoptForm::poll(int fd) {
   Socket* const socket = find(fd);
-  std::uint32_t bits = 0;
-  if (socket != nullptr && socket->ring != nullptr && socket->ring->unread_bytes > 0) bits |= POLLIN | POLLRDNORM;
-  if (socket == nullptr || !in_engine(*socket)) return bits | kernel_bits(fd);
-  if (socket->room.is_writable(box_->conn(socket->move->hw).tcb, send_limits(*socket))) {
-    bits |= POLLOUT | POLLWRNORM;
-  } else {
-    socket->no_room = true;
-  }
-  return bits;
+  const std::uint32_t bits = socket != nullptr && socket->conn != nullptr ? engine_->poll(*socket->conn) : 0;
+  return socket != nullptr && in_engine(*socket) ? bits : bits | kernel_bits(fd);
 }
 
 }  // namespace twinstack::packetdrill

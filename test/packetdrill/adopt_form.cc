@@ -8,30 +8,16 @@
 #include <cerrno>
 
 #include "base/monotonic.h"
-#include "handoff/inject.h"
 #include "kernel/linux_kernel_conn.h"
-#include "wire/build.h"
 #include "wire/packet.h"
 
 namespace twinstack::packetdrill {
 
 namespace {
 
-constexpr std::uint32_t kSession = 1;
-constexpr std::size_t kRoomBytes = 8U << 20;
 constexpr std::size_t kLateRingBytes = 256U << 10;
 // While real time counts: how long to sleep before calls that wait are tried again, as Linux wakes nobody here.
 constexpr Duration kRealSlice = std::chrono::milliseconds(2);
-
-// All of it is locked in memory by packetdrill.
-constexpr ipc::ArenaConfig kArena = {.slot_count = 64,
-                                     .rings_per_lane = 1,
-                                     .lane_count = 1,
-                                     .sq_entries = 1024,
-                                     .cq_entries = 1024,
-                                     .tx_chunk_count = 256,
-                                     .rx_chunk_count = 256,
-                                     .chunk_bytes = 16384};
 
 Result<wire::TcpPacket> parse(const ByteView& packet) {
   wire::TcpPacket parsed;
@@ -41,78 +27,50 @@ Result<wire::TcpPacket> parse(const ByteView& packet) {
   return error(ErrorCode::kInvalid, std::string(wire::name(verdict)));
 }
 
-std::vector<std::byte> ethernet_frame(ByteView packet) {
-  std::vector<std::byte> frame(wire::kEthernetBytes + packet.size());
-  const bool v4 = (std::to_integer<unsigned>(packet.front()) >> 4) == 4;
-  frame[12] = std::byte{static_cast<unsigned char>(v4 ? 0x08 : 0x86)};
-  frame[13] = std::byte{static_cast<unsigned char>(v4 ? 0x00 : 0xdd)};
-  std::ranges::copy(packet, frame.begin() + wire::kEthernetBytes);
-  return frame;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<Form>> AdoptForm::make(const Flags& flags, const VirtualClock& clock, Observer& observer) {
   ASSIGN_OR_RETURN(Tun tun, Tun::open(flags));
   ASSIGN_OR_RETURN(auto filter, kernel::LateFilter::load(kLateRingBytes));
-  ASSIGN_OR_RETURN(ipc::Arena arena, ipc::Arena::create(kArena, kSession));
   auto hook = kernel::CongestionHook::load();
-  return std::unique_ptr<Form>(new AdoptForm(flags, clock, observer, std::move(tun), std::move(arena),
-                                             std::move(filter), hook ? std::move(*hook) : nullptr));
+  std::unique_ptr<AdoptForm> made(
+      new AdoptForm(flags, clock, observer, std::move(tun), std::move(filter), hook ? std::move(*hook) : nullptr));
+  TRY(made->make_engine());
+  return std::unique_ptr<Form>(std::move(made));
 }
 
-AdoptForm::AdoptForm(const Flags& flags, const VirtualClock& clock, Observer& observer, Tun tun, ipc::Arena arena,
+AdoptForm::AdoptForm(const Flags& flags, const VirtualClock& clock, Observer& observer, Tun tun,
                      std::unique_ptr<kernel::LateFilter> filter, std::unique_ptr<kernel::CongestionHook> hook)
     : clock_(clock),
       observer_(observer),
       flags_(flags),
       tun_(std::move(tun)),
       filter_(std::move(filter)),
-      hook_(std::move(hook)),
-      arena_(std::move(arena)),
-      program_(arena_),
-      receive_room_(kRoomBytes),
-      send_room_(kRoomBytes) {
-  nic::MemoryWire wire = nic::MemoryWire::make({.mtu_bytes = 65535, .checksum = wire::ChecksumMode::kAcceptPartial});
-  wire_end_ = std::move(wire.b);
-  box_ = std::make_unique<engine::test::LaneBox>(std::move(wire.a), clock_.now());
-  box_->lane.open_session(kSession, arena_);
-  engine::test::set_hop(*box_, 0, flags_.mtu);
-  tools_.receive_room = receive_room_;
-  tools_.send_room = send_room_;
-  tools_.deliver_late = [this] { deliver_late(); };
-  tools_.now = [this] { return clock_.now(); };
+      hook_(std::move(hook)) {}
+
+Result<> AdoptForm::make_engine() {
+  moving::EngineSide::Hooks hooks{
+      .to_kernel = [this](ByteView packet) { to_linux(packet); },
+      .to_wire = [this](ByteView packet) { observer_.packet_out(packet); },
+      .wake = [this](int fd, std::uint32_t events) { observer_.wake(fd, events); },
+      .send_limits = [this](const moving::EngineConn& conn) { return send_limits(sockets_[conn.fd()]); },
+      .to_software = [this](moving::EngineConn& conn,
+                            const std::string& cause) { bring_back(sockets_[conn.fd()], cause, true); },
+      .deliver_late = [this] { deliver_late(); }};
+  ASSIGN_OR_RETURN(engine_,
+                   moving::EngineSide::make({.mtu = flags_.mtu, .checksum = wire::ChecksumMode::kAcceptPartial},
+                                            clock_.now(), std::move(hooks)));
+  return {};
 }
 
 AdoptForm::~AdoptForm() = default;
 
 // ---- Who gets a packet
 
-Result<> AdoptForm::steer(const FlowKey& flow, std::uint32_t /*generation*/) {
-  steered_.push_back(flow);
-  return {};
-}
-
-Result<> AdoptForm::unsteer(const FlowKey& flow) {
-  std::erase(steered_, flow);
-  return {};
-}
-
-bool AdoptForm::is_steered(const FlowKey& flow) const { return std::ranges::find(steered_, flow) != steered_.end(); }
-
-Result<> AdoptForm::inject(std::span<const nic::RxFrame> frames) {
-  for (const nic::RxFrame& frame : frames) {
-    std::vector<std::byte> bytes(frame.length_bytes);
-    Payload(frame.parts, 0, frame.length_bytes).copy_to(bytes);
-    to_linux(ByteView(bytes).subspan(wire::kEthernetBytes));
-  }
-  return {};
-}
-
 void AdoptForm::packet_in(ByteView ip_packet) {
   const auto packet = parse(ip_packet);
-  if (packet && is_steered(packet->flow)) {
-    to_engine(ip_packet);
+  if (packet && engine_->steers(packet->flow)) {
+    engine_->packet_in(ip_packet);
     return work();
   }
   if (packet) note_received(*packet);
@@ -135,58 +93,16 @@ void AdoptForm::from_linux() {
   }
 }
 
-void AdoptForm::to_engine(ByteView packet) {
-  const auto frame = ethernet_frame(packet);
-  const auto room = wire_end_->allocate_tx();
-  std::ranges::copy(frame, room.begin());
-  wire_end_->commit_tx(static_cast<std::uint32_t>(frame.size()));
-  wire_end_->flush();
-}
-
-// `swallow_ack`: a bare ACK that comes first is left out.
-void AdoptForm::from_engine(bool swallow_ack) {
-  wire_end_->advance(clock_.now());
-  for (auto frames = wire_end_->receive(64); !frames.empty(); frames = wire_end_->receive(64)) {
-    for (const nic::RxFrame& frame : frames) {
-      const ByteView packet = frame.parts.front().subspan(wire::kEthernetBytes);
-      const auto parsed = parse(packet);
-      const bool bare = parsed && parsed->payload.empty() && parsed->segment.flags == wire::kAck;
-      if (!std::exchange(swallow_ack, false) || !bare) observer_.packet_out(packet);
-    }
-    wire_end_->release();
-  }
-}
-
-// Everything that is to be done at this instant.
 void AdoptForm::work(bool swallow_ack) {
-  bool busy = true;
-  while (busy) {
-    box_->link->advance(clock_.now());
-    busy = box_->lane.poll(clock_.now());
-    from_engine(std::exchange(swallow_ack, false));
-    program_.pump([this](int fd, std::uint32_t events) { observer_.wake(fd, events); });
-    take_events();
-    for (auto frame = box_->lane.take_stray(); !frame.empty(); frame = box_->lane.take_stray()) {
-      to_linux(ByteView(frame).subspan(wire::kEthernetBytes));
-    }
-  }
+  engine_->work(swallow_ack);
   from_linux();
-  note_activity();
 }
 
 void AdoptForm::deliver_late() {
   (void)filter_->poll([this](const kernel::LatePacket& late) {
-    for (auto& [fd, socket] : sockets_) {
-      if (!socket.move || socket.move->kernel->cookie() != late.cookie) continue;
-      std::vector<std::byte> packet(late.ip_header.begin(), late.ip_header.end());
-      packet.insert(packet.end(), late.tcp.begin(), late.tcp.end());
-      const ipc::Owner owner = socket.move->gate().owner();
-      if (socket.move->hw && (owner == ipc::Owner::kToEngine || owner == ipc::Owner::kEngine)) {
-        (void)handoff::inject_frame(*socket.move, ethernet_frame(packet));
-      } else {
-        to_linux(packet);
-      }
-    }
+    std::vector<std::byte> packet(late.ip_header.begin(), late.ip_header.end());
+    packet.insert(packet.end(), late.tcp.begin(), late.tcp.end());
+    engine_->give_late(late.cookie, packet);
   });
 }
 
@@ -220,7 +136,7 @@ void AdoptForm::note_received(const wire::TcpPacket& packet) {
 
 // ---- Time
 
-Time AdoptForm::next_deadline() { return box_->lane.next_deadline(); }
+Time AdoptForm::next_deadline() { return engine_->next_deadline(); }
 
 void AdoptForm::on_time() {
   work();

@@ -19,22 +19,18 @@
 #include <memory>
 #include <vector>
 
-#include "engine/test_support.h"
 #include "flags.h"
 #include "form.h"
-#include "handoff/connection.h"
 #include "kernel/congestion_hook.h"
 #include "kernel/late_filter.h"
 #include "kernel/sock_diag.h"
-#include "ring_program.h"
-#include "send_room.h"
-#include "stack/chronograph.h"
+#include "moving/engine_side.h"
 #include "tun.h"
 #include "virtual_time_conn.h"
 
 namespace twinstack::packetdrill {
 
-class AdoptForm final : public Form, private handoff::PacketPath {
+class AdoptForm final : public Form {
  public:
   static Result<std::unique_ptr<Form>> make(const Flags& flags, const VirtualClock& clock, Observer& observer);
   ~AdoptForm() override;
@@ -68,13 +64,9 @@ class AdoptForm final : public Form, private handoff::PacketPath {
     int fd = -1;
     bool connecting = false;
     bool listening = false;
-    bool stays = false;  // in the kernel, for good
-    std::unique_ptr<handoff::Connection> move;
-    RingConn* ring = nullptr;
-    SendRoom room;
-    bool send_buffer_locked = false;  // SO_SNDBUF was set
-    bool no_room = false;             // a write found none
-    stack::Chronograph chronograph;
+    bool stays = false;                  // in the kernel, for good
+    moving::EngineConn* conn = nullptr;  // once it has been to the engine
+    bool send_buffer_locked = false;     // SO_SNDBUF was set
   };
   // A flow that Linux has, or had before the engine.
   struct Seen {
@@ -96,22 +88,17 @@ class AdoptForm final : public Form, private handoff::PacketPath {
     std::vector<std::string> causes;    // why one came back
   };
 
-  AdoptForm(const Flags& flags, const VirtualClock& clock, Observer& observer, Tun tun, ipc::Arena arena,
+  AdoptForm(const Flags& flags, const VirtualClock& clock, Observer& observer, Tun tun,
             std::unique_ptr<kernel::LateFilter> filter, std::unique_ptr<kernel::CongestionHook> hook);
+  Result<> make_engine();
 
   // adopt_form.cc: the wire.
-  Result<> steer(const FlowKey& flow, std::uint32_t generation) override;
-  Result<> unsteer(const FlowKey& flow) override;
-  Result<> inject(std::span<const nic::RxFrame> frames) override;
   void to_linux(ByteView packet);
   void from_linux();
-  void to_engine(ByteView packet);
-  void from_engine(bool swallow_ack);
   void work(bool swallow_ack = false);
   void note_sent(ByteView packet);
   void note_received(const wire::TcpPacket& packet);
   Seen& seen(const FlowKey& flow);
-  [[nodiscard]] bool is_steered(const FlowKey& flow) const;
   void deliver_late();
   void note_time();
   [[nodiscard]] Time to_virtual(Time real) const;
@@ -120,15 +107,15 @@ class AdoptForm final : public Form, private handoff::PacketPath {
   void adopt(Socket& socket);
   Result<> try_adopt(Socket& socket);
   void bring_back(Socket& socket, const std::string& cause, bool stays);
-  void take_events();
   void look_at_connecting();
   [[nodiscard]] Socket* find(int fd);
-  [[nodiscard]] static bool in_engine(const Socket& socket) { return socket.move && socket.move->hw; }
+  [[nodiscard]] static bool in_engine(const Socket& socket) {
+    return socket.conn != nullptr && socket.conn->in_engine();
+  }
   [[nodiscard]] bool linux_has_connections() const;
 
   // adopt_calls.cc
-  [[nodiscard]] SendLimits send_limits(const Socket& socket) const;
-  void note_activity();
+  [[nodiscard]] moving::SendLimits send_limits(const Socket& socket) const;
   ssize_t send_to_engine(Socket& socket, const msghdr& message, int flags);
   ssize_t receive_queued(Socket& socket, msghdr& message, int flags);
   void put_stamps_right(msghdr& message) const;
@@ -140,16 +127,9 @@ class AdoptForm final : public Form, private handoff::PacketPath {
   Tun tun_;
   std::unique_ptr<kernel::LateFilter> filter_;
   std::unique_ptr<kernel::CongestionHook> hook_;
-  ipc::Arena arena_;
-  RingProgram program_;
-  std::unique_ptr<nic::MemoryLink> wire_end_;
-  std::unique_ptr<engine::test::LaneBox> box_;
-  handoff::MoveTools tools_;
-  std::vector<std::byte> receive_room_;
-  std::vector<std::byte> send_room_;
+  std::unique_ptr<moving::EngineSide> engine_;
   std::map<int, Socket> sockets_;
   std::vector<Seen> seen_;
-  std::vector<FlowKey> steered_;
   std::vector<TimePair> times_;
   Counts counts_;
   bool linux_is_busy_ = false;  // it has had a packet since all connections were the engine's

@@ -6,15 +6,11 @@
 
 #include "adopt_form.h"
 #include "driver/host_settings.h"
-#include "handoff/offload.h"
-#include "handoff/upload.h"
 #include "kernel/linux_kernel_conn.h"
 
 namespace twinstack::packetdrill {
 
 namespace {
-
-constexpr std::uint32_t kSession = 1;
 
 int tcp_state_of(int fd) {
   tcp_info info{};
@@ -52,31 +48,21 @@ void AdoptForm::adopt(Socket& socket) {
 }
 
 Result<> AdoptForm::try_adopt(Socket& socket) {
-  if (!socket.move) {
+  if (socket.conn == nullptr) {
     UniqueFd copy(::dup(socket.fd));
     ASSIGN_OR_RETURN(auto real, kernel::LinuxKernelConn::create(
                                     std::move(copy), {.late_filter = filter_.get(), .congestion = hook_.get()}));
-    auto move = std::make_unique<handoff::Connection>();
     const FlowKey flow = real->flow();
-    move->kernel = std::make_unique<VirtualTimeConn>(std::move(real), seen(flow).times, clock_);
-    socket.ring = &program_.open(socket.fd);
-    move->arena = &arena_;
-    move->session = kSession;
-    move->slot = socket.ring->slot;
-    move->tag = socket.ring->tag;
-    move->port = &box_->port;
-    move->path = this;
-    socket.move = std::move(move);
+    socket.conn =
+        &engine_->open(socket.fd, std::make_unique<VirtualTimeConn>(std::move(real), seen(flow).times, clock_));
   }
-  box_->lane.set_host_settings(driver::read_host_settings());
-  TRY(handoff::check(*socket.move, tools_));
-  TRY(handoff::offload(*socket.move, tools_));
+  engine_->set_host_settings(driver::read_host_settings());
+  TRY(engine_->offload(*socket.conn));
   from_linux();  // what the freeze has had it acknowledge
   work(/*swallow_ack=*/true);
   TRY(kernel::wait_packets_in_flight());
-  TRY(handoff::park(*socket.move, tools_));
+  TRY(engine_->park(*socket.conn));
   work();
-  socket.room.begin(box_->conn(socket.move->hw).tcb);
   return {};
 }
 
@@ -88,22 +74,11 @@ void AdoptForm::bring_back(Socket& socket, const std::string& cause, bool stays)
   ++counts_.uploads;
   counts_.causes.push_back(cause);
   linux_is_busy_ = true;
-  const auto moved = handoff::upload(*socket.move, tools_);
+  const auto moved = engine_->upload(*socket.conn);
   if (!moved) counts_.causes.push_back(moved.error().message());
   from_linux();
   observer_.moved(socket.fd);
   work();
-}
-
-void AdoptForm::take_events() {
-  for (const engine::Event& event : box_->events()) {
-    if (event.type != engine::EventType::kToSoftware) continue;
-    for (auto& [fd, socket] : sockets_) {
-      if (!in_engine(socket) || socket.move->hw != event.id) continue;
-      bring_back(socket, engine::to_string(event.cause), true);
-      break;
-    }
-  }
 }
 
 // A connect() has come to its end.

@@ -13,7 +13,7 @@
 #include "ipc/ring.h"
 #include "wire/payload.h"
 
-namespace twinstack::packetdrill {
+namespace twinstack::moving {
 
 inline constexpr std::uint32_t kNoChunk = UINT32_MAX;
 
@@ -70,4 +70,4 @@ class RingProgram {
   std::uint32_t next_tag_ = 1;
 };
 
-}  // namespace twinstack::packetdrill
+}  // namespace twinstack::moving

@@ -1,5 +1,5 @@
-// SendRoom: how much of a write the socket takes, for AdoptForm's side of the rings: SO_SNDBUF and TCP_NOTSENT_LOWAT as
-// Linux has them (stack/send_buffer.h). The socket layer goes by bytes alone (docs/limits.md).
+// SendRoom: how much of a write the socket takes, for the test hosts' side of the rings: SO_SNDBUF and
+// TCP_NOTSENT_LOWAT as Linux has them (stack/send_buffer.h). The socket layer goes by bytes alone (docs/limits.md).
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 #include "stack/send_buffer.h"
 #include "tcp/control_block.h"
 
-namespace twinstack::packetdrill {
+namespace twinstack::moving {
 
 struct SendLimits {
   std::uint32_t buffer_bytes = 0;  // SO_SNDBUF as getsockopt() gives it
@@ -30,4 +30,4 @@ class SendRoom {
   stack::SendBuffer buffer_;
 };
 
-}  // namespace twinstack::packetdrill
+}  // namespace twinstack::moving

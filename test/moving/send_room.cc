@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-namespace twinstack::packetdrill {
+namespace twinstack::moving {
 
 namespace {
 
@@ -50,4 +50,4 @@ bool SendRoom::is_writable(const tcp::ControlBlock& cb, const SendLimits& limits
   return std::uint64_t{unsent(cb)} * 2 < limits.not_sent_low_water;
 }
 
-}  // namespace twinstack::packetdrill
+}  // namespace twinstack::moving

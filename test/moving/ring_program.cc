@@ -8,7 +8,7 @@
 #include "base/assert.h"
 #include "ipc/owner_gate.h"
 
-namespace twinstack::packetdrill {
+namespace twinstack::moving {
 
 RingProgram::RingProgram(const ipc::Arena& arena)
     : arena_(arena),
@@ -171,4 +171,4 @@ void RingProgram::pump(const std::function<void(int fd, std::uint32_t events)>& 
   for (auto& [slot, conn] : conns_) reclaim(conn);
 }
 
-}  // namespace twinstack::packetdrill
+}  // namespace twinstack::moving
