@@ -31,7 +31,7 @@ def measure(bed, stack, args, seed):
     server.stop()
     service.stop()
     testbed.expect(stack == KERNEL or moves >= args.connections, "the connections were not moved to the engine")
-    return report["bytes_received"] / report["seconds"]
+    return report["bytes_sent" if args.up else "bytes_received"] / report["seconds"]
 
 
 def main():
@@ -42,6 +42,7 @@ def main():
     parser.add_argument("--loss", type=float, default=1.0, help="percent, each way")
     parser.add_argument("--rate-mbit", type=float, default=0)
     parser.add_argument("--queue", type=int, default=200, help="full frames that wait at that rate")
+    parser.add_argument("--up", action="store_true", help="what the server receives, not what it sends")
     parser.add_argument("--congestion", default="cubic", help="congestion control of the server's side")
     args = parser.parse_args()
     testbed.exit_if_unavailable(args.no_service)
@@ -50,6 +51,7 @@ def main():
     progress = testbed.Progress()
     with testbed.Bed(link=ImpairedLink) as bed:
         bed.srv.sysctl("net.ipv4.tcp_congestion_control", args.congestion)
+        bed.cli.sysctl("net.ipv4.tcp_congestion_control", args.congestion)
         for number in range(args.rounds):
             for stack in stacks if number % 2 == 0 else reversed(stacks):
                 progress.update(f"round {number + 1} of {args.rounds}, {stack}", force=True)

@@ -1,3 +1,17 @@
+# The packet path goes through wire, tcp, ipc and engine in many small functions. The programs that are named to
+# twinstack_inline_across() are optimised as a whole at their link (a fifth of the instructions of a packet less); the
+# tests are not, since each such link takes seconds: the objects carry both forms. GCC only: clang needs lld for it.
+set(TWINSTACK_PATH_LIBRARIES wire tcp ipc engine)
+set(TWINSTACK_INLINE_ACROSS OFF)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_BUILD_TYPE STREQUAL "RelWithDebInfo" AND NOT TWINSTACK_SANITIZE)
+  set(TWINSTACK_INLINE_ACROSS ON)
+  add_link_options($<IF:$<BOOL:$<TARGET_PROPERTY:TWINSTACK_INLINE_ACROSS>>,-flto=auto,-fno-lto>)
+endif()
+
+function(twinstack_inline_across)
+  set_target_properties(${ARGN} PROPERTIES TWINSTACK_INLINE_ACROSS ${TWINSTACK_INLINE_ACROSS})
+endfunction()
+
 # twinstack_library(NAME SOURCES a.cc ... [DEPS target ...] [TESTS a_test.cc ...] [TEST_DEPS target ...])
 #
 # One static library per folder; the link list says who may know whom. Unit tests stand beside their source and
@@ -10,6 +24,9 @@ function(twinstack_library name)
     add_library(twinstack_${name} STATIC ${ARG_SOURCES})
     target_include_directories(twinstack_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
     target_link_libraries(twinstack_${name} PUBLIC ${ARG_DEPS})
+    if(TWINSTACK_INLINE_ACROSS AND name IN_LIST TWINSTACK_PATH_LIBRARIES)
+      target_compile_options(twinstack_${name} PRIVATE -flto=auto -ffat-lto-objects)
+    endif()
   else()
     add_library(twinstack_${name} INTERFACE)
     target_include_directories(twinstack_${name} INTERFACE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)

@@ -1,6 +1,7 @@
 // One connection, typed operations from both sides: the program queues and reads, the peer sends segments that may be
 // anything, time passes, the connection drains and moves. The invariants of the control block hold after each.
 #include <array>
+#include <string_view>
 #include <vector>
 
 #include "base/assert.h"
@@ -45,6 +46,9 @@ class Fuzzed {
     state.rcv_wscale = static_cast<std::uint8_t>(input_.below(15));
     state.rcv_wnd = std::min(state.rcv_wnd, 65535U << state.rcv_wscale);  // no header could have offered more
     state.flags = static_cast<std::uint16_t>(input_.below(8));
+    constexpr std::array<std::string_view, 4> kControls = {"cubic", "reno", "bbr", "dctcp"};
+    const std::string_view control = kControls[input_.below(4)];
+    std::copy(control.begin(), control.end(), state.congestion.begin());
     state.cwnd_segments = input_.below(64);
     state.ssthresh_segments = input_.below(64);
     state.keepalive_idle_s = input_.below(10);

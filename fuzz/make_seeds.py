@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Writes the seed corpora of the fuzz targets: fuzz/make_seeds.py. Deterministic; the seeds are in the repository."""
+import json
 import pathlib
 import random
 import struct
@@ -59,7 +60,13 @@ write("options", "sack", SACK)
 write("options", "both", TIMESTAMPS + SACK)
 write("options", "syn", SYN)
 write("options", "bad-length", bytes([8, 0]))
-for target in ("connection", "lane"):
+for target in ("connection", "stack", "lane"):
     for seed in range(8):
         rng = random.Random(seed)
         write(target, f"random-{seed}", bytes(rng.randrange(256) for _ in range(300 + 200 * seed)))
+# Type, size and what follows of src/ipc/messages.h.
+for name, kind, size in (("hello", 1, 48), ("register", 2, 24), ("close", 3, 16), ("upload", 4, 56), ("query", 5, 24)):
+    write("messages", name, struct.pack("<II", kind, size) + bytes(size - 8))
+for name, line in (("ls", {"cmd": "ls", "filter": "dport 80"}), ("offload", {"cmd": "offload", "filter": "all"}),
+                   ("stats", {"cmd": "stats"}), ("churn", {"cmd": "churn", "interval_ms": 100, "duration_ms": 5000})):
+    write("control", name, b"\x3f" + json.dumps(line).encode() + b"\n")

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include "base/log.h"
+#include "driver/host_settings.h"
 #include "nic/af_xdp/af_xdp_link.h"
 #include "nic/af_xdp/netns.h"
 
@@ -49,12 +50,15 @@ Result<std::unique_ptr<AttachedInterface>> AttachedInterface::attach(const Inter
   ASSIGN_OR_RETURN(self->routes_, kernel::RouteTable::open());
   ASSIGN_OR_RETURN(kernel::SockDiag diag, kernel::SockDiag::open());
   self->diag_.emplace(std::move(diag));
+  ASSIGN_OR_RETURN(kernel::IcmpErrors icmp, kernel::IcmpErrors::open());
+  self->icmp_.emplace(std::move(icmp));
   TRY(self->open_lanes(options, first_lane, driver_event_fd));
   return self;
 }
 
 Result<> AttachedInterface::open_lanes(const ServiceOptions& options, std::uint32_t first_lane, int driver_event_fd) {
   const std::uint32_t queues = xdp_->interface().queues;
+  const engine::HostSettings settings = read_host_settings();
   for (std::uint32_t queue = 0; queue < queues; ++queue) {
     ASSIGN_OR_RETURN(auto link, nic::AfXdpLink::open(*xdp_, {.queue = queue, .defer_kick = true}));
     ASSIGN_OR_RETURN(const std::uint64_t secret, random_secret());
@@ -63,6 +67,7 @@ Result<> AttachedInterface::open_lanes(const ServiceOptions& options, std::uint3
                            .spin = std::chrono::microseconds(options.spin_us),
                            .cpu = std::nullopt,
                            .secret = secret,
+                           .settings = settings,
                            .driver_event_fd = driver_event_fd};
     if (!options.cpus.empty()) lane.cpu = options.cpus[lane.index % options.cpus.size()];
     ASSIGN_OR_RETURN(auto runner, LaneRunner::create(lane, std::move(link)));

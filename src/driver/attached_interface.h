@@ -16,6 +16,7 @@
 #include "driver/interface.h"
 #include "driver/lane_runner.h"
 #include "driver/service.h"
+#include "kernel/icmp_errors.h"
 #include "kernel/routes.h"
 #include "kernel/sock_diag.h"
 #include "nic/af_xdp/attachment.h"
@@ -40,11 +41,13 @@ class AttachedInterface final : public Interface {
   [[nodiscard]] std::vector<std::unique_ptr<LaneRunner>>& lanes() noexcept { return lanes_; }
   [[nodiscard]] const nic::XdpAttachment& xdp() const noexcept { return *xdp_; }
   [[nodiscard]] kernel::RouteTable& routes() noexcept { return *routes_; }
+  [[nodiscard]] const kernel::IcmpErrors& icmp() const noexcept { return *icmp_; }
   [[nodiscard]] kernel::SockDiag& diag() noexcept { return *diag_; }
 
   Result<std::optional<std::uint32_t>> hop_for(const kernel::RouteQuery& query) override;
   void release_hop(std::uint32_t hop_index) override;
   void process_routes(const std::function<void(std::uint32_t hop_index, const std::string& why)>& lost) override;
+  void process_icmp(const std::function<void(const wire::IcmpError&)>& too_big) override { icmp_->poll(too_big); }
   [[nodiscard]] std::size_t lane_count() const noexcept override { return lanes_.size(); }
   [[nodiscard]] handoff::EnginePort& port(std::size_t lane) override { return lanes_[lane]->port(); }
   [[nodiscard]] std::vector<std::vector<std::byte>> take_strays(std::size_t lane) override {
@@ -75,6 +78,7 @@ class AttachedInterface final : public Interface {
   std::unique_ptr<nic::PacketInjector> injector_;
   std::unique_ptr<kernel::RouteTable> routes_;
   std::optional<kernel::SockDiag> diag_;
+  std::optional<kernel::IcmpErrors> icmp_;
   std::vector<std::unique_ptr<LaneRunner>> lanes_;
   std::unordered_set<FlowKey, FlowHash> watched_;
   std::map<std::uint32_t, std::uint32_t> hop_of_route_;  // route id -> hop index

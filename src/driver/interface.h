@@ -14,6 +14,7 @@
 #include "handoff/packet_path.h"
 #include "kernel/routes.h"
 #include "wire/flow.h"
+#include "wire/icmp.h"
 
 namespace twinstack::driver {
 
@@ -28,6 +29,9 @@ class Interface : public handoff::PacketPath {
   virtual void release_hop(std::uint32_t hop_index) = 0;
   // Takes in route changes. Connections whose hop is given to `lost` must go back to the kernel.
   virtual void process_routes(const std::function<void(std::uint32_t hop_index, const std::string& why)>& lost) = 0;
+
+  // Takes in what routers have said about segments that were too big.
+  virtual void process_icmp(const std::function<void(const wire::IcmpError&)>& too_big) = 0;
 
   [[nodiscard]] virtual std::size_t lane_count() const noexcept = 0;
   // REQUIRES: lane < lane_count(), as below.

@@ -64,7 +64,9 @@ LaneRunner::LaneRunner(const LaneRunnerOptions& options, std::unique_ptr<nic::Li
       doorbell_(std::move(doorbell)),
       doorbells_(std::move(doorbells)),
       lane_(options.index, region_, *link_, *this, options.secret, monotonic_now()),
-      port_(options.index, region_, *this) {}
+      port_(options.index, region_, *this) {
+  lane_.set_host_settings(options.settings);
+}
 
 LaneRunner::~LaneRunner() { stop(); }
 

@@ -26,7 +26,8 @@ struct LaneRunnerOptions {
   Duration spin{};              // how long an idle lane polls before it sleeps
   std::optional<unsigned> cpu;  // to pin the thread to
   std::uint64_t secret = 0;     // keys the flow table
-  int driver_event_fd = -1;     // eventfd to write when the driver should look at events
+  engine::HostSettings settings;
+  int driver_event_fd = -1;  // eventfd to write when the driver should look at events
 };
 
 class LaneRunner final : public engine::Waker, public handoff::LaneDoorbell {

@@ -33,6 +33,7 @@ struct MoverCounters {
   std::uint64_t late_packets = 0;     // packets that the late filter caught
   std::uint64_t stray_frames = 0;     // packets at the wrong lane, or after their connection had left the engine
   std::uint64_t packets_dropped = 0;  // late and stray ones for which no stack had room; the peer sends them again
+  std::uint64_t icmp_too_big = 0;     // path MTUs that routers have lowered
   std::uint64_t broken = 0;           // streams that could not be kept: reset
   std::uint64_t congestion_not_restored = 0;
 };
@@ -76,6 +77,7 @@ class Mover {
   void on_late_packets();
   void on_engine_events(const std::function<void(std::uint32_t session_number, engine::Cause)>& bad_session);
   void on_route_events();
+  void on_icmp_errors();
   // Grace periods that ended, drain deadlines that passed.
   void on_time(Time now);
   [[nodiscard]] Time next_deadline() const;

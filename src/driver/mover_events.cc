@@ -132,6 +132,20 @@ void Mover::forward_stray(Interface& interface, const std::vector<std::byte>& fr
   spdlog::warn("a stray packet was not injected: {}", injected.error().message());
 }
 
+void Mover::on_icmp_errors() {
+  for (Interface* interface : interfaces_) {
+    interface->process_icmp([&](const wire::IcmpError& error) {
+      const ManagedConnection* conn = by_flow_.find(interface, error.flow);
+      if (conn == nullptr) return;  // the kernel has it, which hears of it itself
+      const auto reply = conn->move.port->call({.op = engine::CommandOp::kPacketTooBig,
+                                                .id = conn->move.hw,
+                                                .quoted_seq = error.seq.raw(),
+                                                .path_mtu_bytes = error.mtu});
+      if (reply.status == engine::Status::kOk) ++counters_.icmp_too_big;
+    });
+  }
+}
+
 void Mover::on_route_events() {
   for (Interface* interface : interfaces_) {
     interface->process_routes([&](std::uint32_t hop_index, const std::string& why) {

@@ -106,7 +106,10 @@ Result<> Service::Impl::set_up() {
   TRY(watch(late_filter_->poll_fd(), Source::kLate, 0));
   TRY(watch(listen_.get(), Source::kListen, 0));
   TRY(watch(control_->epoll_fd(), Source::kControl, 0));
-  for (auto& interface : interfaces_) TRY(watch(interface->routes().poll_fd(), Source::kRoutes, 0));
+  for (auto& interface : interfaces_) {
+    TRY(watch(interface->routes().poll_fd(), Source::kRoutes, 0));
+    TRY(watch(interface->icmp().poll_fd(), Source::kIcmp, 0));
+  }
   for (auto* lane : lanes_) lane->start();
   return {};
 }
@@ -203,6 +206,9 @@ void Service::Impl::dispatch(Source source, std::uint32_t number) {
       return;
     case Source::kRoutes:
       mover_->on_route_events();
+      return;
+    case Source::kIcmp:
+      mover_->on_icmp_errors();
       return;
     case Source::kControl:
       control_->process();

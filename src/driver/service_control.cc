@@ -72,11 +72,11 @@ void fill_from_engine(ConnectionView& view, const ipc::HwConnState& state) {
   view.cwnd_segments = state.min.cwnd_segments;
   view.ssthresh_segments = state.min.ssthresh_segments;
   view.mss = state.min.mss;
-  view.retransmits += state.retransmitted_segments;
+  view.retransmits += state.info.total_retrans;
   view.receive_queue_bytes = state.unread_bytes;
   view.send_queue_bytes = state.min.write_seq - state.min.snd_una;
-  view.engine_bytes_sent += state.bytes_acked;
-  view.engine_bytes_received += state.bytes_received;
+  view.engine_bytes_sent += state.info.bytes_acked;
+  view.engine_bytes_received += state.info.bytes_received;
 }
 
 // Of the stays that have ended; what the current one adds is filled in by the stack.
@@ -262,6 +262,7 @@ ServiceStats Service::Impl::stats() {
                   {"late_packets", moves.late_packets},
                   {"late_dropped", late.ring_full + late.too_long + late.unreadable},
                   {"stray_frames", moves.stray_frames},
+                  {"icmp_too_big", moves.icmp_too_big},
                   {"broken_streams", moves.broken},
                   {"broken_sessions", broken_sessions_},
                   {"refused_sessions", refused_sessions_},

@@ -46,7 +46,7 @@ class Service::Impl final : public ControlTarget {
   [[nodiscard]] ServiceStats stats() override;
 
  private:
-  enum class Source : std::uint32_t { kListen, kSignal, kEvent, kLate, kRoutes, kControl, kGreeting, kSession };
+  enum class Source : std::uint32_t { kListen, kSignal, kEvent, kLate, kRoutes, kIcmp, kControl, kGreeting, kSession };
 
   Result<> open_sockets();
   Result<> make_mover();
@@ -68,7 +68,7 @@ class Service::Impl final : public ControlTarget {
   void welcome(Greeting& greeting, std::span<const std::byte> message);
   void refuse_session(int socket, uid_t uid);
   void serve(std::uint32_t number);
-  Result<> handle(Session& session, std::span<const std::byte> message, ipc::Received& received);
+  Result<> handle(Session& session, std::span<const std::byte> bytes, ipc::Received& received);
   Result<> on_register(Session& session, const ipc::Register& message, ipc::Received& received);
   // For LinuxKernelConn::create(); the diagnosis socket is that of the interface's namespace.
   [[nodiscard]] kernel::LinuxShared shared_for(std::uint64_t netns_cookie);

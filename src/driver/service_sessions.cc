@@ -6,12 +6,13 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
+#include <variant>
 
 #include "base/log.h"
 #include "base/monotonic.h"
 #include "driver/service_impl.h"
 #include "ipc/channel.h"
+#include "ipc/client_message.h"
 
 namespace twinstack::driver {
 namespace {
@@ -21,15 +22,10 @@ constexpr std::uint32_t kMaxSessions = 4096;
 // Messages of one session in a row before the others have their turn.
 constexpr int kMessagesPerTurn = 64;
 
-template <typename Message>
-Result<Message> decode(std::span<const std::byte> bytes) {
-  Message message;
-  if (bytes.size() != sizeof(message)) return error(ErrorCode::kProtocol, "a message of the wrong size");
-  std::memcpy(&message, bytes.data(), sizeof(message));
-  if (message.head.size_bytes != sizeof(message))
-    return error(ErrorCode::kProtocol, "a message that lies about its size");
-  return message;
-}
+template <typename... Each>
+struct Handlers : Each... {
+  using Each::operator()...;
+};
 
 void refuse(int socket, const std::string& why) {
   ipc::Refused message{.head = {.type = ipc::MessageType::kRefused, .size_bytes = sizeof(message)}, .reason = {}};
@@ -111,8 +107,8 @@ void Service::Impl::greet(std::uint32_t number) {
 }
 
 void Service::Impl::welcome(Greeting& greeting, std::span<const std::byte> message) {
-  const auto hello = decode<ipc::Hello>(message);
-  if (!hello || hello->head.type != ipc::MessageType::kHello || hello->version != ipc::kLayoutVersion) {
+  const auto hello = ipc::decode_hello(message);
+  if (!hello) {
     refuse(greeting.socket.get(), "the library and the service are of different versions");
     return;
   }
@@ -179,32 +175,14 @@ void Service::Impl::serve(std::uint32_t number) {
   }
 }
 
-Result<> Service::Impl::handle(Session& session, std::span<const std::byte> message, ipc::Received& received) {
-  ipc::MessageHead head;
-  if (message.size() < sizeof(head)) return error(ErrorCode::kProtocol, "a message without head");
-  std::memcpy(&head, message.data(), sizeof(head));
-  if (head.type != ipc::MessageType::kRegister && (!received.fds.empty() || received.has_lost_fds))
-    return error(ErrorCode::kProtocol, "descriptors with a message that has none");
-  switch (head.type) {
-    case ipc::MessageType::kRegister: {
-      ASSIGN_OR_RETURN(const auto body, decode<ipc::Register>(message));
-      return on_register(session, body, received);
-    }
-    case ipc::MessageType::kClose: {
-      ASSIGN_OR_RETURN(const auto body, decode<ipc::Close>(message));
-      return on_close(session, body);
-    }
-    case ipc::MessageType::kUpload: {
-      ASSIGN_OR_RETURN(const auto body, decode<ipc::Upload>(message));
-      return on_upload(session, body);
-    }
-    case ipc::MessageType::kQuery: {
-      ASSIGN_OR_RETURN(const auto body, decode<ipc::Query>(message));
-      return on_query(session, body);
-    }
-    default:
-      return error(ErrorCode::kProtocol, "an unknown message");
-  }
+Result<> Service::Impl::handle(Session& session, std::span<const std::byte> bytes, ipc::Received& received) {
+  const bool brings_descriptors = !received.fds.empty() || received.has_lost_fds;
+  ASSIGN_OR_RETURN(const ipc::ClientMessage message, ipc::decode_client_message(bytes, brings_descriptors));
+  const Handlers handlers{[&](const ipc::Register& body) { return on_register(session, body, received); },
+                          [&](const ipc::Close& body) { return on_close(session, body); },
+                          [&](const ipc::Upload& body) { return on_upload(session, body); },
+                          [&](const ipc::Query& body) { return on_query(session, body); }};
+  return std::visit(handlers, message);
 }
 
 ManagedConnection* Service::Impl::find(Session& session, std::uint32_t slot, std::uint32_t tag) {
@@ -214,7 +192,7 @@ ManagedConnection* Service::Impl::find(Session& session, std::uint32_t slot, std
 
 // A descriptor too many, or one that found no room here, costs this registration only.
 Result<> Service::Impl::on_register(Session& session, const ipc::Register& message, ipc::Received& received) {
-  if ((received.fds.empty() && !received.has_lost_fds) || message.slot >= session.arena().geometry().slot_count ||
+  if (message.slot >= session.arena().geometry().slot_count ||
       session.connections.contains(message.slot) || session.has_refused(message.slot))
     return error(ErrorCode::kProtocol, "a registration that contradicts the arena");
   if (!quota_.add_connection(session.uid())) {

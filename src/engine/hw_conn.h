@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "tcp/connection.h"
 #include "tcp/control_block.h"
+#include "tcp/receive_tuning.h"
 #include "wire/flow.h"
 
 namespace twinstack::engine {
@@ -134,7 +135,7 @@ struct alignas(64) HwConnRecord {
 };
 static_assert(sizeof(HwConnRecord) == 128, "a line of references, a line of counters");
 
-// Of the MinTcp as installed: what the core does not keep and the kernel wants back.
+// Of the MinTcp as installed: what the core does not keep and the kernel wants back. And what is seldom looked at.
 struct HwConnKept {
   std::uint32_t scope_id = 0;
   std::uint32_t snd_buf_bytes = 0;  // SO_SNDBUF
@@ -143,7 +144,8 @@ struct HwConnKept {
   std::uint16_t mss_clamp = 0;
   std::uint16_t advmss = 0;
   std::uint16_t reordering_segments = 0;
-  std::array<char, 16> congestion{};
+  std::uint16_t flags = 0;  // MinTcpFlag that are not ControlBlock's
+  tcp::ReceiveTuning receive{};
 };
 static_assert(sizeof(HwConnKept) == 36);
 

@@ -38,7 +38,10 @@ class Waker {
 // What an administrator has set for all connections of the host, named as Linux's sysctls (net.ipv4.*).
 struct HostSettings {
   bool tcp_slow_start_after_idle = true;
+  bool tcp_moderate_rcvbuf = true;
   std::uint8_t tcp_min_tso_segs = 2;
+  std::uint32_t tcp_rmem_max_bytes = 6U << 20;  // the third of tcp_rmem
+  std::uint32_t tcp_wmem_max_bytes = 4U << 20;  // ... of tcp_wmem
 };
 
 struct LaneCounters {
@@ -122,6 +125,7 @@ class Lane {
   Reply release(const Command& command);
   Reply query(const Command& command, Time now);
   Reply silent(const Command& command, Time now);
+  Reply packet_too_big(const Command& command);
   Reply notify(const Command& command);
   Reply set_hop_of(const Command& command);
   void set_hop(const Command& command);
@@ -184,6 +188,7 @@ class Lane {
   std::uint32_t deliver(std::uint32_t index, const Payload& payload);
   void tell_room(LaneSession& session, LaneRing& ring);
   std::uint32_t receive_space(std::uint32_t index);
+  void tune_receive(std::uint32_t index, Seq copied_seq, Time now);
   void offer_more(LaneSession& session, Time now);
   bool open_rx_chunk(HwConn& conn, LaneSession& session);
   void close_rx_chunk(HwConn& conn, LaneSession& session);

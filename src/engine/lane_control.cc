@@ -1,11 +1,14 @@
 // The control queue: what the driver asks of the lane. Each command checks its connection's id and state, and changes
 // nothing when it refuses.
 #include <algorithm>
+#include <cstring>
+#include <string_view>
 #include <utility>
 
 #include "base/assert.h"
 #include "engine/conn_host.h"
 #include "engine/lane.h"
+#include "tcp/congestion/congestion.h"
 
 namespace twinstack::engine {
 namespace {
@@ -20,8 +23,11 @@ std::uint32_t chunks_for(std::uint32_t bytes, std::uint32_t chunk_bytes) {
 constexpr std::uint32_t kMaxFrameBytes = 65535 + 18;
 constexpr std::uint32_t kIpv4AndTcpBytes = 20 + 20;
 constexpr std::uint32_t kIpv6AndTcpBytes = 40 + 20;
+constexpr std::uint32_t kLeastPathMtuV4 = 552;   // Linux route/min_pmtu
+constexpr std::uint32_t kLeastPathMtuV6 = 1280;  // RFC 8200 5
 constexpr std::uint32_t kInitialSendBuffer = 128U << 10;
 constexpr std::uint32_t kMaxNextHops = 65536;
+constexpr std::uint8_t kEstablished = 1;  // TCP_ESTABLISHED
 
 HwConnKept kept_of(const tcp::MinTcp& min) {
   return {
@@ -32,7 +38,13 @@ HwConnKept kept_of(const tcp::MinTcp& min) {
       .mss_clamp = min.mss_clamp,
       .advmss = min.advmss,
       .reordering_segments = static_cast<std::uint16_t>(std::min<std::uint32_t>(min.reordering_segments, UINT16_MAX)),
-      .congestion = min.congestion};
+      .flags = static_cast<std::uint16_t>(min.flags & tcp::kFlagFixedReceiveBuffer)};
+}
+
+// The core would have CUBIC stand in, and the program's choice would be lost on the way back.
+bool knows_congestion_control(const tcp::MinTcp& min) {
+  const std::string_view name(min.congestion.data(), ::strnlen(min.congestion.data(), min.congestion.size()));
+  return tcp::congestion_ops(tcp::congestion_kind(name)).name == name;
 }
 
 }  // namespace
@@ -81,6 +93,8 @@ Reply Lane::carry_out(const Command& command, Time now) {
       return query(command, now);
     case CommandOp::kSetHopOf:
       return set_hop_of(command);
+    case CommandOp::kPacketTooBig:
+      return packet_too_big(command);
     case CommandOp::kSilent:
       return silent(command, now);
     default:
@@ -186,6 +200,7 @@ Reply Lane::install(const Command& command, Time now) {
       command.min.write_seq - command.min.snd_una != conn.engine_queued_bytes + command.send_bytes)
     return refuse(Status::kBadArgument);
   tcp::ControlBlock tcb;
+  if (!knows_congestion_control(command.min)) return refuse(Status::kUnsupported);
   if (!tcp::install(tcb, command.min, now).has_value()) return refuse(Status::kUnsupported);
   if (const Status queued = queue_loaded(index, command); queued != Status::kOk) return refuse(queued);
   conn.tcb = std::move(tcb);
@@ -210,6 +225,7 @@ Reply Lane::install(const Command& command, Time now) {
   // And a full segment in any case: a window under that is not offered at all (RFC 9293 3.8.6.2.2).
   conn.rcv_buf_bytes =
       std::max({command.min.rcv_buf_bytes / 2, offered + conn.unread_bytes, std::uint32_t{command.min.mss}});
+  tcp::begin_receive_tuning(kept_[index].receive, conn.tcb, conn.rcv_buf_bytes, kept_[index].advmss, now);
   record.snd_buf_units = kInitialSendBuffer / HwConnRecord::kSendBufferUnit;
   bound_mss(index);
   owner.arena().slot(record.slot).tx_limit_bytes.store(record.snd_buf_bytes(), std::memory_order_relaxed);
@@ -374,7 +390,6 @@ void Lane::fill_min(std::uint32_t index, Time now, tcp::MinTcp& min) const {
   min.mss_clamp = kept.mss_clamp;
   min.advmss = kept.advmss;
   min.reordering_segments = kept.reordering_segments;
-  min.congestion = kept.congestion;
   min.snd_buf_bytes = kept.snd_buf_bytes;
   min.rcv_buf_bytes = kept.rcv_buf_bytes;
   min.keepalive_idle_s = conn.tcb.keepalive_idle_s;
@@ -384,30 +399,20 @@ void Lane::fill_min(std::uint32_t index, Time now, tcp::MinTcp& min) const {
   min.traffic_class = record.traffic_class;
   min.flow_label = record.flow_label;
   tcp::extract(conn.tcb, now, min);
+  min.flags |= kept.flags;
   min.copied_seq = min.rcv_nxt - conn.unread_bytes;
 }
 
 void Lane::fill_state(std::uint32_t index, Time now, ipc::HwConnState& state) const {
   const HwConn& conn = conns_[index];
-  const HwConnRecord& record = records_[index];
   state = ipc::HwConnState{};
   state.hw_conn_id = id_of(index).raw();
   fill_min(index, now, state.min);
-  const tcp::Counters& counters = record.counters;
-  state.bytes_acked = counters.bytes_acked;
-  state.bytes_received = counters.bytes_received;
-  state.bytes_sent = counters.bytes_sent;
-  state.bytes_retransmitted = counters.bytes_retransmitted;
-  state.segments_in = counters.segs_in;
-  state.segments_out = counters.segs_out;
-  state.retransmitted_segments = counters.segs_retransmitted;
-  state.data_segments_out = counters.data_segs_out;
-  state.data_segments_in = counters.data_segs_in;
-  state.out_of_order_segments = counters.out_of_order;
-  state.unsent_bytes = state.min.write_seq - state.min.snd_nxt;
   state.unread_bytes = conn.unread_bytes;
   state.lane = index_;
-  state.ca_state = static_cast<std::uint32_t>(conn.tcb.recovery);
+  tcp::fill_tcp_info(conn.tcb, records_[index].counters, now, state.info);
+  state.info.state = kEstablished;
+  state.info.advmss = state.min.advmss;
 }
 
 Reply Lane::query(const Command& command, Time now) {
@@ -461,6 +466,21 @@ void Lane::bound_mss(std::uint32_t index) {
   const std::uint32_t headers = record.flow.is_v4() ? kIpv4AndTcpBytes : kIpv6AndTcpBytes;
   const std::uint32_t room = mtu - std::min(mtu, headers);
   tcp::set_mss(conns_[index].tcb, static_cast<std::uint16_t>(std::min<std::uint32_t>(kept_[index].mss, room)));
+}
+
+// RFC 1191, RFC 8201, with the checks of RFC 5927. What is smaller than Linux's least is not believed.
+Reply Lane::packet_too_big(const Command& command) {
+  const std::uint32_t index = resolve(command.id);
+  HwConn& conn = conns_[index];
+  if ((conn.flags & kInstalled) == 0) return refuse(Status::kBadState);
+  const bool v4 = records_[index].flow.is_v4();
+  const std::uint32_t mtu = std::max(command.path_mtu_bytes, v4 ? kLeastPathMtuV4 : kLeastPathMtuV6);
+  const auto mss =
+      static_cast<std::uint16_t>(std::min<std::uint32_t>(mtu - (v4 ? kIpv4AndTcpBytes : kIpv6AndTcpBytes), UINT16_MAX));
+  if (!tcp::on_packet_too_big(conn.tcb, Seq(command.quoted_seq), mss)) return refuse(Status::kBadArgument);
+  kept_[index].mss = std::min(kept_[index].mss, mss);
+  want_transmit(index);
+  return Reply{};
 }
 
 Reply Lane::set_hop_of(const Command& command) {

@@ -250,8 +250,11 @@ TEST_F(LaneControl, QueryTellsTheHardwareStateById) {
   ASSERT_EQ(reply.status, Status::kOk);
   EXPECT_EQ(reply.state.hw_conn_id, id().raw());
   EXPECT_EQ(reply.state.min.flow, flow_number(7));
-  EXPECT_EQ(reply.state.bytes_received, 300U);
-  EXPECT_EQ(reply.state.bytes_sent, 500U);
+  EXPECT_EQ(reply.state.info.bytes_received, 300U);
+  EXPECT_EQ(reply.state.info.bytes_sent, 500U);
+  EXPECT_EQ(reply.state.info.state, 1U) << "TCP_ESTABLISHED";
+  EXPECT_EQ(reply.state.info.unacked, 1U) << "segments";
+  EXPECT_EQ(reply.state.info.snd_cwnd, reply.state.min.cwnd_segments);
   EXPECT_EQ(reply.state.unread_bytes, 300U);
   EXPECT_EQ(reply.state.min.rcv_nxt - reply.state.min.copied_seq, 300U);
   EXPECT_EQ(reply.state.min.snd_nxt - reply.state.min.snd_una, 500U);

@@ -42,6 +42,58 @@ TEST_F(LaneMemory, OutOfChunksThePeerSendsAgain) {
   EXPECT_EQ(poor.wrong_pieces, 0U);
 }
 
+// Sends a window's worth every round trip, all of which the program reads. The window in the end, bytes.
+class LaneTuning : public LaneMemory {
+ protected:
+  std::uint32_t window_after(std::uint32_t rounds, std::uint16_t flags, const HostSettings& settings) {
+    ipc::ArenaConfig config = small_arena();
+    config.rx_chunk_count = 2048;  // 8 MB
+    Program rich(config, 9);
+    box.lane.open_session(9, rich.arena());
+    box.lane.set_host_settings(settings);
+    ProgramConn& mine = rich.open(5);
+    Moved moved = idle();
+    moved.min.rcv_buf_bytes = 131'072;
+    moved.min.flags |= flags;
+    EXPECT_EQ(install(box, rich, mine, moved), Status::kOk);
+    std::uint32_t window = moved.min.rcv_wnd;
+    std::uint64_t sent = 0;
+    for (std::uint32_t round = 0; round < rounds; ++round) {
+      for (std::uint32_t left = window; left > 0;) {
+        const std::uint32_t bytes = std::min(left, 1400U);
+        peer.send(stream_bytes(mine.receive_key, sent, bytes));
+        sent += bytes;
+        left -= bytes;
+        while (box.lane.poll(now)) {
+        }
+        rich.pump();
+        rich.read(mine);
+      }
+      poll(milliseconds(31));
+      const Seq edge = peer.seq;
+      for (const auto& segment : got()) {
+        window = (segment.segment.ack - edge) + (std::uint32_t{segment.segment.window} << moved.min.rcv_wscale);
+      }
+    }
+    EXPECT_EQ(rich.wrong_pieces, 0U);
+    const Reply reply = box.call({.op = CommandOp::kQuery, .id = HwConnId(mine.hw)});
+    EXPECT_GE(reply.state.min.rcv_buf_bytes, std::max(window * 2, 131'072U) - 2048) << "the kernel can take it back";
+    EXPECT_EQ(reply.state.min.flags & tcp::kFlagFixedReceiveBuffer, flags);
+    return window;
+  }
+};
+
+TEST_F(LaneTuning, AFastReaderIsOfferedMore) {
+  EXPECT_GT(window_after(6, 0, {.tcp_rmem_max_bytes = 2U << 20}), 500'000U);
+}
+TEST_F(LaneTuning, NoMoreThanTheHostAllows) {
+  EXPECT_LE(window_after(6, 0, {.tcp_rmem_max_bytes = 300'000}), 150'000U);
+}
+TEST_F(LaneTuning, NotWhenTheProgramHasSetTheBuffer) {
+  EXPECT_LE(window_after(6, tcp::kFlagFixedReceiveBuffer, {}), 65'536U);
+}
+TEST_F(LaneTuning, NotWhenTheHostForbidsIt) { EXPECT_LE(window_after(6, 0, {.tcp_moderate_rcvbuf = false}), 65'536U); }
+
 // One connection whose program does not read, and then one beside it: what is offered has its chunks.
 TEST_F(LaneMemory, WindowsAreOfferedByTheChunksLeft) {
   ipc::ArenaConfig config = small_arena();

@@ -15,6 +15,9 @@ constexpr std::uint32_t kSubmissionsPerPoll = 256;
 constexpr std::uint32_t kMaxQueuedBytes = 64U << 20;
 // Received bytes beyond the buffer that rounded windows may have offered.
 constexpr std::uint32_t kRoundingSlack = 64U << 10;
+// The receive window is tuned no more often than for so many bytes that were read: who exchanges small messages needs
+// no larger one. A power of two.
+constexpr std::uint32_t kTuningStep = 8192;
 // Pieces of application chunks that one session may have in flight.
 constexpr std::uint32_t kMaxPiecesPerSession = 65536;
 
@@ -126,10 +129,26 @@ Cause Lane::submit_return(std::uint32_t session_index, LaneSession& session, con
   // An idle connection owns no chunk.
   if (drained && conn.rx_chunk == entry.chunk && conn.rx_fill == conn.rx_posted) close_rx_chunk(conn, session);
   if (conn.state != ConnState::kActive) return Cause::kNothing;
+  const Seq copied_seq = conn.tcb.rcv_nxt - conn.unread_bytes;
+  if (((copied_seq.raw() ^ (copied_seq - entry.length).raw()) & ~(kTuningStep - 1)) != 0) {
+    tune_receive(index, copied_seq, now);
+  }
   ConnHost host(*this, index);
   tcp::on_read(conn.tcb, host, now);
   if (tcp::owes_ack(conn.tcb)) want_transmit(index);
   return Cause::kNothing;
+}
+
+void Lane::tune_receive(std::uint32_t index, Seq copied_seq, Time now) {
+  HwConn& conn = conns_[index];
+  HwConnKept& kept = kept_[index];
+  if ((kept.flags & tcp::kFlagFixedReceiveBuffer) != 0 || !host_settings_.tcp_moderate_rcvbuf) return;
+  const std::uint32_t rtt_us = tcp::smoothed_rtt_us(conn.tcb);
+  const std::uint32_t wanted = tcp::tune_receive_window(kept.receive, conn.tcb, copied_seq, rtt_us, kept.advmss, now);
+  const std::uint32_t window = std::min(wanted, host_settings_.tcp_rmem_max_bytes / 2);
+  if (window <= conn.rcv_buf_bytes) return;
+  conn.rcv_buf_bytes = window;
+  kept.rcv_buf_bytes = std::max(kept.rcv_buf_bytes, window * 2);  // the kernel must be able to take it back
 }
 
 void Lane::break_session(std::uint32_t session_index, LaneSession& session, Cause cause) {

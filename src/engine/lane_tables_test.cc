@@ -33,7 +33,7 @@ tcp::MinTcp with_every_field_its_own() {
   min.ssthresh_segments = 17;
   min.reordering_segments = 300;
   std::memset(min.congestion.data(), 0, min.congestion.size());
-  std::memcpy(min.congestion.data(), "fifteen-letters", 15);
+  std::memcpy(min.congestion.data(), "reno", 4);
   min.snd_buf_bytes = 300'001;
   min.rcv_buf_bytes = 400'003;
   min.user_timeout_ms = 61'000;

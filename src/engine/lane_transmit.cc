@@ -10,10 +10,9 @@
 namespace twinstack::engine {
 namespace {
 
-// How far the program may run ahead of the acknowledgements: twice the congestion window, within bounds (as Linux's
-// send buffer auto-tuning).
+// How far the program may run ahead of the acknowledgements: twice the congestion window, between this and
+// tcp_wmem (as Linux's send buffer auto-tuning).
 constexpr std::uint32_t kMinSendBuffer = 128U << 10;
-constexpr std::uint32_t kMaxSendBuffer = 1U << 20;
 // Between two tries on a device that takes nothing.
 constexpr Duration kBlockedRetry = std::chrono::milliseconds(1);
 // Segments of one connection in a row before the next has its turn.
@@ -92,13 +91,12 @@ void Lane::send_segment(HwConn& conn, HwConnRecord& record, const tcp::SegmentPl
                               .ttl = record.ttl,
                               .traffic_class = record.traffic_class,
                               .flow_label = record.flow_label};
-  const std::uint32_t head = wire::write_headers(room, path, record.flow, plan.segment, plan.payload_bytes);
+  const std::uint32_t head = wire::header_bytes(record.flow, plan.segment);
   wire::InternetSum sum;
   if (plan.payload_bytes > 0)
     gather(conn, plan.segment.seq, plan.payload_bytes, room.subspan(head, plan.payload_bytes), sum);
-  const std::uint32_t length = head + plan.payload_bytes;
-  wire::fill_checksum(room.first(length), sum);
-  link_.commit_tx(length);
+  wire::write_headers(room, path, record.flow, plan.segment, plan.payload_bytes, sum);
+  link_.commit_tx(head + plan.payload_bytes);
 }
 
 // Copies [seq, seq + bytes) of the send queue. The cursor makes the usual case, new data in order, constant time.
@@ -154,7 +152,8 @@ void Lane::release_acknowledged(std::uint32_t index, std::uint32_t bytes) {
   // seq_cst: the application sets want_tx_space and then looks at this counter again.
   slot.tx_acked_bytes.store(acked, std::memory_order_seq_cst);
   const std::uint32_t limit = static_cast<std::uint32_t>(
-      std::clamp<std::uint64_t>(std::uint64_t{conn.tcb.cwnd} * conn.tcb.mss * 2, kMinSendBuffer, kMaxSendBuffer));
+      std::clamp<std::uint64_t>(std::uint64_t{conn.tcb.cwnd} * conn.tcb.mss * 2, kMinSendBuffer,
+                                std::max(kMinSendBuffer, host_settings_.tcp_wmem_max_bytes)));
   if (limit > record.snd_buf_bytes()) {
     record.snd_buf_units = send_buffer_units(limit);
     slot.tx_limit_bytes.store(record.snd_buf_bytes(), std::memory_order_relaxed);

@@ -11,6 +11,7 @@
 #include "engine/flow_table.h"
 #include "engine/hw_conn.h"
 #include "ipc/ring.h"
+#include "tcp/flight.h"
 
 namespace twinstack::engine {
 
@@ -43,6 +44,9 @@ class LaneRegion {
   [[nodiscard]] std::span<Waiting> waiting() const noexcept { return waiting_; }
   [[nodiscard]] std::span<Piece> pieces() const noexcept { return pieces_; }
 
+  // Not in the memory, as the flights that the connections refer to are not: freed when they are over.
+  [[nodiscard]] tcp::FlightPool& flights() noexcept { return flights_; }
+
   [[nodiscard]] ipc::RingProducer<Command> command_producer() const noexcept;
   [[nodiscard]] ipc::RingConsumer<Command> command_consumer() const noexcept;
   [[nodiscard]] ipc::RingProducer<Reply> reply_producer() const noexcept;
@@ -72,6 +76,7 @@ class LaneRegion {
   std::span<Command> commands_;
   std::span<Reply> replies_;
   std::span<Event> events_;
+  tcp::FlightPool flights_;
 };
 
 }  // namespace twinstack::engine

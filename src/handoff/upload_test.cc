@@ -344,7 +344,8 @@ TEST_F(UploadTest, WhatBothStacksHaveCountedStandsInTheSlot) {
   EXPECT_GT(engine.data_segs_out, 0U);
   EXPECT_EQ(base().bytes_acked, 1000 + engine.bytes_acked);
   EXPECT_EQ(base().bytes_received, engine.bytes_received);
-  EXPECT_EQ(base().delivered, 7U);
+  EXPECT_GT(engine.delivered, 0U);
+  EXPECT_EQ(base().delivered, 7 + engine.delivered);
   hosts.kernel->past.bytes_acked = 3000;
   hosts.run(milliseconds(5));
   ASSERT_TRUE(hosts.move_to_engine().has_value());

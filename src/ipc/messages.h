@@ -10,6 +10,7 @@
 #include "ipc/layout.h"
 #include "tcp/info_counters.h"
 #include "tcp/min_tcp.h"
+#include "tcp/tcp_info.h"
 
 namespace twinstack::ipc {
 
@@ -92,40 +93,19 @@ struct Query {
 struct HwConnState {
   std::uint64_t hw_conn_id;
   tcp::MinTcp min;
-  std::uint64_t bytes_acked;
-  std::uint64_t bytes_received;
-  std::uint64_t segments_out;
-  std::uint64_t segments_in;
-  std::uint64_t retransmitted_segments;
-  std::uint64_t bytes_sent;
-  std::uint64_t bytes_retransmitted;
-  std::uint64_t data_segments_out;
-  std::uint64_t data_segments_in;
-  std::uint64_t out_of_order_segments;
-  std::uint32_t unsent_bytes;
   std::uint32_t unread_bytes;
   std::uint32_t lane;
-  std::uint32_t ca_state;  // TCP_CA_*: 0 open, 3 recovery, 4 loss
+  tcp::TcpInfo info;  // as far as the core knows it (fill_tcp_info()); the counters are those of this stay
 };
 
 // TCP_INFO over moves: the kernel's counters begin anew when its socket is parked and when it comes back, the engine's
 // with every stay. So the socket layer takes ConnSlot::base and adds what the owner of now has counted: the kernel's
 // TCP_INFO, or this. The other fields are the kernel socket's, or the engine's where it knows them.
 //
-// What the engine has counted in this stay, as TCP_INFO counts; 0 where it does not.
+// What the engine has counted in this stay, as TCP_INFO counts.
 [[nodiscard]] inline tcp::InfoCounters counters_of(const HwConnState& state) noexcept {
-  const auto narrow = [](std::uint64_t count) { return static_cast<std::uint32_t>(count); };
   tcp::InfoCounters counters{};
-  counters.bytes_acked = state.bytes_acked;
-  counters.bytes_received = state.bytes_received;
-  counters.bytes_sent = state.bytes_sent;
-  counters.bytes_retrans = state.bytes_retransmitted;
-  counters.segs_out = narrow(state.segments_out);
-  counters.segs_in = narrow(state.segments_in);
-  counters.data_segs_out = narrow(state.data_segments_out);
-  counters.data_segs_in = narrow(state.data_segments_in);
-  counters.total_retrans = narrow(state.retransmitted_segments);
-  counters.rcv_ooopack = narrow(state.out_of_order_segments);
+  tcp::for_each_counter(counters, state.info, [](auto& a, const auto& b) { a = b; });
   return counters;
 }
 

@@ -22,6 +22,7 @@
 namespace twinstack::kernel {
 namespace {
 
+constexpr const char* kOperations = "ts_congestion_ops";
 constexpr std::string_view kPlaceholder = "ts@@@@@@@@@@@@@";  // as in src/bpf/congestion.bpf.c
 
 // Names of congestion controls are one space for the whole machine: process and instance make ours unique.
@@ -44,6 +45,25 @@ std::vector<char> object_named(const std::string& name) {
   return image;
 }
 
+// The kernel's, from Linux 6.4 on (BPF_F_LINK of <linux/bpf.h>, which Debian 12's headers do not have).
+constexpr std::uint32_t kMapHasLink = 1U << 13;
+constexpr auto kAttachStructOps = static_cast<bpf_attach_type>(44);  // BPF_STRUCT_OPS
+
+// The object with the map of operations, loaded. With `has_link` what becomes of it is tied to a link, and ends with
+// the process; without, which is all that Linux before 6.4 knows, only ~CongestionHook ends it.
+bpf_object* loaded_object(std::vector<char>& image, bool has_link) {
+  bpf_object* const object = bpf_object__open_mem(image.data(), image.size(), nullptr);
+  if (object == nullptr) return nullptr;
+  bpf_map* const operations = bpf_object__find_map_by_name(object, kOperations);
+  int rc = operations == nullptr ? -ENOENT : 0;
+  if (rc == 0 && has_link) rc = bpf_map__set_map_flags(operations, kMapHasLink);
+  if (rc == 0) rc = bpf_object__load(object);
+  if (rc == 0) return object;
+  bpf_object__close(object);
+  errno = -rc;
+  return nullptr;
+}
+
 Result<> set_congestion_control(int socket_fd, const char* name) {
   const auto length = static_cast<socklen_t>(std::strlen(name));
   if (::setsockopt(socket_fd, IPPROTO_TCP, TCP_CONGESTION, name, length) != 0) {
@@ -58,24 +78,30 @@ Result<std::unique_ptr<CongestionHook>> CongestionHook::load() {
   const QuietLibbpf quiet;
   std::unique_ptr<CongestionHook> made(new CongestionHook);
   made->name_ = unique_name();
-  const std::vector<char> image = object_named(made->name_);
+  std::vector<char> image = object_named(made->name_);
   if (image.empty()) return error(ErrorCode::kUnsupported, "congestion hook: no name in the object");
-  made->object_ = bpf_object__open_mem(image.data(), image.size(), nullptr);
-  if (made->object_ == nullptr) return system_error("open the congestion hook");
-  if (const int rc = bpf_object__load(made->object_); rc != 0) {
+  made->object_ = loaded_object(image, true);
+  const bool has_link = made->object_ != nullptr;
+  if (!has_link) made->object_ = loaded_object(image, false);
+  if (made->object_ == nullptr) {
     return system_error(
         "load the congestion hook (needs BTF and struct_ops; CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, or "
-        "root)",
-        -rc);
+        "root)");
   }
-  const bpf_map* operations = bpf_object__find_map_by_name(made->object_, "ts_congestion_ops");
-  made->link_ = operations == nullptr ? nullptr : bpf_map__attach_struct_ops(operations);
+  // With a link this only makes the operations ready.
+  const bpf_map* operations = bpf_object__find_map_by_name(made->object_, kOperations);
+  made->link_ = bpf_map__attach_struct_ops(operations);
   if (made->link_ == nullptr) return system_error("register the congestion hook");
+  if (has_link) {
+    made->kernel_link_ = UniqueFd(bpf_link_create(bpf_map__fd(operations), 0, kAttachStructOps, nullptr));
+    if (!made->kernel_link_) return system_error("register the congestion hook");
+  }
   made->storage_fd_ = bpf_object__find_map_fd_by_name(made->object_, "ts_storage");
   return made;
 }
 
 CongestionHook::~CongestionHook() {
+  kernel_link_.reset();
   bpf_link__destroy(link_);
   bpf_object__close(object_);
 }

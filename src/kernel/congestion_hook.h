@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "base/unique_fd.h"
 
 struct bpf_object;
 struct bpf_link;
@@ -42,6 +43,7 @@ class CongestionHook {
 
   bpf_object* object_ = nullptr;
   bpf_link* link_ = nullptr;
+  UniqueFd kernel_link_;  // before Linux 6.4 none
   int storage_fd_ = -1;
   std::string name_;  // as registered with the kernel: unique to this process
 };

@@ -67,7 +67,7 @@ struct Limits {
   std::uint32_t send_queue_bytes = 4U << 20;     // unacknowledged + unsent bytes that may travel
   bool allow_loss_recovery = false;  // also connections that repair a loss: their SACK scoreboard does not travel
   // Names of congestion controls whose connections may move.
-  std::vector<std::string> congestion_controls = {"cubic", "reno", "bbr"};
+  std::vector<std::string> congestion_controls = {"cubic", "reno", "bbr", "dctcp"};
 };
 
 struct QueueSizes {

@@ -5,15 +5,20 @@
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <functional>
 #include <set>
+#include <string>
 #include <thread>
 
+#include "base/monotonic.h"
 #include "kernel/address.h"
 #include "kernel/capabilities.h"
 #include "kernel/congestion_hook.h"
@@ -139,6 +144,29 @@ TEST(Doctor, UnprivilegedItIsRefusedInOurWordsAlone) {
   EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
   ASSERT_FALSE(filter.has_value() || hook.has_value());
   EXPECT_THAT(filter.error().message(), ::testing::HasSubstr("needs CAP_BPF, CAP_PERFMON"));
+}
+
+std::string congestion_controls() {
+  std::ifstream file("/proc/sys/net/ipv4/tcp_available_congestion_control");
+  std::string all;
+  std::getline(file, all);
+  return all;
+}
+
+// A service that is killed has no time to tidy up.
+TEST(CongestionHook, EndsWithItsProcess) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root";
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) ::_exit(CongestionHook::load().has_value() ? 0 : 1);
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_EQ(status, 0);
+  std::array<char, 16> name{};
+  std::snprintf(name.data(), name.size(), " ts%x_", static_cast<unsigned>(child));
+  const Time end = monotonic_now() + std::chrono::seconds(5);  // the kernel frees it after a grace period
+  while (congestion_controls().find(name.data()) != std::string::npos && monotonic_now() < end) ::usleep(10'000);
+  EXPECT_EQ(congestion_controls().find(name.data()), std::string::npos);
 }
 
 // As `ip netns exec` leaves a program: another network namespace, another /sys.

@@ -145,6 +145,7 @@ class LinuxKernelConn final : public KernelConn {
   Result<> announce_unread();
   Result<> remember_buffer_sizes();
   Result<> raise_send_buffer(std::size_t bytes);
+  Result<> take_over_receive_buffer(std::uint32_t bytes);
   Result<> raise_receive_buffer(std::size_t bytes);
   Result<> put_buffer_sizes_back();
 

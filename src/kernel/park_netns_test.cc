@@ -401,6 +401,21 @@ TEST_F(ParkTest, QueuesLargerThanTheBuffersComeBack) {
   EXPECT_EQ(rest.wrong() + end.wrong(), 0U);
 }
 
+// The engine's auto-tuning has offered the peer more than the kernel's socket had room for.
+TEST_F(ParkTest, ALargerReceiveBufferOfTheEngineIsTakenOver) {
+  Mover mover(*bench_);
+  make(mover);
+  auto frozen = mover.freeze();
+  ASSERT_TRUE(ok(frozen));
+  const auto late = mover.park(*frozen);
+  ASSERT_TRUE(ok(late));
+  frozen->min.rcv_buf_bytes = 1U << 20;
+  ASSERT_TRUE(ok(mover.back(*frozen, *late)));
+  EXPECT_EQ(*get_option(ours(), SOL_SOCKET, SO_RCVBUF, "SO_RCVBUF"), 1 << 20);
+  EXPECT_GE(*get_option(ours(), IPPROTO_TCP, TCP_WINDOW_CLAMP, "TCP_WINDOW_CLAMP"), 1 << 19);
+  EXPECT_EQ(*get_option(ours(), SOL_SOCKET, SO_BUF_LOCK, "SO_BUF_LOCK"), 0) << "the kernel's auto-tuning goes on";
+}
+
 // TCP_NOTSENT_LOWAT would keep release() from writing it all.
 TEST_F(ParkTest, UnsentBytesGoInWhateverTheLowWaterMark) {
   Mover mover(*bench_);

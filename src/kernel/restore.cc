@@ -73,6 +73,7 @@ Result<RestoreReport> LinuxKernelConn::put_state(const tcp::MinTcp& min, const R
   if ((min.options & tcp::kOptTimestamps) != 0) {
     TRY(set_option(raw, IPPROTO_TCP, TCP_TIMESTAMP, timestamp_to_go_on_with(min), "TCP_TIMESTAMP"));
   }
+  TRY(take_over_receive_buffer(min.rcv_buf_bytes));
   unread_restored_ = !queues.unread.empty();
   if (!queues.unread.empty()) TRY(put_receive_queue(queues.unread));
   if (!queues.unacked.empty()) TRY(put_send_queue(queues.unacked));
@@ -222,6 +223,20 @@ Result<> LinuxKernelConn::raise_send_buffer(std::size_t bytes) {
   const std::size_t wanted = static_cast<std::size_t>(now) + 2 * bytes;
   TRY(set_option(socket_.get(), SOL_SOCKET, SO_SNDBUFFORCE, force_value(wanted), "SO_SNDBUFFORCE"));
   send_buffer_raised_ = true;
+  return {};
+}
+
+// The engine's auto-tuning has made the buffer larger: what it has offered must find room. What the program has set
+// meanwhile goes before.
+Result<> LinuxKernelConn::take_over_receive_buffer(std::uint32_t bytes) {
+  TRY(remember_buffer_sizes());
+  if ((options_.buffer_lock & SOCK_RCVBUF_LOCK) != 0) return {};
+  if (bytes <= static_cast<std::uint32_t>(options_.receive_buffer_bytes)) return {};
+  const int raw = socket_.get();
+  TRY(set_option(raw, SOL_SOCKET, SO_RCVBUFFORCE, force_value(bytes / 2), "SO_RCVBUFFORCE"));
+  TRY(set_option(raw, SOL_SOCKET, SO_BUF_LOCK, options_.buffer_lock, "SO_BUF_LOCK"));
+  options_.receive_buffer_bytes = static_cast<int>(bytes);
+  options_.window_clamp_bytes = std::max(options_.window_clamp_bytes, static_cast<int>(bytes / 2));
   return {};
 }
 

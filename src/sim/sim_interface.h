@@ -40,6 +40,7 @@ class SimInterface final : public driver::Interface {
   Result<std::optional<std::uint32_t>> hop_for(const kernel::RouteQuery& query) override;
   void release_hop(std::uint32_t hop_index) override;
   void process_routes(const std::function<void(std::uint32_t, const std::string&)>& /*lost*/) override {}
+  void process_icmp(const std::function<void(const wire::IcmpError&)>& /*too_big*/) override {}
   [[nodiscard]] std::size_t lane_count() const noexcept override { return lanes_.size(); }
   [[nodiscard]] handoff::EnginePort& port(std::size_t lane) override { return lanes_[lane]->port; }
   [[nodiscard]] std::vector<std::vector<std::byte>> take_strays(std::size_t lane) override;

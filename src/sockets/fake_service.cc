@@ -324,11 +324,9 @@ void FakeService::answer_query(Session& session, const std::byte* message) {
   if (at != session.connections.end() && at->second->tag == question.tag && at->second->engine) {
     reply.found = 1;
     reply.state.hw_conn_id = at->second->hw_id;
-    reply.state.min.srtt_us = 4242;
     reply.state.min.mss = 1460;
     reply.state.min.options = tcp::kOptTimestamps;
-    reply.state.min.cwnd_segments = 33;
-    reply.state.unsent_bytes = 0;
+    reply.state.info = {.state = 1, .snd_mss = 1448, .rtt_us = 4242, .snd_cwnd = 33};
   }
   send_struct(session.socket.get(), reply);
 }

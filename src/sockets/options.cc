@@ -180,7 +180,7 @@ Outcome get_kernel_info(const Sonode& sonode, int fd, void* value, socklen_t* le
 // `state`: of the stay that goes on. REQUIRES: inside the gate, the engine's.
 Outcome get_engine_info(const Sonode& sonode, int fd, const ipc::HwConnState& state, void* value,
                         socklen_t* length) noexcept {
-  tcp_info info{};
+  tcp::TcpInfo info;
   socklen_t size = sizeof(info);
   const Outcome result = outcome_of(real().getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size));
   if (result < 0) return result;
@@ -238,7 +238,7 @@ Outcome get_unread(Sonode& sonode, int fd, int* count) noexcept {
 Outcome get_unsent(Sonode& sonode, int fd, int* count) noexcept {
   if (sonode.owner() == ipc::Owner::kEngine && !sonode.session->is_inherited())
     if (const auto state = sonode.session->query(sonode); state.has_value()) {
-      *count = static_cast<int>(state->unsent_bytes);
+      *count = static_cast<int>(state->info.notsent_bytes);
       return 0;
     }
   return run_in_kernel(sonode, "SIOCOUTQNSD",

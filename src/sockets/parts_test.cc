@@ -1,5 +1,6 @@
 // The parts of the socket layer that need no connection.
 #include <gtest/gtest.h>
+#include <linux/tcp.h>
 
 #include <array>
 #include <cerrno>
@@ -155,36 +156,33 @@ TEST(ErrnoMap, IsLinuxs) {
   EXPECT_EQ(outcome_of(-1), -EPIPE);
 }
 
-TEST(TcpInfo, AddsCountersAndReplacesTheRest) {
-  tcp_info info{};
-  info.tcpi_rtt = 1;
-  info.tcpi_bytes_acked = 7;  // of a socket that is not parked yet: part of the base
-  info.tcpi_rcv_mss = 1448;
+TEST(TcpInfo, WhatTheEngineKnowsReplacesTheSockets) {
+  tcp::TcpInfo info;
+  info.rtt_us = 1;
+  info.bytes_acked = 7;  // of a socket that is not parked yet: part of the base
+  info.pmtu = 1500;
+  info.busy_time_us = 3;
   tcp::InfoCounters base{};
   base.bytes_acked = 100;
   base.segs_out = 10;
   base.delivered = 9;
   ipc::HwConnState state{};
-  state.min.srtt_us = 250;
-  state.min.mss = 1460;
-  state.min.options = tcp::kOptTimestamps;
-  state.min.snd_una = 0xfffffff0;
-  state.min.snd_nxt = 0xfffffff0 + 1449;
-  state.min.ssthresh_segments = 0x7fffffff;
-  state.bytes_acked = 5;
-  state.segments_out = 2;
-  state.data_segments_in = 3;
-  state.ca_state = 3;
+  state.info.rtt_us = 250;
+  state.info.lost = 4;
+  state.info.bytes_acked = 5;
+  state.info.segs_out = 2;
+  state.info.data_segs_in = 3;
+  state.info.ca_state = 3;
   put_engine_state(state, base, info);
-  EXPECT_EQ(info.tcpi_rtt, 250U);
-  EXPECT_EQ(info.tcpi_snd_mss, 1448U);
-  EXPECT_EQ(info.tcpi_unacked, 2U) << "segments, the last one not full";
-  EXPECT_EQ(info.tcpi_bytes_acked, 105U);
-  EXPECT_EQ(info.tcpi_segs_out, 12U);
-  EXPECT_EQ(info.tcpi_data_segs_in, 3U);
-  EXPECT_EQ(info.tcpi_delivered, 9U) << "what the engine does not count stays";
-  EXPECT_EQ(info.tcpi_ca_state, 3U);
-  EXPECT_EQ(info.tcpi_rcv_mss, 1448U) << "what the engine does not know stays";
+  EXPECT_EQ(info.rtt_us, 250U);
+  EXPECT_EQ(info.lost, 4U);
+  EXPECT_EQ(info.ca_state, 3U);
+  EXPECT_EQ(info.bytes_acked, 105U);
+  EXPECT_EQ(info.segs_out, 12U);
+  EXPECT_EQ(info.data_segs_in, 3U);
+  EXPECT_EQ(info.delivered, 9U);
+  EXPECT_EQ(info.pmtu, 1500U) << "what the engine does not know stays";
+  EXPECT_EQ(info.busy_time_us, 3U);
 }
 
 TEST(TcpInfo, TheBaseIsAddedAsFarAsTheAnswerGoes) {

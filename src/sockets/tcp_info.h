@@ -1,7 +1,6 @@
 // TCP_INFO of a connection that moves: its counters never run backwards. Pure.
 #pragma once
 
-#include <linux/tcp.h>
 #include <sys/socket.h>
 
 #include "ipc/messages.h"
@@ -9,7 +8,7 @@
 namespace twinstack::sockets {
 
 // `info` is the kernel socket's answer; what the engine knows replaces it. `base`: of ConnSlot.
-void put_engine_state(const ipc::HwConnState& state, const tcp::InfoCounters& base, tcp_info& info) noexcept;
+void put_engine_state(const ipc::HwConnState& state, const tcp::InfoCounters& base, tcp::TcpInfo& info) noexcept;
 
 // The kernel has answered with `length` bytes of a struct tcp_info, which may be older or newer than ours.
 void add_base(const tcp::InfoCounters& base, void* info, socklen_t length) noexcept;

@@ -65,6 +65,7 @@ int SoftStack::listen(SocketId id, std::uint32_t backlog, Time /*now*/) {
     socket->listener = std::make_unique<Listener>();
   }
   socket->listener->backlog = std::min(backlog, config_.somaxconn);
+  tune_fast_open(*socket);
   return 0;
 }
 
@@ -80,13 +81,13 @@ int SoftStack::connect(SocketId id, const Address& peer, Time now) {
     case Socket::Attempt::kConnected:
       return -EISCONN;
     case Socket::Attempt::kConnecting:
-      if (socket->opening) return -EALREADY;
+      if (socket->opening) return socket->opening->deferred ? -EISCONN : -EALREADY;
       result = finish_connecting(*socket);
       break;
     case Socket::Attempt::kNone:
       if (socket->listener || state_of(*socket) != State::kClosed) return -EISCONN;
       reset_for_reuse(*socket);
-      result = start_connecting(*socket, peer, now);
+      result = start_connecting(*socket, peer, nullptr, now);
       break;
   }
   deliver_wakes();

@@ -5,6 +5,9 @@
 #include <cstdint>
 
 #include "base/clock.h"
+#include "tcp/control_block.h"
+#include "tcp/tcp_info.h"
+#include "tcp/timers.h"
 
 namespace twinstack::stack {
 
@@ -16,6 +19,14 @@ class Chronograph {
     kReceiveLimited,  // ... and the peer's window holds it back
     kSendLimited,     // ... and the program waits for room in the send buffer
   };
+
+  // What the sender waits for; `no_room`: the program has found none in the send buffer.
+  [[nodiscard]] static Activity activity_of(const tcp::ControlBlock& cb, bool no_room) noexcept {
+    const bool unsent = cb.snd_nxt != cb.write_seq;
+    if (unsent && !tcp::window_admits_next(cb)) return Activity::kReceiveLimited;
+    if (cb.snd_una == cb.write_seq) return Activity::kIdle;
+    return !unsent && no_room ? Activity::kSendLimited : Activity::kBusy;
+  }
 
   void turn_to(Activity activity, Time now) noexcept {
     if (activity == activity_) return;
@@ -36,5 +47,8 @@ class Chronograph {
   Time since_{};
   Activity activity_ = Activity::kIdle;
 };
+
+// What held the sender back, as TCP_INFO tells it.
+void fill_chronograph(const Chronograph& chrono, Time now, tcp::TcpInfo& out) noexcept;
 
 }  // namespace twinstack::stack

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "tcp/initial_sequence.h"
 #include "wire/flow.h"
 
 namespace twinstack::stack {
@@ -15,6 +16,15 @@ struct BufferSizes {
   std::uint32_t min_bytes = 4096;
   std::uint32_t default_bytes = 131072;
   std::uint32_t max_bytes = 6U << 20;
+};
+
+// Bits of tcp_fastopen.
+enum FastOpenMode : std::uint32_t {
+  kFastOpenClient = 0x1,
+  kFastOpenServer = 0x2,
+  kFastOpenClientNoCookie = 0x4,    // data in the SYN without a cookie
+  kFastOpenServerNoCookie = 0x200,  // the same is accepted
+  kFastOpenAllListeners = 0x400,    // without TCP_FASTOPEN
 };
 
 struct Config {
@@ -37,6 +47,11 @@ struct Config {
   std::uint16_t tcp_min_snd_mss = 48;
   std::uint16_t initial_cwnd_segments = 10;
 
+  // TCP Fast Open (RFC 7413). Keys: that which makes cookies, then others that are still accepted; none: drawn from the
+  // seed.
+  std::uint32_t tcp_fastopen = kFastOpenClient;
+  std::vector<tcp::SequenceSecret> tcp_fastopen_keys;
+
   // Buffers.
   BufferSizes tcp_rmem{};
   BufferSizes tcp_wmem{4096, 16384, 4U << 20};
@@ -55,7 +70,7 @@ struct Config {
   std::uint32_t tcp_keepalive_probes = 9;
   bool tcp_slow_start_after_idle = true;
   std::uint8_t tcp_min_tso_segs = 2;  // only PSH tells
-  std::uint32_t min_pmtu = 552;  // route/min_pmtu: a smaller MTU is not believed
+  std::uint32_t min_pmtu = 552;       // route/min_pmtu: a smaller MTU is not believed
   std::uint32_t mtu_expires_s = 600;
 
   // The end.

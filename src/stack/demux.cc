@@ -110,6 +110,7 @@ Socket* SoftStack::make_socket(Family family) {
 
 void SoftStack::destroy(Socket& socket) {
   if (socket.orphan) --orphans_;
+  forget_unconfirmed(socket);
   timers_.cancel(socket);
   leave(socket);
   leave_port(socket);

@@ -78,8 +78,8 @@ void SoftStack::arrive_at_connection(Socket& socket, const wire::TcpPacket& pack
   settle(socket, now);
 }
 
-// kernel-facts.md, R20 (RFC 5961 5.2): an acknowledgement further back than anything that has been acknowledged since the
-// connection came back.
+// kernel-facts.md, R20 (RFC 5961 5.2): an acknowledgement further back than anything that has been acknowledged since
+// the connection came back.
 bool SoftStack::overtaken_by_restore(const Connection& conn, const wire::Segment& segment) noexcept {
   if (!conn.restored || !segment.has(wire::kAck) || segment.has(wire::kRst | wire::kSyn)) return false;
   const std::uint64_t known = std::min<std::uint64_t>(conn.cb.max_window, conn.counters.bytes_acked);
@@ -190,6 +190,7 @@ void SoftStack::abort(Socket& socket, Time now) {
 // Linux tcp_done(): TCP_CLOSE. `socket` is gone afterwards if no program has it.
 void SoftStack::finish(Socket& socket) {
   timers_.cancel(socket);
+  forget_unconfirmed(socket);
   leave(socket);
   if (!socket.bound_by_program) leave_port(socket);
   socket.over = true;

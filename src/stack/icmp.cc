@@ -84,7 +84,7 @@ void SoftStack::on_icmp_error(const wire::IcmpError& error, Time now) {
   if (endpoint->kind == Endpoint::Kind::kHalfOpen) {
     icmp_at_half_open(static_cast<HalfOpen&>(*endpoint), error);
   } else if (auto& socket = static_cast<Socket&>(*endpoint); socket.opening) {
-    icmp_at_opening(socket, error);
+    icmp_at_opening(socket, error, now);
   } else {
     icmp_at_connection(socket, error, now);
   }
@@ -105,10 +105,10 @@ void SoftStack::icmp_at_half_open(HalfOpen& half, const wire::IcmpError& error) 
   drop_half_open(half);
 }
 
-void SoftStack::icmp_at_opening(Socket& socket, const wire::IcmpError& error) {
-  if (error.kind == wire::IcmpKind::kTooBig) return;
+void SoftStack::icmp_at_opening(Socket& socket, const wire::IcmpError& error, Time now) {
   const Meaning meaning = meaning_of(error);
   auto& opening = *socket.opening;
+  if (error.kind == wire::IcmpKind::kTooBig) return narrow_opening(socket, error, now);
   const auto verdict = tcp::on_icmp_error(opening.handshake, opening.config, class_of(meaning), error.seq);
   if (verdict == tcp::HandshakeVerdict::kDroppedError) {
     ++stats_.out_of_window_icmps;
@@ -118,13 +118,35 @@ void SoftStack::icmp_at_opening(Socket& socket, const wire::IcmpError& error) {
   if (tcp::is_over(verdict)) fail_opening(socket, meaning.error);
 }
 
+// A SYN is small, unless it carries data (Linux tcp_simple_retransmit()).
+void SoftStack::narrow_opening(Socket& socket, const wire::IcmpError& error, Time now) {
+  Opening& opening = *socket.opening;
+  const Seq iss = opening.handshake.iss;
+  if (opening.handshake.syn_bytes == 0 || error.seq < iss || error.seq > iss + opening.handshake.syn_bytes) return;
+  const bool v4 = socket.flow.is_v4();
+  const std::uint32_t believed = std::max(error.mtu, v4 ? config_.min_pmtu : kSmallestMtuV6);
+  if (believed >= path_mtu(socket.flow.remote, now)) return;
+  ++stats_.icmps;
+  remember_path_mtu(socket.flow.remote, believed, now);
+  opening.config.path_mss = std::min(opening.config.path_mss, mss_for(believed, v4));
+  opening.config.announced_mss = std::min(opening.config.announced_mss, opening.config.path_mss);  // as Linux
+  tcp::drop_syn_data(opening.handshake);
+  pump_opening(socket, now);
+}
+
 void SoftStack::icmp_at_connection(Socket& socket, const wire::IcmpError& error, Time now) {
   const tcp::ControlBlock& cb = socket.conn->cb;
-  if (error.seq < cb.snd_una || error.seq > cb.snd_nxt) {
+  const Seq first = socket.unconfirmed ? socket.unconfirmed->handshake.iss : cb.snd_una;
+  if (error.seq < first || error.seq > cb.snd_nxt) {
     ++stats_.out_of_window_icmps;
     return;
   }
   ++stats_.icmps;
+  const bool too_big = error.kind == wire::IcmpKind::kTooBig;
+  if (socket.unconfirmed && !socket.accepted && !too_big) {  // nobody has it yet: it fails as one that opens does
+    socket.error = meaning_of(error).error;
+    return finish(socket);
+  }
   socket.soft_error = meaning_of(error).error;
   if (error.kind == wire::IcmpKind::kTooBig) lower_path_mtu(socket, error.mtu, now);
 }

@@ -4,6 +4,7 @@
 #include <poll.h>
 
 #include <cerrno>
+#include <utility>
 
 #include "stack/stack.h"
 
@@ -41,17 +42,19 @@ void SoftStack::arrive_at_listener(Socket& listener, const wire::TcpPacket& pack
   const auto verdict = tcp::answer_listen(packet.segment);
   if (tcp::wants_reset(verdict)) send_reset_for(packet);
   if (verdict != tcp::HandshakeVerdict::kSynAccepted || !may_open(listener, packet.flow)) return;
+  tcp::HandshakeConfig config = handshake_config(listener, packet.flow, now);
+  const tcp::InitialNumbers fresh = numbers != nullptr ? *numbers : tcp::initial_numbers(secret_, packet.flow, now);
+  if (accept_fast_open(listener, packet, config.fast_open) && open_early(listener, packet, config, fresh, now)) return;
   auto& queue = listener.listener->half_open;
   HalfOpen& half = queue.emplace_front();
   half.self = queue.begin();
   half.flow = packet.flow;
   half.listener = &listener;
-  half.config = handshake_config(listener, packet.flow, now);
+  half.config = std::move(config);
   ++half_open_by_peer_[packet.flow.remote];
   ++half_open_count_;
   enter(half);
-  tcp::open_passive(half.handshake, half.config, half.flow,
-                    numbers != nullptr ? *numbers : tcp::initial_numbers(secret_, half.flow, now), packet.segment, now);
+  tcp::open_passive(half.handshake, half.config, half.flow, fresh, packet.segment, now);
   pump_half_open(half, now);
 }
 

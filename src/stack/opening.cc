@@ -4,11 +4,25 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "stack/stack.h"
 #include "tcp/congestion/congestion.h"
 
 namespace twinstack::stack {
+
+namespace {
+
+// What a SYN-ACK carries beside the SYN (RFC 7413 4.2.1), as a segment of the connection. Its window was not scaled.
+wire::TcpPacket without_syn(const wire::TcpPacket& packet, std::uint8_t snd_wscale) {
+  wire::TcpPacket rest = packet;
+  rest.segment.flags = static_cast<std::uint8_t>(rest.segment.flags & ~wire::kSyn);
+  rest.segment.seq = packet.segment.seq + 1;
+  rest.segment.window = static_cast<std::uint16_t>(packet.segment.window >> snd_wscale);
+  return rest;
+}
+
+}  // namespace
 
 // What the program's options say, for MinTcp.
 void SoftStack::fill_settings(const Socket& socket, tcp::MinTcp& out) const {
@@ -62,7 +76,7 @@ tcp::HandshakeConfig SoftStack::handshake_config(const Socket& socket, const Flo
   return out;
 }
 
-int SoftStack::start_connecting(Socket& socket, const Address& peer, Time now) {
+int SoftStack::choose_flow(Socket& socket, const Address& peer, tcp::InitialNumbers& numbers, Time now) {
   FlowKey flow = socket.flow;
   flow.remote = is_any(peer.ip) ? flow.remote : peer.ip;
   flow.remote_port = peer.port;
@@ -74,31 +88,50 @@ int SoftStack::start_connecting(Socket& socket, const Address& peer, Time now) {
   } else if (const int error = choose_connect_port(flow, now); error != 0) {
     return error;
   }
-  tcp::InitialNumbers numbers = tcp::initial_numbers(secret_, flow, now);
+  numbers = tcp::initial_numbers(secret_, flow, now);
   if (Endpoint* const old = find(flow); old != nullptr) take_over(static_cast<TimeWait&>(*old), numbers);
   socket.flow = flow;
   if (socket.bucket == nullptr) join_port(socket, flow.local_port);
   enter(socket);
+  return 0;
+}
+
+// `data`: MSG_FASTOPEN, to go with the SYN if it may; else nullptr. Returns 0 when the SYN waits for data.
+int SoftStack::start_connecting(Socket& socket, const Address& peer, const ByteView* data, Time now) {
+  tcp::InitialNumbers numbers;
+  if (const int error = choose_flow(socket, peer, numbers, now); error != 0) return error;
   socket.opening = std::make_unique<Opening>();
-  socket.opening->config = handshake_config(socket, flow, now);
+  Opening& opening = *socket.opening;
+  opening.config = handshake_config(socket, socket.flow, now);
   socket.attempt = Socket::Attempt::kConnecting;
   ++stats_.active_opens;
-  tcp::open_active(socket.opening->handshake, socket.opening->config, flow, numbers, now);
+  tcp::open_active(opening.handshake, opening.config, socket.flow, numbers, now);
+  const bool by_option = socket.options.fast_open_connect && data == nullptr;
+  if (by_option && may_send_data_early(socket, socket.flow.remote)) {
+    opening.deferred = true;
+    wake(socket, POLLOUT | POLLWRNORM);
+    return 0;
+  }
+  if (by_option || data != nullptr) ask_for_fast_open(socket, data != nullptr ? *data : ByteView{});
   pump_opening(socket, now);
   return -EINPROGRESS;
 }
 
 void SoftStack::pump_opening(Socket& socket, Time now) {
   Opening& opening = *socket.opening;
+  if (opening.deferred) return;
   wire::Segment segment;
+  bool carries_data = !opening.handshake.has(tcp::kHsSent);
   while (tcp::poll_transmit(opening.handshake, opening.config, now, segment)) {
-    send_segment(socket.flow, &socket.options, segment, nullptr, 0);
+    const ByteView data = std::exchange(carries_data, false) ? ByteView(opening.syn_data) : ByteView{};
+    send_segment(socket.flow, &socket.options, segment, nullptr, static_cast<std::uint32_t>(data.size()), data);
   }
   timers_.set(socket, tcp::next_deadline(opening.handshake));
 }
 
 void SoftStack::arrive_at_opening(Socket& socket, const wire::TcpPacket& packet, Time now) {
   Opening& opening = *socket.opening;
+  if (opening.deferred) return;
   const auto verdict = tcp::on_segment(opening.handshake, opening.config, packet.segment, packet.payload.size(), now);
   if (tcp::wants_reset(verdict)) send_reset_for(packet);
   if (tcp::is_over(verdict)) {
@@ -106,9 +139,14 @@ void SoftStack::arrive_at_opening(Socket& socket, const wire::TcpPacket& packet,
   }
   if (!tcp::is_completed(verdict)) return pump_opening(socket, now);
   start_connection(socket, opening.handshake, opening.config, now);
+  if (packet.segment.has(wire::kSyn)) learn_from_syn_ack(socket, packet);
+  settle_syn_data(*socket.conn, opening, now);
+  const bool fast_open = opening.handshake.syn_bytes > 0 || opening.config.fast_open.present;
   socket.opening.reset();
   wake(socket, POLLIN | POLLOUT | POLLWRNORM);
   if (verdict == tcp::HandshakeVerdict::kCompletedByAck) return arrive_at_connection(socket, packet, now);
+  const bool more = !packet.payload.empty() || packet.segment.has(wire::kFin);
+  if (fast_open && more) return arrive_at_connection(socket, without_syn(packet, socket.conn->cb.snd_wscale), now);
   settle(socket, now);
 }
 

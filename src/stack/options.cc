@@ -28,6 +28,10 @@ constexpr int kTcpUserTimeout = 18;  // as the others: not in every header
 constexpr int kTcpNotSentLowat = 25;
 constexpr int kTcpCcInfo = 26;
 constexpr int kIpFreebind = 15;
+constexpr int kTcpFastOpen = 23;
+constexpr int kTcpFastOpenConnect = 30;
+constexpr int kTcpFastOpenKey = 33;
+constexpr int kTcpFastOpenNoCookie = 34;
 
 bool within(int value, int least, int most) noexcept { return value >= least && value <= most; }
 
@@ -197,6 +201,7 @@ int SoftStack::set_sending_option(Socket& socket, int name, int value, Time now)
   switch (name) {
     case TCP_NODELAY:
       options.no_delay = value != 0;
+      if (value != 0 && socket.conn && !socket.over) tcp::push_pending(socket.conn->cb);
       break;
     case TCP_CORK:
       options.cork = value != 0;
@@ -236,6 +241,7 @@ int SoftStack::set_tcp_option(Socket& socket, int name, int value, Time now) {
     case TCP_SYNCNT:
       if (!within(value, 1, 127)) return -EINVAL;
       options.syn_retries = static_cast<std::uint8_t>(value);
+      if (socket.opening) socket.opening->config.syn_retries = options.syn_retries;
       return 0;
     case TCP_LINGER2:
       options.linger2_s = value < 0 ? -1 : std::min(value, kLongestFinTimeout_s);
@@ -249,6 +255,10 @@ int SoftStack::set_tcp_option(Socket& socket, int name, int value, Time now) {
       if (!within(value, 0, 1)) return -EINVAL;
       options.receive_inq = value != 0;
       return 0;
+    case kTcpFastOpen:
+    case kTcpFastOpenConnect:
+    case kTcpFastOpenNoCookie:
+      return set_fast_open_option(socket, name, value);
     default:
       return set_sending_option(socket, name, value, now);
   }
@@ -285,6 +295,8 @@ int SoftStack::set_option(SocketId id, int level, int name, ByteView value, Time
   if (level == IPPROTO_IP || level == IPPROTO_IPV6) {
     if (value.empty()) return -EINVAL;
     result = set_ip_option(*socket, level, name, small_value(value));
+  } else if (level == IPPROTO_TCP && name == kTcpFastOpenKey) {
+    result = set_fast_open_keys(*socket, value);
   } else if (level == IPPROTO_TCP && name == TCP_CONGESTION) {
     result = value.empty() ? -EINVAL : set_congestion(*socket, value, now);
   } else if (level == SOL_SOCKET && name == SO_LINGER) {
@@ -380,6 +392,12 @@ int SoftStack::get_tcp_option(Socket& socket, int name, std::span<std::byte> roo
       return put(room, static_cast<int>(options.not_sent_low_water));
     case kTcpInq:
       return put(room, options.receive_inq);
+    case kTcpFastOpen:
+      return put(room, static_cast<int>(options.fast_open_queue));
+    case kTcpFastOpenConnect:
+      return put(room, options.fast_open_connect);
+    case kTcpFastOpenNoCookie:
+      return put(room, options.fast_open_no_cookie);
     case kTcpCcInfo:
       return 0;
     case TCP_CONGESTION:

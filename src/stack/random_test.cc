@@ -51,8 +51,8 @@ class Disorder {
  private:
   SoftStack& stack(int host) { return host == 0 ? net_.client() : net_.server(); }
   Address somewhere(int host) {
-    const IpAddress ip = rng_.below(4) == 0 ? v6(static_cast<std::uint8_t>(host + 1))
-                                            : v4(static_cast<std::uint8_t>(host + 1));
+    const IpAddress ip =
+        rng_.below(4) == 0 ? v6(static_cast<std::uint8_t>(host + 1)) : v4(static_cast<std::uint8_t>(host + 1));
     return {ip, static_cast<std::uint16_t>(80 + rng_.below(3))};
   }
   SocketId any_of(int host) {
@@ -79,9 +79,9 @@ class Disorder {
   void set_some_option(int host, SocketId id) {
     static constexpr struct {
       int level, name;
-    } kOptions[] = {{SOL_SOCKET, SO_REUSEADDR},     {SOL_SOCKET, SO_KEEPALIVE},   {SOL_SOCKET, SO_SNDBUF},
-                    {SOL_SOCKET, SO_RCVBUF},        {SOL_SOCKET, SO_RCVLOWAT},    {IPPROTO_TCP, TCP_NODELAY},
-                    {IPPROTO_TCP, TCP_CORK},        {IPPROTO_TCP, TCP_KEEPIDLE},  {IPPROTO_TCP, TCP_LINGER2},
+    } kOptions[] = {{SOL_SOCKET, SO_REUSEADDR},      {SOL_SOCKET, SO_KEEPALIVE},  {SOL_SOCKET, SO_SNDBUF},
+                    {SOL_SOCKET, SO_RCVBUF},         {SOL_SOCKET, SO_RCVLOWAT},   {IPPROTO_TCP, TCP_NODELAY},
+                    {IPPROTO_TCP, TCP_CORK},         {IPPROTO_TCP, TCP_KEEPIDLE}, {IPPROTO_TCP, TCP_LINGER2},
                     {IPPROTO_TCP, TCP_USER_TIMEOUT}, {IPPROTO_TCP, TCP_QUICKACK}, {IPPROTO_TCP, TCP_WINDOW_CLAMP},
                     {IPPROTO_TCP, TCP_DEFER_ACCEPT}, {IPPROTO_TCP, TCP_MAXSEG},   {IPPROTO_TCP, TCP_NOTSENT_LOWAT}};
     const auto& option = kOptions[rng_.below(std::size(kOptions))];
@@ -172,7 +172,9 @@ TEST(Disorder, RandomSegmentsDoNoHarm) {
     config.tcp_timestamps = rng.below(2) == 0;
     OneHost host(config);
     SocketId id = host.establish();
-    const auto close_to = [&](std::uint32_t number) { return number - 3 + rng.below(3000) * rng.below(2) + rng.below(6); };
+    const auto close_to = [&](std::uint32_t number) {
+      return number - 3 + rng.below(3000) * rng.below(2) + rng.below(6);
+    };
     for (int round = 0; round < 200; ++round) {
       wire::Segment segment;
       segment.flags = static_cast<std::uint8_t>(rng.next());

@@ -3,14 +3,13 @@
 #include <algorithm>
 #include <bit>
 
-#include "tcp/cold_state.h"
+#include "tcp/rtt.h"
 
 namespace twinstack::stack {
 
 namespace {
 
 constexpr std::uint32_t kFirstWindow = 65535;      // Linux tcp_select_initial_window()
-constexpr std::uint32_t kInitialSegments = 10;     // TCP_INIT_CWND
 constexpr std::uint32_t kSmallestForGrowth = 128;  // bytes of a segment that opens the window
 constexpr std::uint32_t kMostWindow = 65535U << 14;
 
@@ -44,16 +43,14 @@ void ReceiveBuffer::begin(const Config& config, std::uint32_t buffer_bytes, cons
   const std::uint32_t full = window_from_space(config, buffer_bytes_);
   if (clamp_bytes_ >= full) clamp_bytes_ = full;
   ssthresh_bytes_ = std::min(ssthresh_bytes_, clamp_bytes_);
-  space_bytes_ = std::min({ssthresh_bytes_, cb.rcv_wnd, kInitialSegments * advmss_});
-  space_seq_ = cb.rcv_nxt;
-  space_since_ = tcp::to_tick(now);
+  tcp::begin_receive_tuning(tuning_, cb, ssthresh_bytes_, advmss_, now);
 }
 
 void ReceiveBuffer::begin_restored(const Config& config, std::uint32_t buffer_bytes, const tcp::ControlBlock& cb,
                                    std::uint16_t advmss, Time now) noexcept {
   begin(config, buffer_bytes, cb, advmss, now);
   ssthresh_bytes_ = std::min(clamp_bytes_, kFirstWindow);
-  space_bytes_ = std::min(ssthresh_bytes_, kInitialSegments * advmss_);
+  tuning_.space_bytes = std::min(ssthresh_bytes_, tcp::kInitialReceiveSegments * advmss_);
 }
 
 // Linux tcp_set_window_clamp().
@@ -122,31 +119,17 @@ void ReceiveBuffer::measure_rtt(const tcp::ControlBlock& cb, Time now) noexcept 
 }
 
 // Linux tcp_rcv_space_adjust().
-void ReceiveBuffer::on_read(const Config& config, tcp::ControlBlock& cb, Seq copied_seq, bool may_grow,
+void ReceiveBuffer::on_read(const Config& config, const tcp::ControlBlock& cb, Seq copied_seq, bool may_grow,
                             Time now) noexcept {
   std::uint32_t rtt = rtt_us_;
   const std::uint32_t smoothed = tcp::smoothed_rtt_us(cb);
   if (smoothed != 0) rtt = rtt == 0 ? smoothed : std::min(rtt, smoothed);
-  const Duration passed = tcp::ticks_between(space_since_, tcp::to_tick(now));
-  if (rtt == 0 || passed < std::chrono::microseconds(rtt)) return;
-  const std::uint32_t copied = bytes_between(space_seq_, copied_seq);
-  if (copied > space_bytes_) {
-    if (may_grow) grow_buffer(config, cb, copied);
-    space_bytes_ = copied;
-  }
-  space_seq_ = copied_seq;
-  space_since_ = tcp::to_tick(now);
+  const std::uint32_t window = tcp::tune_receive_window(tuning_, cb, copied_seq, rtt, advmss_, now);
+  if (window != 0 && may_grow) grow_buffer(config, window);
 }
 
-// Room for twice what a round trip brings, and for the next doubling of a sender in slow start.
-void ReceiveBuffer::grow_buffer(const Config& config, const tcp::ControlBlock& cb, std::uint32_t copied) noexcept {
-  std::uint64_t window = 2ULL * copied + 16ULL * advmss_;
-  window += 2 * (window * (copied - space_bytes_) / std::max(space_bytes_, 1U));
-  if (cb.cold && !cb.cold->out_of_order.empty()) {
-    window += bytes_between(cb.rcv_nxt, cb.cold->out_of_order.back().end());
-  }
-  const auto capped = static_cast<std::uint32_t>(std::min<std::uint64_t>(window, kMostWindow));
-  const std::uint32_t buffer = std::min(space_from_window(config, capped), config.tcp_rmem.max_bytes);
+void ReceiveBuffer::grow_buffer(const Config& config, std::uint32_t window) noexcept {
+  const std::uint32_t buffer = std::min(space_from_window(config, window), config.tcp_rmem.max_bytes);
   if (buffer <= buffer_bytes_) return;
   buffer_bytes_ = buffer;
   clamp_bytes_ = window_from_space(config, buffer);

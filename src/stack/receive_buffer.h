@@ -10,6 +10,7 @@
 #include "stack/byte_queue.h"
 #include "stack/config.h"
 #include "tcp/control_block.h"
+#include "tcp/receive_tuning.h"
 #include "tcp/tick.h"
 
 namespace twinstack::stack {
@@ -35,7 +36,7 @@ class ReceiveBuffer {
   void set_clamp(std::uint32_t clamp_bytes, const tcp::ControlBlock& cb) noexcept;
   [[nodiscard]] std::uint32_t clamp_bytes() const noexcept { return clamp_bytes_; }
   [[nodiscard]] std::uint32_t ssthresh_bytes() const noexcept { return ssthresh_bytes_; }
-  [[nodiscard]] std::uint32_t measured_space_bytes() const noexcept { return space_bytes_; }
+  [[nodiscard]] std::uint32_t measured_space_bytes() const noexcept { return tuning_.space_bytes; }
   [[nodiscard]] std::uint32_t rtt_us() const noexcept { return rtt_us_; }
 
   // The whole buffer's share, no more than the clamp.
@@ -46,21 +47,19 @@ class ReceiveBuffer {
   // Data of a segment was added to `bytes`, or waits out of order.
   void on_segment(const Config& config, const tcp::ControlBlock& cb, std::uint32_t segment_bytes, Time now) noexcept;
   // The program has read; `copied_seq`: of the first byte that it has not. `may_grow`: no SO_RCVBUF.
-  void on_read(const Config& config, tcp::ControlBlock& cb, Seq copied_seq, bool may_grow, Time now) noexcept;
+  void on_read(const Config& config, const tcp::ControlBlock& cb, Seq copied_seq, bool may_grow, Time now) noexcept;
 
   ByteQueue bytes;
 
  private:
   void measure_rtt(const tcp::ControlBlock& cb, Time now) noexcept;
-  void grow_buffer(const Config& config, const tcp::ControlBlock& cb, std::uint32_t copied) noexcept;
+  void grow_buffer(const Config& config, std::uint32_t window) noexcept;
   [[nodiscard]] std::uint32_t free_window(const Config& config) const noexcept;
 
   std::uint32_t buffer_bytes_ = 0;    // sk_rcvbuf
   std::uint32_t clamp_bytes_ = 0;     // window_clamp
   std::uint32_t ssthresh_bytes_ = 0;  // rcv_ssthresh: what is offered at most for now
-  std::uint32_t space_bytes_ = 0;     // rcvq_space: most that was read in a round trip
-  Seq space_seq_;
-  tcp::Tick space_since_ = 0;
+  tcp::ReceiveTuning tuning_;
   std::uint32_t rtt_us_ = 0;  // rcv_rtt_est: of the peer's data
   Seq rtt_seq_;
   tcp::Tick rtt_since_ = 0;

@@ -6,6 +6,7 @@
 #include <list>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "stack/address.h"
 #include "stack/chronograph.h"
@@ -102,11 +103,22 @@ struct Listener {
   std::list<HalfOpen> half_open;
   std::deque<Socket*> accepted;  // established, waiting for accept()
   std::uint32_t backlog = 0;
+  std::uint32_t fast_opens = 0;  // connections by Fast Open whose SYN-ACK is not yet acknowledged
 };
 
 struct Opening {
   tcp::Handshake handshake;
   tcp::HandshakeConfig config;
+  std::vector<std::byte> syn_data;  // Fast Open: what the first SYN carries
+  bool deferred = false;            // TCP_FASTOPEN_CONNECT: the SYN waits for the first write
+  bool more_to_write = false;       // a call that waits has more than the SYN took
+};
+
+// A connection that Fast Open made of the SYN: its SYN-ACK is still to be acknowledged.
+struct Unconfirmed {
+  tcp::Handshake handshake;
+  tcp::HandshakeConfig config;
+  SocketId listener = kNoSocket;
 };
 
 // A connection that has come to ESTABLISHED.
@@ -122,7 +134,8 @@ struct Connection {
   std::uint16_t mss_clamp = 0;
   std::uint32_t pmtu = 0;
   std::uint32_t out_of_order_bytes = 0;  // as counted for the peer
-  bool restored = false;  // came back from elsewhere: kernel-facts.md, R20
+  bool syn_data = false;                 // Fast Open: data went with a SYN and was taken
+  bool restored = false;                 // came back from elsewhere: kernel-facts.md, R20
 };
 
 // What the program has set.
@@ -151,7 +164,11 @@ struct Options {
   std::uint32_t receive_low_water = 1;
   std::uint32_t not_sent_low_water = 0;  // 0: the sysctl's
   std::uint32_t window_clamp = 0;
-  std::string congestion;  // empty: the sysctl's
+  std::uint32_t fast_open_queue = 0;                // TCP_FASTOPEN of a listener
+  std::vector<tcp::SequenceSecret> fast_open_keys;  // TCP_FASTOPEN_KEY; none: the sysctl's
+  bool fast_open_connect = false;                   // TCP_FASTOPEN_CONNECT
+  bool fast_open_no_cookie = false;                 // TCP_FASTOPEN_NO_COOKIE
+  std::string congestion;                           // empty: the sysctl's
 };
 
 struct Socket final : Endpoint {
@@ -163,6 +180,7 @@ struct Socket final : Endpoint {
   Options options;
   std::unique_ptr<Listener> listener;
   std::unique_ptr<Opening> opening;
+  std::unique_ptr<Unconfirmed> unconfirmed;
   std::unique_ptr<Connection> conn;  // stays after the end, for what is unread and for TCP_INFO
   Socket* parent = nullptr;          // the listener in whose queue it waits
   SocketId id = kNoSocket;
@@ -171,15 +189,15 @@ struct Socket final : Endpoint {
   int soft_error = 0;        // what an ICMP error said; tells why, should the connection time out
   Family family;
   Attempt attempt = Attempt::kNone;
-  bool over = false;          // conn has come to its end (TCP_CLOSE)
-  bool orphan = false;        // no program has it any more (SOCK_DEAD)
-  bool accepted = true;       // false: waits in the listener's queue
-  bool receive_shut = false;  // RCV_SHUTDOWN
-  bool send_shut = false;     // SEND_SHUTDOWN
-  bool fin_received = false;  // SOCK_DONE
-  bool no_space = false;      // somebody waits for room: SOCK_NOSPACE
-  bool late_filter = false;   // what comes is not processed but kept for the mover
-  bool repair = false;        // TCP_REPAIR: a mover works on it
+  bool over = false;             // conn has come to its end (TCP_CLOSE)
+  bool orphan = false;           // no program has it any more (SOCK_DEAD)
+  bool accepted = true;          // false: waits in the listener's queue
+  bool receive_shut = false;     // RCV_SHUTDOWN
+  bool send_shut = false;        // SEND_SHUTDOWN
+  bool fin_received = false;     // SOCK_DONE
+  bool no_space = false;         // somebody waits for room: SOCK_NOSPACE
+  bool late_filter = false;      // what comes is not processed but kept for the mover
+  bool repair = false;           // TCP_REPAIR: a mover works on it
   std::uint32_t references = 1;  // descriptors
 };
 

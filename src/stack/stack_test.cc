@@ -140,8 +140,8 @@ TEST(SoftStack, BothCloseAtOnceFromManySeeds) {
   for (std::uint64_t seed = 1; seed <= 100; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     TwoHosts net(seed);
-    net.faults.loss_ppm = net.rng.below(2) * 200'000;
     const auto pair = net.connect(net.listen());
+    net.faults.loss_ppm = net.rng.below(2) * 200'000;
     net.client().send(pair.client, stream_bytes(1, 0, net.rng.below(3000)), 0, net.now);
     net.run_for(Duration(net.rng.below(30'000'000)));
     net.client().shutdown(pair.client, SHUT_WR, net.now);

@@ -89,6 +89,7 @@ std::uint32_t SoftStack::poll_bits(const Socket& socket) const {
   std::uint32_t bits = 0;
   if (state == State::kClosed || (socket.receive_shut && socket.send_shut)) bits |= POLLHUP;
   if (socket.receive_shut) bits |= POLLIN | POLLRDNORM | POLLRDHUP;
+  if (socket.opening && socket.opening->deferred) bits |= POLLOUT | POLLWRNORM;
   if (!socket.opening) {
     if (is_readable(socket)) bits |= POLLIN | POLLRDNORM;
     if (socket.send_shut || is_writable(socket)) bits |= POLLOUT | POLLWRNORM;
@@ -111,7 +112,9 @@ std::int64_t SoftStack::send(SocketId id, ByteView bytes, int flags, Time now) {
   Socket* const socket = socket_of(id);
   if (socket == nullptr) return -EBADF;
   if ((flags & MSG_OOB) != 0) return -EOPNOTSUPP;
-  const std::int64_t result = queue_bytes(*socket, bytes, flags, now);
+  const bool deferred = socket->opening && socket->opening->deferred;
+  const std::int64_t result =
+      deferred ? begin_with_data(*socket, bytes, flags, now) : queue_bytes(*socket, bytes, flags, now);
   deliver_wakes();
   return result;
 }
@@ -125,7 +128,7 @@ int SoftStack::refuse_to_send(Socket& socket) {
     return -EAGAIN;
   }
   const State state = state_of(socket);
-  const bool open = state == State::kEstablished || state == State::kCloseWait;
+  const bool open = state == State::kEstablished || state == State::kCloseWait || state == State::kSynReceived;
   return open && !socket.send_shut ? 0 : -EPIPE;
 }
 

@@ -19,7 +19,8 @@ std::uint32_t burst_segments(const ControlBlock& cb, std::uint32_t limit) noexce
   std::uint64_t bytes = std::uint64_t{std::max(cb.cwnd, packets_out(cb))} * cb.mss * 10 * percent / srtt_us;
   const std::uint32_t shift = cb.min_rtt_us >> kRttShift;
   if (shift < 17) bytes += kLargestBurst >> shift;
-  return std::max(static_cast<std::uint32_t>(std::min<std::uint64_t>(bytes, kLargestBurst) / limit), std::uint32_t{cb.smallest_burst});
+  return std::max(static_cast<std::uint32_t>(std::min<std::uint64_t>(bytes, kLargestBurst) / limit),
+                  std::uint32_t{cb.smallest_burst});
 }
 
 // By cwnd: at most half of it at a time (Linux tcp_cwnd_test()).
@@ -32,7 +33,9 @@ std::uint32_t cwnd_quota(const ControlBlock& cb) noexcept {
 std::uint32_t new_burst(const ControlBlock& cb, std::uint32_t limit) noexcept {
   const std::uint32_t most = std::min(burst_segments(cb, limit), cwnd_quota(cb));
   const Seq end = min(text_end(cb), send_edge(cb));
-  const std::uint32_t bytes = end > cb.snd_nxt ? bytes_between(cb.snd_nxt, end) : 0;
+  std::uint32_t bytes = end > cb.snd_nxt ? bytes_between(cb.snd_nxt, end) : 0;
+  // What Nagle or a cork will hold back is no part of it.
+  if (end == data_end(cb) && bytes > limit && !partial_may_go(cb)) bytes -= bytes % limit;
   return std::clamp((bytes + limit - 1) / limit, 1U, std::max(most, 1U));
 }
 
@@ -62,9 +65,10 @@ void begin_repeat(ControlBlock& cb, SentQueue::Position position) noexcept {
 
 }  // namespace
 
-void note_push(ControlBlock& cb, bool more_follows) noexcept {
+void note_push(ControlBlock& cb, bool more_follows) {
   const bool much = bytes_between(cb.push_seq, cb.write_seq) > cb.max_window / 2;
   if (!more_follows || much) cb.push_seq = cb.write_seq;
+  if (more_follows && much) flight_of(cb).push_marks.push_back(cb.write_seq);
 }
 
 void push_next(ControlBlock& cb, std::uint32_t length) noexcept {
@@ -76,6 +80,7 @@ void end_record(ControlBlock& cb) {
 }
 
 void leave_records(Flight& flight, Seq snd_nxt) noexcept {
+  while (!flight.push_marks.empty() && flight.push_marks.front() <= snd_nxt) flight.push_marks.pop_front();
   while (!flight.record_ends.empty() && flight.record_ends.front() <= snd_nxt) flight.record_ends.pop_front();
 }
 
@@ -91,7 +96,8 @@ bool pushes_new(ControlBlock& cb, std::uint32_t length, std::uint32_t limit) {
   if (length < limit) f.burst_left = 0;
   if (f.burst_left == 0) s.burst = static_cast<std::uint16_t>(std::min(f.burst_size, 0xffffU));
   const bool ends_record = !f.record_ends.empty() && s.end() == f.record_ends.front();
-  if (s.end() == cb.push_seq || ends_record) s.set(kPushed);
+  const bool marked = !f.push_marks.empty() && s.end() == f.push_marks.front();
+  if (s.seq + length == cb.push_seq || marked || ends_record) s.set(kPushed);  // a FIN may follow
   return s.burst > 1 || s.has(kPushed);
 }
 

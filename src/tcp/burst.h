@@ -1,7 +1,7 @@
-// Bursts: which segments carry PSH. As Linux: the end of each write that is not followed by more (MSG_MORE), and the end
-// of every run of two or more segments that leaves as one packet of the kernel's (TSO), so that the receiver's GRO need
-// not wait. What leaves as one is about a millisecond's worth. We send segment by segment, but keep in mind what would
-// have been one packet.
+// Bursts: which segments carry PSH. As Linux: the end of each write that is not followed by more (MSG_MORE), and the
+// end of every run of two or more segments that leaves as one packet of the kernel's (TSO), so that the receiver's GRO
+// need not wait. What leaves as one is about a millisecond's worth. We send segment by segment, but keep in mind what
+// would have been one packet.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ inline constexpr std::uint8_t kSmallestBurst = 2;  // Linux tcp_min_tso_segs
 
 // The program has queued bytes up to write_seq: marks their end, when nothing follows at once or very much has been
 // queued since the last mark.
-void note_push(ControlBlock& cb, bool more_follows) noexcept;
+void note_push(ControlBlock& cb, bool more_follows);
 // The persist timer sends what waits, `length` from snd_nxt on: marks its end (as Linux tcp_write_wakeup()).
 void push_next(ControlBlock& cb, std::uint32_t length) noexcept;
 

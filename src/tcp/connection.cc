@@ -143,6 +143,9 @@ void extract(const ControlBlock& cb, Time now, MinTcp& state) {
   state.options = cb.options;
   state.snd_wscale = cb.snd_wscale;
   state.rcv_wscale = cb.rcv_wscale;
+  const std::string_view congestion = congestion_ops(cb).name;
+  state.congestion = {};
+  std::copy(congestion.begin(), congestion.end(), state.congestion.begin());
   state.flags = cb.flags;
   state.ts_val = ts_clock(cb, now);
   state.ts_recent = cb.has(kTsRecentValid) ? cb.ts_recent : 0;
@@ -247,7 +250,9 @@ void set_keepalive(ControlBlock& cb, std::uint32_t idle_s, std::uint32_t interva
   arm_keepalive(cb, now);
 }
 
-void set_smallest_burst(ControlBlock& cb, std::uint8_t segments) { cb.smallest_burst = std::max<std::uint8_t>(segments, 1); }
+void set_smallest_burst(ControlBlock& cb, std::uint8_t segments) {
+  cb.smallest_burst = std::max<std::uint8_t>(segments, 1);
+}
 
 void set_user_timeout(ControlBlock& cb, std::uint32_t timeout_ms) { cb.user_timeout_ms = timeout_ms; }
 
@@ -270,6 +275,10 @@ void set_congestion(ControlBlock& cb, CongestionKind kind, Time now) {
   cb.congestion = CongestionState{};
   cb.bbr.reset();
   congestion_ops(cb).init(cb, now);
+}
+
+void push_pending(ControlBlock& cb) {
+  if (cb.snd_nxt != cb.write_seq) cb.set(kForceSend);
 }
 
 void set_restart_after_idle(ControlBlock& cb, bool on) {

@@ -45,11 +45,14 @@ struct Counters {
 };
 static_assert(sizeof(Counters) == 64, "a cache line");
 
+class FlightPool;
+
 // What the core asks of whoever holds the buffers. Passed to each call, never kept.
 class Host {
  public:
-  // `counters` belong to the connection of the call.
-  explicit Host(Counters& counters) noexcept : counters_(&counters) {}
+  // `counters` belong to the connection of the call. `flights`, where there are many connections, is the same for each
+  // of its calls and outlives it.
+  explicit Host(Counters& counters, FlightPool* flights = nullptr) noexcept : counters_(&counters), flights_(flights) {}
   Host(const Host&) = delete;
   Host& operator=(const Host&) = delete;
 
@@ -64,12 +67,14 @@ class Host {
   virtual std::uint32_t receive_capacity() { return UINT32_MAX; }
 
   [[nodiscard]] Counters& counters() const noexcept { return *counters_; }
+  [[nodiscard]] FlightPool* flights() const noexcept { return flights_; }
 
  protected:
   ~Host() = default;
 
  private:
   Counters* counters_;
+  FlightPool* flights_;
 };
 
 // Outcome of on_segment(). Callers count them by value.
@@ -209,6 +214,8 @@ void set_quick_ack(ControlBlock& cb, bool on);
 // TCP_CONGESTION of a living connection: the algorithm begins with the window that is there.
 void set_congestion(ControlBlock& cb, CongestionKind kind, Time now);
 // Linux tcp_slow_start_after_idle; on after install().
+// TCP_NODELAY was set, be it anew: what waits goes (Linux TCP_NAGLE_PUSH).
+void push_pending(ControlBlock& cb);
 void set_restart_after_idle(ControlBlock& cb, bool on);
 // Linux tcp_min_tso_segs: how many segments leave as one at least; 2 after install(). Only PSH tells.
 void set_smallest_burst(ControlBlock& cb, std::uint8_t segments);

@@ -55,6 +55,7 @@ bool cwnd_was_limit(const ControlBlock& cb) noexcept {
 
 void restart_after_idle(ControlBlock& cb, Time now) {
   if (packets_out(cb) > 0 || congestion_ops(cb).control != nullptr || cb.has(kKeepWindowIdle)) return;
+  if (cb.sender_timer == SenderTimer::kPersist) return;  // when the window opens (Linux tcp_ack_update_window())
   const Tick tick = to_tick(now);
   Duration idle = ticks_between(cb.last_send, tick) - rto(cb);
   if (idle <= Duration::zero()) return;

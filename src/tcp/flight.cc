@@ -1,6 +1,7 @@
 #include "tcp/flight.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "tcp/rack.h"
 #include "tcp/timestamps.h"
@@ -8,7 +9,6 @@
 namespace twinstack::tcp {
 
 namespace {
-constexpr std::size_t kSmallestRing = 4;
 
 // What a delivery-rate sample wants to know of this transmission.
 void stamp(const ControlBlock& cb, SentSegment& segment, Time now) noexcept {
@@ -21,28 +21,60 @@ void stamp(const ControlBlock& cb, SentSegment& segment, Time now) noexcept {
 
 }  // namespace
 
-void FlightDeleter::operator()(Flight* flight) const noexcept { delete flight; }
+void FlightDeleter::operator()(Flight* flight) const noexcept {
+  std::unique_ptr<Flight> over(flight);
+  if (over->home != nullptr) over->home->put(std::move(over));
+}
+
+FlightPtr FlightPool::take() {
+  if (kept_.empty()) {
+    kept_.reserve(kMostKept);  // put() shall not allocate
+    kept_.push_back(std::make_unique<Flight>());
+    kept_.back()->home = this;
+  }
+  FlightPtr flight(kept_.back().release());
+  kept_.pop_back();
+  return flight;
+}
+
+void FlightPool::put(std::unique_ptr<Flight> flight) {
+  if (kept_.size() == kMostKept) return;
+  static_cast<FlightState&>(*flight) = FlightState{};
+  flight->sent.clear();
+  flight->repeats.clear();
+  flight->push_marks.clear();
+  flight->record_ends.clear();
+  kept_.push_back(std::move(flight));
+}
+
+void UnsentMarks::push_back(Seq end) {
+  if (first_ > 64 && first_ * 2 > ends_.size()) {
+    ends_.erase(ends_.begin(), ends_.begin() + static_cast<std::ptrdiff_t>(first_));
+    first_ = 0;
+  }
+  ends_.push_back(end);
+}
 
 void SentQueue::grow() {
-  std::vector<SentSegment> larger(std::max(kSmallestRing, ring_.size() * 2));
-  for (Position p = first_; p != end(); ++p) larger[p & (larger.size() - 1)] = at(p);
-  ring_ = std::move(larger);
+  const std::uint32_t mask = mask_ * 2 + 1;
+  auto larger = std::make_unique<SentSegment[]>(std::size_t{mask} + 1);
+  for (Position p = first_; p != end(); ++p) larger[p & mask] = at(p);
+  many_ = std::move(larger);
+  ring_ = many_.get();
+  mask_ = mask;
 }
 
-void SentQueue::push_back(const SentSegment& segment) {
-  if (count_ == ring_.size()) grow();
-  ++count_;
-  back() = segment;
-}
-
-void SentQueue::pop_front() noexcept {
-  ASSERT(count_ > 0);
-  ++first_;
-  --count_;
+void SentQueue::clear() noexcept {
+  first_ = 0;
+  count_ = 0;
+  if (ring_ == few_.data()) return;
+  many_.reset();
+  ring_ = few_.data();
+  mask_ = kFew - 1;
 }
 
 void SentQueue::split(Position position, std::uint32_t length) {
-  push_back(SentSegment{});  // room for one more
+  push_back();  // room for one more
   for (Position p = end() - 1; p != position; --p) at(p) = at(p - 1);
   SentSegment& head = at(position);
   SentSegment& tail = at(position + 1);
@@ -68,9 +100,9 @@ SentQueue::Position SentQueue::find(Seq seq) const noexcept {
   return low;
 }
 
-Flight& flight_of(ControlBlock& cb) {
+Flight& flight_of(ControlBlock& cb, FlightPool* pool) {
   if (cb.flight) return *cb.flight;
-  cb.flight.reset(new Flight);
+  cb.flight = pool != nullptr ? pool->take() : FlightPtr(new Flight);
   cb.flight->cwnd_usage_seq = cb.snd_una;
   cb.flight->rack_last_delivered = cb.delivered;
   return *cb.flight;
@@ -80,7 +112,7 @@ void release_flight(ControlBlock& cb) {
   if (!cb.flight) return;
   const Flight& f = *cb.flight;
   const bool settled = cb.recovery == RecoveryState::kOpen && !f.undo_possible && !f.probe_out &&
-                       f.record_ends.empty() && !cb.has(kPacingHolds);
+                       f.push_marks.empty() && f.record_ends.empty() && !cb.has(kPacingHolds);
   if (f.sent.empty() && settled) cb.flight.reset();
 }
 
@@ -91,11 +123,12 @@ void add_sent(ControlBlock& cb, Seq seq, std::uint32_t length, Time now) {
     f.repeats.clear();
     f.repeats_first = 0;
   }
-  SentSegment segment;
+  SentSegment& segment = f.sent.push_back();
   segment.seq = seq;
   segment.length = length;
+  segment.flags = 0;
+  segment.burst = 0;
   stamp(cb, segment, now);
-  f.sent.push_back(segment);
   if (reducing_window(cb)) ++f.prr_out;
 }
 

@@ -1,12 +1,13 @@
 // Flight: what the sender keeps while segments of its are in the network, and as long afterwards as a reduction of cwnd
 // could still turn out to have been wrong. One record a segment, in the order of sequence numbers. Owned by the
-// ControlBlock, made by flight_of() on first need, freed by release_flight(). Same thread as the block.
+// ControlBlock, made by flight_of() on first need, freed by release_flight(). Same thread as the block. A connection
+// that answers requests begins and ends a flight with each of them, so used ones wait in a FlightPool for the next.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
+#include <memory>
 #include <vector>
 
 #include "base/assert.h"
@@ -45,10 +46,14 @@ struct SentSegment {
 };
 
 // Segments from snd_una to snd_nxt without gap. A position counts on over the life of the queue; the one of a segment
-// changes only when an earlier one is split.
+// changes only when an earlier one is split. A few lie in the queue itself.
 class SentQueue {
  public:
   using Position = std::uint32_t;
+
+  SentQueue() noexcept = default;
+  SentQueue(const SentQueue&) = delete;
+  SentQueue& operator=(const SentQueue&) = delete;
 
   [[nodiscard]] bool empty() const noexcept { return count_ == 0; }
   [[nodiscard]] std::uint32_t size() const noexcept { return count_; }
@@ -63,8 +68,19 @@ class SentQueue {
   [[nodiscard]] const SentSegment& front() const noexcept { return at(first_); }
   [[nodiscard]] SentSegment& back() noexcept { return at(end() - 1); }
 
-  void push_back(const SentSegment& segment);
-  void pop_front() noexcept;
+  // The new last one, its fields not set.
+  SentSegment& push_back() {
+    if (count_ > mask_) grow();
+    ++count_;
+    return back();
+  }
+  void pop_front() noexcept {
+    ASSERT(count_ > 0);
+    ++first_;
+    --count_;
+  }
+  // Empties it; what was allocated for many goes back.
+  void clear() noexcept;
   // The first `length` of the segment stay, the rest becomes one of its own behind it. REQUIRES: 0 < length < its own.
   void split(Position position, std::uint32_t length);
   // The first segment that ends after `seq`; end() when none does.
@@ -73,13 +89,18 @@ class SentQueue {
  private:
   [[nodiscard]] std::size_t index(Position position) const noexcept {
     ASSERT(position - first_ < count_);
-    return position & (ring_.size() - 1);
+    return position & mask_;
   }
   void grow();
 
-  std::vector<SentSegment> ring_;  // a power of two
+  static constexpr std::uint32_t kFew = 4;
+
+  SentSegment* ring_ = few_.data();
+  std::uint32_t mask_ = kFew - 1;  // places in the ring, a power of two, less one
   Position first_ = 0;
   std::uint32_t count_ = 0;
+  std::array<SentSegment, kFew> few_;
+  std::unique_ptr<SentSegment[]> many_;
 };
 
 // A transmission that repeated something, for RACK, which wants them in the order of time.
@@ -95,8 +116,8 @@ enum class Frto : std::uint8_t {
   kNewData,  // step 2.b: new data goes instead of retransmissions
 };
 
-struct Flight {
-  SentQueue sent;
+// Of a Flight: what each begins anew.
+struct FlightState {
   std::uint32_t sacked = 0;         // segments with kSacked; without SACK: as many as duplicate ACKs tell of
   std::uint32_t lost = 0;           // ... with kLost
   std::uint32_t retransmitted = 0;  // ... with kRetransmitted
@@ -112,8 +133,7 @@ struct Flight {
   std::uint32_t rack_last_delivered = 0;  // ControlBlock::delivered when the reordering window was last adjusted
   bool rack_advanced = false;             // since losses were last looked for
   SentQueue::Position rack_first = 0;     // no segment before it is first sent, neither SACKed nor lost
-  std::vector<Repeat> repeats;            // in the order of time, from repeats_first on; entries go stale
-  std::size_t repeats_first = 0;
+  std::size_t repeats_first = 0;          // of Flight::repeats
 
   // A reduction of cwnd, and what it takes to undo it.
   bool undo_possible = false;
@@ -139,8 +159,6 @@ struct Flight {
   SentQueue::Position repeat_next = 0;  // its next segment
   std::uint32_t repeat_left = 0;
 
-  std::deque<Seq> record_ends;  // unsent: no segment reaches across one (MSG_EOR)
-
   // Use of cwnd (cwnd_use.h).
   std::uint32_t max_packets_out = 0;  // most segments out in the window that cwnd_usage_seq ends
   Seq cwnd_usage_seq;
@@ -154,8 +172,48 @@ struct Flight {
   Time next_send{};                    // pacing: nothing goes before
 };
 
-// The block's Flight, made when there is none.
-Flight& flight_of(ControlBlock& cb);
+// Places in what is not sent yet, in the order of sequence numbers.
+class UnsentMarks {
+ public:
+  [[nodiscard]] bool empty() const noexcept { return first_ == ends_.size(); }
+  [[nodiscard]] Seq front() const noexcept { return ends_[first_]; }
+  void push_back(Seq end);
+  void pop_front() noexcept { ++first_; }
+  void clear() noexcept {
+    ends_.clear();
+    first_ = 0;
+  }
+
+ private:
+  std::vector<Seq> ends_;  // from first_ on
+  std::size_t first_ = 0;
+};
+
+class FlightPool;
+
+struct Flight : FlightState {
+  SentQueue sent;
+  std::vector<Repeat> repeats;  // in the order of time, from repeats_first on; entries go stale
+  UnsentMarks push_marks;       // where a long write asks for PSH before its end
+  UnsentMarks record_ends;      // no segment reaches across one (MSG_EOR)
+  FlightPool* home = nullptr;   // where it goes when it is over
+};
+
+// Flights for many connections. Those that are over are kept for the next, as long as they are few. One thread at a
+// time. Outlives all that it has made.
+class FlightPool {
+ public:
+  FlightPtr take();
+  void put(std::unique_ptr<Flight> flight);
+
+ private:
+  static constexpr std::size_t kMostKept = 64;
+
+  std::vector<std::unique_ptr<Flight>> kept_;  // last in, first out: warm ones first
+};
+
+// The block's Flight, made when there is none, from `pool` when there is one.
+Flight& flight_of(ControlBlock& cb, FlightPool* pool = nullptr);
 // Frees it when it holds nothing.
 void release_flight(ControlBlock& cb);
 

@@ -54,8 +54,15 @@ void arm_timer(Handshake& handshake, const HandshakeConfig& config, Time now) no
   handshake.deadline = std::min(handshake.deadline, handshake.first_sent + user_timeout(config));
 }
 
+// Linux retransmits_timed_out(): SYNs go on no longer than they would if each timeout doubled, however few did.
+Duration longest_opening(const HandshakeConfig& config) noexcept {
+  const int doublings = std::min<int>(config.syn_retries, kMostDoublings);
+  return std::chrono::microseconds((std::uint64_t{2} << doublings) * config.initial_rto_us - config.initial_rto_us);
+}
+
 bool exhausted(const Handshake& handshake, const HandshakeConfig& config, Time now) noexcept {
   if (handshake.timeouts >= allowed_timeouts(handshake, config)) return true;
+  if (!handshake.has(kHsPassive) && now >= handshake.first_sent + longest_opening(config)) return true;
   return limited_by_user(handshake, config) && now >= handshake.first_sent + user_timeout(config);
 }
 
@@ -100,11 +107,11 @@ std::uint32_t initial_cwnd(const Handshake& handshake, const HandshakeConfig& co
 }
 
 void give_sequences(const Handshake& handshake, MinTcp& state) noexcept {
-  state.snd_una = state.snd_nxt = state.write_seq = (handshake.iss + 1).raw();
+  state.snd_una = state.snd_nxt = state.write_seq = (handshake.iss + 1 + handshake.acked_bytes).raw();
   state.snd_wl1 = handshake.snd_wl1.raw();
   state.snd_wnd = handshake.snd_wnd;
   state.max_window = handshake.max_window;
-  state.rcv_nxt = state.copied_seq = state.rcv_wup = (handshake.irs + 1).raw();
+  state.rcv_nxt = state.copied_seq = state.rcv_wup = (handshake.irs + 1 + handshake.taken_bytes).raw();
   state.rcv_wnd = handshake.rcv_wnd;
 }
 
@@ -163,7 +170,8 @@ void enter_syn_received(Handshake& handshake) noexcept {
 }
 
 bool acknowledges_syn(const Handshake& handshake, const wire::Segment& segment) noexcept {
-  return handshake.has(kHsSent) && segment.ack == handshake.iss + 1;
+  const std::uint32_t data_bytes = segment.ack.raw() - (handshake.iss + 1).raw();  // of the SYN's
+  return handshake.has(kHsSent) && data_bytes <= handshake.syn_bytes;
 }
 
 // As Linux since 6.14; RFC 7323 says nothing of echoes out of range. An echo of 0 is none.
@@ -187,7 +195,9 @@ HandshakeVerdict complete_handshake(Handshake& handshake, const wire::Segment& s
   handshake.max_window = std::max(handshake.max_window, window);
   handshake.snd_wl1 = segment.seq;
   const bool stamped = (handshake.options & kOptTimestamps) != 0 && segment.options.has_timestamps;
-  if (stamped && segment.seq <= handshake.irs + 1) handshake.ts_recent = segment.options.ts_val;  // RFC 7323 4.3 (2)
+  if (stamped && segment.seq <= handshake.irs + 1 + handshake.taken_bytes)
+    handshake.ts_recent = segment.options.ts_val;  // RFC 7323 4.3 (2)
+  handshake.acked_bytes = static_cast<std::uint16_t>(segment.ack.raw() - (handshake.iss + 1).raw());
   handshake.rtt_us = measure_rtt_us(handshake, segment, now);
   if (first_was_answered(handshake, segment)) handshake.set(kHsFirstAnswered);
   handshake.state = HandshakeState::kEstablished;
@@ -265,6 +275,29 @@ Result<> establish(ControlBlock& cb, const Handshake& handshake, const Handshake
   return {};
 }
 
+void take_syn_data(Handshake& handshake, std::uint32_t payload_bytes) noexcept {
+  ASSERT(handshake.state == HandshakeState::kSynReceived && !handshake.has(kHsSent) && payload_bytes <= UINT16_MAX);
+  handshake.taken_bytes = static_cast<std::uint16_t>(payload_bytes);
+}
+
+// The window is that of the SYN, and nothing was measured yet.
+Handshake completed_early(const Handshake& handshake) noexcept {
+  ASSERT(handshake.state == HandshakeState::kSynReceived);
+  Handshake done = handshake;
+  done.state = HandshakeState::kEstablished;
+  done.set(kHsByAck);
+  return done;
+}
+
+void send_syn_data(Handshake& handshake, std::uint32_t bytes) noexcept {
+  ASSERT(handshake.state == HandshakeState::kSynSent && !handshake.has(kHsSent) && bytes <= UINT16_MAX);
+  handshake.syn_bytes = static_cast<std::uint16_t>(bytes);
+}
+
+void drop_syn_data(Handshake& handshake) noexcept {
+  if (handshake.state == HandshakeState::kSynSent && handshake.has(kHsSent)) handshake.set(kHsSynDue);
+}
+
 std::optional<wire::Segment> abort_handshake(Handshake& handshake) noexcept {
   ASSERT(handshake.in_progress());
   const bool peer_knows = handshake.state == HandshakeState::kSynReceived && handshake.has(kHsSent);
@@ -272,7 +305,7 @@ std::optional<wire::Segment> abort_handshake(Handshake& handshake) noexcept {
   if (!peer_knows) return std::nullopt;
   wire::Segment reset;
   reset.seq = handshake.iss + 1;
-  reset.ack = handshake.irs + 1;
+  reset.ack = handshake.irs + 1 + handshake.taken_bytes;
   reset.flags = wire::kRst | wire::kAck;
   return reset;
 }

@@ -64,6 +64,8 @@ struct HandshakeConfig {
   // Linux tcp_syn_linear_timeouts, in addition: 4 there since 6.5, although RFC 6298 5.5 wants each to double.
   std::uint8_t syn_linear_timeouts = 0;
   std::uint8_t synack_retries = 5;  // Linux tcp_synack_retries
+  // TCP Fast Open (RFC 7413): what the first SYN asks or shows, or the first SYN-ACK grants. Repetitions carry none.
+  wire::FastOpen fast_open;
 };
 
 enum class HandshakeState : std::uint8_t { kSynSent, kSynReceived, kEstablished, kClosed };
@@ -95,6 +97,9 @@ struct Handshake {
   std::uint32_t max_window = 0;  // largest snd_wnd, bytes
   std::uint16_t rcv_wnd = 0;     // bytes: as in our SYN, where it is not scaled
   std::uint16_t peer_mss = 0;
+  std::uint16_t syn_bytes = 0;    // Fast Open: data that our first SYN carries ...
+  std::uint16_t acked_bytes = 0;  // ... and how much of it the peer's SYN-ACK acknowledges
+  std::uint16_t taken_bytes = 0;  // Fast Open: data of the peer's SYN that our SYN-ACK acknowledges
   std::uint8_t snd_wscale = 0;
   std::uint8_t rcv_wscale = 0;
   std::uint8_t timeouts = 0;         // expirations of the timer
@@ -183,10 +188,18 @@ enum class IcmpError : std::uint8_t {
 // 4.2.3.10).
 [[nodiscard]] HandshakeVerdict answer_listen(const wire::Segment& segment) noexcept;
 
-// LISTEN -> SYN-RECEIVED: makes `handshake` anew, a SYN-ACK is due. Data in the SYN is not accepted.
-// REQUIRES: answer_listen(syn) == kSynAccepted.
+// LISTEN -> SYN-RECEIVED: makes `handshake` anew, a SYN-ACK is due. Data in the SYN is not accepted, unless
+// take_syn_data() says so. REQUIRES: answer_listen(syn) == kSynAccepted.
 void open_passive(Handshake& handshake, const HandshakeConfig& config, const FlowKey& flow,
                   const InitialNumbers& numbers, const wire::Segment& syn, Time now) noexcept;
+
+// Fast Open, right after open_passive(): `payload_bytes` of the SYN's data are the program's (RFC 7413 4.2.2).
+void take_syn_data(Handshake& handshake, std::uint32_t payload_bytes) noexcept;
+
+// The same: what establish() makes the connection of that both sides may use before the peer has acknowledged our
+// SYN-ACK. `handshake` itself goes on beside it, to be told of what arrives until it is completed.
+// REQUIRES: kSynReceived.
+[[nodiscard]] Handshake completed_early(const Handshake& handshake) noexcept;
 
 // CLOSED -> SYN-SENT: makes `handshake` anew, a SYN is due.
 void open_active(Handshake& handshake, const HandshakeConfig& config, const FlowKey& flow,
@@ -206,7 +219,15 @@ HandshakeTimer on_timer(Handshake& handshake, const HandshakeConfig& config, Tim
 // kNever once it is established or over.
 [[nodiscard]] Time next_deadline(const Handshake& handshake) noexcept;
 
-// The next segment to send; false when there is none now. On true it counts as sent. None carries payload.
+// Fast Open, right after open_active(): so much data goes with the first SYN; the caller adds it to the first segment
+// of poll_transmit().
+void send_syn_data(Handshake& handshake, std::uint32_t bytes) noexcept;
+
+// The path is too narrow for a SYN with data (ICMP, RFC 5927): it goes again at once, without.
+void drop_syn_data(Handshake& handshake) noexcept;
+
+// The next segment to send; false when there is none now. On true it counts as sent. None carries payload, but the
+// first SYN after send_syn_data().
 [[nodiscard]] bool poll_transmit(Handshake& handshake, const HandshakeConfig& config, Time now,
                                  wire::Segment& segment) noexcept;
 

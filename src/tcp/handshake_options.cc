@@ -63,6 +63,12 @@ void stamp(const Handshake& handshake, Time now, bool echo, wire::TcpOptions& op
   options.ts_ecr = echo ? handshake.ts_recent : 0;  // RFC 7323 3.2: zero without ACK
 }
 
+// Where it fits, as Linux.
+void offer_fast_open(const HandshakeConfig& config, wire::TcpOptions& options) noexcept {
+  options.fast_open = config.fast_open;
+  if (wire::options_bytes(options) > wire::kMaxOptionBytes) options.fast_open = {};
+}
+
 }  // namespace
 
 std::uint8_t offered_options(const HandshakeConfig& config) noexcept {
@@ -121,7 +127,7 @@ wire::Segment make_syn(const Handshake& handshake, const HandshakeConfig& config
   const bool syn_ack = handshake.state == HandshakeState::kSynReceived;
   wire::Segment segment;
   segment.seq = handshake.iss;
-  if (syn_ack) segment.ack = handshake.irs + 1;
+  if (syn_ack) segment.ack = handshake.irs + 1 + handshake.taken_bytes;
   segment.window = handshake.rcv_wnd;
   const std::uint8_t ecn = ecn_flags(handshake, syn_ack);
   segment.flags = static_cast<std::uint8_t>(wire::kSyn | (syn_ack ? wire::kAck : 0) | ecn);
@@ -132,13 +138,16 @@ wire::Segment make_syn(const Handshake& handshake, const HandshakeConfig& config
   segment.options.has_window_scale = (handshake.options & kOptWindowScale) != 0;
   segment.options.window_scale = handshake.rcv_wscale;
   stamp(handshake, now, syn_ack, segment.options);
+  // A SYN that crossed ours has no use for it. What drops the first may let one through that does not ask.
+  const bool answers = handshake.has(kHsPassive) == syn_ack;
+  if (answers && handshake.has(kHsFirstOfKind) && config.fast_open.present) offer_fast_open(config, segment.options);
   return segment;
 }
 
 wire::Segment make_ack(const Handshake& handshake, Time now) noexcept {
   wire::Segment segment;
   segment.seq = handshake.iss + 1;
-  segment.ack = handshake.irs + 1;
+  segment.ack = handshake.irs + 1 + handshake.taken_bytes;
   segment.flags = wire::kAck;
   // Rounded up, as the core does: the right edge that the SYN told must not move left (RFC 9293 3.8.6).
   const std::uint32_t unit = 1U << handshake.rcv_wscale;

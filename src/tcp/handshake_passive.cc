@@ -27,7 +27,7 @@ bool paws_accepts(const Handshake& handshake, const wire::Segment& segment) noex
 // RFC 9293 3.10.7.4 first. The window is that of our SYN, as nothing was read since. As Linux, what begins at RCV.NXT
 // passes into a closed window too, for the sake of its ACK.
 bool in_window(const Handshake& handshake, const wire::Segment& segment, std::uint32_t length) noexcept {
-  const Seq left = handshake.irs + 1;
+  const Seq left = handshake.irs + 1 + handshake.taken_bytes;
   const Seq right = left + handshake.rcv_wnd;
   const Seq end = segment.seq + length;
   if (segment.seq == left) return true;
@@ -58,15 +58,19 @@ HandshakeVerdict answer_duplicate_syn(Handshake& handshake, Time now) noexcept {
 }
 
 // An ACK of what was never sent: refused, whatever else the segment says (RFC 9293 3.5.2, group 2). It comes from an
-// older connection, which the reset ends; a RST with it proves nothing.
-HandshakeVerdict refuse_ack(const wire::Segment& segment) noexcept {
-  return segment.has(wire::kRst) ? HandshakeVerdict::kDroppedReset : HandshakeVerdict::kBadAck;
+// older connection, which the reset ends.
+bool acknowledges_nothing_of_ours(const Handshake& handshake, const wire::Segment& segment) noexcept {
+  return segment.has(wire::kAck) && !acknowledges_syn(handshake, segment);
 }
 
 // Second: RST (RFC 5961 3.2): only the exact sequence number counts, what else is in the window draws a challenge.
 // Linux lets any in the window end a half-open connection.
 HandshakeVerdict check_reset(Handshake& handshake, const wire::Segment& segment, Time now) noexcept {
-  if (segment.seq == handshake.irs + 1) return end_handshake(handshake, HandshakeVerdict::kReset);
+  if (segment.seq == handshake.irs + 1 + handshake.taken_bytes) {
+    // With such an ACK it proves nothing; Linux takes it.
+    if (acknowledges_nothing_of_ours(handshake, segment)) return HandshakeVerdict::kDroppedReset;
+    return end_handshake(handshake, HandshakeVerdict::kReset);
+  }
   if (may_answer(handshake, now)) handshake.set(kHsAckDue);
   return HandshakeVerdict::kDroppedReset;
 }
@@ -104,7 +108,8 @@ HandshakeVerdict arrive_in_syn_received(Handshake& handshake, const wire::Segmen
   const auto drop = [&](HandshakeVerdict why) { return drop_unacceptable(handshake, segment, length, why, now); };
   const bool newer = paws_accepts(handshake, segment);
   if (newer && is_first_syn_again(handshake, segment)) return answer_duplicate_syn(handshake, now);
-  if (segment.has(wire::kAck) && !acknowledges_syn(handshake, segment)) return refuse_ack(segment);
+  // A reset is judged by its sequence number first (RFC 9293 3.10.7.4 second).
+  if (!segment.has(wire::kRst) && acknowledges_nothing_of_ours(handshake, segment)) return HandshakeVerdict::kBadAck;
   if (!newer) return drop(HandshakeVerdict::kDroppedPaws);
   if (!echo_plausible(handshake, segment)) return drop(HandshakeVerdict::kDroppedEcho);
   if (is_crossing_syn_ack(handshake, segment)) {

@@ -26,9 +26,10 @@ enum MinTcpOption : std::uint16_t {
 
 // Bits of MinTcp::flags: options of the program that change what TCP does.
 enum MinTcpFlag : std::uint16_t {
-  kFlagNoDelay = 1 << 0,    // TCP_NODELAY
-  kFlagCork = 1 << 1,       // TCP_CORK
-  kFlagKeepalive = 1 << 2,  // SO_KEEPALIVE
+  kFlagNoDelay = 1 << 0,             // TCP_NODELAY
+  kFlagCork = 1 << 1,                // TCP_CORK
+  kFlagKeepalive = 1 << 2,           // SO_KEEPALIVE
+  kFlagFixedReceiveBuffer = 1 << 8,  // the program has set SO_RCVBUF or a small TCP_WINDOW_CLAMP: no auto-tuning
   kFlagMoreFollows = 1 << 7,  // no option: the last write was with MSG_MORE, and a segment under the full size waits
 };
 

@@ -41,6 +41,14 @@ void count_data(ControlBlock& cb, Counters& counters, Time now, const SegmentPla
 
 }  // namespace
 
+bool partial_may_go(const ControlBlock& cb) noexcept {
+  if (cb.has(kForceSend | kFinQueued)) return true;
+  if ((cb.flags & (kFlagCork | kMoreFollows)) != 0) return false;
+  if ((cb.flags & kFlagNoDelay) != 0) return true;
+  const bool small_one_out = cb.snd_sml > cb.snd_una && cb.snd_sml <= cb.snd_nxt;
+  return !small_one_out;
+}
+
 void fill_options(const ControlBlock& cb, Time now, wire::TcpOptions& options) {
   if ((cb.options & kOptTimestamps) != 0) {
     options.has_timestamps = true;

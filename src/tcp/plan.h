@@ -23,6 +23,9 @@ namespace twinstack::tcp {
   return cb.flight && !cb.flight->record_ends.empty() ? cb.flight->record_ends.front() : data_end(cb);
 }
 
+// Nagle in Minshall's variant, and cork (RFC 9293 3.7.4): may a segment under the full size go?
+[[nodiscard]] bool partial_may_go(const ControlBlock& cb) noexcept;
+
 // The options every segment carries, and SACK blocks when there are any.
 void fill_options(const ControlBlock& cb, Time now, wire::TcpOptions& options);
 

@@ -275,7 +275,10 @@ void take_fin(ControlBlock& cb, const Arrived& in, Time now) {
   if (!now_due && !then_due) return;
   cb.rcv_nxt += 1;
   cb.set(kFinReceived | kAckOwed);
-  if (cb.cold) cb.cold->fin_known = false;
+  if (cb.cold) {
+    cb.cold->fin_known = false;
+    cb.cold->dsack_due = false;  // as Linux tcp_fin(): nothing more is to be said of what came twice
+  }
   if (cb.has(kFinQueued) || cb.ack_timeout_ms == 0) {
     cb.set(
         kAckNow);  // nothing of ours will carry it; or nothing was ever received that an answer could be to (as Linux)

@@ -211,6 +211,18 @@ void recovery_on_reorder_timer(ControlBlock& cb, Counters& counters, Time now) {
   cb.set(kMayRetransmit);
 }
 
+void repair_uncongested(ControlBlock& cb) {
+  Flight& f = *cb.flight;
+  cb.set(kMayRetransmit);
+  if (cb.recovery == RecoveryState::kLoss) return;
+  cb.high_seq = cb.snd_nxt;
+  cb.ssthresh = current_ssthresh(cb);
+  f.prior_ssthresh = 0;
+  f.undo_possible = false;
+  f.frto = Frto::kNone;
+  set_recovery(cb, RecoveryState::kLoss);
+}
+
 void recovery_on_timeout(ControlBlock& cb, Time now) {
   Flight& f = *cb.flight;
   const bool fresh = cb.recovery < RecoveryState::kRecovery;

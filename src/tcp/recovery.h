@@ -22,6 +22,10 @@ void recovery_on_ack(ControlBlock& cb, AckNews& news, Counters& counters, Time n
 // The reordering timer has run out.
 void recovery_on_reorder_timer(ControlBlock& cb, Counters& counters, Time now);
 
+// What is marked lost goes again: Loss without a loss window, as no more data is in the network than before, and nothing
+// to undo (Linux tcp_non_congestion_loss_retransmit()). REQUIRES: a flight.
+void repair_uncongested(ControlBlock& cb);
+
 // The retransmission timer has run out (RFC 6298 5.4-5.6, RFC 5681 3.1, RFC 5682).
 void recovery_on_timeout(ControlBlock& cb, Time now);
 

@@ -24,15 +24,6 @@ namespace {
 constexpr std::uint32_t kSmallestHalfWindow = 68 - 40;  // as Linux tcp_bound_to_half_wnd
 constexpr std::uint32_t kDefaultMss = 536;
 
-// Nagle in Minshall's variant, and cork (RFC 9293 3.7.4): may a segment under the full size go?
-bool partial_may_go(const ControlBlock& cb) noexcept {
-  if (cb.has(kForceSend | kFinQueued)) return true;
-  if ((cb.flags & (kFlagCork | kMoreFollows)) != 0) return false;
-  if ((cb.flags & kFlagNoDelay) != 0) return true;
-  const bool small_one_out = cb.snd_sml > cb.snd_una && cb.snd_sml <= cb.snd_nxt;
-  return !small_one_out;
-}
-
 // The next new segment: its length in sequence space, 0 when none fits the window.
 std::uint32_t next_length(const ControlBlock& cb, std::uint32_t limit) noexcept {
   const std::uint32_t data = bytes_between(cb.snd_nxt, max(text_end(cb), cb.snd_nxt));
@@ -86,6 +77,7 @@ void account_new_data(ControlBlock& cb, std::uint32_t length, std::uint32_t limi
 }
 
 void plan_new(ControlBlock& cb, std::uint32_t length, std::uint32_t limit, Host& host, Time now, SegmentPlan& plan) {
+  flight_of(cb, host.flights());
   fill_text(cb, plan, cb.snd_nxt, length);
   mark_ecn(cb, plan);
   begin_burst_if_due(cb, limit);
@@ -150,8 +142,9 @@ bool plan_ack(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
 }
 
 // Duplicate ACKs for a peer that counts them go bare, before any data, one for each segment that was out of order.
+// REQUIRES: a ColdState.
 bool plan_duplicate_ack(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
-  if (!cb.cold || cb.cold->duplicate_acks_due == 0) return false;
+  if (cb.cold->duplicate_acks_due == 0) return false;
   --cb.cold->duplicate_acks_due;
   acknowledge_now(cb);
   return plan_ack(cb, host, now, plan);
@@ -171,10 +164,18 @@ void watch_stalled_data(ControlBlock& cb, Time now) noexcept {
   if (packets_out(cb) == 0 && may_send_new(cb) && !cb.has(kPacingHolds)) arm_persist(cb, now);
 }
 
+// What most calls find. Each step of plan_text(), plan_probe() and plan_ack() asks for one of these.
+bool nothing_to_send(const ControlBlock& cb) noexcept {
+  if (cb.snd_nxt != cb.write_seq || cb.cold) return false;
+  if (cb.has(kAckNow | kProbeNow | kProbeLossNow | kMayRetransmit)) return false;
+  return !cb.flight || cb.flight->frto == Frto::kNone;
+}
+
 bool plan_text(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
-  if (plan_split_ack(cb, host, now, plan) || plan_duplicate_ack(cb, host, now, plan)) return true;
+  if (cb.cold && (plan_split_ack(cb, host, now, plan) || plan_duplicate_ack(cb, host, now, plan))) return true;
   if (plan_retransmission(cb, host, now, plan) || plan_loss_probe(cb, host, now, plan)) return true;
-  if (plan_size_probe(cb, host, now, plan) || plan_new_data(cb, host, now, plan)) return true;
+  if (cb.cold && plan_size_probe(cb, host, now, plan)) return true;
+  if (plan_new_data(cb, host, now, plan)) return true;
   plan.segment = wire::Segment{};
   return give_up_frto(cb) && plan_retransmission(cb, host, now, plan);
 }
@@ -188,6 +189,11 @@ std::uint32_t full_segment_bytes(const ControlBlock& cb) noexcept {
 }
 
 bool poll_transmit(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
+  if (nothing_to_send(cb)) {
+    cb.clear(kPacingHolds | kForceSend);
+    release_flight(cb);
+    return false;
+  }
   plan = SegmentPlan{};
   cb.clear(kPacingHolds);
   if (plan_text(cb, host, now, plan)) return true;

@@ -158,7 +158,7 @@ TEST(Transmit, WhatMoreFollowsWaitsForItOrUntilTimeIsUp) {
   MinTcp state;
   s.end.write(10, at_ms(3), true);
   extract(s.end.cb, at_ms(3), state);
-  EXPECT_EQ(state.flags, kFlagNoDelay) << "it does not travel";
+  EXPECT_EQ(state.flags, kFlagNoDelay | kFlagMoreFollows);
 
   Sender t(kFlagNoDelay);
   t.end.write(10, at_ms(1), true);

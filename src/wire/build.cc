@@ -1,6 +1,7 @@
 #include "wire/build.h"
 
-#include <bit>
+#include <concepts>
+#include <cstring>
 
 #include "wire/bytes.h"
 #include "wire/tcp_options.h"
@@ -16,7 +17,6 @@ constexpr std::uint16_t kDontFragment = 0x4000;
 constexpr std::size_t kTcpAckAt = 8;  // in the TCP header
 constexpr std::size_t kTcpWindowAt = 14;
 constexpr std::size_t kTcpChecksumAt = 16;
-constexpr std::size_t kMappedPrefixBytes = 12;
 
 void write_ethernet(std::byte* out, const PathHeader& path, bool v4) noexcept {
   std::memcpy(out, path.destination_mac.data(), 6);
@@ -28,46 +28,85 @@ std::uint8_t traffic_class(const PathHeader& path, const Segment& segment) noexc
   return static_cast<std::uint8_t>((path.traffic_class & 0xfcU) | static_cast<unsigned>(segment.ecn));
 }
 
-void write_ipv4(std::byte* out, const PathHeader& path, const FlowKey& flow, const Segment& segment,
-                std::uint32_t tcp_bytes) noexcept {
-  out[0] = std::byte{0x45};
-  out[1] = std::byte{traffic_class(path, segment)};
-  store_be(out + 2, static_cast<std::uint16_t>(kIpv4Bytes + tcp_bytes));
-  store_be<std::uint16_t>(out + 4, 0);
-  store_be(out + 6, kDontFragment);
-  out[8] = std::byte{path.ttl};
-  out[9] = std::byte{kProtocolTcp};
-  store_be<std::uint16_t>(out + 10, 0);
-  std::memcpy(out + 12, flow.local.bytes.data() + kMappedPrefixBytes, 4);
-  std::memcpy(out + 16, flow.remote.bytes.data() + kMappedPrefixBytes, 4);
-  InternetSum sum;
-  sum.add(ByteView(out, kIpv4Bytes));
-  const std::uint16_t checksum = sum.checksum();
-  std::memcpy(out + 10, &checksum, sizeof checksum);
+// Writes fields in network order and sums them on the way, so that a checksum need not read the header back.
+class SummingWriter {
+ public:
+  explicit SummingWriter(std::byte* at) noexcept : at_(at) {}
+
+  void u32(std::uint32_t value) noexcept {
+    store_be(at_, value);
+    at_ += sizeof value;
+    sum_ += value;
+  }
+  void u64(std::uint64_t value) noexcept {
+    store_be(at_, value);
+    at_ += sizeof value;
+    sum_ += (value >> 32) + (value & 0xffffffffU);
+  }
+  // REQUIRES: a multiple of four, written already.
+  void skip(std::uint32_t bytes) noexcept {
+    for (; bytes > 0; bytes -= 4, at_ += 4) sum_ += load_be<std::uint32_t>(at_);
+  }
+  // Host order; of the few fields of a header, so it does not overflow.
+  [[nodiscard]] std::uint64_t sum() const noexcept { return sum_; }
+
+ private:
+  std::byte* at_;
+  std::uint64_t sum_ = 0;
+};
+
+template <std::unsigned_integral T>
+T load_address(const IpAddress& address, std::size_t at) noexcept {
+  return load_be<T>(std::as_bytes(std::span(address.bytes)).data() + at);
 }
 
-void write_ipv6(std::byte* out, const PathHeader& path, const FlowKey& flow, const Segment& segment,
-                std::uint32_t tcp_bytes) noexcept {
+// Returns the sum of the addresses.
+std::uint64_t write_ipv4(std::byte* out, const PathHeader& path, const FlowKey& flow, const Segment& segment,
+                         std::uint32_t tcp_bytes) noexcept {
+  const auto local = load_address<std::uint32_t>(flow.local, kMappedPrefix.size());
+  const auto remote = load_address<std::uint32_t>(flow.remote, kMappedPrefix.size());
+  const std::uint64_t addresses = std::uint64_t{local} + remote;
+  const std::uint32_t first =
+      0x45U << 24 | std::uint32_t{traffic_class(path, segment)} << 16 | (kIpv4Bytes + tcp_bytes);
+  const std::uint32_t third = std::uint32_t{path.ttl} << 24 | std::uint32_t{kProtocolTcp} << 16;
+  const std::uint16_t sum = fold(addresses + first + kDontFragment + third);
+  store_be(out, std::uint64_t{first} << 32 | kDontFragment);
+  store_be(out + 8, std::uint64_t{third | static_cast<std::uint16_t>(~sum)} << 32 | local);
+  store_be(out + 16, remote);
+  return addresses;
+}
+
+std::uint64_t write_ipv6(std::byte* out, const PathHeader& path, const FlowKey& flow, const Segment& segment,
+                         std::uint32_t tcp_bytes) noexcept {
   const std::uint32_t first =
       6U << 28 | std::uint32_t{traffic_class(path, segment)} << 20 | (path.flow_label & 0xfffffU);
   store_be(out, first);
-  store_be(out + 4, static_cast<std::uint16_t>(tcp_bytes));
-  out[6] = std::byte{kProtocolTcp};
-  out[7] = std::byte{path.ttl};
-  std::memcpy(out + 8, flow.local.bytes.data(), 16);
-  std::memcpy(out + 24, flow.remote.bytes.data(), 16);
+  store_be(out + 4, tcp_bytes << 16 | std::uint32_t{kProtocolTcp} << 8 | path.ttl);
+  SummingWriter addresses(out + 8);
+  for (const IpAddress* address : {&flow.local, &flow.remote}) {
+    addresses.u64(load_address<std::uint64_t>(*address, 0));
+    addresses.u64(load_address<std::uint64_t>(*address, 8));
+  }
+  return addresses.sum();
 }
 
-void write_tcp(std::byte* out, const FlowKey& flow, const Segment& segment, std::uint32_t option_bytes) noexcept {
-  store_be(out, flow.local_port);
-  store_be(out + 2, flow.remote_port);
-  store_be(out + 4, segment.seq.raw());
-  store_be(out + 8, segment.ack.raw());
-  out[12] = static_cast<std::byte>((kTcpBytes + option_bytes) / 4 << 4);
-  out[13] = std::byte{segment.flags};
-  store_be(out + 14, segment.window);
-  store_be<std::uint16_t>(out + kTcpChecksumAt, 0);
-  store_be(out + 18, segment.urgent);
+// The checksum field is left zero. Returns the sum of the header.
+std::uint64_t write_tcp(std::span<std::byte> out, const FlowKey& flow, const Segment& segment,
+                        std::uint32_t option_bytes) noexcept {
+  SummingWriter header(out.data());
+  header.u64(std::uint64_t{flow.local_port} << 48 | std::uint64_t{flow.remote_port} << 32 | segment.seq.raw());
+  const std::uint32_t offset = (kTcpBytes + option_bytes) / 4;
+  header.u64(std::uint64_t{segment.ack.raw()} << 32 | offset << 28 | std::uint32_t{segment.flags} << 16 |
+             segment.window);
+  header.u32(segment.urgent);
+  const TcpOptions& options = segment.options;
+  if (options.has_timestamps && !options.sack_permitted && option_bytes == kTimestampBytes) {
+    header.u32(kTimestampsAligned);
+    header.u64(std::uint64_t{options.ts_val} << 32 | options.ts_ecr);
+  } else {
+    header.skip(write_options(out.subspan(kTcpBytes), options));
+  }
+  return header.sum();
 }
 
 std::uint32_t ip_bytes(const FlowKey& flow) noexcept { return flow.is_v4() ? kIpv4Bytes : kIpv6Bytes; }
@@ -87,21 +126,23 @@ Layout layout_of(std::span<const std::byte> packet) noexcept {
   return {8, 32, kIpv6Bytes};
 }
 
-// The sum of pseudo-header and the first `count` bytes of TCP header and payload, whose length is `tcp_bytes`.
-InternetSum sum_of(std::span<const std::byte> packet, const Layout& at, std::size_t count) noexcept {
-  const auto tcp_bytes = static_cast<std::uint32_t>(packet.size() - at.tcp);
-  InternetSum sum;
-  sum.add(packet.subspan(at.addresses, at.address_bytes));
-  sum.add_field(static_cast<std::uint16_t>(tcp_bytes >> 16));
-  sum.add_field(static_cast<std::uint16_t>(tcp_bytes & 0xffffU));
-  sum.add_field(kProtocolTcp);
-  sum.add(packet.subspan(at.tcp, count));
-  return sum;
-}
+struct Headers {
+  std::uint32_t bytes;
+  std::uint32_t tcp_offset;
+  std::uint64_t sum;  // of pseudo-header and TCP header, host order
+};
 
-void store_checksum(std::span<std::byte> packet, const Layout& at, const InternetSum& sum) noexcept {
-  const std::uint16_t checksum = sum.checksum();
-  std::memcpy(packet.data() + at.tcp + kTcpChecksumAt, &checksum, sizeof checksum);
+Headers write_ip(std::span<std::byte> packet, const PathHeader& path, const FlowKey& flow, const Segment& segment,
+                 std::uint32_t payload_bytes) noexcept {
+  const bool v4 = flow.is_v4();
+  const std::uint32_t option_bytes = options_bytes(segment.options);
+  const std::uint32_t tcp_bytes = kTcpBytes + option_bytes + payload_bytes;
+  const std::uint32_t tcp_offset = v4 ? kIpv4Bytes : kIpv6Bytes;
+  ASSERT(packet.size() >= tcp_offset + tcp_bytes && tcp_bytes <= 0xffffU - kIpv4Bytes);
+  const std::uint64_t addresses = v4 ? write_ipv4(packet.data(), path, flow, segment, tcp_bytes)
+                                     : write_ipv6(packet.data(), path, flow, segment, tcp_bytes);
+  const std::uint64_t header = write_tcp(packet.subspan(tcp_offset), flow, segment, option_bytes);
+  return {tcp_offset + kTcpBytes + option_bytes, tcp_offset, addresses + header + tcp_bytes + kProtocolTcp};
 }
 
 }  // namespace
@@ -116,18 +157,7 @@ std::uint32_t header_bytes(const FlowKey& flow, const Segment& segment) noexcept
 
 std::uint32_t write_ip_headers(std::span<std::byte> packet, const PathHeader& path, const FlowKey& flow,
                                const Segment& segment, std::uint32_t payload_bytes) noexcept {
-  const std::uint32_t option_bytes = options_bytes(segment.options);
-  const std::uint32_t tcp_bytes = kTcpBytes + option_bytes + payload_bytes;
-  const std::uint32_t tcp_offset = ip_bytes(flow);
-  ASSERT(packet.size() >= tcp_offset + tcp_bytes && tcp_bytes <= 0xffffU - kIpv4Bytes);
-  if (flow.is_v4()) {
-    write_ipv4(packet.data(), path, flow, segment, tcp_bytes);
-  } else {
-    write_ipv6(packet.data(), path, flow, segment, tcp_bytes);
-  }
-  write_tcp(packet.data() + tcp_offset, flow, segment, option_bytes);
-  write_options(packet.subspan(tcp_offset + kTcpBytes), segment.options);
-  return tcp_offset + kTcpBytes + option_bytes;
+  return write_ip(packet, path, flow, segment, payload_bytes).bytes;
 }
 
 std::uint32_t write_headers(std::span<std::byte> frame, const PathHeader& path, const FlowKey& flow,
@@ -137,24 +167,34 @@ std::uint32_t write_headers(std::span<std::byte> frame, const PathHeader& path, 
   return kEthernetBytes + write_ip_headers(frame.subspan(kEthernetBytes), path, flow, segment, payload_bytes);
 }
 
+std::uint32_t write_headers(std::span<std::byte> frame, const PathHeader& path, const FlowKey& flow,
+                            const Segment& segment, std::uint32_t payload_bytes,
+                            const InternetSum& payload_sum) noexcept {
+  ASSERT(frame.size() > kEthernetBytes);
+  write_ethernet(frame.data(), path, flow.is_v4());
+  const std::span<std::byte> packet = frame.subspan(kEthernetBytes);
+  const Headers headers = write_ip(packet, path, flow, segment, payload_bytes);
+  const std::uint16_t sum = fold(headers.sum + swap_to_network(payload_sum.folded()));
+  store_be(packet.data() + headers.tcp_offset + kTcpChecksumAt, static_cast<std::uint16_t>(~sum));
+  return kEthernetBytes + headers.bytes;
+}
+
 void fill_ip_checksum(std::span<std::byte> packet) noexcept {
   const Layout at = layout_of(packet);
-  store_checksum(packet, at, sum_of(packet, at, packet.size() - at.tcp));
+  const auto tcp_bytes = static_cast<std::uint32_t>(packet.size() - at.tcp);
+  InternetSum sum;
+  sum.add(packet.subspan(at.addresses, at.address_bytes));
+  sum.add_field(static_cast<std::uint16_t>(tcp_bytes >> 16));
+  sum.add_field(static_cast<std::uint16_t>(tcp_bytes & 0xffffU));
+  sum.add_field(kProtocolTcp);
+  sum.add(packet.subspan(at.tcp));
+  const std::uint16_t checksum = sum.checksum();
+  std::memcpy(packet.data() + at.tcp + kTcpChecksumAt, &checksum, sizeof checksum);
 }
 
 void fill_checksum(std::span<std::byte> frame) noexcept {
   ASSERT(frame.size() > kEthernetBytes);
   fill_ip_checksum(frame.subspan(kEthernetBytes));
-}
-
-void fill_checksum(std::span<std::byte> frame, const InternetSum& payload_sum) noexcept {
-  ASSERT(frame.size() > kEthernetBytes);
-  const std::span<std::byte> packet = frame.subspan(kEthernetBytes);
-  const Layout at = layout_of(packet);
-  const std::size_t tcp_header = static_cast<std::size_t>(packet[at.tcp + 12]) / 16 * 4;
-  InternetSum sum = sum_of(packet, at, tcp_header);
-  sum.add(payload_sum);
-  store_checksum(packet, at, sum);
 }
 
 // RFC 1624 (3): the checksum is updated, so a wrong one stays wrong. A partial one covers the pseudo-header alone.

@@ -7,7 +7,8 @@
 //   wire::fill_checksum(room.first(head + payload_bytes));
 //   link.commit_tx(head + payload_bytes);
 //
-// or, saving one pass over the payload, wire::copy_and_sum() into an InternetSum and fill_checksum(frame, sum).
+// or, saving two passes, wire::copy_and_sum() of the payload to where header_bytes() says that it begins, and then
+// write_headers() with that sum.
 #pragma once
 
 #include <cstddef>
@@ -45,6 +46,11 @@ struct PathHeader {
 std::uint32_t write_headers(std::span<std::byte> frame, const PathHeader& path, const FlowKey& flow,
                             const Segment& segment, std::uint32_t payload_bytes) noexcept;
 
+// The same, TCP checksum included: `payload_sum` is that of the payload (copy_and_sum()).
+std::uint32_t write_headers(std::span<std::byte> frame, const PathHeader& path, const FlowKey& flow,
+                            const Segment& segment, std::uint32_t payload_bytes,
+                            const InternetSum& payload_sum) noexcept;
+
 // Computes the TCP checksum of a frame made by write_headers() whose payload is in place.
 // REQUIRES: `frame` is exactly headers and payload.
 void fill_checksum(std::span<std::byte> frame) noexcept;
@@ -54,9 +60,6 @@ void fill_checksum(std::span<std::byte> frame) noexcept;
 std::uint32_t write_ip_headers(std::span<std::byte> packet, const PathHeader& path, const FlowKey& flow,
                                const Segment& segment, std::uint32_t payload_bytes) noexcept;
 void fill_ip_checksum(std::span<std::byte> packet) noexcept;
-
-// fill_checksum() when the sum of the payload is known already (copy_and_sum()).
-void fill_checksum(std::span<std::byte> frame, const InternetSum& payload_sum) noexcept;
 
 // Another acknowledgement number and window (as in the header, unscaled) in a frame that parse_frame() took; `packet`
 // is what it said of it.

@@ -46,9 +46,7 @@ TEST(FastOpen, AnEightByteCookieTakesTwelve) {
   EXPECT_EQ(written(with_cookie(8)), bytes({34, 10, 0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 1, 1}));
 }
 
-TEST(FastOpen, IsFoundBehindOthers) {
-  EXPECT_TRUE(parse_fast_open(bytes({2, 4, 5, 0xb4, 1, 3, 3, 8, 34, 2})).present);
-}
+TEST(FastOpen, IsFoundBehindOthers) { EXPECT_TRUE(parse_fast_open(bytes({2, 4, 5, 0xb4, 1, 3, 3, 8, 34, 2})).present); }
 
 TEST(FastOpen, CookiesOfAnImpossibleLengthAreNone) {
   EXPECT_FALSE(parse_fast_open(bytes({34, 4, 1, 2})).present) << "2 bytes";

@@ -6,8 +6,6 @@ namespace twinstack {
 
 namespace {
 
-constexpr std::array<std::uint8_t, 12> kMappedPrefix = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-
 void append_number(std::string& out, unsigned value, int base) {
   std::array<char, 8> digits{};
   const auto result = std::to_chars(digits.data(), digits.data() + digits.size(), value, base);
@@ -84,10 +82,6 @@ std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
 }
 
 }  // namespace
-
-bool IpAddress::is_v4() const noexcept {
-  return std::memcmp(bytes.data(), kMappedPrefix.data(), kMappedPrefix.size()) == 0;
-}
 
 IpAddress IpAddress::from_v4(std::array<std::uint8_t, 4> address) noexcept {
   IpAddress out;

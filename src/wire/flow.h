@@ -10,10 +10,12 @@
 
 namespace twinstack {
 
+inline constexpr std::array<std::uint8_t, 12> kMappedPrefix = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+
 struct IpAddress {
   std::array<std::uint8_t, 16> bytes{};  // network order
 
-  [[nodiscard]] bool is_v4() const noexcept;
+  [[nodiscard]] bool is_v4() const noexcept { return std::memcmp(bytes.data(), kMappedPrefix.data(), 12) == 0; }
   [[nodiscard]] std::array<std::uint8_t, 4> v4() const noexcept { return {bytes[12], bytes[13], bytes[14], bytes[15]}; }
   [[nodiscard]] static IpAddress from_v4(std::array<std::uint8_t, 4> address) noexcept;
   [[nodiscard]] std::string to_string() const;  // "10.0.0.1", "fd00::1"

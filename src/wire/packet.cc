@@ -60,22 +60,29 @@ void read_tcp_fields(ByteView tcp, TcpPacket& out) noexcept {
   out.segment.urgent = load_be<std::uint16_t>(at + 18);
 }
 
+// RFC 9293 3.1 (IPv4), RFC 8200 8.1 (IPv6). `addresses`: both, as they lie in the header.
+InternetSum pseudo_header(ByteView addresses, std::uint32_t tcp_bytes) noexcept {
+  InternetSum sum;
+  sum.add_few(addresses);
+  sum.add_field(static_cast<std::uint16_t>(tcp_bytes));  // no jumbograms: it fits
+  sum.add_field(kProtocolTcp);
+  return sum;
+}
+
 // RFC 9293 3.1. `tcp_bytes`: header and payload, as the IP header says; all of it lies in the frame.
-ParseVerdict parse_tcp(const Frame& frame, std::uint32_t tcp_bytes, TcpPacket& out) noexcept {
+ParseVerdict parse_tcp(const Frame& frame, std::uint32_t tcp_bytes, const InternetSum& pseudo,
+                       TcpPacket& out) noexcept {
   if (tcp_bytes < kTcpHead) return ParseVerdict::kBadTcpHeader;
   if (frame.head.size() < out.tcp_offset + kTcpHead) return ParseVerdict::kTruncated;
   const std::size_t header_bytes = std::size_t{byte_at(frame.head, out.tcp_offset + 12U)} / 16 * 4;
   if (header_bytes < kTcpHead || header_bytes > tcp_bytes) return ParseVerdict::kBadTcpHeader;
   if (frame.head.size() < out.tcp_offset + header_bytes) return ParseVerdict::kTruncated;
-
-  InternetSum pseudo;
-  pseudo.add_pseudo_header(out.flow, tcp_bytes);
   if (!checksum_ok(frame, out, tcp_bytes, pseudo)) return ParseVerdict::kBadChecksum;
 
   const ByteView tcp = frame.head.subspan(out.tcp_offset, header_bytes);
   out.tcp_header_bytes = static_cast<std::uint16_t>(header_bytes);
   read_tcp_fields(tcp, out);
-  parse_options(tcp.subspan(kTcpHead), out.segment.options);
+  if (header_bytes > kTcpHead) parse_options(tcp.subspan(kTcpHead), out.segment.options);
   const auto header = static_cast<std::uint32_t>(header_bytes);
   out.payload = Payload(frame.parts, out.tcp_offset + header, tcp_bytes - header);
   return ParseVerdict::kOk;
@@ -94,7 +101,10 @@ ParseVerdict parse_ipv4(const Frame& frame, TcpPacket& out) noexcept {
   if (header_bytes < kIpv4Head || total < header_bytes) return ParseVerdict::kBadIpHeader;
   if (total > frame.length_bytes - out.ip_offset || ip.size() < header_bytes) return ParseVerdict::kTruncated;
   InternetSum sum;
-  sum.add(ip.first(header_bytes));
+  if (header_bytes == kIpv4Head)
+    sum.add_few(ip.first(kIpv4Head));
+  else
+    sum.add(ip.first(header_bytes));
   if (sum.checksum() != 0) return ParseVerdict::kBadIpHeader;
   if (header_bytes > kIpv4Head) return ParseVerdict::kIpOptions;
   if ((load_be<std::uint16_t>(ip.data() + 6) & 0x3fffU) != 0) return ParseVerdict::kFragment;  // MF, offset
@@ -109,7 +119,8 @@ ParseVerdict parse_ipv4(const Frame& frame, TcpPacket& out) noexcept {
   read_address(ip.data() + 12, 4, out.flow.remote);
   read_address(ip.data() + 16, 4, out.flow.local);
   out.tcp_offset = static_cast<std::uint16_t>(out.ip_offset + kIpv4Head);
-  return parse_tcp(frame, total - static_cast<std::uint32_t>(kIpv4Head), out);
+  const std::uint32_t tcp_bytes = total - static_cast<std::uint32_t>(kIpv4Head);
+  return parse_tcp(frame, tcp_bytes, pseudo_header(ip.subspan(12, 8), tcp_bytes), out);
 }
 
 ParseVerdict next_header_verdict(std::uint8_t next_header) noexcept {
@@ -145,7 +156,7 @@ ParseVerdict parse_ipv6(const Frame& frame, TcpPacket& out) noexcept {
   // A mapped address on the wire would be taken for an IPv4 connection further in (RFC 4942 2.2).
   if (out.flow.remote.is_v4() || out.flow.local.is_v4()) return ParseVerdict::kBadIpHeader;
   out.tcp_offset = static_cast<std::uint16_t>(out.ip_offset + kIpv6Head);
-  return parse_tcp(frame, payload_bytes, out);
+  return parse_tcp(frame, payload_bytes, pseudo_header(ip.subspan(8, 32), payload_bytes), out);
 }
 
 ParseVerdict parse_ip(const Frame& frame, TcpPacket& out) noexcept {

@@ -34,6 +34,18 @@ struct SackBlock {
 
 inline constexpr std::size_t kMaxSackBlocks = 4;
 
+inline constexpr std::size_t kMostCookieBytes = 16;
+
+// TCP Fast Open (RFC 7413 2): a cookie of 4 to 16 bytes, or none, which asks for one. Only SYNs carry it.
+struct FastOpen {
+  std::array<std::byte, kMostCookieBytes> cookie{};
+  std::uint8_t cookie_bytes = 0;
+  bool present = false;
+  bool experimental = false;  // as the experimental option that came before kind 34 (RFC 6994 numbers)
+
+  friend bool operator==(const FastOpen&, const FastOpen&) = default;
+};
+
 struct TcpOptions {
   std::uint32_t ts_val = 0;
   std::uint32_t ts_ecr = 0;
@@ -45,6 +57,7 @@ struct TcpOptions {
   bool has_mss = false;
   bool has_window_scale = false;
   bool sack_permitted = false;
+  FastOpen fast_open{};
 
   friend bool operator==(const TcpOptions&, const TcpOptions&) = default;
 };

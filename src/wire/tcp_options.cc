@@ -1,6 +1,7 @@
 #include "wire/tcp_options.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "wire/bytes.h"
 
@@ -16,13 +17,21 @@ enum Kind : std::uint8_t {
   kSackPermitted = 4,
   kSack = 5,
   kTimestamps = 8,
+  kFastOpen = 34,
+  kExperimental = 254,
 };
+
+constexpr std::uint16_t kFastOpenMagic = 0xf989;  // RFC 6994's number of the experimental option
+constexpr std::uint8_t kMagicBytes = 2;
+constexpr std::size_t kLeastCookieBytes = 4;
 
 constexpr std::uint8_t kMssLength = 4;
 constexpr std::uint8_t kWindowScaleLength = 3;
 constexpr std::uint8_t kSackPermittedLength = 2;
 constexpr std::uint8_t kTimestampsLength = 10;
 constexpr std::uint32_t kSackBlockBytes = 8;
+static_assert(kTimestampsAligned == (std::uint32_t{kNop} << 24 | std::uint32_t{kNop} << 16 |
+                                     std::uint32_t{kTimestamps} << 8 | kTimestampsLength));
 
 void parse_sack(ByteView body, TcpOptions& out) noexcept {
   if (body.empty() || body.size() % kSackBlockBytes != 0) return;  // RFC 2018 3
@@ -32,6 +41,16 @@ void parse_sack(ByteView body, TcpOptions& out) noexcept {
     out.sack[i] = {Seq(load_be<std::uint32_t>(at)), Seq(load_be<std::uint32_t>(at + 4))};
   }
   out.sack_count = static_cast<std::uint8_t>(count);
+}
+
+// A length that no cookie has makes it none (as Linux).
+void parse_cookie(ByteView cookie, bool experimental, TcpOptions& out) noexcept {
+  const std::size_t bytes = cookie.size();
+  const bool valid = bytes == 0 || (bytes >= kLeastCookieBytes && bytes <= kMostCookieBytes && bytes % 2 == 0);
+  if (!valid) return;
+  out.fast_open = {
+      .cookie = {}, .cookie_bytes = static_cast<std::uint8_t>(bytes), .present = true, .experimental = experimental};
+  if (bytes > 0) std::memcpy(out.fast_open.cookie.data(), cookie.data(), bytes);
 }
 
 // `body`: the option without kind and length.
@@ -51,6 +70,11 @@ void parse_one(std::uint8_t kind, ByteView body, TcpOptions& out) noexcept {
     out.window_scale = std::min(static_cast<std::uint8_t>(body[0]), kMaxWindowScale);  // RFC 7323 2.3
   } else if (kind == kSackPermitted && length == kSackPermittedLength) {
     out.sack_permitted = true;
+  } else if (kind == kFastOpen) {
+    parse_cookie(body, false, out);
+  } else if (kind == kExperimental && body.size() >= kMagicBytes &&
+             load_be<std::uint16_t>(body.data()) == kFastOpenMagic) {
+    parse_cookie(body.subspan(kMagicBytes), true, out);
   }
 }
 
@@ -71,6 +95,10 @@ class Writer {
     byte(kind);
     byte(length);
   }
+  void bytes(std::span<const std::byte> from) noexcept {
+    std::memcpy(at_, from.data(), from.size());
+    at_ += from.size();
+  }
   void nops(int count) noexcept {
     for (; count > 0; --count) byte(kNop);
   }
@@ -81,6 +109,10 @@ class Writer {
   std::byte* at_;
 };
 
+std::uint8_t fast_open_length(const FastOpen& option) noexcept {
+  return static_cast<std::uint8_t>(2 + (option.experimental ? kMagicBytes : 0) + option.cookie_bytes);
+}
+
 // Everything but SACK blocks.
 std::uint32_t plain_bytes(const TcpOptions& options) noexcept {
   std::uint32_t bytes = 0;
@@ -88,22 +120,19 @@ std::uint32_t plain_bytes(const TcpOptions& options) noexcept {
   if (options.has_timestamps) bytes += kTimestampBytes;  // SACK-permitted takes the place of its two NOPs
   if (options.sack_permitted && !options.has_timestamps) bytes += 4;
   if (options.has_window_scale) bytes += 4;
+  if (options.fast_open.present) bytes += (fast_open_length(options.fast_open) + 3U) & ~3U;
   return bytes;
 }
 
+// Linux's order: SACK-permitted stands where the NOPs before the timestamps would, or behind NOPs of its own.
 void write_timestamps(Writer& out, const TcpOptions& options) noexcept {
-  if (options.sack_permitted) {
-    out.head(kSackPermitted, kSackPermittedLength);
-  } else if (options.has_timestamps) {
-    out.nops(2);
-  }
-  if (options.has_timestamps) {
-    out.head(kTimestamps, kTimestampsLength);
-    out.u32(options.ts_val);
-    out.u32(options.ts_ecr);
-  } else if (options.sack_permitted) {
-    out.nops(2);
-  }
+  if (!options.sack_permitted && !options.has_timestamps) return;
+  if (!options.sack_permitted || !options.has_timestamps) out.nops(2);
+  if (options.sack_permitted) out.head(kSackPermitted, kSackPermittedLength);
+  if (!options.has_timestamps) return;
+  out.head(kTimestamps, kTimestampsLength);
+  out.u32(options.ts_val);
+  out.u32(options.ts_ecr);
 }
 
 void write_sack(Writer& out, const TcpOptions& options, std::uint32_t count) noexcept {
@@ -116,13 +145,27 @@ void write_sack(Writer& out, const TcpOptions& options, std::uint32_t count) noe
   }
 }
 
+void write_fast_open(Writer& out, const FastOpen& option) noexcept {
+  if (!option.present) return;
+  const std::uint8_t length = fast_open_length(option);
+  out.head(option.experimental ? kExperimental : kFastOpen, length);
+  if (option.experimental) out.u16(kFastOpenMagic);
+  out.bytes(std::span(option.cookie).first(option.cookie_bytes));
+  out.nops((4 - length % 4) % 4);
+}
+
 std::uint32_t sack_blocks_written(const TcpOptions& options) noexcept {
-  return std::min<std::uint32_t>(options.sack_count, sack_blocks_that_fit(options));
+  return options.sack_count == 0 ? 0 : std::min<std::uint32_t>(options.sack_count, sack_blocks_that_fit(options));
 }
 
 }  // namespace
 
 bool parse_options(ByteView bytes, TcpOptions& out) noexcept {
+  // RFC 7323 appendix A: what nearly every segment carries, and nothing else.
+  if (bytes.size() == kTimestampBytes && load_be<std::uint32_t>(bytes.data()) == kTimestampsAligned) {
+    parse_one(kTimestamps, bytes.subspan(4), out);
+    return true;
+  }
   std::size_t at = 0;
   while (at < bytes.size()) {
     const auto kind = static_cast<std::uint8_t>(bytes[at]);
@@ -163,6 +206,7 @@ std::uint32_t write_options(std::span<std::byte> out, const TcpOptions& options)
     writer.byte(options.window_scale);
   }
   write_sack(writer, options, sack_blocks_written(options));
+  write_fast_open(writer, options.fast_open);
   return writer.written();
 }
 

@@ -11,8 +11,9 @@
 namespace twinstack::wire {
 
 inline constexpr std::uint32_t kMaxOptionBytes = 40;
-inline constexpr std::uint32_t kTimestampBytes = 12;  // NOP NOP kind length TSval TSecr
-inline constexpr std::uint8_t kMaxWindowScale = 14;   // RFC 7323 2.3
+inline constexpr std::uint32_t kTimestampBytes = 12;             // NOP NOP kind length TSval TSecr
+inline constexpr std::uint32_t kTimestampsAligned = 0x0101080a;  // ... the first four
+inline constexpr std::uint8_t kMaxWindowScale = 14;              // RFC 7323 2.3
 
 // Reads the options that follow the fixed header. Unknown kinds are skipped. Options of a wrong length are taken as
 // unknown; a length that leads out of `bytes` (or under 2) ends the list: what was read before it stays, the result

@@ -40,6 +40,43 @@ TEST(WriteOptions, SynOfLinux) {
   EXPECT_EQ(written(options), bytes_of({2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7}));
 }
 
+TEST(WriteOptions, SynOfLinuxWithoutTimestamps) {
+  TcpOptions options;
+  options.has_mss = options.sack_permitted = options.has_window_scale = true;
+  options.mss = 1460;
+  options.window_scale = 8;
+  EXPECT_EQ(written(options), bytes_of({2, 4, 0x05, 0xb4, 1, 1, 4, 2, 1, 3, 3, 8}));
+}
+
+// RFC 7413 4.1.1, and the experimental form.
+TEST(WriteOptions, FastOpenCookieStandsLastAndIsPadded) {
+  TcpOptions options;
+  options.has_mss = true;
+  options.mss = 1460;
+  options.fast_open = {.cookie = {std::byte{1}, std::byte{2}, std::byte{3}, std::byte{4}},
+                       .cookie_bytes = 4,
+                       .present = true,
+                       .experimental = false};
+  EXPECT_EQ(written(options), bytes_of({2, 4, 0x05, 0xb4, 34, 6, 1, 2, 3, 4, 1, 1}));
+  options.fast_open.experimental = true;
+  EXPECT_EQ(written(options), bytes_of({2, 4, 0x05, 0xb4, 254, 8, 0xf9, 0x89, 1, 2, 3, 4}));
+  options.fast_open = {.cookie = {}, .cookie_bytes = 0, .present = true, .experimental = false};
+  EXPECT_EQ(written(options), bytes_of({2, 4, 0x05, 0xb4, 34, 2, 1, 1}));
+}
+
+TEST(ParseOptions, FastOpenCookiesOfLengthsThatNoneHasAreIgnored) {
+  for (const auto& list : {bytes_of({34, 3, 1}), bytes_of({34, 4, 1, 2}), bytes_of({34, 7, 1, 2, 3, 4, 5}),
+                           bytes_of({254, 4, 0xf9, 0x88}), bytes_of({254, 3, 0xf9})}) {
+    TcpOptions options;
+    EXPECT_TRUE(parse_options(list, options));
+    EXPECT_FALSE(options.fast_open.present);
+  }
+  TcpOptions options;
+  EXPECT_TRUE(parse_options(bytes_of({254, 4, 0xf9, 0x89, 1, 1}), options));
+  EXPECT_TRUE(options.fast_open.present && options.fast_open.experimental);
+  EXPECT_EQ(options.fast_open.cookie_bytes, 0);
+}
+
 TEST(WriteOptions, ThreeSackBlocksFitBesideTimestamps) {
   TcpOptions options;
   options.sack_count = 4;
@@ -69,6 +106,14 @@ TEST(ParseOptions, RoundTripOfEverythingThatFits) {
     if (options.has_mss) options.mss = static_cast<std::uint16_t>(rng.next());
     options.has_window_scale = rng.below(3) == 0;
     if (options.has_window_scale) options.window_scale = static_cast<std::uint8_t>(rng.below(15));
+    if (rng.below(3) == 0) {
+      options.fast_open.present = true;
+      options.fast_open.experimental = rng.below(2) == 0;
+      options.fast_open.cookie_bytes = static_cast<std::uint8_t>(rng.below(2) == 0 ? 0 : 4 + 2 * rng.below(3));
+      for (int i = 0; i < options.fast_open.cookie_bytes; ++i) {
+        options.fast_open.cookie[static_cast<std::size_t>(i)] = std::byte{static_cast<unsigned char>(rng.next())};
+      }
+    }
     options.sack_count = static_cast<std::uint8_t>(rng.below(sack_blocks_that_fit(options) + 1));
     for (std::uint32_t i = 0; i < options.sack_count; ++i) {
       options.sack[i] = {Seq(static_cast<std::uint32_t>(rng.next())), Seq(static_cast<std::uint32_t>(rng.next()))};

@@ -25,7 +25,7 @@ TEST_F(Behaviour, B11_SendsGoByHardwareIdPastTheKernel) {
   talk->exchange(300000);
   EXPECT_EQ(counter(Side::kB, "TcpOutSegs"), segments) << "the kernel of the served side has sent";
   EXPECT_LE(info_of(talk->served->fd()).tcpi_segs_out, before.tcpi_segs_out);  // less once it is parked
-  EXPECT_GE(hardware(*talk).bytes_acked + 65536, 300000U);
+  EXPECT_GE(hardware(*talk).info.bytes_acked + 65536, 300000U);
   to_kernel(*talk);
   talk->exchange(300000);
   EXPECT_GT(counter(Side::kB, "TcpOutSegs"), segments);
@@ -117,7 +117,7 @@ TEST_F(Behaviour, B13_PacketAtTheWrongStackIsHandedOver) {
     EXPECT_EQ(info_of(talk->served->fd()).tcpi_state, 1U);
     // Now the peer sends them too: they are known and are not processed twice.
     ASSERT_EQ(talk->peer_sends(700), 700U);
-    EXPECT_TRUE(eventually([&] { return hardware(*talk).segments_in >= 1 && talk->is_settled(); },
+    EXPECT_TRUE(eventually([&] { return hardware(*talk).info.segs_in >= 1 && talk->is_settled(); },
                            [&] { talk->served_reads(); }));
     talk->exchange(30000);
     EXPECT_EQ(talk->to_served_read, talk->to_served_sent);
@@ -232,7 +232,7 @@ TEST_F(Behaviour, B15_UnsentAndUnreadDataComeBack) {
     EXPECT_TRUE(eventually(
         [&] {
           const auto state = hardware(*talk);
-          return state.unsent_bytes > 100000 && state.unread_bytes > 50000;
+          return state.info.notsent_bytes > 100000 && state.unread_bytes > 50000;
         },
         [&] {
           talk->peer_sends(65536);
@@ -247,7 +247,7 @@ TEST_F(Behaviour, B15_UnsentAndUnreadDataComeBack) {
     EXPECT_GT(talk->to_served_sent - talk->to_served_read, 100000U);
     // And once more there and back with the queues full.
     to_engine(*talk);
-    EXPECT_GT(hardware(*talk).unsent_bytes + hardware(*talk).min.write_seq - hardware(*talk).min.snd_una, 50000U);
+    EXPECT_GT(hardware(*talk).info.notsent_bytes + hardware(*talk).min.write_seq - hardware(*talk).min.snd_una, 50000U);
     to_kernel(*talk);
     talk->settle();
     talk->exchange(50000);

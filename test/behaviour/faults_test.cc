@@ -2,6 +2,10 @@
 // stay: the connections, and everybody else's session.
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <net/if.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -9,10 +13,15 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstring>
+#include <string>
+#include <vector>
 
 #include "behaviour/behaviour_fixture.h"
 #include "driver/view_json.h"
 #include "kernel/capabilities.h"
+#include "wire/build.h"
+#include "wire/icmp.h"
 
 namespace twinstack::testing {
 namespace {
@@ -125,12 +134,73 @@ TEST_F(Behaviour, AReturnWithoutARouteIsTriedUntilThereIsOne) {
   EXPECT_TRUE(is_in_engine(*talk));
   // More reasons for a return, while one is waiting: by command, and by the engine, which has heard nothing for long.
   service_->ask("upload", sk(*talk));
-  EXPECT_TRUE(eventually([&] { return hardware(*talk).retransmitted_segments >= 5; }));
+  EXPECT_TRUE(eventually([&] { return hardware(*talk).info.total_retrans >= 5; }));
   shell(Side::kB, "ip link set ts-b0 up");
   EXPECT_TRUE(eventually([&] { return talk->served->owner() == Owner::kKernel; }));
   talk->settle();
   talk->exchange(20'000);
   EXPECT_EQ(service_->counter("broken_streams"), 0U);
+  expect_no_reset();
+}
+
+// "Too big" about the segment that begins at the connection's snd_una, from the peer's side of the link.
+void send_packet_too_big(const NetnsPair& net, const tcp::MinTcp& state, std::uint32_t mtu) {
+  wire::Segment segment;
+  segment.seq = Seq(state.snd_una);
+  segment.ack = Seq(state.rcv_nxt);
+  segment.flags = wire::kAck;
+  std::vector<std::byte> quoted(wire::ip_packet_header_bytes(state.flow, segment));
+  wire::write_ip_headers(quoted, {}, state.flow, segment, 0);
+  const wire::IcmpError error{.flow = {}, .seq = {}, .mtu = mtu, .kind = wire::IcmpKind::kTooBig, .code = 4};
+  const auto message = wire::make_icmp_error(error, state.flow.remote, quoted);
+  ASSERT_TRUE(net.in(Side::kA,
+                     [&] {
+                       sockaddr_ll to{};
+                       to.sll_family = AF_PACKET;
+                       to.sll_protocol = htons(state.flow.is_v4() ? ETH_P_IP : ETH_P_IPV6);
+                       to.sll_ifindex = static_cast<int>(::if_nametoindex("ts-a0"));
+                       to.sll_halen = ETH_ALEN;
+                       std::memset(to.sll_addr, 0xff, ETH_ALEN);
+                       const UniqueFd packets(::socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, to.sll_protocol));
+                       EXPECT_EQ(::sendto(packets.get(), message.data(), message.size(), 0,
+                                          reinterpret_cast<const sockaddr*>(&to), sizeof(to)),
+                                 static_cast<ssize_t>(message.size()));
+                     })
+                  .has_value());
+}
+
+// The kernel, which does not know the connection, is told by a router that its segments are too big.
+TEST_F(Behaviour, SegmentsThatARouterCannotForwardBecomeSmaller) {
+  for (const bool v6 : {false, true}) {
+    SCOPED_TRACE(v6 ? "IPv6" : "IPv4");
+    const auto talk = open(v6);
+    talk->exchange(20'000);
+    to_engine(*talk);
+    talk->exchange(20'000);
+    // The peer's ACKs get lost, so that something is out.
+    const std::string hole =
+        std::string(v6 ? "-6 route {} blackhole fd77:0::2/128" : "route {} blackhole 10.77.0.2/32");
+    const auto route = [&](const char* verb) {
+      std::string command = "ip " + hole;
+      command.replace(command.find("{}"), 2, verb);
+      shell(Side::kA, command);
+    };
+    route("add");
+    talk->served_sends(5000);
+    EXPECT_TRUE(eventually([&] { return hardware(*talk).min.snd_nxt != hardware(*talk).min.snd_una; }));
+    const std::uint64_t before = service_->counter("icmp_too_big");
+    const std::uint32_t mtu = 1300;
+    send_packet_too_big(*pair_, hardware(*talk).min, mtu);
+    EXPECT_TRUE(eventually([&] { return service_->counter("icmp_too_big") == before + 1; }));
+    EXPECT_EQ(hardware(*talk).min.mss, mtu - (v6 ? 60 : 40));
+    route("del");
+    talk->settle();
+    talk->exchange(50'000);
+    EXPECT_TRUE(is_in_engine(*talk));
+    EXPECT_EQ(hardware(*talk).min.mss, mtu - (v6 ? 60 : 40));
+    to_kernel(*talk);
+    talk->exchange(50'000);
+  }
   expect_no_reset();
 }
 

@@ -199,7 +199,7 @@ TEST_F(Behaviour, B6_TheHardwareSideLearnsTheReferences) {
   std::vector<std::uint64_t> ids;
   for (const auto& talk : talks) {
     EXPECT_EQ(hardware(*talk).hw_conn_id, talk->served->slot().hw_conn_id.load());
-    EXPECT_EQ(hardware(*talk).bytes_received, 35000U);
+    EXPECT_EQ(hardware(*talk).info.bytes_received, 35000U);
     EXPECT_EQ(talk->served->slot().rx_posted_bytes.load(), 35000U);
     EXPECT_EQ(talk->served->slot().kernel_cookie.load(), talk->served->cookie());
   }

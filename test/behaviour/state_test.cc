@@ -29,12 +29,12 @@ TEST_F(Behaviour, B7_TheHardwareStateCanBeQueried) {
   ipc::HwConnState after = hardware(*talk);
   // The last bytes may be read by the peer before its ACK is here.
   EXPECT_TRUE(eventually([&] { return after.min.snd_una == after.min.snd_nxt; }, [&] { after = hardware(*talk); }));
-  EXPECT_EQ(after.bytes_received - before.bytes_received, 30000U);
-  EXPECT_EQ(after.bytes_acked - before.bytes_acked, 30000U);
+  EXPECT_EQ(after.info.bytes_received - before.info.bytes_received, 30000U);
+  EXPECT_EQ(after.info.bytes_acked - before.info.bytes_acked, 30000U);
   EXPECT_EQ(after.min.rcv_nxt - before.min.rcv_nxt, 30000U);
   EXPECT_EQ(after.min.snd_una - before.min.snd_una, 30000U);
-  EXPECT_GE(after.segments_in, before.segments_in + 1);
-  EXPECT_GE(after.segments_out, before.segments_out + 1);
+  EXPECT_GE(after.info.segs_in, before.info.segs_in + 1);
+  EXPECT_GE(after.info.segs_out, before.info.segs_out + 1);
   EXPECT_GT(after.min.srtt_us, 0U);
   EXPECT_EQ(after.unread_bytes, 0U);
   ASSERT_EQ(talk->peer_sends(5000), 5000U);
@@ -103,8 +103,8 @@ TEST_F(Behaviour, B9_OnlyMinTcpAndQueuesCross) {
     EXPECT_EQ(state.min.version, tcp::kMinTcpVersion);
     EXPECT_EQ(state.unread_bytes, 7000U);
     // Counters of a stack are its own and stay behind: the engine's start from nothing.
-    EXPECT_EQ(state.bytes_received, 0U);
-    EXPECT_EQ(state.bytes_acked, 0U);
+    EXPECT_EQ(state.info.bytes_received, 0U);
+    EXPECT_EQ(state.info.bytes_acked, 0U);
     talk->exchange(50000);
     // Its shell starts from nothing as well once it is parked.
     EXPECT_LE(info_of(talk->served->fd()).tcpi_bytes_received, before.tcpi_bytes_received) << "the kernel took part";

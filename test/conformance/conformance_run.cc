@@ -66,8 +66,7 @@ int check_document(const std::vector<Script>& scripts, const std::string& path) 
 }
 
 MakeEndpoint maker(const Arguments& arguments) {
-  return [v6 = arguments.options.v6,
-          core = arguments.backend == "core"]() -> Result<std::unique_ptr<Endpoint>> {
+  return [v6 = arguments.options.v6, core = arguments.backend == "core"]() -> Result<std::unique_ptr<Endpoint>> {
     if (core) return std::make_unique<CoreEndpoint>(v6);
     ASSIGN_OR_RETURN(std::unique_ptr<Endpoint> made, LinuxEndpoint::create(v6));
     return made;

@@ -32,9 +32,12 @@ constexpr Table kTables[] = {
 std::string_view word_of(const Report& report) noexcept {
   if (report.differs) return "differs";
   switch (report.outcome.verdict) {
-    case Verdict::kPassed: return "ok";
-    case Verdict::kFailed: return "FAILED";
-    case Verdict::kSkipped: return "skipped";
+    case Verdict::kPassed:
+      return "ok";
+    case Verdict::kFailed:
+      return "FAILED";
+    case Verdict::kSkipped:
+      return "skipped";
   }
   return "?";
 }

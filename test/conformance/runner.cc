@@ -426,9 +426,7 @@ class Run {
 
   // --- handshakes ---
 
-  Result<> perform(const Event&, const Open& what) {
-    return what.active ? open_actively(what) : open_passively(what);
-  }
+  Result<> perform(const Event&, const Open& what) { return what.active ? open_actively(what) : open_passively(what); }
 
   Result<> open_passively(const Open& what) {
     if (!sockets_.contains("listener")) {
@@ -525,7 +523,7 @@ class Run {
   std::vector<SegmentSpec> optional_;
   std::vector<std::string> trace_;
   std::size_t next_event_ = 0;
-  std::string mover_;                                   // the connection that moves
+  std::string mover_;                                               // the connection that moves
   std::size_t way_back_ = std::numeric_limits<std::size_t>::max();  // event before which it moves back
   Time start_{};
   Time last_{};  // when the event before was

@@ -6,8 +6,8 @@
 #include <deque>
 #include <functional>
 #include <map>
-#include <tuple>
 #include <string>
+#include <tuple>
 
 #include "packet.h"
 #include "parser.h"
@@ -246,7 +246,8 @@ Outcome run_moving(PuppetHost& host, MovePlan plan, const std::string& events) {
 }
 
 TEST(Moves, ComeBehindTheHandshakeAndInTheMiddleOfTheRest) {
-  const std::string events = "l = socket\nc = accept l\ninject A 1 ack 1\ninject A 1 ack 1\ninject A 1 ack 1\ninject A 1 ack 1\n";
+  const std::string events =
+      "l = socket\nc = accept l\ninject A 1 ack 1\ninject A 1 ack 1\ninject A 1 ack 1\ninject A 1 ack 1\n";
   PuppetHost there;
   there.accepts = 9;
   EXPECT_EQ(run_moving(there, MovePlan::kAfterHandshake, events).verdict, Verdict::kPassed);
@@ -264,8 +265,10 @@ TEST(Moves, MayTellThePeer) {
   host.accepts = 9;
   host.sends(milliseconds(0), wire::kSyn, 0);
   host.sends(milliseconds(0), wire::kAck, 1);
-  EXPECT_EQ(run_moving(host, MovePlan::kAfterHandshake, "l = socket\nexpect S 0\nc = accept l\nexpect nothing for 1ms\n").verdict,
-            Verdict::kPassed);
+  EXPECT_EQ(
+      run_moving(host, MovePlan::kAfterHandshake, "l = socket\nexpect S 0\nc = accept l\nexpect nothing for 1ms\n")
+          .verdict,
+      Verdict::kPassed);
 }
 
 TEST(Moves, ARefusalLeavesTheConnectionWhereItIs) {

@@ -13,9 +13,11 @@
 #include <cerrno>
 #include <cstring>
 #include <span>
+#include <vector>
 
 #include "adopt_form.h"
-#include "stack/tcp_info.h"
+#include "sysctls.h"
+#include "tcp/tcp_info.h"
 
 namespace twinstack::packetdrill {
 
@@ -23,6 +25,7 @@ namespace {
 
 constexpr int kTcpCcInfo = 26;  // TCP_CC_INFO
 constexpr int kTcpInq = 36;     // TCP_INQ
+constexpr std::uint32_t kGrownSendBuffer = 1U << 20;
 constexpr int kEngineSendFlags = MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE | MSG_EOR;
 constexpr int kEngineReceiveFlags = MSG_DONTWAIT | MSG_PEEK | MSG_WAITALL | MSG_TRUNC | MSG_NOSIGNAL;
 
@@ -34,13 +37,13 @@ struct Name {
 };
 
 // The kernel's socket keeps it through a move, and the engine has nothing to do with it.
-constexpr std::array kSetInPlace = {Name{SOL_SOCKET, SO_LINGER}, Name{SOL_SOCKET, SO_RCVTIMEO},
+constexpr std::array kSetInPlace = {Name{SOL_SOCKET, SO_LINGER},   Name{SOL_SOCKET, SO_RCVTIMEO},
                                     Name{SOL_SOCKET, SO_SNDTIMEO}, Name{SOL_SOCKET, SO_SNDBUF},
-                                    Name{SOL_SOCKET, SO_RCVBUF}, Name{IPPROTO_TCP, TCP_LINGER2}};
+                                    Name{SOL_SOCKET, SO_RCVBUF},   Name{IPPROTO_TCP, TCP_LINGER2}};
 // The engine does not do it: the connection stays in the kernel.
-constexpr std::array kSetForGood = {Name{SOL_SOCKET, SO_TIMESTAMP}, Name{SOL_SOCKET, SO_TIMESTAMPNS},
+constexpr std::array kSetForGood = {Name{SOL_SOCKET, SO_TIMESTAMP},    Name{SOL_SOCKET, SO_TIMESTAMPNS},
                                     Name{SOL_SOCKET, SO_TIMESTAMPING}, Name{SOL_SOCKET, SO_ZEROCOPY},
-                                    Name{SOL_SOCKET, SO_RCVLOWAT}, Name{IPPROTO_TCP, kTcpInq}};
+                                    Name{SOL_SOCKET, SO_RCVLOWAT},     Name{IPPROTO_TCP, kTcpInq}};
 
 ssize_t as_negative(ssize_t result) noexcept { return result < 0 ? -errno : result; }
 
@@ -118,21 +121,70 @@ ssize_t AdoptForm::send(int fd, const msghdr& message, int flags) {
   return sent;
 }
 
+bool AdoptForm::begins_with_send(int fd, int flags) const {
+  const auto found = sockets_.find(fd);
+  if (found == sockets_.end() || in_engine(found->second)) return false;
+  if ((flags & MSG_FASTOPEN) != 0) return true;
+  int deferred = 0;
+  socklen_t length = sizeof deferred;
+  if (::getsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &deferred, &length) != 0 || deferred == 0) return false;
+  tcp_info info{};
+  length = sizeof info;
+  return ::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 && info.tcpi_state == TCP_SYN_SENT;
+}
+
+// The kernel's socket knows both; without SO_SNDBUF its buffer grows with the window (Linux tcp_sndbuf_expand()).
+SendLimits AdoptForm::send_limits(const Socket& socket) const {
+  int buffer = 0;
+  int low_water = 0;
+  socklen_t length = sizeof buffer;
+  (void)::getsockopt(socket.fd, SOL_SOCKET, SO_SNDBUF, &buffer, &length);
+  length = sizeof low_water;
+  (void)::getsockopt(socket.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &low_water, &length);
+  SendLimits limits{.buffer_bytes = static_cast<std::uint32_t>(buffer)};
+  if (!socket.send_buffer_locked) limits.buffer_bytes = std::max(limits.buffer_bytes, kGrownSendBuffer);
+  const auto sysctl = read_sysctl_number("ipv4/tcp_notsent_lowat").value_or(UINT32_MAX);
+  limits.not_sent_low_water = low_water != 0 ? static_cast<std::uint32_t>(low_water) : static_cast<std::uint32_t>(sysctl);
+  return limits;
+}
+
+void AdoptForm::note_activity() {
+  for (auto& [fd, socket] : sockets_) {
+    if (!in_engine(socket)) continue;
+    const tcp::ControlBlock& cb = box_->conn(socket.move->hw).tcb;
+    socket.chronograph.turn_to(stack::Chronograph::activity_of(cb, socket.no_room), clock_.now());
+    if (socket.no_room && socket.room.is_writable(cb, send_limits(socket))) {
+      socket.no_room = false;
+      observer_.wake(fd, POLLOUT | POLLWRNORM);
+    }
+  }
+}
+
+// Chunk by chunk, as Linux fills its queue: each that is full may go before the next is filled.
 ssize_t AdoptForm::send_to_engine(Socket& socket, const msghdr& message, int flags) {
   if (has_bad_address(message)) return -EFAULT;
-  std::size_t taken = 0;
-  std::size_t wanted = 0;
-  for (const iovec& part : parts_of(message)) wanted += part.iov_len;
+  std::vector<std::byte> bytes;
   for (const iovec& part : parts_of(message)) {
-    const ByteView bytes(static_cast<const std::byte*>(part.iov_base), part.iov_len);
-    const bool last = taken + bytes.size() == wanted;
-    const std::size_t here = program_.write(*socket.ring, bytes, (flags & MSG_MORE) != 0 || !last,
-                                            (flags & MSG_EOR) != 0 && last);
-    taken += here;
-    if (here < bytes.size()) break;
+    const auto* const begin = static_cast<const std::byte*>(part.iov_base);
+    bytes.insert(bytes.end(), begin, begin + part.iov_len);
   }
+  const SendLimits limits = send_limits(socket);
+  std::size_t taken = 0;
+  while (taken < bytes.size() && in_engine(socket)) {
+    const std::uint32_t piece = socket.room.take(box_->conn(socket.move->hw).tcb, limits, bytes.size() - taken);
+    if (piece == 0) break;
+    const ByteView next = ByteView(bytes).subspan(taken, piece);
+    const bool last = taken + piece == bytes.size();
+    const bool ends_record = last && (flags & MSG_EOR) != 0;
+    const std::size_t here = program_.write(*socket.ring, next, (flags & MSG_MORE) != 0 || !last, ends_record);
+    socket.room.added(next.first(here), ends_record && here == piece);
+    taken += here;
+    if (here < piece) break;
+    if (!last) work();
+  }
+  socket.no_room = taken < bytes.size();
   work();
-  if (taken == 0 && wanted > 0) return -EAGAIN;
+  if (taken == 0 && !bytes.empty()) return -EAGAIN;
   return static_cast<ssize_t>(taken);
 }
 
@@ -223,13 +275,14 @@ int AdoptForm::close(int fd) {
 int AdoptForm::set_option(int fd, int level, int name, const void* value, socklen_t length) {
   Socket* const socket = find(fd);
   const Name option{level, name};
-  const bool moves = socket != nullptr && in_engine(*socket) &&
-                     std::ranges::find(kSetInPlace, option) == kSetInPlace.end();
+  const bool moves =
+      socket != nullptr && in_engine(*socket) && std::ranges::find(kSetInPlace, option) == kSetInPlace.end();
   if (moves) {
     const bool stays = std::ranges::find(kSetForGood, option) != kSetForGood.end();
     bring_back(*socket, "setsockopt", stays);
   }
   const ssize_t result = as_negative(::setsockopt(fd, level, name, value, length));
+  if (socket != nullptr && option == Name{SOL_SOCKET, SO_SNDBUF}) socket->send_buffer_locked = true;
   from_linux();
   if (moves) adopt(*socket);
   return static_cast<int>(result);
@@ -237,9 +290,10 @@ int AdoptForm::set_option(int fd, int level, int name, const void* value, sockle
 
 int AdoptForm::engine_info(const Socket& socket, void* value, socklen_t* length) {
   const engine::HwConnId id = socket.move->hw;
-  stack::TcpInfo info;
-  stack::fill_core_info(box_->conn(id).tcb, box_->record(id).counters, clock_.now(), info);
+  tcp::TcpInfo info;
+  tcp::fill_tcp_info(box_->conn(id).tcb, box_->record(id).counters, clock_.now(), info);
   info.state = TCP_ESTABLISHED;
+  stack::fill_chronograph(socket.chronograph, clock_.now(), info);
   info.rcv_mss = box_->conn(id).tcb.rcv_mss;
   info.advmss = box_->call({.op = engine::CommandOp::kQuery, .id = id}).state.min.advmss;
   tcp_info kernels{};
@@ -285,7 +339,11 @@ std::uint32_t AdoptForm::poll(int fd) {
   std::uint32_t bits = 0;
   if (socket != nullptr && socket->ring != nullptr && socket->ring->unread_bytes > 0) bits |= POLLIN | POLLRDNORM;
   if (socket == nullptr || !in_engine(*socket)) return bits | kernel_bits(fd);
-  if (program_.has_room(*socket->ring)) bits |= POLLOUT | POLLWRNORM;
+  if (socket->room.is_writable(box_->conn(socket->move->hw).tcb, send_limits(*socket))) {
+    bits |= POLLOUT | POLLWRNORM;
+  } else {
+    socket->no_room = true;
+  }
   return bits;
 }
 

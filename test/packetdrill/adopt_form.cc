@@ -171,6 +171,7 @@ void AdoptForm::work(bool swallow_ack) {
     }
   }
   from_linux();
+  note_activity();
 }
 
 void AdoptForm::deliver_late() {
@@ -248,8 +249,8 @@ Time AdoptForm::to_virtual(Time real) const {
 }
 
 std::string AdoptForm::summary() const {
-  std::string line = "adopt offloads=" + std::to_string(counts_.offloads) + " uploads=" +
-                     std::to_string(counts_.uploads);
+  std::string line =
+      "adopt offloads=" + std::to_string(counts_.offloads) + " uploads=" + std::to_string(counts_.uploads);
   for (const std::string& why : counts_.refusals) line += " stayed=\"" + why + "\"";
   for (const std::string& why : counts_.causes) line += " back=\"" + why + "\"";
   return line;

@@ -27,6 +27,8 @@
 #include "kernel/late_filter.h"
 #include "kernel/sock_diag.h"
 #include "ring_program.h"
+#include "send_room.h"
+#include "stack/chronograph.h"
 #include "tun.h"
 #include "virtual_time_conn.h"
 
@@ -50,6 +52,7 @@ class AdoptForm final : public Form, private handoff::PacketPath {
   int accept(int fd, sockaddr* address, socklen_t* length) override;
   int connect(int fd, const sockaddr* address, socklen_t length) override;
   ssize_t send(int fd, const msghdr& message, int flags) override;
+  [[nodiscard]] bool begins_with_send(int fd, int flags) const override;
   ssize_t receive(int fd, msghdr& message, int flags) override;
   ssize_t splice(int fd, int pipe_fd, std::size_t bytes) override;
   int shutdown(int fd, int how) override;
@@ -68,6 +71,10 @@ class AdoptForm final : public Form, private handoff::PacketPath {
     bool stays = false;  // in the kernel, for good
     std::unique_ptr<handoff::Connection> move;
     RingConn* ring = nullptr;
+    SendRoom room;
+    bool send_buffer_locked = false;  // SO_SNDBUF was set
+    bool no_room = false;             // a write found none
+    stack::Chronograph chronograph;
   };
   // A flow that Linux has, or had before the engine.
   struct Seen {
@@ -120,6 +127,8 @@ class AdoptForm final : public Form, private handoff::PacketPath {
   [[nodiscard]] bool linux_has_connections() const;
 
   // adopt_calls.cc
+  [[nodiscard]] SendLimits send_limits(const Socket& socket) const;
+  void note_activity();
   ssize_t send_to_engine(Socket& socket, const msghdr& message, int flags);
   ssize_t receive_queued(Socket& socket, msghdr& message, int flags);
   void put_stamps_right(msghdr& message) const;

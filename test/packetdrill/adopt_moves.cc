@@ -36,7 +36,8 @@ bool AdoptForm::is_kernels(int fd) const {
 }
 
 bool AdoptForm::linux_has_connections() const {
-  return std::ranges::any_of(sockets_, [](const auto& entry) { return !in_engine(entry.second) && !entry.second.listening; });
+  return std::ranges::any_of(sockets_,
+                             [](const auto& entry) { return !in_engine(entry.second) && !entry.second.listening; });
 }
 
 void AdoptForm::adopt(Socket& socket) {
@@ -72,11 +73,12 @@ Result<> AdoptForm::try_adopt(Socket& socket) {
        .tcp_min_tso_segs = static_cast<std::uint8_t>(read_sysctl_number("ipv4/tcp_min_tso_segs").value_or(2))});
   TRY(handoff::check(*socket.move, tools_));
   TRY(handoff::offload(*socket.move, tools_));
-  from_linux();                 // what the freeze has had it acknowledge
+  from_linux();  // what the freeze has had it acknowledge
   work(/*swallow_ack=*/true);
   TRY(kernel::wait_packets_in_flight());
   TRY(handoff::park(*socket.move, tools_));
   work();
+  socket.room.begin(box_->conn(socket.move->hw).tcb);
   return {};
 }
 

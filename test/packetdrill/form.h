@@ -54,6 +54,8 @@ class Form {
   virtual int accept(int fd, sockaddr* address, socklen_t* length) = 0;
   virtual int connect(int fd, const sockaddr* address, socklen_t length) = 0;
   virtual ssize_t send(int fd, const msghdr& message, int flags) = 0;
+  // Such a send() makes the connection first (Fast Open).
+  [[nodiscard]] virtual bool begins_with_send(int fd, int flags) const = 0;
   virtual ssize_t receive(int fd, msghdr& message, int flags) = 0;
   // As splice() into a pipe, with no offsets.
   virtual ssize_t splice(int fd, int pipe_fd, std::size_t bytes) = 0;

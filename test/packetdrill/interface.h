@@ -1,6 +1,6 @@
-// The table of functions that packetdrill hands to the object named by --so_filename, declared from facts: the order and
-// the types of its entries (docs/conformance.md says of which version). Every function gets `userdata` first. Errors are
-// -1 with errno.
+// The table of functions that packetdrill hands to the object named by --so_filename, declared from facts: the order
+// and the types of its entries (docs/conformance.md says of which version). Every function gets `userdata` first.
+// Errors are -1 with errno.
 #pragma once
 
 #include <poll.h>

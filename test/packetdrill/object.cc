@@ -1,11 +1,11 @@
 // libtwinstack-packetdrill.so: packetdrill's table over Program. One object per process.
 #include <fmt/core.h>
 
+#include <dlfcn.h>
 #include <cerrno>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
-#include <dlfcn.h>
 
 #include "adopt_form.h"
 #include "flags.h"
@@ -237,9 +237,8 @@ using namespace twinstack::packetdrill;
 extern "C" void packetdrill_interface_init(const char* text, InterfaceTable* table) {
   const auto flags = parse_flags(text);
   if (!flags) give_up(flags.error().message());
-  g_object = new Object{*flags, Program([&](VirtualClock& clock, Observer& observer) {
-                          return make_form(*flags, clock, observer);
-                        })};
+  g_object = new Object{
+      *flags, Program([&](VirtualClock& clock, Observer& observer) { return make_form(*flags, clock, observer); })};
   fill(*table);
   std::atexit([] { write_log(); });
   if (auto* const hook = reinterpret_cast<RegisterHooks>(::dlsym(RTLD_DEFAULT, kRegisterHooks)); hook != nullptr) {

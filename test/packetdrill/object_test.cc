@@ -1,5 +1,5 @@
-// The object as packetdrill uses it, without packetdrill: loaded by name, called through its table from two threads. The
-// form `own`, which needs no privilege.
+// The object as packetdrill uses it, without packetdrill: loaded by name, called through its table from two threads.
+// The form `own`, which needs no privilege.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -92,8 +92,9 @@ class ObjectTest : public ::testing::Test {
     if (bytes == 0) return got;
     const ByteView packet(room.data(), bytes);
     wire::TcpPacket parsed;
-    EXPECT_EQ(wire::parse_ip_packet({&packet, 1}, static_cast<std::uint32_t>(bytes), wire::ChecksumMode::kVerify, parsed),
-              wire::ParseVerdict::kOk);
+    EXPECT_EQ(
+        wire::parse_ip_packet({&packet, 1}, static_cast<std::uint32_t>(bytes), wire::ChecksumMode::kVerify, parsed),
+        wire::ParseVerdict::kOk);
     got.segment = parsed.segment;
     got.payload_bytes = parsed.payload.size();
     return got;

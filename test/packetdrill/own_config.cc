@@ -6,6 +6,8 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 
@@ -35,6 +37,19 @@ void read_sizes(const char* name, stack::BufferSizes& sizes) {
   sizes = {.min_bytes = static_cast<std::uint32_t>(numbers[0]),
            .default_bytes = static_cast<std::uint32_t>(numbers[1]),
            .max_bytes = static_cast<std::uint32_t>(numbers[2])};
+}
+
+// tcp_fastopen_key: one key or two, each as four numbers of 32 bits.
+void read_fast_open_keys(stack::Config& config) {
+  const std::string text = read_sysctl_text("ipv4/tcp_fastopen_key");
+  config.tcp_fastopen_keys.clear();
+  for (std::size_t at = 0; at < text.size(); at = std::min(text.find(',', at), text.size() - 1) + 1) {
+    std::array<std::uint32_t, 4> words{};
+    const char* const key = text.c_str() + at;
+    if (std::sscanf(key, "%x-%x-%x-%x", &words[0], &words[1], &words[2], &words[3]) != 4) return;
+    config.tcp_fastopen_keys.push_back(
+        {words[0] | std::uint64_t{words[1]} << 32, words[2] | std::uint64_t{words[3]} << 32});
+  }
 }
 
 void read_mtu(stack::Config& config) {
@@ -79,6 +94,8 @@ void read_host_settings(stack::Config& config) {
   read("ipv4/tcp_slow_start_after_idle", config.tcp_slow_start_after_idle);
   read("ipv4/tcp_min_tso_segs", config.tcp_min_tso_segs);
   read("ipv4/tcp_fin_timeout", config.tcp_fin_timeout_s);
+  read("ipv4/tcp_fastopen", config.tcp_fastopen);
+  read_fast_open_keys(config);
   read_mtu(config);
 }
 

@@ -22,7 +22,7 @@ namespace twinstack::packetdrill {
 
 namespace {
 
-constexpr int kTcpInq = 36;  // TCP_INQ, TCP_CM_INQ
+constexpr int kTcpInq = 36;                 // TCP_INQ, TCP_CM_INQ
 constexpr std::size_t kMostFragments = 17;  // MAX_SKB_FRAGS
 
 std::span<const iovec> parts_of(const msghdr& message) noexcept { return {message.msg_iov, message.msg_iovlen}; }
@@ -30,6 +30,15 @@ std::span<const iovec> parts_of(const msghdr& message) noexcept { return {messag
 bool has_bad_address(const msghdr& message) noexcept {
   return std::ranges::any_of(parts_of(message),
                              [](const iovec& part) { return part.iov_base == nullptr && part.iov_len > 0; });
+}
+
+std::vector<std::byte> bytes_of(std::span<const iovec> parts) {
+  std::vector<std::byte> bytes;
+  for (const iovec& part : parts) {
+    const auto* const begin = static_cast<const std::byte*>(part.iov_base);
+    bytes.insert(bytes.end(), begin, begin + part.iov_len);
+  }
+  return bytes;
 }
 
 bool read_address(const sockaddr* address, socklen_t length, stack::Address& out) noexcept {
@@ -146,17 +155,14 @@ int OwnForm::connect(int fd, const sockaddr* address, socklen_t length) {
 }
 
 ssize_t OwnForm::send_parts(Socket& socket, std::span<const iovec> parts, int flags) {
-  std::vector<std::byte> bytes;
-  for (const iovec& part : parts) {
-    const auto* const begin = static_cast<const std::byte*>(part.iov_base);
-    bytes.insert(bytes.end(), begin, begin + part.iov_len);
-  }
+  const std::vector<std::byte> bytes = bytes_of(parts);
   return stack_.send(socket.id, bytes, flags, clock_.now());
 }
 
 ssize_t OwnForm::send(int fd, const msghdr& message, int flags) {
   if (has_bad_address(message)) return -EFAULT;
   Socket& socket = sockets_[fd];
+  if ((flags & MSG_FASTOPEN) != 0) return connect_with_data(socket, message, flags);
   std::span<const iovec> parts = parts_of(message);
   ssize_t sent = 0;
   // A packet of Linux holds so many pinned pages, and each part of the message takes one at least.
@@ -172,6 +178,22 @@ ssize_t OwnForm::send(int fd, const msghdr& message, int flags) {
   socket.notices.on_written(static_cast<std::size_t>(sent), flags);
   note_progress();
   return sent;
+}
+
+// An address is needed, and may not be AF_UNSPEC (Linux tcp_sendmsg_fastopen()).
+ssize_t OwnForm::connect_with_data(Socket& socket, const msghdr& message, int flags) {
+  read_host_settings(config_);
+  const auto* const address = static_cast<const sockaddr*>(message.msg_name);
+  if (address != nullptr && address->sa_family == AF_UNSPEC) return -EOPNOTSUPP;
+  stack::Address peer;
+  if (!read_address(address, message.msg_namelen, peer)) return -EINVAL;
+  const ssize_t sent = stack_.connect_with_data(socket.id, peer, bytes_of(parts_of(message)), flags, clock_.now());
+  if (sent > 0) socket.notices.on_written(static_cast<std::size_t>(sent), flags);
+  return sent;
+}
+
+bool OwnForm::begins_with_send(int fd, int flags) const {
+  return (flags & MSG_FASTOPEN) != 0 || stack_.is_deferred(id_of(fd));
 }
 
 void OwnForm::note_progress() {
@@ -242,6 +264,7 @@ int OwnForm::close(int fd) {
 }
 
 int OwnForm::set_option(int fd, int level, int name, const void* value, socklen_t length) {
+  read_host_settings(config_);
   if (value == nullptr) return -EFAULT;
   if (level == SOL_SOCKET && (name == SO_ZEROCOPY || name == SO_TIMESTAMPING)) {
     if (length < sizeof(int)) return -EINVAL;
@@ -273,8 +296,7 @@ int OwnForm::put_memory_info(int fd, void* value, socklen_t* length) {
 int OwnForm::get_option(int fd, int level, int name, void* value, socklen_t* length) {
   if (value == nullptr || length == nullptr) return -EFAULT;
   if (level == SOL_SOCKET && name == SO_MEMINFO) return put_memory_info(fd, value, length);
-  const int got =
-      stack_.get_option(id_of(fd), level, name, {static_cast<std::byte*>(value), *length}, clock_.now());
+  const int got = stack_.get_option(id_of(fd), level, name, {static_cast<std::byte*>(value), *length}, clock_.now());
   if (got < 0) return got;
   *length = static_cast<socklen_t>(got);
   return 0;

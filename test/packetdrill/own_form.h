@@ -35,6 +35,7 @@ class OwnForm final : public Form, private stack::Outlet, private stack::Watcher
   int accept(int fd, sockaddr* address, socklen_t* length) override;
   int connect(int fd, const sockaddr* address, socklen_t length) override;
   ssize_t send(int fd, const msghdr& message, int flags) override;
+  [[nodiscard]] bool begins_with_send(int fd, int flags) const override;
   ssize_t receive(int fd, msghdr& message, int flags) override;
   ssize_t splice(int fd, int pipe_fd, std::size_t bytes) override;
   int shutdown(int fd, int how) override;
@@ -56,6 +57,7 @@ class OwnForm final : public Form, private stack::Outlet, private stack::Watcher
   void wake(stack::SocketId id, std::uint32_t events) override;
   // What the stack has sent or heard of.
   void note_progress();
+  ssize_t connect_with_data(Socket& socket, const msghdr& message, int flags);
   ssize_t send_parts(Socket& socket, std::span<const iovec> parts, int flags);
   void put_inq(int fd, msghdr& message);
   int put_memory_info(int fd, void* value, socklen_t* length);

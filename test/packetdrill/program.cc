@@ -1,4 +1,5 @@
-// Clock, packets and calls that block. The socket calls: program_calls.cc; descriptors of other kinds: program_files.cc.
+// Clock, packets and calls that block. The socket calls: program_calls.cc; descriptors of other kinds:
+// program_files.cc.
 #include "program.h"
 
 #include <sys/syscall.h>
@@ -6,6 +7,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <thread>
+#include <utility>
 
 namespace twinstack::packetdrill {
 
@@ -13,6 +16,7 @@ namespace {
 
 // How long the woken thread may take to read the clock, in real time, before the script goes on without it.
 constexpr std::chrono::seconds kReadingPatience(1);
+constexpr std::chrono::milliseconds kNotingPatience(2);
 constexpr Duration kReadingStep = std::chrono::microseconds(1);
 
 int this_thread() noexcept { return static_cast<int>(::syscall(SYS_gettid)); }
@@ -64,6 +68,7 @@ void Program::await_reading(Lock& lock) {
   if (reader_ == 0 || reader_ == this_thread()) return;
   woken_.wait_for(lock, kReadingPatience, [this] { return reader_ == 0; });
   reader_ = 0;
+  woke_somebody_ = true;
 }
 
 Time Program::deadline_of(int timeout_ms) const {
@@ -94,6 +99,13 @@ void Program::advance(Lock& lock, Time to) {
 void Program::sleep_us(std::uint64_t us) {
   Lock lock(mutex_);
   await_reading(lock);
+  if (std::exchange(woke_somebody_, false)) {
+    // It still has to note what its call gave, for the script's next lines. packetdrill lets it do so only while its
+    // main thread sleeps.
+    lock.unlock();
+    std::this_thread::sleep_for(kNotingPatience);
+    lock.lock();
+  }
   advance(lock, clock_.now() + std::chrono::microseconds(us));
 }
 

@@ -101,6 +101,7 @@ class Program final : private Observer {
   std::map<int, std::unique_ptr<EpollSet>> epoll_sets_;
   std::deque<Packet> out_;
   std::vector<Waiter*> waiters_;
+  bool woke_somebody_ = false;  // since the script last slept
   int reader_ = 0;  // the thread that must read the clock before it may move, 0 = none
 };
 

@@ -1,6 +1,7 @@
 // The calls on sockets: what blocks, waits.
 #include <fcntl.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <numeric>
 #include <span>
@@ -88,13 +89,23 @@ int Program::connect(int fd, const sockaddr* address, socklen_t length) {
 ssize_t Program::send(int fd, const msghdr& message, int flags) {
   Lock lock(mutex_);
   if (is_nonblocking(fd) || (flags & MSG_DONTWAIT) != 0) {
-    const ssize_t sent = form_->send(fd, message, flags);
+    const ssize_t sent = form_->send(fd, message, flags | MSG_DONTWAIT);
     retry_waiters();
     return sent;
   }
   const std::size_t total = total_bytes(message);
   std::size_t done = 0;
   bool tried = false;
+  if (form_->begins_with_send(fd, flags)) {
+    const ssize_t begun = form_->send(fd, message, flags);
+    retry_waiters();
+    if (begun < 0 && begun != -EINPROGRESS) return begun;
+    done = static_cast<std::size_t>(std::max<ssize_t>(begun, 0));
+    flags &= ~MSG_FASTOPEN;
+    const ssize_t connected = wait_for(lock, kNever, [&] { return finish_connect(fd); });
+    if (connected < 0) return connected;
+    if (done == total) return static_cast<ssize_t>(done);
+  }
   std::vector<iovec> parts;
   return wait_for(lock, kNever, [&]() -> ssize_t {
     // As Linux: who has waited for room goes on when a third of the buffer is free.

@@ -95,8 +95,8 @@ ssize_t Program::sendfile(int out, int in, off_t* offset, std::size_t bytes) {
     if (!form_->is_socket(out)) return -ENOTSOCK;
   }
   std::vector<std::byte> data(std::min(bytes, kMostPerFileRead));
-  const ssize_t got = offset != nullptr ? ::pread(in, data.data(), data.size(), *offset)
-                                        : ::read(in, data.data(), data.size());
+  const ssize_t got =
+      offset != nullptr ? ::pread(in, data.data(), data.size(), *offset) : ::read(in, data.data(), data.size());
   if (got <= 0) return got < 0 ? -errno : 0;
   iovec part{.iov_base = data.data(), .iov_len = static_cast<std::size_t>(got)};
   msghdr message{};

@@ -76,16 +76,13 @@ std::uint64_t RingProgram::unacknowledged(const RingConn& conn) const {
 std::size_t RingProgram::write(RingConn& conn, ByteView bytes, bool more_follows, bool ends_record) {
   reclaim(conn);
   ipc::ConnSlot& slot = shared(conn);
-  const std::uint64_t limit = slot.tx_limit_bytes.load();
-  const std::uint64_t room = limit - std::min(limit, unacknowledged(conn));
-  ByteView left = bytes.first(std::min<std::size_t>(bytes.size(), room));
-  const std::size_t taken = left.size();
+  ByteView left = bytes;
   while (!left.empty() && open_chunk(conn)) {
-    const auto here = static_cast<std::uint32_t>(
-        std::min<std::size_t>(arena_.geometry().chunk_bytes - conn.tx_fill, left.size()));
+    const auto here =
+        static_cast<std::uint32_t>(std::min<std::size_t>(arena_.geometry().chunk_bytes - conn.tx_fill, left.size()));
     std::memcpy(arena_.chunk(conn.tx_chunk).data() + conn.tx_fill, left.data(), here);
     const bool more = more_follows || here < left.size();
-    const bool end = ends_record && here == left.size() && taken == bytes.size();
+    const bool end = ends_record && here == left.size();
     conn.in_flight.push_back({conn.tx_chunk, here});
     slot.tx_submitted_bytes.store(slot.tx_submitted_bytes.load() + here);
     submit({.op = ipc::SubmitOp::kSend,
@@ -100,9 +97,9 @@ std::size_t RingProgram::write(RingConn& conn, ByteView bytes, bool more_follows
     conn.tx_fill += here;
     left = left.subspan(here);
   }
-  conn.wants_room = taken - left.size() < bytes.size();
+  conn.wants_room = !left.empty();
   if (conn.wants_room) slot.want_tx_space.store(1);
-  return taken - left.size();
+  return bytes.size() - left.size();
 }
 
 void RingProgram::reclaim(RingConn& conn) {
@@ -155,13 +152,6 @@ std::size_t RingProgram::read(RingConn& conn, std::span<std::byte> room, bool pe
   return done;
 }
 
-// As the socket layer: half of the send buffer is free.
-bool RingProgram::has_room(RingConn& conn) {
-  const bool room = unacknowledged(conn) * 2 <= shared(conn).tx_limit_bytes.load();
-  if (!room) shared(conn).want_tx_space.store(1);
-  return room;
-}
-
 void RingProgram::pump(const std::function<void(int fd, std::uint32_t events)>& wake) {
   ipc::CompleteEntry entry;
   while (completions_.pop(entry) == ipc::CompleteConsumer::Pop::kEntry) {
@@ -172,7 +162,7 @@ void RingProgram::pump(const std::function<void(int fd, std::uint32_t events)>& 
       conn.unread.push_back(entry);
       conn.unread_bytes += entry.length;
       wake(conn.fd, POLLIN | POLLRDNORM);
-    } else if (entry.op == ipc::CompleteOp::kSent && conn.wants_room && has_room(conn)) {
+    } else if (entry.op == ipc::CompleteOp::kSent && conn.wants_room) {
       conn.wants_room = false;
       wake(conn.fd, POLLOUT | POLLWRNORM);
     }

@@ -45,11 +45,10 @@ class RingProgram {
   RingConn& open(int fd);
   void close(RingConn& conn);
 
-  // Bytes that the engine takes, 0 when there is no room.
+  // Bytes that the engine takes, fewer when there are no chunks. How much the socket takes is SendRoom's to say.
   std::size_t write(RingConn& conn, ByteView bytes, bool more_follows, bool ends_record = false);
   // Bytes copied; with `peek` they stay.
   std::size_t read(RingConn& conn, std::span<std::byte> room, bool peek);
-  [[nodiscard]] bool has_room(RingConn& conn);
   // Submitted and not acknowledged.
   [[nodiscard]] std::uint64_t unacknowledged(const RingConn& conn) const;
 

@@ -15,7 +15,7 @@ namespace twinstack::packetdrill {
 
 // What the object saw of a handshake on the wire.
 struct HandshakeTimes {
-  std::optional<Duration> round_trip;      // from our last SYN or SYN-ACK to what answered it; none when it was repeated
+  std::optional<Duration> round_trip;  // from our last SYN or SYN-ACK to what answered it; none when it was repeated
   std::optional<std::uint32_t> last_ts_val;  // of the last segment that Linux sent ...
   Time last_sent{};                          // ... at this time
 };

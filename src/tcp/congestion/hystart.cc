@@ -16,7 +16,6 @@ constexpr std::uint32_t kMinRttDivisor = 8;
 constexpr std::uint8_t kRttSamples = 8;
 constexpr std::uint32_t kGrowthDivisor = 4;
 constexpr std::uint8_t kConservativeRounds = 5;
-constexpr std::uint32_t kUnpacedLimit = 8;  // L, segments
 
 bool known(std::uint32_t rtt_us) noexcept { return rtt_us != 0; }
 
@@ -105,8 +104,6 @@ void hystart_on_ack(ControlBlock& cb, std::uint32_t rtt_us) noexcept {
 }
 
 void hystart_grow(ControlBlock& cb, std::uint32_t acked) noexcept {
-  const bool paced = congestion_ops(cb).pacing_rate != nullptr;
-  if (!paced) acked = std::min(acked, kUnpacedLimit);  // RFC 9406 4.2
   if (cb.congestion.window.phase == HyStartPhase::kConservative) {
     grow_additively(cb, kGrowthDivisor, acked);
   } else {

@@ -1,7 +1,8 @@
 // HyStart++ (RFC 9406): leaves the initial slow start before the bottleneck's buffer overflows. When the shortest round
 // trip of a round is longer than that of the round before, the window grows at a quarter of the speed for some rounds
 // (conservative slow start); if the delay falls again it was jitter, and slow start goes on, else congestion avoidance
-// begins. Only the initial slow start: the others end at an ssthresh that a loss has told (RFC 9406 4.3).
+// begins. Only the initial slow start: the others end at an ssthresh that a loss has told (RFC 9406 4.3). An ACK counts
+// for all that it takes, as on Linux, where segments are merged before TCP sees them: L of RFC 9406 4.2 is infinite.
 //
 // Acts on ControlBlock::congestion.window of CUBIC and NewReno, who call it.
 #pragma once

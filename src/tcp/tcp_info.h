@@ -10,7 +10,7 @@
 #include "tcp/connection.h"
 #include "tcp/control_block.h"
 
-namespace twinstack::stack {
+namespace twinstack::tcp {
 
 // Bits of TcpInfo::options (TCPI_OPT_*).
 enum TcpInfoOption : std::uint8_t {
@@ -19,6 +19,7 @@ enum TcpInfoOption : std::uint8_t {
   kInfoWindowScale = 4,
   kInfoEcn = 8,
   kInfoEcnSeen = 16,
+  kInfoSynData = 32,
   kInfoMicroseconds = 64,
 };
 
@@ -89,7 +90,8 @@ static_assert(sizeof(TcpInfo) == 280 && std::is_trivially_copyable_v<TcpInfo>);
 static_assert(offsetof(TcpInfo, rto_us) == 8 && offsetof(TcpInfo, pacing_rate) == 104);
 static_assert(offsetof(TcpInfo, delivery_rate) == 160 && offsetof(TcpInfo, delivered) == 192);
 
-// What the core knows of a connection: all but its state and what is the buffers'.
-void fill_core_info(const tcp::ControlBlock& cb, const tcp::Counters& counters, Time now, TcpInfo& out) noexcept;
+// What the core knows of an established connection; the rest of `out` stays: its state, and what belongs to buffers,
+// route and time (busy_time_us and its like).
+void fill_tcp_info(const ControlBlock& cb, const Counters& counters, Time now, TcpInfo& out) noexcept;
 
-}  // namespace twinstack::stack
+}  // namespace twinstack::tcp
