@@ -192,7 +192,8 @@ void Checker::check_received(const SimConn& conn, ManagedStream stream) {
   const auto received = static_cast<std::uint32_t>(stream.rcv_nxt - theirs.start);
   if (received != static_cast<std::uint32_t>(safe))
     fail(conn, fmt::format("{} bytes were received, and {} are read or can be", received, safe));
-  // What the frozen socket takes in, past the filter, the engine learns when it is parked; which may fail and be left to the upload.
+  // What the frozen socket takes in, past the filter, the engine learns when it is parked; which may fail and be left
+  // to the upload.
   if (managed->in_engine() && managed->move.kernel->phase() == Phase::kFrozen) return;
   const SimConn::Direction& ours = conn.wire[0];
   if (ours.has_ack && ours.highest_ack > stream.rcv_nxt + 1)
