@@ -117,6 +117,7 @@ void Checker::check_connection(const SimConn& conn) {
     fail(conn, "the driver does not know it");
     return;
   }
+  if (!conn.wire[0].has_start || !conn.wire[1].has_start) fail(conn, "the checkers have not seen its SYNs");
   if (!world_.driver_->is_busy()) check_owner(conn, *managed);
 }
 

@@ -41,8 +41,8 @@ INSTANTIATE_TEST_SUITE_P(
         // src/stack/receive_buffer.cc: a connection that came back with a closed window never opened it again.
         Found{137, 1000, "all", "the window stays closed"}, Found{363, 1000, "all", "the window stays closed"},
         Found{112, 200, "black-hole,clock-jump,link-down,slow,no-read", "the window stays closed"},
-        // src/driver/mover.cc: a park that failed, was tried again by the upload and lost bytes there (kBroken) was taken
-        // for a failure like others; the next try went on without the bytes that the kernel had acknowledged.
+        // src/driver/mover.cc: a park that failed, was tried again by the upload and lost bytes there (kBroken) was
+        // taken for a failure like others; the next try went on without the bytes that the kernel had acknowledged.
         Found{456, 1000, "all", "acknowledged bytes are lost when the upload parks"},
         // Checker: what a frozen socket has taken in is not lost when the park fails; the upload hands it over.
         Found{65, 1000, "all", "acknowledged bytes of a socket that could not be parked"},
