@@ -70,7 +70,8 @@ class Run {
     return outcome;
   }
 
-  // Of the events after the move to the engine: those before which all that was sent is acknowledged; all that there are.
+  // Of the events after the move to the engine: those before which all that was sent is acknowledged; all that there
+  // are.
   [[nodiscard]] const std::vector<std::size_t>& drained_events() const noexcept { return drained_events_; }
   [[nodiscard]] std::size_t first_event() const noexcept { return first_event_; }
 
@@ -437,8 +438,8 @@ class Run {
     // What each stack has received comes by a call of its own.
     const bool in_pieces = options_.moves != MovePlan::kNone && (what.flags & MSG_PEEK) == 0;
     while (in_pieces && result > 0 && static_cast<std::size_t>(result) < room.size()) {
-      const CallResult more = endpoint_.receive(socket.id, std::span(room).subspan(static_cast<std::size_t>(result)),
-                                                what.flags);
+      const CallResult more =
+          endpoint_.receive(socket.id, std::span(room).subspan(static_cast<std::size_t>(result)), what.flags);
       if (more <= 0) break;
       result += more;
     }
@@ -560,8 +561,8 @@ class Run {
   void look_whether_drained() {
     if (mover_.empty()) return;
     const auto info = endpoint_.info(sockets_[mover_].id);
-    const bool drained = info.has_value() && info->contains("unacked") && info->at("unacked") == 0 &&
-                         info->at("notsent_bytes") == 0;
+    const bool drained =
+        info.has_value() && info->contains("unacked") && info->at("unacked") == 0 && info->at("notsent_bytes") == 0;
     if (drained) drained_events_.push_back(next_event_);
   }
 
@@ -574,7 +575,7 @@ class Run {
   Result<> move(Stack to) {
     const auto moved = endpoint_.move(sockets_[mover_].id, to);
     note("move  " + mover_ + (to == Stack::kEngine ? " to the engine" : " to the kernel") +
-              (moved.has_value() ? "" : ": " + moved.error().message()));
+         (moved.has_value() ? "" : ": " + moved.error().message()));
     if (!moved.has_value() && moved.error().code != ErrorCode::kNotEligible) return moved;
     if (moved.has_value()) ++moves_;
     collect();
@@ -601,9 +602,9 @@ class Run {
   std::vector<SegmentSpec> optional_;
   std::vector<std::string> trace_;
   std::size_t next_event_ = 0;
-  std::string connecting_;                                          // the socket of the last connect()
-  std::string mover_;                                               // the connection that moves
-  std::string broken_move_;                                         // why a move has broken a connection
+  std::string connecting_;   // the socket of the last connect()
+  std::string mover_;        // the connection that moves
+  std::string broken_move_;  // why a move has broken a connection
   unsigned moves_ = 0;
   const std::size_t way_back_;
   std::size_t first_event_ = 0;  // after the move
