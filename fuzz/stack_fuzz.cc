@@ -42,7 +42,7 @@ class Wire final : public stack::Outlet {
 
 class FuzzedStack {
  public:
-  explicit FuzzedStack(fuzz::Input& input) : input_(input), stack_(config(input), wire_) {
+  explicit FuzzedStack(fuzz::Input& input) : input_(input), config_(config(input)), stack_(config_, wire_) {
     const SocketId listener = stack_.socket(stack::Family::kV4);
     ASSERT(stack_.bind(listener, {stack::any_v4(), kPort}) == 0);
     ASSERT(stack_.listen(listener, static_cast<std::uint32_t>(1 + input_.below(3)), now_) == 0);
@@ -238,6 +238,7 @@ class FuzzedStack {
   }
 
   fuzz::Input& input_;
+  stack::Config config_;
   Wire wire_;
   stack::SoftStack stack_;
   Time now_ = Time(std::chrono::hours(1));

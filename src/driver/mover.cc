@@ -200,7 +200,12 @@ void Mover::finish_upload(ManagedConnection& conn) {
   const auto moved = handoff::upload(conn.move, tools_);
   counters_.held_dropped += std::exchange(conn.move.held_dropped, 0);
   if (!moved && conn.move.hw) {
-    upload_failed(conn, moved.error());
+    // The socket was parked only now, and the kernel has acknowledged what nobody has: trying again would find a socket
+    // that is parked, and go on without those bytes.
+    if (moved.error().code == ErrorCode::kBroken)
+      give_up(conn, moved.error());
+    else
+      upload_failed(conn, moved.error());
     return;
   }
   by_hw_.erase(hw);

@@ -72,7 +72,7 @@ class LaneTuning : public LaneMemory {
       poll(milliseconds(31));
       const Seq edge = peer.seq;
       for (const auto& segment : got()) {
-        window = (segment.segment.ack - edge) + (std::uint32_t{segment.segment.window} << moved.min.rcv_wscale);
+        window = bytes_between(edge, segment.segment.ack + (std::uint32_t{segment.segment.window} << moved.min.rcv_wscale));
       }
     }
     EXPECT_EQ(rich.wrong_pieces, 0U);

@@ -34,7 +34,7 @@ class LookList {
   [[nodiscard]] Time next() const noexcept { return entries_.empty() ? kNever : entries_.front().at; }
 
  private:
-  static constexpr std::size_t kAhead = 16;
+  static constexpr std::size_t kAhead = 8;
 
   struct Entry {
     std::uint32_t index;

@@ -22,7 +22,7 @@
 namespace twinstack::ipc {
 
 inline constexpr std::uint64_t kArenaMagic = 0x4b43415453'4e5754U;  // "TWNSTACK"
-inline constexpr std::uint32_t kLayoutVersion = 4;
+inline constexpr std::uint32_t kLayoutVersion = 5;
 inline constexpr std::uint32_t kMaxRings = 64;
 inline constexpr std::uint32_t kMaxLanes = 64;
 
@@ -87,20 +87,20 @@ struct alignas(64) ConnSlot {
   std::atomic<std::uint32_t> ring_hint;      // by the application: which of the lane's rings it prefers
   std::atomic<std::uint32_t> mover_waits;    // nonzero while the driver waits on calls_inside (futex)
   std::atomic<std::uint32_t> sleepers;       // threads waiting on `owner` (futex)
-  std::uint32_t reserved0[3];
+  std::uint32_t reserved0[5];
 
   // Line 1: written by the engine (by the driver while neither side owns).
-  std::atomic<std::uint64_t> rx_posted_bytes;  // handed to the application through the completion ring
+  alignas(64) std::atomic<std::uint64_t> rx_posted_bytes;  // handed to the application through the completion ring
   std::atomic<std::uint64_t> tx_acked_bytes;  // of tx_submitted_bytes: acknowledged by the peer, or given to the kernel
   std::atomic<std::uint32_t> tx_limit_bytes;  // how far tx_submitted may run ahead of tx_acked: the send buffer
   std::uint32_t reserved1;
   std::uint64_t reserved2[5];
 
   // Line 2: written by the application.
-  std::atomic<std::uint64_t> rx_read_bytes;       // of rx_posted_bytes: read by the program
-  std::atomic<std::uint64_t> tx_submitted_bytes;  // put into the submission ring
-  std::atomic<std::uint32_t> want_tx_space;       // nonzero: wake me (kSent) when half of the send buffer is free again
-  std::atomic<std::uint32_t> option_changes;      // moves on after each option set, before the call leaves the gate
+  alignas(64) std::atomic<std::uint64_t> rx_read_bytes;  // of rx_posted_bytes: read by the program
+  std::atomic<std::uint64_t> tx_submitted_bytes;         // put into the submission ring
+  std::atomic<std::uint32_t> want_tx_space;   // nonzero: wake me (kSent) when half of the send buffer is free again
+  std::atomic<std::uint32_t> option_changes;  // moves on after each option set, before the call leaves the gate
   std::uint64_t reserved4[5];
 
   // Lines 3 and 4: written by the driver while neither side owns. TCP_INFO as it had counted when the owner of now

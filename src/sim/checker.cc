@@ -117,6 +117,7 @@ void Checker::check_connection(const SimConn& conn) {
     fail(conn, "the driver does not know it");
     return;
   }
+  if (!conn.wire[0].has_start || !conn.wire[1].has_start) fail(conn, "the checkers have not seen its SYNs");
   if (!world_.driver_->is_busy()) check_owner(conn, *managed);
 }
 
@@ -192,8 +193,9 @@ void Checker::check_received(const SimConn& conn, ManagedStream stream) {
   const auto received = static_cast<std::uint32_t>(stream.rcv_nxt - theirs.start);
   if (received != static_cast<std::uint32_t>(safe))
     fail(conn, fmt::format("{} bytes were received, and {} are read or can be", received, safe));
-  // What the frozen socket takes in, past the filter, the engine learns when it is parked.
-  if (managed->in_engine() && !managed->parked) return;
+  // What the frozen socket takes in, past the filter, the engine learns when it is parked; which may fail and be left
+  // to the upload.
+  if (managed->in_engine() && managed->move.kernel->phase() == Phase::kFrozen) return;
   const SimConn::Direction& ours = conn.wire[0];
   if (ours.has_ack && ours.highest_ack > stream.rcv_nxt + 1)
     fail(conn, fmt::format("{} bytes were acknowledged that the program can lose", ours.highest_ack - stream.rcv_nxt));

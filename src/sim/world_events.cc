@@ -78,12 +78,13 @@ void World::open_connection(const Event& event) {
   const Duration left = std::min<Duration>(options_.duration - (now_ - kBeginning), kLife);
   const Duration longest = std::max<Duration>(left, microseconds(1000));
   conn->talk = std::make_unique<Conversation>(conn->number, make_script(rng.next(), longest), rng.next(), now_);
-  if (conn->from_peer)
-    conn->peer_socket = peers_[conn->peer].stack->connect(reversed(conn->flow), now_);
+  // Known before its SYN passes the wire, where the checkers learn the first sequence number.
+  SimConn& opened = *conns_.emplace_back(std::move(conn));
+  if (opened.from_peer)
+    opened.peer_socket = peers_[opened.peer].stack->connect(reversed(opened.flow), now_);
   else
-    conn->socket = stack_->connect(conn->flow, host_now());
-  apps_[conn->app].woken = true;
-  conns_.push_back(std::move(conn));
+    opened.socket = stack_->connect(opened.flow, host_now());
+  apps_[opened.app].woken = true;
 }
 
 void World::accept_all() {
@@ -170,7 +171,9 @@ void World::until(Duration span, std::function<void()> end) {
 void World::begin_fault(const Event& event) {
   for (auto& conn : conns_) {
     const bool concerns = is_link_fault(event.kind) ? conn->peer == event.target : true;
-    if (concerns && conn->driver_knows) outcome_.coverage.hit(situation_of(*conn), event.kind);
+    if (!concerns || !conn->driver_knows) continue;
+    const bool is_moved = driver_->is_busy() && moving() == conn.get();
+    outcome_.coverage.hit(is_moved ? step_ : situation_of(*conn), event.kind);
   }
   if (event.span != Duration::zero()) {
     active_.push_back(&event);
@@ -471,6 +474,7 @@ void World::sabotage(Situation situation, SimConn& conn) {
 
 Result<> World::before_step(Situation situation, bool refuse) {
   SimConn* conn = moving();
+  step_ = situation;
   if (conn != nullptr) {
     if (options_.sabotage != Options::Sabotage::kNone) sabotage(situation, *conn);
     cover(*conn, situation);

@@ -117,6 +117,31 @@ TEST(Flight, WhatAnotherStackSentIsInSegmentsAndGivesNoRates) {
   EXPECT_TRUE(cb.flight->sent.front().has(kRateTaken));
 }
 
+TEST(Flight, OneFromThePoolIsNew) {
+  FlightPool pool;
+  ControlBlock cb;
+  cb.mss = 10;
+  const Flight* const first = &flight_of(cb, &pool);
+  for (std::uint32_t i = 0; i < 20; ++i) add_sent(cb, Seq(i * 10), 10, at_ms(i));
+  Flight& f = *cb.flight;
+  f.lost = f.undo_repeats = 3;
+  f.undo_possible = f.probe_out = true;
+  f.repeats.push_back({Seq(0), at_ms(1)});
+  f.record_ends.push_back(Seq(400));
+  f.push_marks.push_back(Seq(300));
+  cb.flight.reset();
+  cb.snd_una = Seq(777);
+  Flight& again = flight_of(cb, &pool);
+  ASSERT_EQ(&again, first);
+  EXPECT_TRUE(again.sent.empty() && again.repeats.empty() && again.record_ends.empty() && again.push_marks.empty());
+  EXPECT_FALSE(again.undo_possible || again.probe_out);
+  EXPECT_EQ(again.lost + static_cast<std::uint32_t>(again.undo_repeats), 0U);
+  EXPECT_EQ(again.cwnd_usage_seq, Seq(777));
+  add_sent(cb, Seq(777), 10, at_ms(50));
+  EXPECT_EQ(again.sent.size(), 1U);
+  EXPECT_EQ(again.sent.front().flags, 0U);
+}
+
 // As Linux writes a send queue that it takes over: in one call.
 TEST(Flight, WhatAnotherStackSentEndsWithPushAndMayBeSmall) {
   ControlBlock cb;

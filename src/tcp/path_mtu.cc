@@ -29,7 +29,8 @@ std::uint16_t segment_bytes(const ControlBlock& cb) noexcept {
   return static_cast<std::uint16_t>(cb.mss + options);
 }
 
-// What the flight has in segments larger than now allowed goes again in smaller ones (Linux tcp_simple_retransmit()).
+// What the flight has in segments larger than now allowed goes again in smaller ones: Loss without a loss window, as no
+// more data is in the network than before, and nothing to undo (Linux tcp_simple_retransmit()).
 void repeat_large(ControlBlock& cb) {
   if (!cb.flight) return;
   Flight& f = *cb.flight;
@@ -39,7 +40,14 @@ void repeat_large(ControlBlock& cb) {
   }
   if (f.lost == 0) return;
   if (!uses_sack(cb)) f.sacked = std::min(f.sacked, f.sent.size() - f.lost);
-  repair_uncongested(cb);
+  cb.set(kMayRetransmit);
+  if (cb.recovery == RecoveryState::kLoss) return;
+  cb.high_seq = cb.snd_nxt;
+  cb.ssthresh = current_ssthresh(cb);
+  f.prior_ssthresh = 0;
+  f.undo_possible = false;
+  f.frto = Frto::kNone;
+  set_recovery(cb, RecoveryState::kLoss);
 }
 
 PathMtu* search_of(const ControlBlock& cb) noexcept {
@@ -57,7 +65,7 @@ bool may_probe(const ControlBlock& cb, std::uint32_t bytes) noexcept {
   if (cb.recovery != RecoveryState::kOpen || cb.cwnd < kLeastWindow || cb.has(kDraining)) return false;
   const std::uint32_t wanted = bytes + (cb.reordering + 1U) * cb.mss;
   // Once the FIN is out, snd_nxt lies beyond the text.
-  const bool queued = text_end(cb) >= cb.snd_nxt + wanted;
+  const bool queued = bytes_between(cb.snd_nxt, max(text_end(cb), cb.snd_nxt)) >= wanted;
   const bool admitted = send_edge(cb) >= cb.snd_nxt + wanted;
   return queued && admitted && packets_in_flight(cb) + 2 <= cb.cwnd;
 }

@@ -1,0 +1,80 @@
+// Seeds that once failed, with what they have found, and a few that never did. The seeds lead where they led as long as
+// src/sim/plan.cc stands as it is; a bug of the product has a test of its own beside the source as well, which stays.
+#include <gtest/gtest.h>
+
+#include <ostream>
+
+#include "base/log.h"
+#include "sim/run.h"
+
+namespace twinstack::sim {
+namespace {
+
+struct Found {
+  std::uint64_t seed;
+  std::uint32_t moves_per_s;
+  const char* faults;
+  const char* what;
+};
+
+std::ostream& operator<<(std::ostream& out, const Found& found) { return out << "seed " << found.seed; }
+
+class FoundSeed : public testing::TestWithParam<Found> {};
+
+TEST_P(FoundSeed, PassesNow) {
+  spdlog::set_level(spdlog::level::off);
+  Options options;
+  options.seed = GetParam().seed;
+  options.moves_per_s = GetParam().moves_per_s;
+  std::string wrong;
+  const auto faults = parse_faults(GetParam().faults, wrong);
+  ASSERT_TRUE(faults) << wrong;
+  options.faults = *faults;
+  const Outcome outcome = run_guarded(options);
+  EXPECT_TRUE(outcome.ok()) << GetParam().what << ": " << outcome.failure << "\n" << command_for(options);
+  EXPECT_GT(outcome.totals.instants, 0U);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , FoundSeed,
+    testing::Values(
+        // src/stack/receive_buffer.cc: a connection that came back with a closed window never opened it again.
+        Found{137, 1000, "all", "the window stays closed"}, Found{363, 1000, "all", "the window stays closed"},
+        Found{112, 200, "black-hole,clock-jump,link-down,slow,no-read", "the window stays closed"},
+        // src/driver/mover.cc: a park that failed, was tried again by the upload and lost bytes there (kBroken) was
+        // taken for a failure like others; the next try went on without the bytes that the kernel had acknowledged.
+        Found{456, 1000, "all", "acknowledged bytes are lost when the upload parks"},
+        // Checker: what a frozen socket has taken in is not lost when the park fails; the upload hands it over.
+        Found{65, 1000, "all", "acknowledged bytes of a socket that could not be parked"},
+        // Checker: the flight from which a reduction begins may count bytes as sent that never were (A3).
+        Found{100664, 10'000, "all", "cwnd after unsent bytes were marked as sent"},
+        // Checker: a service that has died wakes nobody for what it posted last.
+        Found{5029, 10'000, "all", "nobody is woken by the dead"},
+        // src/tcp/path_mtu.cc (a probe behind the FIN) and a black hole under jumps of the clock; at the time of an
+        // earlier plan.cc these were seeds 8 and 21.
+        Found{8, 1000, "all,-program-death,-driver-death", "a size probe behind the FIN"},
+        Found{21, 1000, "all,-program-death,-driver-death", "an orphan and a clock that jumps"}));
+
+// All faults, deaths included.
+class AnySeed : public testing::TestWithParam<std::uint32_t> {};
+
+TEST_P(AnySeed, IsWithoutFailure) {
+  spdlog::set_level(spdlog::level::off);
+  std::uint64_t moves = 0;
+  for (std::uint64_t seed = 1; seed <= 12; ++seed) {
+    Options options;
+    options.seed = seed;
+    options.moves_per_s = GetParam();
+    const Outcome outcome = run_guarded(options);
+    EXPECT_TRUE(outcome.ok()) << outcome.failure << "\n" << command_for(options);
+    EXPECT_GE(outcome.totals.checks + outcome.totals.spins, outcome.totals.instants)
+        << "all is checked at each instant";
+    moves += outcome.totals.moves_out + outcome.totals.moves_back;
+  }
+  EXPECT_GT(moves, 200U);
+}
+
+INSTANTIATE_TEST_SUITE_P(MovesPerSecond, AnySeed, testing::Values(1000U, 20'000U));
+
+}  // namespace
+}  // namespace twinstack::sim
