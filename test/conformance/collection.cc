@@ -36,6 +36,7 @@ Known known_of(const Script& script, const CollectionOptions& options) {
   if (options.backend == Backend::kLinux) return {script.on_linux, true};  // kernels of other versions may do better
   if (options.moves == MovePlan::kNone) return {script.core, false};
   const bool round_trip = options.moves == MovePlan::kRoundTrip;
+  if (options.moves == MovePlan::kAnywhere) return script.moves.applies == Applies::kNo ? Known{script.moves} : Known{};
   for (const Mark* mark : {round_trip ? &script.round_trip : &script.after_handshake, &script.moves, &script.core}) {
     if (mark->applies != Applies::kYes) return {*mark, false};
   }

@@ -92,6 +92,7 @@ MakeEndpoint maker(const Arguments& arguments) {
 
 MovePlan plan_of(const std::string& moves) {
   if (moves == "none") return MovePlan::kNone;
+  if (moves == "anywhere") return MovePlan::kAnywhere;
   return moves == "round-trip" ? MovePlan::kRoundTrip : MovePlan::kAfterHandshake;
 }
 
@@ -135,7 +136,7 @@ int main(int argc, char** argv) {
   CLI::App app("Runs conformance scripts on a backend.");
   app.add_option("--backend", arguments.backend, "core or linux")->check(CLI::IsMember({"core", "linux"}));
   app.add_option("--moves", arguments.moves, "of the core: to the engine, and back in the middle")
-      ->check(CLI::IsMember({"none", "after-handshake", "round-trip"}));
+      ->check(CLI::IsMember({"none", "after-handshake", "round-trip", "anywhere"}));
   app.add_option("--kernel", arguments.kernel, "what it comes back to: forgets as Linux, or remembers everything")
       ->check(CLI::IsMember({"linux", "remembers"}));
   app.add_option("--scripts", arguments.folder, "folder of the scripts");
