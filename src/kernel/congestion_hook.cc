@@ -92,7 +92,8 @@ Result<std::unique_ptr<CongestionHook>> CongestionHook::load() {
   const bpf_map* operations = bpf_object__find_map_by_name(made->object_, kOperations);
   made->link_ = bpf_map__attach_struct_ops(operations);
   if (made->link_ == nullptr) return system_error("register the congestion hook");
-  if (has_link) {
+  // From libbpf 1.2 on that was the kernel's link already; before, its descriptor is the map's.
+  if (has_link && bpf_link__fd(made->link_) == bpf_map__fd(operations)) {
     made->kernel_link_ = UniqueFd(bpf_link_create(bpf_map__fd(operations), 0, kAttachStructOps, nullptr));
     if (!made->kernel_link_) return system_error("register the congestion hook");
   }

@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include <linux/filter.h>
 #include <linux/icmp.h>  // behind <netinet/in.h>, or that leaves half of itself out
 
 #include <array>
@@ -17,6 +18,7 @@ namespace {
 constexpr int kMessagesPerPoll = 64;
 constexpr std::size_t kLargestMessage = 2048;  // more than any router quotes (RFC 4443 2.4: 1280)
 constexpr std::size_t kIpv6Head = 40;
+constexpr std::uint32_t kTooBigV4 = 3 << 8 | 4;  // type and code (RFC 1191)
 
 Result<UniqueFd> open_v4() {
   UniqueFd fd(::socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_ICMP));
@@ -24,6 +26,18 @@ Result<UniqueFd> open_v4() {
   const icmp_filter filter{.data = ~(1U << ICMP_DEST_UNREACH)};
   if (::setsockopt(fd.get(), SOL_RAW, ICMP_FILTER, &filter, sizeof(filter)) != 0) {
     return system_error("setsockopt(ICMP_FILTER)");
+  }
+  // Of those only "fragmentation needed" about TCP: a flood of others wakes nobody. From the IP header on.
+  std::array code = {sock_filter BPF_STMT(BPF_LDX | BPF_B | BPF_MSH, 0),
+                     sock_filter BPF_STMT(BPF_LD | BPF_H | BPF_IND, 0),
+                     sock_filter BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, kTooBigV4, 0, 3),
+                     sock_filter BPF_STMT(BPF_LD | BPF_B | BPF_IND, 8 + 9),  // protocol of what is quoted
+                     sock_filter BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_TCP, 0, 1),
+                     sock_filter BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+                     sock_filter BPF_STMT(BPF_RET | BPF_K, 0)};
+  const sock_fprog program{.len = code.size(), .filter = code.data()};
+  if (::setsockopt(fd.get(), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) != 0) {
+    return system_error("setsockopt(SO_ATTACH_FILTER)");
   }
   return fd;
 }

@@ -73,7 +73,7 @@ bool maybe_delayed(const ControlBlock& cb, const AckNews& news) noexcept {
 bool measure_rtt(ControlBlock& cb, const wire::Segment& segment, AckNews& news, Time now) noexcept {
   std::uint32_t first_us = 0;
   std::uint32_t last_us = 0;  // of the most recent one: what the path's shortest and the congestion control want
-  if (news.any_acked) {
+  if (news.any_acked && !news.has(kRepeatAcked)) {
     first_us = us_since(news.first_acked, now);
     last_us = us_since(news.last_acked, now);
   } else if (news.any_sacked) {

@@ -64,12 +64,19 @@ void begin_repeat(ControlBlock& cb, SentQueue::Position position) noexcept {
   f.repeat_left = now;
 }
 
+// A program may ask for one with each byte, and the memory is ours.
+constexpr std::size_t kMaxMarks = 1024;
+
+void mark(UnsentMarks& marks, Seq end) {
+  if (marks.size() < kMaxMarks) marks.push_back(end);
+}
+
 }  // namespace
 
 void note_push(ControlBlock& cb, bool more_follows) {
   const bool much = bytes_between(cb.push_seq, cb.write_seq) > cb.max_window / 2;
   if (!more_follows || much) cb.push_seq = cb.write_seq;
-  if (more_follows && much) flight_of(cb).push_marks.push_back(cb.write_seq);
+  if (more_follows && much) mark(flight_of(cb).push_marks, cb.write_seq);
 }
 
 void push_next(ControlBlock& cb, std::uint32_t length) noexcept {
@@ -77,7 +84,7 @@ void push_next(ControlBlock& cb, std::uint32_t length) noexcept {
 }
 
 void end_record(ControlBlock& cb) {
-  if (cb.snd_nxt != cb.write_seq) flight_of(cb).record_ends.push_back(cb.write_seq);
+  if (cb.snd_nxt != cb.write_seq) mark(flight_of(cb).record_ends, cb.write_seq);
 }
 
 void leave_records(Flight& flight, Seq snd_nxt) noexcept {

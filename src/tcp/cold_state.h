@@ -14,7 +14,8 @@
 
 namespace twinstack::tcp {
 
-inline constexpr std::size_t kMaxOutOfOrderBlocks = 64;
+// Memory is bounded by the window; this bounds the work that a hole costs.
+inline constexpr std::size_t kMaxOutOfOrderBlocks = 2048;
 
 // Received bytes above rcv_nxt. Kept until the hole before them is filled.
 struct OutOfOrderBlock {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "tcp/rack.h"
+#include "tcp/sack.h"
 #include "tcp/timestamps.h"
 
 namespace twinstack::tcp {
@@ -115,10 +116,16 @@ Flight& flight_of(ControlBlock& cb, FlightPool* pool) {
 
 void release_flight(ControlBlock& cb) {
   if (!cb.flight) return;
-  const Flight& f = *cb.flight;
+  Flight& f = *cb.flight;
   const bool settled = cb.recovery == RecoveryState::kOpen && !f.undo_possible && !f.probe_out &&
                        f.push_marks.empty() && f.record_ends.empty() && !cb.has(kPacingHolds);
-  if (f.sent.empty() && settled) cb.flight.reset();
+  if (!f.sent.empty()) return;
+  if (settled) {
+    cb.flight.reset();
+  } else if (f.undo_possible) {  // a D-SACK may still tell; until then it shall not hold what a long flight took
+    f.sent.clear();
+    f.repeats.shrink_to_fit();
+  }
 }
 
 void add_sent(ControlBlock& cb, Seq seq, std::uint32_t length, Time now) {
@@ -144,7 +151,7 @@ void note_repeat(ControlBlock& cb, SentQueue::Position position, Time now) {
   s.clear(kRateTaken | kSentAppLimited | kForeign);
   s.set(kRetransmitted | kEverRetransmitted);
   stamp(cb, s, now);
-  rack_on_repeat(f, s.seq, now);
+  if (uses_sack(cb)) rack_on_repeat(f, s.seq, now);
   f.undo_repeats = std::max(f.undo_repeats, 0) + 1;
   if (!f.repeat_stamped) f.repeat_ts = ts_clock(cb, now);
   f.repeat_stamped = true;

@@ -179,6 +179,7 @@ class UnsentMarks {
   [[nodiscard]] Seq front() const noexcept { return ends_[first_]; }
   void push_back(Seq end);
   void pop_front() noexcept { ++first_; }
+  [[nodiscard]] std::size_t size() const noexcept { return ends_.size() - first_; }
   void clear() noexcept {
     ends_.clear();
     first_ = 0;

@@ -30,12 +30,19 @@ bool insert_piece(Blocks& blocks, std::size_t index, Seq seq, const Payload& pie
   return true;
 }
 
+// Index of the first block that ends behind `seq`. As a rule what comes lies behind all.
+std::size_t first_behind(const Blocks& blocks, Seq seq) {
+  if (blocks.empty() || blocks.back().end() <= seq) return blocks.size();
+  const auto found = std::ranges::partition_point(blocks, [&](const auto& block) { return block.end() <= seq; });
+  return static_cast<std::size_t>(found - blocks.begin());
+}
+
 // Inserts the parts of `payload` that lie between blocks. Returns the bytes kept.
 std::uint32_t insert_missing(Blocks& blocks, Seq seq, const Payload& payload) {
   const Seq end = seq + payload.size();
   Seq at = seq;
   std::uint32_t kept = 0;
-  for (std::size_t i = 0; at < end; ++i) {
+  for (std::size_t i = first_behind(blocks, seq); at < end; ++i) {
     const bool last = i >= blocks.size();
     if (!last && blocks[i].end() <= at) continue;
     const Seq gap_end = last ? end : min(end, blocks[i].seq);
@@ -53,17 +60,11 @@ std::uint32_t insert_missing(Blocks& blocks, Seq seq, const Payload& payload) {
 
 // The contiguous range of held bytes around `seq`, which is held.
 wire::SackBlock range_around(const Blocks& blocks, Seq seq) {
-  wire::SackBlock range{seq, seq};
-  bool open = false;
-  for (const OutOfOrderBlock& block : blocks) {
-    if (!open || range.right != block.seq) {
-      if (open && range.right > seq) break;
-      range.left = block.seq;
-      open = true;
-    }
-    range.right = block.end();
-  }
-  return range;
+  std::size_t first = first_behind(blocks, seq);
+  std::size_t last = first;
+  while (first > 0 && blocks[first - 1].end() == blocks[first].seq) --first;
+  while (last + 1 < blocks.size() && blocks[last + 1].seq == blocks[last].end()) ++last;
+  return {blocks[first].seq, blocks[last].end()};
 }
 
 // RFC 2018 4: the block that holds what came last is reported first.
@@ -87,9 +88,8 @@ void forget_delivered(ColdState& cold, Seq rcv_nxt) {
   cold.recent_count = static_cast<std::uint32_t>(kept - cold.recent.begin());
 }
 
-// Delivers the part of the first block from rcv_nxt on. False when the host took less.
-bool deliver_first(ControlBlock& cb, Host& host) {
-  const OutOfOrderBlock& first = cb.cold->out_of_order.front();
+// Delivers the part of a block from rcv_nxt on. False when the host took less.
+bool deliver_block(ControlBlock& cb, const OutOfOrderBlock& first, Host& host) {
   if (first.end() <= cb.rcv_nxt) return true;
   const ByteView bytes(first.bytes);
   const std::uint32_t skip = bytes_between(first.seq, cb.rcv_nxt);
@@ -108,8 +108,9 @@ bool keep_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload) {
   const Seq end = seq + payload.size();
   const std::uint32_t kept = insert_missing(cold.out_of_order, seq, payload);
   if (kept == 0) {
+    const std::size_t at = first_behind(cold.out_of_order, seq);
     const bool held =
-        std::ranges::any_of(cold.out_of_order, [&](const auto& b) { return b.seq <= seq && end <= b.end(); });
+        at < cold.out_of_order.size() && cold.out_of_order[at].seq <= seq && end <= cold.out_of_order[at].end();
     if (!held) return false;
     note_duplicate(cb, seq, end);
   }
@@ -121,10 +122,8 @@ void deliver_in_order(ControlBlock& cb, Host& host) {
   if (!cb.cold || cb.cold->out_of_order.empty()) return;
   Blocks& blocks = cb.cold->out_of_order;
   std::size_t done = 0;
-  while (!blocks.empty() && blocks.front().seq <= cb.rcv_nxt && deliver_first(cb, host)) {
-    blocks.erase(blocks.begin());
-    ++done;
-  }
+  while (done < blocks.size() && blocks[done].seq <= cb.rcv_nxt && deliver_block(cb, blocks[done], host)) ++done;
+  blocks.erase(blocks.begin(), blocks.begin() + static_cast<std::ptrdiff_t>(done));
   if (done > 0 || !blocks.empty()) forget_delivered(*cb.cold, cb.rcv_nxt);
 }
 
