@@ -246,6 +246,11 @@ int run_sim(const Invocation& invocation) {
                            tally.coverage.table()));
   print_text(fmt::format("\n{}{}; {:.0f} moves per second of wall time\n", text_of(tally.totals), verdict,
                          tally.moves_per_s()));
+  if (arguments.live)
+    print_text(
+        "\nMoves, engine and socket layer are the product's; links, hosts and the kernel's part were played. The same "
+        "over\n"
+        "Linux, with AF_XDP and TCP_REPAIR, takes root: `twinstack doctor` says what this machine lacks for it.\n");
   return ok ? kSuccess : kFailure;
 }
 

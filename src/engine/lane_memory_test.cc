@@ -72,7 +72,8 @@ class LaneTuning : public LaneMemory {
       poll(milliseconds(31));
       const Seq edge = peer.seq;
       for (const auto& segment : got()) {
-        window = bytes_between(edge, segment.segment.ack + (std::uint32_t{segment.segment.window} << moved.min.rcv_wscale));
+        window =
+            bytes_between(edge, segment.segment.ack + (std::uint32_t{segment.segment.window} << moved.min.rcv_wscale));
       }
     }
     EXPECT_EQ(rich.wrong_pieces, 0U);

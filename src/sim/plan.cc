@@ -10,6 +10,12 @@
 namespace twinstack::sim {
 namespace {
 
+// Equal times keep their order. (std::stable_sort() of libstdc++ 12 calls what C++23 has deprecated.)
+void sort_by_time(std::vector<Event>& events) {
+  for (std::uint32_t i = 0; i < events.size(); ++i) events[i].number = i;
+  std::ranges::sort(events, {}, [](const Event& event) { return std::pair(event.at, event.number); });
+}
+
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
@@ -82,7 +88,7 @@ void add_moves(std::vector<Event>& events, const Options& options, const std::ve
     const Duration at = random_time(rng, options.duration);
     moves.push_back({.at = at, .target = pick_connection(rng, opened, at)});
   }
-  std::ranges::stable_sort(moves, {}, &Event::at);
+  sort_by_time(moves);
   // There and back in turn; a few orders for what is there already.
   std::vector<bool> is_out(opened.size());
   for (Event& move : moves) {
@@ -258,7 +264,7 @@ std::vector<Event> make_events(const Options& options, const Shape& shape) {
   const std::vector<Duration> opened = add_opens(events, options);
   add_moves(events, options, opened);
   add_faults(events, options, shape, opened);
-  std::ranges::stable_sort(events, {}, &Event::at);
+  sort_by_time(events);
   for (std::uint32_t i = 0; i < events.size(); ++i) events[i].number = i;
   if (options.only) std::erase_if(events, [&](const Event& event) { return !options.only->contains(event.number); });
   return events;

@@ -214,6 +214,7 @@ class World {
   std::optional<Welcome> hog_;   // of a session that holds slots of the lanes
   std::unique_ptr<class Checker> checker_;
   std::optional<nic::PcapWriter> pcap_;
+  Situation step_ = Situation::kInKernel;  // before which a move stands, while the driver is busy
   Rng step_rng_{1};
   bool ending_ = false;
   Outcome outcome_;

@@ -171,7 +171,9 @@ void World::until(Duration span, std::function<void()> end) {
 void World::begin_fault(const Event& event) {
   for (auto& conn : conns_) {
     const bool concerns = is_link_fault(event.kind) ? conn->peer == event.target : true;
-    if (concerns && conn->driver_knows) outcome_.coverage.hit(situation_of(*conn), event.kind);
+    if (!concerns || !conn->driver_knows) continue;
+    const bool is_moved = driver_->is_busy() && moving() == conn.get();
+    outcome_.coverage.hit(is_moved ? step_ : situation_of(*conn), event.kind);
   }
   if (event.span != Duration::zero()) {
     active_.push_back(&event);
@@ -472,6 +474,7 @@ void World::sabotage(Situation situation, SimConn& conn) {
 
 Result<> World::before_step(Situation situation, bool refuse) {
   SimConn* conn = moving();
+  step_ = situation;
   if (conn != nullptr) {
     if (options_.sabotage != Options::Sabotage::kNone) sabotage(situation, *conn);
     cover(*conn, situation);

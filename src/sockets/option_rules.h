@@ -1,5 +1,5 @@
-// option_rules: what a socket option means while the engine owns the connection. A table; also for test hosts that stand
-// in for the socket layer. Pure.
+// option_rules: what a socket option means while the engine owns the connection. A table; also for test hosts that
+// stand in for the socket layer. Pure.
 #pragma once
 
 #include <cstdint>

@@ -140,6 +140,49 @@ TEST_F(Moves, WhatARestoreLoses) {
   EXPECT_EQ(mover->taken.min.srtt_us, srtt) << "R10: nothing was measured since";
 }
 
+// For tests that tell what Linux forgets from what a move breaks.
+TEST_F(Moves, AKernelThatForgetsNothing) {
+  mover->conn.quirks.forgets = false;
+  write(1000);
+  advance(milliseconds(20));
+  data(1001, "x", 1001);
+  const std::uint32_t srtt_us = c().cb.srtt_us8 / 8;
+  const std::uint32_t rto_us = c().cb.rto_us;
+  ASSERT_TRUE(mover->take_out().has_value());
+  mover->taken.min.reordering_segments = 7;
+  ASSERT_TRUE(mover->bring_back().has_value());
+  EXPECT_EQ(c().cb.srtt_us8 / 8, srtt_us);
+  EXPECT_NEAR(c().cb.rto_us, rto_us, 10);
+  EXPECT_EQ(c().cb.reordering, 7U);
+}
+
+// As LinuxKernelConn::write_unsent().
+TEST_F(Moves, WhatWasWrittenWithMoreToFollowGoesOnWaiting) {
+  ASSERT_EQ(s().send(id, stream_bytes(1, 0, 100), MSG_MORE, now), 100);
+  ASSERT_TRUE(mover->take_out().has_value());
+  EXPECT_NE(mover->taken.min.flags & tcp::kFlagMoreFollows, 0);
+  take();
+  ASSERT_TRUE(mover->bring_back().has_value());
+  EXPECT_EQ(take_one().payload, "") << "the probe";
+  ASSERT_EQ(s().send(id, stream_bytes(1, 100, 100), 0, now), 100);
+  EXPECT_EQ(take_one().payload.size(), 200U);
+}
+
+// As Linux, which counts what it writes in repair mode as sent in one call.
+TEST_F(Moves, NagleHoldsBackBehindASmallSegmentOfBeforeTheMove) {
+  write(100);
+  ASSERT_EQ(s().send(id, stream_bytes(1, 100, 50), 0, now), 50);
+  ASSERT_TRUE(mover->take_out().has_value());
+  EXPECT_EQ(mover->taken.unsent.size(), 50U);
+  take();
+  ASSERT_TRUE(mover->bring_back().has_value());
+  EXPECT_EQ(take_one().payload, "") << "the probe";
+  data(1001, "", 101);
+  const Seen held = take_one();
+  EXPECT_EQ(held.payload.size(), 50U);
+  EXPECT_EQ(flags_of(held.segment), "P.");
+}
+
 TEST_F(Moves, SentBytesThatWereLostReturnAfterASecond) {
   write(1000);
   ASSERT_TRUE(mover->take_out().has_value());

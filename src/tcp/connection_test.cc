@@ -160,7 +160,8 @@ TEST(Install, AnyBytesAreRefusedOrSafe) {
   }
 }
 
-// A window that was full when the connection moved grows by what is acknowledged of it (as when Linux takes over a queue).
+// A window that was full when the connection moved grows by what is acknowledged of it (as when Linux takes over a
+// queue).
 TEST(Install, AWindowThatWasUsedGoesOnGrowing) {
   for (const std::uint32_t out : {10U, 4U}) {
     MinTcp state = idle_state();

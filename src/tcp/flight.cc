@@ -173,8 +173,8 @@ void add_foreign(ControlBlock& cb, Seq from, Seq to, Time sent) {
     cb.flight->sent.back().flags = kForeign | kRateTaken;
     from += length;
   }
-  // As Linux, whose send queue is written in one call when it is restored: that ends with PSH, and what is under the full
-  // size holds back another such (Nagle).
+  // As Linux, whose send queue is written in one call when it is restored: that ends with PSH, and what is under the
+  // full size holds back another such (Nagle).
   SentSegment& last = cb.flight->sent.back();
   last.set(kPushed);
   if (last.length < cb.mss) cb.snd_sml = to;

@@ -36,12 +36,15 @@ Known known_of(const Script& script, const CollectionOptions& options) {
   if (options.backend == Backend::kLinux) return {script.on_linux, true};  // kernels of other versions may do better
   if (options.moves == MovePlan::kNone) return {script.core, false};
   const bool round_trip = options.moves == MovePlan::kRoundTrip;
+  if (options.moves == MovePlan::kAnywhere) return script.moves.applies == Applies::kNo ? Known{script.moves} : Known{};
   for (const Mark* mark : {round_trip ? &script.round_trip : &script.after_handshake, &script.moves, &script.core}) {
     if (mark->applies != Applies::kYes) return {*mark, false};
   }
-  if (script.forgotten.empty() || !options.forgets) return {};
-  // With the plan that moves it there only, it may come back by itself.
-  return {{.applies = Applies::kDiffers, .reason = "forgotten: " + script.forgotten}, !round_trip};
+  const bool sees_it = !script.forgotten.empty() && !(script.forgotten_there_only && round_trip);
+  if (!sees_it || !options.forgets) return {};
+  // It need not come back when it is only moved there.
+  const bool may_pass = !round_trip && !script.forgotten_there_only;
+  return {{.applies = Applies::kDiffers, .reason = "forgotten: " + script.forgotten}, may_pass};
 }
 
 // What the mark makes of what happened.

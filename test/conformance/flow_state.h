@@ -62,13 +62,13 @@ class FlowState {
   Seq host_initial_;
   std::uint32_t host_first_ts_ = 0;
   std::uint32_t host_last_ts_ = 0;
-  Seq host_next_;                 // behind the last that it has sent
-  Seq host_ack_;                  // what it has acknowledged ...
-  Seq host_edge_;                 // ... and the right edge of its window
+  Seq host_next_;  // behind the last that it has sent
+  Seq host_ack_;   // what it has acknowledged ...
+  Seq host_edge_;  // ... and the right edge of its window
   std::uint8_t host_wscale_ = 0;
-  bool host_known_ = false;       // host_initial_ is
-  bool host_acks_ = false;        // host_ack_ and host_edge_ are
-  bool host_timestamps_ = false;  // its SYN offered or agreed to them
+  bool host_known_ = false;                   // host_initial_ is
+  bool host_acks_ = false;                    // host_ack_ and host_edge_ are
+  bool host_timestamps_ = false;              // its SYN offered or agreed to them
   std::optional<bool> host_data_timestamps_;  // what follows its SYN carries them
   std::optional<Time> peer_began_;
 };

@@ -47,14 +47,14 @@ Result<> MovingEndpoint::start(std::span<const std::pair<std::string, std::strin
       .to_software = [this](moving::EngineConn& conn,
                             const std::string& cause) { bring_back(conn.fd(), cause, /*stays=*/true); },
       .deliver_late = [this] { deliver_late(); }};
-  ASSIGN_OR_RETURN(engine_, moving::EngineSide::make({.mtu = config_.mtu, .room_bytes = kRoomBytes}, now_,
-                                                     std::move(hooks)));
+  ASSIGN_OR_RETURN(engine_,
+                   moving::EngineSide::make({.mtu = config_.mtu, .room_bytes = kRoomBytes}, now_, std::move(hooks)));
   engine_->set_host_settings({.tcp_slow_start_after_idle = config_.tcp_slow_start_after_idle,
                               .tcp_moderate_rcvbuf = config_.tcp_moderate_rcvbuf,
                               .tcp_min_tso_segs = config_.tcp_min_tso_segs,
+                              .tcp_invalid_ratelimit_ms = config_.tcp_invalid_ratelimit_ms,
                               .tcp_rmem_max_bytes = config_.tcp_rmem.max_bytes,
-                              .tcp_wmem_max_bytes = config_.tcp_wmem.max_bytes,
-                              .tcp_invalid_ratelimit_ms = config_.tcp_invalid_ratelimit_ms});
+                              .tcp_wmem_max_bytes = config_.tcp_wmem.max_bytes});
   return {};
 }
 

@@ -1,8 +1,8 @@
-// MovingEndpoint: CoreEndpoint with the engine beside it. The portable stack stands for the kernel (SoftKernelConn, with
-// Linux's quirks); the product's own hand-off moves connections between the two. Packets are told apart by their flow;
-// the program's calls go through rings, or to the stack, by who has the connection, as the socket layer decides it. What
-// the engine does not do (the end of a connection, options, urgent data) brings the connection back, as the service does
-// it; after an option it moves again at once.
+// MovingEndpoint: CoreEndpoint with the engine beside it. The portable stack stands for the kernel (SoftKernelConn,
+// with Linux's quirks); the product's own hand-off moves connections between the two. Packets are told apart by their
+// flow; the program's calls go through rings, or to the stack, by who has the connection, as the socket layer decides
+// it. What the engine does not do (the end of a connection, options, urgent data) brings the connection back, as the
+// service does it; after an option it moves again at once.
 //
 // Left out is the driver: nothing is drained before a return, and a return is never put off. Virtual time; one thread.
 #pragma once

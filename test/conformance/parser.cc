@@ -68,8 +68,8 @@ class Parser {
  private:
   static bool is_header(std::string_view word) noexcept {
     constexpr std::string_view kHeaders[] = {
-        "rfc:",   "wants:",           "departs:",    "core:",      "linux:", "moves:",
-        "peer:",  "after-handshake:", "round-trip:", "forgotten:", "set:",   "flow:", "ip:"};
+        "rfc:",        "wants:",     "departs:",         "core:", "linux:", "moves:", "peer:", "after-handshake:",
+        "round-trip:", "forgotten:", "forgotten-there:", "set:",  "flow:",  "ip:"};
     return std::ranges::find(kHeaders, word) != std::end(kHeaders);
   }
 
@@ -84,7 +84,10 @@ class Parser {
     if (word == "moves:") return read_mark(line, script_.moves);
     if (word == "after-handshake:") return read_mark(line, script_.after_handshake);
     if (word == "round-trip:") return read_mark(line, script_.round_trip);
-    if (word == "forgotten:") return read_sentence(line, script_.forgotten, "");
+    if (word == "forgotten:" || word == "forgotten-there:") {
+      script_.forgotten_there_only = word == "forgotten-there:";
+      return read_sentence(line, script_.forgotten, "");
+    }
     if (word == "peer:") return read_peer(line);
     if (word == "ip:") return read_family(line);
     return word == "set:" ? read_setting(line) : read_flow(line);

@@ -25,9 +25,29 @@ constexpr Table kTables[] = {
      [](const Script& script) { return reason_if(script.core, Applies::kDiffers); }},
     {"Not run on Linux", [](const Script& script) { return reason_if(script.on_linux, Applies::kNo); }},
     {"Not run on the core", [](const Script& script) { return reason_if(script.core, Applies::kNo); }},
+    {"Differs after a move to the engine",
+     [](const Script& script) { return reason_if(script.after_handshake, Applies::kDiffers); }},
+    {"Differs after the return to the kernel",
+     [](const Script& script) { return reason_if(script.round_trip, Applies::kDiffers); }},
+    {"Differs after a move, there or back",
+     [](const Script& script) { return reason_if(script.moves, Applies::kDiffers); }},
+    {"Not run with moves", [](const Script& script) { return reason_if(script.moves, Applies::kNo); }},
     {"Core and Linux depart from the letter of the clause",
      [](const Script& script) { return std::string_view(script.departs); }},
 };
+
+// What Linux cannot be told when it takes a connection back -> the scripts that see it.
+std::string forgotten_text(const std::vector<Script>& scripts) {
+  std::map<std::string, std::string> rows;
+  for (const Script& script : scripts) {
+    if (script.forgotten.empty()) continue;
+    std::string& row = rows[script.forgotten];
+    row += fmt::format("{}`{}`{}", row.empty() ? "" : ", ", script.name, script.forgotten_there_only ? " (1)" : "");
+  }
+  std::string out;
+  for (const auto& [what, names] : rows) out += fmt::format("| {} | {} |\n", what, names);
+  return out;
+}
 
 std::string_view word_of(const Report& report) noexcept {
   if (report.differs) return "differs";
@@ -95,6 +115,9 @@ std::string document_text(const std::vector<Script>& scripts) {
       }
     }
     if (!rows.empty()) out += fmt::format("\n**{}**\n\n| script | why |\n|---|---|\n{}", table.title, rows);
+  }
+  if (const std::string rows = forgotten_text(scripts); !rows.empty()) {
+    out += "\n**What Linux does not take back, and where it shows**\n\n| what | scripts |\n|---|---|\n" + rows;
   }
   return out;
 }

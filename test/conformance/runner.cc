@@ -7,14 +7,16 @@
 #include <algorithm>
 #include <cerrno>
 #include <deque>
-#include <limits>
 #include <map>
+#include <optional>
 #include <type_traits>
 #include <utility>
 
 #include "flow_state.h"
+#include "move_check.h"
 #include "names.h"
 #include "packet.h"
+#include "run_once.h"
 #include "segment_text.h"
 
 namespace twinstack::conformance {
@@ -22,7 +24,7 @@ namespace {
 
 constexpr Duration kRetryStep = std::chrono::milliseconds(1);
 constexpr int kListenBacklog = 16;
-constexpr std::size_t kNoEvent = std::numeric_limits<std::size_t>::max();
+constexpr const char* kForeignBytes = "its bytes are not those of the stream";
 
 std::string seconds_text(Duration since_start) {
   return fmt::format("{:.6f}", static_cast<double>(since_start.count()) / 1e9);
@@ -52,34 +54,32 @@ struct Socket {
 
 class Run {
  public:
-  // `way_back`: the event before which the connection moves back.
-  Run(const Script& script, Endpoint& endpoint, const RunOptions& options, std::size_t way_back)
-      : script_(script), endpoint_(endpoint), options_(options), way_back_(way_back) {}
+  Run(const Script& script, Endpoint& endpoint, const RunOptions& options, const Itinerary& itinerary)
+      : script_(script), endpoint_(endpoint), options_(options), itinerary_(itinerary) {}
 
-  Outcome carry_out() {
+  RunResult carry_out() {
     if (const auto started = endpoint_.start(script_.settings); !started.has_value()) {
       const bool lacks = started.error().code == ErrorCode::kUnsupported;
-      return {.verdict = lacks ? Verdict::kSkipped : Verdict::kFailed, .reason = started.error().message()};
+      result_.outcome = {.verdict = lacks ? Verdict::kSkipped : Verdict::kFailed, .reason = started.error().message()};
+      return std::move(result_);
     }
     make_flows();
     start_ = last_ = endpoint_.now();
     Outcome outcome = all_events();
     endpoint_.finish();
     outcome.trace = std::move(trace_);
-    outcome.moves = moves_;
-    return outcome;
+    outcome.moves = result_.outcome.moves;
+    result_.outcome = std::move(outcome);
+    return std::move(result_);
   }
-
-  // Of the events after the move to the engine: those before which all that was sent is acknowledged; all that there are.
-  [[nodiscard]] const std::vector<std::size_t>& drained_events() const noexcept { return drained_events_; }
-  [[nodiscard]] std::size_t first_event() const noexcept { return first_event_; }
 
  private:
   Outcome all_events() {
     for (next_event_ = 0; next_event_ < script_.events.size(); ++next_event_) {
       const Event& event = script_.events[next_event_];
       look_whether_drained();
-      auto done = next_event_ == way_back_ ? move_back_and(event) : carry_out(event);
+      auto done = make_moves();
+      if (done.has_value()) done = carry_out(event);
       if (done.has_value()) done = look_at_connecting();
       if (!done.has_value() && done.error().code == ErrorCode::kUnsupported) {
         return {.verdict = Verdict::kSkipped, .line = event.line, .reason = done.error().what};
@@ -155,6 +155,9 @@ class Run {
     const bool brings_news = flow->acknowledges_more(packet);
     if (tells) note_broken(flow->taken_back_by(packet));
     flow->on_sent(packet);
+    if (options_.moves != MovePlan::kNone && !packet.payload.empty() && !flow->is_host_stream(packet)) {
+      note_broken(kForeignBytes);
+    }
     const auto index = static_cast<std::size_t>(flow - flows_.begin());
     std::string text =
         flow_prefix(index) +
@@ -178,7 +181,7 @@ class Run {
 
   // Segments that an event has marked as optional are let pass.
   Result<> nothing_waits(std::string_view when) {
-    if (!broken_move_.empty()) return failed("a move has broken the connection: " + broken_move_);
+    if (!result_.damage.empty()) return failed("a move has broken the connection: " + result_.damage);
     while (!waiting_.empty() && is_optional(waiting_.front())) waiting_.pop_front();
     if (waiting_.empty()) return {};
     return failed(fmt::format("the host sent '{}' at {} s, which is not expected {}", waiting_.front().text,
@@ -200,7 +203,7 @@ class Run {
         difference(wanted, segment.packet.head.segment, static_cast<std::uint32_t>(segment.packet.payload.size()),
                    segment.packet.head.ttl, flow.host_base());
     const bool compare_bytes = found.empty() && !segment.packet.payload.empty();
-    return compare_bytes && !flow.is_host_stream(segment.packet) ? "its bytes are not those of the stream" : found;
+    return compare_bytes && !flow.is_host_stream(segment.packet) ? kForeignBytes : found;
   }
 
   void inject(const SegmentSpec& spec) {
@@ -437,14 +440,15 @@ class Run {
     // What each stack has received comes by a call of its own.
     const bool in_pieces = options_.moves != MovePlan::kNone && (what.flags & MSG_PEEK) == 0;
     while (in_pieces && result > 0 && static_cast<std::size_t>(result) < room.size()) {
-      const CallResult more = endpoint_.receive(socket.id, std::span(room).subspan(static_cast<std::size_t>(result)),
-                                                what.flags);
+      const CallResult more =
+          endpoint_.receive(socket.id, std::span(room).subspan(static_cast<std::size_t>(result)), what.flags);
       if (more <= 0) break;
       result += more;
     }
     for (std::size_t i = 0; result > 0 && i < static_cast<std::size_t>(result); ++i) {
       wrong_bytes = wrong_bytes || (!urgent_seen_ && room[i] != peer_stream_byte(socket.received + i));
     }
+    if (wrong_bytes) note_broken("what was received is not the peer's stream");
     if (result > 0 && (what.flags & MSG_PEEK) == 0) socket.received += static_cast<std::uint64_t>(result);
     return result;
   }
@@ -544,8 +548,8 @@ class Run {
   Result<> handshake_is_over(const std::string& name) {
     if (options_.moves == MovePlan::kNone || !mover_.empty()) return {};
     mover_ = name;
-    first_event_ = next_event_ + 1;
-    return move(Stack::kEngine);
+    result_.first_event = next_event_ + 1;
+    return itinerary_.there.has_value() ? Result<>{} : move(Stack::kEngine);
   }
 
   // A connect() that the script itself leads to its end.
@@ -560,29 +564,35 @@ class Run {
   void look_whether_drained() {
     if (mover_.empty()) return;
     const auto info = endpoint_.info(sockets_[mover_].id);
-    const bool drained = info.has_value() && info->contains("unacked") && info->at("unacked") == 0 &&
-                         info->at("notsent_bytes") == 0;
-    if (drained) drained_events_.push_back(next_event_);
+    const bool drained =
+        info.has_value() && info->contains("unacked") && info->at("unacked") == 0 && info->at("notsent_bytes") == 0;
+    if (drained) result_.drained_events.push_back(next_event_);
   }
 
-  Result<> move_back_and(const Event& event) {
-    TRY(move(Stack::kKernel));
-    return carry_out(event);
+  Result<> make_moves() {
+    if (mover_.empty()) return {};
+    if (next_event_ == itinerary_.there) TRY(move(Stack::kEngine));
+    if (next_event_ == itinerary_.back) TRY(move(Stack::kKernel));
+    return {};
   }
 
   // A connection that may not move stays where it is.
   Result<> move(Stack to) {
-    const auto moved = endpoint_.move(sockets_[mover_].id, to);
+    const SocketId socket = sockets_[mover_].id;
+    const auto before = endpoint_.info(socket);
+    const auto moved = endpoint_.move(socket, to);
     note("move  " + mover_ + (to == Stack::kEngine ? " to the engine" : " to the kernel") +
-              (moved.has_value() ? "" : ": " + moved.error().message()));
+         (moved.has_value() ? "" : ": " + moved.error().message()));
     if (!moved.has_value() && moved.error().code != ErrorCode::kNotEligible) return moved;
-    if (moved.has_value()) ++moves_;
+    if (moved.has_value()) ++result_.outcome.moves;
+    const auto after = endpoint_.info(socket);
+    if (before.has_value() && after.has_value()) note_broken(changed_by_move(*before, *after));
     collect();
     return {};
   }
 
   void note_broken(const std::string& why) {
-    if (!why.empty()) broken_move_ = why;
+    if (!why.empty()) result_.damage = why;
   }
 
   void take_moves() {
@@ -601,41 +611,21 @@ class Run {
   std::vector<SegmentSpec> optional_;
   std::vector<std::string> trace_;
   std::size_t next_event_ = 0;
-  std::string connecting_;                                          // the socket of the last connect()
-  std::string mover_;                                               // the connection that moves
-  std::string broken_move_;                                         // why a move has broken a connection
-  unsigned moves_ = 0;
-  const std::size_t way_back_;
-  std::size_t first_event_ = 0;  // after the move
-  std::vector<std::size_t> drained_events_;
+  std::string connecting_;  // the socket of the last connect()
+  std::string mover_;       // the connection that moves
+  const Itinerary itinerary_;
+  RunResult result_;
   Time start_{};
   Time last_{};  // when the event before was
   bool urgent_seen_ = false;
 };
 
-// The driver drains before a return: the nearest to the middle of what follows the handshake where all that was sent is
-// acknowledged. Where that is, a run without the return tells.
-std::size_t find_way_back(const Script& script, Endpoint& endpoint) {
-  Run run(script, endpoint, {.moves = MovePlan::kAfterHandshake}, kNoEvent);
-  (void)run.carry_out();
-  const std::size_t middle = (run.first_event() + script.events.size()) / 2;
-  std::size_t best = middle;
-  std::size_t best_distance = kNoEvent;
-  for (const std::size_t event : run.drained_events()) {
-    const std::size_t distance = event > middle ? event - middle : middle - event;
-    if (distance <= best_distance) best = event;
-    best_distance = std::min(best_distance, distance);
-  }
-  return best;
-}
-
 }  // namespace
 
 Result<> Endpoint::move(SocketId, Stack) { return error(ErrorCode::kUnsupported, "this backend has one stack only"); }
 
-Outcome run_script(const Script& script, Endpoint& endpoint, const RunOptions& options) {
-  const std::size_t way_back = options.moves == MovePlan::kRoundTrip ? find_way_back(script, endpoint) : kNoEvent;
-  return Run(script, endpoint, options, way_back).carry_out();
+RunResult run_once(const Script& script, Endpoint& endpoint, const RunOptions& options, const Itinerary& itinerary) {
+  return Run(script, endpoint, options, itinerary).carry_out();
 }
 
 }  // namespace twinstack::conformance

@@ -16,6 +16,7 @@ enum class MovePlan : std::uint8_t {
   kNone,
   kAfterHandshake,  // to the engine as soon as the program has the connection
   kRoundTrip,       // ... and back to the kernel in the middle of what follows
+  kAnywhere,        // a round trip between any two events; only what it must not change is looked at
 };
 
 struct RunOptions {

@@ -69,6 +69,7 @@ class PuppetHost final : public Endpoint {
   Result<> move(SocketId socket, Stack to) override {
     moves.emplace_back(socket, to, got.size());
     if (refuses_moves) return error(ErrorCode::kNotEligible, "not now");
+    if (!fields_after_move.empty()) fields = fields_after_move;
     return {};
   }
   Result<std::vector<std::string>> take_moves() override {
@@ -90,6 +91,7 @@ class PuppetHost final : public Endpoint {
   std::vector<ReadPacket> got;
   std::vector<std::byte> readable;
   Info fields;
+  Info fields_after_move;
   std::vector<std::tuple<SocketId, Stack, std::size_t>> moves;  // socket, where to, segments injected by then
   bool refuses_moves = false;
   std::size_t drained_until = 0;
@@ -306,6 +308,41 @@ TEST(Moves, TakeNothingBack) {
                        "l = socket\nexpect SA 0 ack 1\nc = accept l\nexpect nothing for 1ms\n")
                 .reason,
             "a move has broken the connection: its sequence number lies beyond what was sent");
+}
+
+TEST(Moves, KeepWhatAProgramMayHoldUsTo) {
+  const auto reason_of = [](const Info& before, const Info& after) {
+    PuppetHost host;
+    host.accepts = 9;
+    host.fields = before;
+    host.fields_after_move = after;
+    return run_moving(host, MovePlan::kAfterHandshake, "l = socket\nc = accept l\ninject A 1 ack 1\n").reason;
+  };
+  const Info before = {{"snd_mss", 1000}, {"bytes_acked", 5}, {"rtt", 7}, {"options", 2}};
+  EXPECT_EQ(reason_of(before, {{"snd_mss", 1000}, {"bytes_acked", 6}, {"rtt", 0}, {"options", 2 + 16}}), "");
+  EXPECT_EQ(reason_of(before, {{"snd_mss", 988}, {"bytes_acked", 5}, {"rtt", 7}, {"options", 2}}),
+            "a move has broken the connection: snd_mss was 1000 and is 988");
+  EXPECT_EQ(reason_of(before, {{"snd_mss", 1000}, {"bytes_acked", 4}, {"rtt", 7}, {"options", 2}}),
+            "a move has broken the connection: bytes_acked was 5 and is 4");
+  EXPECT_EQ(reason_of(before, {{"snd_mss", 1000}, {"bytes_acked", 5}, {"rtt", 7}, {"options", 3}}),
+            "a move has broken the connection: options was 2 and is 3");
+}
+
+// Each place is tried; what the script expects does not count.
+TEST(Moves, Anywhere) {
+  PuppetHost host;
+  host.accepts = 9;
+  const std::string events = "l = socket\nc = accept l\ninject A 1 ack 1\ninject A 1 ack 1\nexpect A 1 ack 1\n";
+  EXPECT_EQ(run_moving(host, MovePlan::kAnywhere, events).verdict, Verdict::kPassed);
+  ASSERT_EQ(host.moves.size(), 5U) << "back from the last place would be behind the end";
+  EXPECT_EQ(std::get<1>(host.moves[0]), Stack::kEngine);
+  EXPECT_EQ(std::get<1>(host.moves[1]), Stack::kKernel);
+  PuppetHost damaged;
+  damaged.accepts = 9;
+  damaged.fields = {{"snd_mss", 1000}};
+  damaged.fields_after_move = {{"snd_mss", 988}};
+  EXPECT_EQ(run_moving(damaged, MovePlan::kAnywhere, events).reason,
+            "moved before this line: snd_mss was 1000 and is 988");
 }
 
 TEST(Moves, AHostMayMakeItsOwn) {

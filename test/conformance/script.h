@@ -214,7 +214,10 @@ struct Script {
   Mark moves{};            // whatever the plan
   Mark after_handshake{};  // with this plan
   Mark round_trip{};       // with this one
-  std::string forgotten{};  // what Linux cannot take back, and what the script sees of a connection that has come back
+  // What Linux cannot take back, where the script sees that of a connection that has come back. `there_only`: only when
+  // it comes back by itself, having been moved to the engine.
+  std::string forgotten{};
+  bool forgotten_there_only = false;
   int only_ip = 0;  // 4 or 6: says something about this family only
   Peer peer{};
   std::vector<std::pair<std::string, std::string>> settings{};

@@ -1,0 +1,14 @@
+// move_check: what a move between the stacks must leave as it was in TCP_INFO. Pure.
+#pragma once
+
+#include <string>
+
+#include "endpoint.h"
+
+namespace twinstack::conformance {
+
+// What has changed that must not, of the fields that a program can hold us to (docs/limits.md); empty: nothing. Fields
+// that one of them lacks are not looked at.
+[[nodiscard]] std::string changed_by_move(const Info& before, const Info& after);
+
+}  // namespace twinstack::conformance

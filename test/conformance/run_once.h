@@ -1,0 +1,34 @@
+// run_once: one run of a script with its moves at given places (runner.cc); where they are to be is move_plan.cc's.
+#pragma once
+
+#include <cstddef>
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "endpoint.h"
+#include "runner.h"
+#include "script.h"
+
+namespace twinstack::conformance {
+
+inline constexpr std::size_t kNoEvent = std::numeric_limits<std::size_t>::max();
+
+// Events before which the first connection of the script moves.
+struct Itinerary {
+  std::optional<std::size_t> there{};  // not given: as soon as the program has it
+  std::size_t back = kNoEvent;
+};
+
+struct RunResult {
+  Outcome outcome{};
+  std::size_t first_event = 0;                // after the handshake; 0 when no connection was made
+  std::vector<std::size_t> drained_events{};  // of those that follow: all that was sent is acknowledged before them
+  std::string damage{};  // what a move, or the stream, has suffered, whatever the script expects; empty: nothing
+};
+
+[[nodiscard]] RunResult run_once(const Script& script, Endpoint& endpoint, const RunOptions& options,
+                                 const Itinerary& itinerary);
+
+}  // namespace twinstack::conformance
