@@ -190,6 +190,8 @@ class Lane {
   void tell_room(LaneSession& session, LaneRing& ring);
   std::uint32_t receive_space(std::uint32_t index);
   void tune_receive(std::uint32_t index, Seq copied_seq, Time now);
+  void on_out_of_order(std::uint32_t index);
+  void widen_receive(std::uint32_t index, std::uint32_t wanted);
   void offer_more(LaneSession& session, Time now);
   bool open_rx_chunk(HwConn& conn, LaneSession& session);
   void close_rx_chunk(HwConn& conn, LaneSession& session);

@@ -132,6 +132,7 @@ void Lane::process_segment(std::uint32_t index, const wire::TcpPacket& packet, s
                            std::uint32_t length, Time now) {
   HwConn& conn = conns_[index];
   const Seq una = conn.tcb.snd_una;
+  const std::uint32_t out_of_order = records_[index].counters.out_of_order;
   ConnHost host(*this, index);
   const tcp::Arrival arrival = tcp::on_segment(conn.tcb, packet.segment, packet.payload, host, now);
   ++counters_.segments[static_cast<std::size_t>(arrival)];
@@ -141,6 +142,7 @@ void Lane::process_segment(std::uint32_t index, const wire::TcpPacket& packet, s
     raise_to_software(index, cause_of(arrival));
     return;
   }
+  if (records_[index].counters.out_of_order != out_of_order) on_out_of_order(index);
   if (conn.tcb.snd_una != una) release_acknowledged(index, bytes_between(una, conn.tcb.snd_una));
   if ((conn.flags & (kInTransmitList | kDraining)) == 0 && tcp::rest(conn.tcb))
     schedule(index, now);  // a turn in the transmit list would do no more

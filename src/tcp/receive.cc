@@ -194,11 +194,11 @@ void adapt_ack_timeout(ControlBlock& cb, Time now) noexcept {
   }
 }
 
-// RFC 9293 3.8.6.3, RFC 5681 4.2: at once for the second full segment and whenever there is or was a hole. Of what goes
-// beyond the window an ACK could only say that the window is closed now: that waits for the reader (as Linux).
-void schedule_ack(ControlBlock& cb, bool out_of_order, bool beyond_window, Time now) noexcept {
+// RFC 9293 3.8.6.3, RFC 5681 4.2: at once for the second full segment and whenever there is or was a hole. Of what
+// uses the window up an ACK could only say that it is closed now: that waits for the reader (as Linux).
+void schedule_ack(ControlBlock& cb, bool out_of_order, bool uses_window_up, Time now) noexcept {
   cb.set(kAckOwed);
-  if (beyond_window && !out_of_order && !cb.has(kAckNow)) return arm_delayed_ack(cb, now);
+  if (uses_window_up && !out_of_order && !cb.has(kAckNow)) return arm_delayed_ack(cb, now);
   const bool enough = bytes_between(cb.rcv_wup, cb.rcv_nxt) > cb.rcv_mss;
   const bool quick = cb.quick_acks > 0 && !cb.has(kPingPong);
   if (enough || out_of_order || quick) {
@@ -211,7 +211,7 @@ void schedule_ack(ControlBlock& cb, bool out_of_order, bool beyond_window, Time 
 bool holds_out_of_order(const ControlBlock& cb) noexcept { return cb.cold && !cb.cold->out_of_order.empty(); }
 
 Arrival take_in_order(ControlBlock& cb, const Payload& payload, Host& host, Time now) {
-  const bool beyond_window = payload.size() > offered_window(cb);
+  const bool uses_window_up = payload.size() >= offered_window(cb);
   const bool had_hole = holds_out_of_order(cb);
   adapt_ack_timeout(cb, now);
   const std::uint32_t taken = host.deliver(payload);
@@ -224,7 +224,7 @@ Arrival take_in_order(ControlBlock& cb, const Payload& payload, Host& host, Time
     cb.cold->duplicate_acks_due = 0;  // they would repeat the new ACK, not the old one
     deliver_in_order(cb, host);
   }
-  schedule_ack(cb, had_hole, beyond_window, now);
+  schedule_ack(cb, had_hole, uses_window_up, now);
   if (taken == payload.size()) return Arrival::kAccepted;
   owe_ack_now(cb);  // tells the window
   return taken > 0 ? Arrival::kAccepted : Arrival::kDroppedNoMemory;
@@ -279,16 +279,16 @@ void take_fin(ControlBlock& cb, const Arrived& in, Time now) {
   const bool now_due = in.segment.has(wire::kFin) && in.end == cb.rcv_nxt;
   const bool then_due = cb.cold && cb.cold->fin_known && cb.cold->fin_seq == cb.rcv_nxt;
   if (!now_due && !then_due) return;
+  const bool window_closed = offered_window(cb) == 0;
   cb.rcv_nxt += 1;
   cb.set(kFinReceived | kAckOwed);
   if (cb.cold) {
     cb.cold->fin_known = false;
     cb.cold->dsack_due = false;  // as Linux tcp_fin(): nothing more is to be said of what came twice
   }
-  if (cb.has(kFinQueued) || cb.ack_timeout_ms == 0) {
-    cb.set(
-        kAckNow);  // nothing of ours will carry it; or nothing was ever received that an answer could be to (as Linux)
-  }
+  // Nothing of ours will carry it; or nothing was ever received that an answer could be to; or the peer, whose window is
+  // closed, would send it again and again (as Linux).
+  if (cb.has(kFinQueued) || cb.ack_timeout_ms == 0 || window_closed) cb.set(kAckNow);
   if (!cb.has(kFinQueued)) {
     cb.set(kPassiveClose | kPingPong);  // the program's own end may carry it (as Linux)
     if (!cb.has(kAckNow)) arm_delayed_ack(cb, now);

@@ -188,7 +188,7 @@ TEST(Receive, TextBeyondTheWindowIsCutOff) {
 struct RoomyReceiver : Receiver {
   RoomyReceiver() : Receiver(idle_with_window(1000), 1000) { end.capacity = 5000; }
   static MinTcp idle_with_window(std::uint32_t bytes) {
-    MinTcp state = idle_state();
+    MinTcp state = with(kOptSack);
     state.rcv_wnd = bytes;
     return state;
   }
@@ -206,6 +206,25 @@ TEST(Receive, TextBeyondTheWindowIsTakenWholeWhenNothingIsUnread) {
   const SegmentPlan ack = r.end.poll_one(at_ms(1));
   expect_ack(ack, kPeerSeq + 2500);
   EXPECT_EQ(ack.segment.window, 2500);
+}
+
+TEST(Receive, TextThatUsesTheWindowUpIsAcknowledgedByTheReader) {
+  RoomyReceiver r;
+  r.get(0, 1000);
+  EXPECT_TRUE(r.end.poll(at_ms(1)).empty());
+  r.end.read(1000, at_ms(2));
+  const SegmentPlan ack = r.end.poll_one(at_ms(2));
+  expect_ack(ack, kPeerSeq + 1000);
+  EXPECT_EQ(ack.segment.window, 5000);
+}
+
+TEST(Receive, AFinIntoAClosedWindowIsAcknowledgedAtOnce) {
+  RoomyReceiver r;
+  r.end.cb.set(kWholeMachine);
+  r.get(0, 2500);
+  EXPECT_TRUE(r.end.poll(at_ms(1)).empty());
+  EXPECT_EQ(r.get(2500, 0, at_ms(2), wire::kAck | wire::kFin), Arrival::kAccepted);
+  expect_ack(r.end.poll_one(at_ms(2)), kPeerSeq + 2501);
 }
 
 TEST(Receive, AResetBehindTextBeyondTheWindowIsExact) {
