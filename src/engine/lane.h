@@ -183,6 +183,7 @@ class Lane {
                   std::uint32_t piece_limit);
   [[nodiscard]] std::uint32_t piece_limit() noexcept;
   Cause submit(std::uint32_t session_index, LaneSession& session, const ipc::SubmitEntry& entry, Time now);
+  Cause submit_header(std::uint32_t session_index, const ipc::SubmitEntry& entry);
   Cause submit_send(std::uint32_t session_index, LaneSession& session, const ipc::SubmitEntry& entry);
   Cause submit_return(std::uint32_t session_index, LaneSession& session, const ipc::SubmitEntry& entry, Time now);
   void break_session(std::uint32_t session_index, LaneSession& session, Cause cause);

@@ -89,8 +89,22 @@ Cause Lane::submit(std::uint32_t session_index, LaneSession& session, const ipc:
       return submit_return(session_index, session, entry, now);
     case ipc::SubmitOp::kKick:
       return Cause::kNothing;
+    case ipc::SubmitOp::kSetHeader:
+      return submit_header(session_index, entry);
   }
   return Cause::kBadRingOp;
+}
+
+Cause Lane::submit_header(std::uint32_t session_index, const ipc::SubmitEntry& entry) {
+  const auto traffic_class = static_cast<std::uint8_t>(entry.length);
+  const auto hop_limit = static_cast<std::uint8_t>(entry.length >> 8);
+  if (hop_limit == 0 || entry.length != ipc::header_fields(traffic_class, hop_limit)) return Cause::kBadRingOp;
+  const std::uint32_t index = resolve(HwConnId(entry.hw_conn_id));
+  if (index == kNone || conns_[index].session != session_index) return Cause::kNothing;
+  if ((conns_[index].flags & (kInstalled | kExtracted)) != kInstalled) return Cause::kNothing;
+  records_[index].traffic_class = traffic_class;
+  records_[index].ttl = hop_limit;
+  return Cause::kNothing;
 }
 
 Cause Lane::submit_send(std::uint32_t session_index, LaneSession& session, const ipc::SubmitEntry& entry) {

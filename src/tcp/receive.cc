@@ -286,8 +286,8 @@ void take_fin(ControlBlock& cb, const Arrived& in, Time now) {
     cb.cold->fin_known = false;
     cb.cold->dsack_due = false;  // as Linux tcp_fin(): nothing more is to be said of what came twice
   }
-  // Nothing of ours will carry it; or nothing was ever received that an answer could be to; or the peer, whose window is
-  // closed, would send it again and again (as Linux).
+  // Nothing of ours will carry it; or nothing was ever received that an answer could be to; or the peer, whose window
+  // is closed, would send it again and again (as Linux).
   if (cb.has(kFinQueued) || cb.ack_timeout_ms == 0 || window_closed) cb.set(kAckNow);
   if (!cb.has(kFinQueued)) {
     cb.set(kPassiveClose | kPingPong);  // the program's own end may carry it (as Linux)

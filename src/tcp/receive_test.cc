@@ -258,11 +258,11 @@ TEST(Receive, ReadingAClosedWindowOpensItAtOnce) {
   Receiver r(idle_state(), 20000);
   r.end.cb.rcv_wnd = 20000;
   r.get(0, 20000);
-  EXPECT_EQ(r.end.poll_one(at_ms(1)).segment.window, 0);
-  r.end.read(100, at_ms(2));
-  EXPECT_TRUE(r.end.poll(at_ms(2)).empty()) << "silly window (RFC 9293 3.8.6.2.2)";
-  r.end.read(5000, at_ms(3));
-  EXPECT_EQ(r.end.poll_one(at_ms(3)).segment.window, 5100);
+  EXPECT_EQ(r.end.poll_one(r.end.fire(at_ms(1))).segment.window, 0);
+  r.end.read(100, at_ms(42));
+  EXPECT_TRUE(r.end.poll(at_ms(42)).empty()) << "silly window (RFC 9293 3.8.6.2.2)";
+  r.end.read(5000, at_ms(43));
+  EXPECT_EQ(r.end.poll_one(at_ms(43)).segment.window, 5100);
 }
 
 TEST(Receive, KeepaliveOfEitherFormIsAnswered) {
