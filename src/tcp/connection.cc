@@ -122,6 +122,7 @@ Result<> install(ControlBlock& cb, const MinTcp& state, Time now) {
     cb.stall_since = to_tick(since);
     add_foreign(cb, cb.snd_una, cb.snd_nxt, since);
     note_cwnd_use(cb, packets_in_flight(cb) >= cb.cwnd, now);  // else a move would cost a round trip's growth
+    // No loss probe: where moves follow each other fast, each would begin with one, and the timeout never come.
     rearm_retransmit(cb, since);
   }
   acknowledge_now(cb);  // a delayed ACK of the kernel may have been lost in the move
