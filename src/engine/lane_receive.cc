@@ -137,6 +137,8 @@ void Lane::process_segment(std::uint32_t index, const wire::TcpPacket& packet, s
   const tcp::Arrival arrival = tcp::on_segment(conn.tcb, packet.segment, packet.payload, host, now);
   ++counters_.segments[static_cast<std::size_t>(arrival)];
   if (tcp::to_software(arrival)) {
+    // Who has reset the connection wants no ACK: one that is owed would leave before the kernel sees the reset.
+    if (arrival == tcp::Arrival::kToSoftwareReset) tcp::owe_nothing(conn.tcb);
     // The kernel will see this very packet, injected after the return.
     hold_frame(index, &Waiting::held, parts, length);
     raise_to_software(index, cause_of(arrival));
