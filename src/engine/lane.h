@@ -183,6 +183,7 @@ class Lane {
                   std::uint32_t piece_limit);
   [[nodiscard]] std::uint32_t piece_limit() noexcept;
   Cause submit(std::uint32_t session_index, LaneSession& session, const ipc::SubmitEntry& entry, Time now);
+  Cause submit_header(std::uint32_t session_index, const ipc::SubmitEntry& entry);
   Cause submit_send(std::uint32_t session_index, LaneSession& session, const ipc::SubmitEntry& entry);
   Cause submit_return(std::uint32_t session_index, LaneSession& session, const ipc::SubmitEntry& entry, Time now);
   void break_session(std::uint32_t session_index, LaneSession& session, Cause cause);
@@ -190,6 +191,8 @@ class Lane {
   void tell_room(LaneSession& session, LaneRing& ring);
   std::uint32_t receive_space(std::uint32_t index);
   void tune_receive(std::uint32_t index, Seq copied_seq, Time now);
+  void on_out_of_order(std::uint32_t index);
+  void widen_receive(std::uint32_t index, std::uint32_t wanted);
   void offer_more(LaneSession& session, Time now);
   bool open_rx_chunk(HwConn& conn, LaneSession& session);
   void close_rx_chunk(HwConn& conn, LaneSession& session);

@@ -95,6 +95,25 @@ TEST_F(LaneTuning, NotWhenTheProgramHasSetTheBuffer) {
 }
 TEST_F(LaneTuning, NotWhenTheHostForbidsIt) { EXPECT_LE(window_after(6, 0, {.tcp_moderate_rcvbuf = false}), 65'536U); }
 
+TEST_F(LaneTuning, DataOutOfOrderHasRoomBesideTheReadersPace) {
+  ipc::ArenaConfig config = small_arena();
+  config.rx_chunk_count = 2048;
+  Program rich(config, 9);
+  box.lane.open_session(9, rich.arena());
+  ProgramConn& mine = rich.open(5);
+  Moved moved = idle();
+  moved.min.rcv_buf_bytes = 131'072;
+  ASSERT_EQ(install(box, rich, mine, moved), Status::kOk);
+  const auto buffer = [&] {
+    return box.call({.op = CommandOp::kQuery, .id = HwConnId(mine.hw)}).state.min.rcv_buf_bytes;
+  };
+  EXPECT_EQ(buffer(), 131'072U);
+  peer.seq = peer.seq + 60'000;
+  peer.send(stream_bytes(mine.receive_key, 60'000, 1000));
+  poll();
+  EXPECT_GE(buffer(), 2 * 61'000U + 2 * 2 * 10 * 1000U);
+}
+
 // One connection whose program does not read, and then one beside it: what is offered has its chunks.
 TEST_F(LaneMemory, WindowsAreOfferedByTheChunksLeft) {
   ipc::ArenaConfig config = small_arena();

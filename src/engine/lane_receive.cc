@@ -132,15 +132,19 @@ void Lane::process_segment(std::uint32_t index, const wire::TcpPacket& packet, s
                            std::uint32_t length, Time now) {
   HwConn& conn = conns_[index];
   const Seq una = conn.tcb.snd_una;
+  const std::uint32_t out_of_order = records_[index].counters.out_of_order;
   ConnHost host(*this, index);
   const tcp::Arrival arrival = tcp::on_segment(conn.tcb, packet.segment, packet.payload, host, now);
   ++counters_.segments[static_cast<std::size_t>(arrival)];
   if (tcp::to_software(arrival)) {
+    // Who has reset the connection wants no ACK: one that is owed would leave before the kernel sees the reset.
+    if (arrival == tcp::Arrival::kToSoftwareReset) tcp::owe_nothing(conn.tcb);
     // The kernel will see this very packet, injected after the return.
     hold_frame(index, &Waiting::held, parts, length);
     raise_to_software(index, cause_of(arrival));
     return;
   }
+  if (records_[index].counters.out_of_order != out_of_order) on_out_of_order(index);
   if (conn.tcb.snd_una != una) release_acknowledged(index, bytes_between(una, conn.tcb.snd_una));
   if ((conn.flags & (kInTransmitList | kDraining)) == 0 && tcp::rest(conn.tcb))
     schedule(index, now);  // a turn in the transmit list would do no more

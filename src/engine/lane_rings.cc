@@ -89,8 +89,22 @@ Cause Lane::submit(std::uint32_t session_index, LaneSession& session, const ipc:
       return submit_return(session_index, session, entry, now);
     case ipc::SubmitOp::kKick:
       return Cause::kNothing;
+    case ipc::SubmitOp::kSetHeader:
+      return submit_header(session_index, entry);
   }
   return Cause::kBadRingOp;
+}
+
+Cause Lane::submit_header(std::uint32_t session_index, const ipc::SubmitEntry& entry) {
+  const auto traffic_class = static_cast<std::uint8_t>(entry.length);
+  const auto hop_limit = static_cast<std::uint8_t>(entry.length >> 8);
+  if (hop_limit == 0 || entry.length != ipc::header_fields(traffic_class, hop_limit)) return Cause::kBadRingOp;
+  const std::uint32_t index = resolve(HwConnId(entry.hw_conn_id));
+  if (index == kNone || conns_[index].session != session_index) return Cause::kNothing;
+  if ((conns_[index].flags & (kInstalled | kExtracted)) != kInstalled) return Cause::kNothing;
+  records_[index].traffic_class = traffic_class;
+  records_[index].ttl = hop_limit;
+  return Cause::kNothing;
 }
 
 Cause Lane::submit_send(std::uint32_t session_index, LaneSession& session, const ipc::SubmitEntry& entry) {
@@ -142,11 +156,22 @@ Cause Lane::submit_return(std::uint32_t session_index, LaneSession& session, con
 }
 
 void Lane::tune_receive(std::uint32_t index, Seq copied_seq, Time now) {
-  HwConn& conn = conns_[index];
+  const HwConn& conn = conns_[index];
   HwConnKept& kept = kept_[index];
   if ((kept.flags & tcp::kFlagFixedReceiveBuffer) != 0 || !host_settings_.tcp_moderate_rcvbuf) return;
   const std::uint32_t rtt_us = tcp::smoothed_rtt_us(conn.tcb);
-  const std::uint32_t wanted = tcp::tune_receive_window(kept.receive, conn.tcb, copied_seq, rtt_us, kept.advmss, now);
+  widen_receive(index, tcp::tune_receive_window(kept.receive, conn.tcb, copied_seq, rtt_us, kept.advmss, now));
+}
+
+void Lane::on_out_of_order(std::uint32_t index) {
+  const HwConnKept& kept = kept_[index];
+  if ((kept.flags & tcp::kFlagFixedReceiveBuffer) != 0 || !host_settings_.tcp_moderate_rcvbuf) return;
+  widen_receive(index, tcp::window_with_out_of_order(kept.receive, conns_[index].tcb));
+}
+
+void Lane::widen_receive(std::uint32_t index, std::uint32_t wanted) {
+  HwConn& conn = conns_[index];
+  HwConnKept& kept = kept_[index];
   const std::uint32_t window = std::min(wanted, host_settings_.tcp_rmem_max_bytes / 2);
   if (window <= conn.rcv_buf_bytes) return;
   conn.rcv_buf_bytes = window;

@@ -51,6 +51,29 @@ class LaneKept : public LaneFixture {
   tcp::MinTcp back() { return box.call({.op = CommandOp::kQuery, .id = id()}).state.min; }
 };
 
+TEST_F(LaneKept, TheProgramSetsTheHeaderOfWhatFollows) {
+  start();
+  const auto set = [this](std::uint32_t fields, std::uint64_t hw) {
+    program.submit(0, {.op = ipc::SubmitOp::kSetHeader,
+                       .flags = 0,
+                       .reserved0 = 0,
+                       .slot = 0,
+                       .hw_conn_id = hw,
+                       .chunk = 0,
+                       .offset = 0,
+                       .length = fields,
+                       .reserved1 = 0});
+    poll();
+  };
+  set(ipc::header_fields(0x48, 7), id().raw());
+  EXPECT_EQ(back().traffic_class, 0x48);
+  EXPECT_EQ(back().ttl, 7);
+  set(ipc::header_fields(0x10, 9), id().raw() + 1);
+  EXPECT_EQ(back().ttl, 7) << "of a connection that is no more";
+  set(ipc::header_fields(0x10, 0), id().raw());
+  EXPECT_EQ(back().ttl, 7) << "a packet with it would go nowhere: the session is at its end";
+}
+
 TEST_F(LaneKept, WhatTheCoreDoesNotOwnComesBackAsItWas) {
   const tcp::MinTcp given = with_every_field_its_own();
   start({.min = given, .send_queue = {}, .unread = {}, .frames = {}});

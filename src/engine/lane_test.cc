@@ -262,6 +262,26 @@ TEST_F(LaneToSoftware, APacketThatTheProgramReplacedIsNotUsed) {
   EXPECT_EQ(box.lane.counters().held_dropped, 1U);
 }
 
+TEST_F(LaneToSoftware, WhoHasResetTheConnectionGetsNoAckThatWasOwed) {
+  start();
+  poll();
+  got();
+  for (int i = 0; i < 20; ++i) {  // beyond those that are acknowledged at once
+    peer.send(peer_bytes(10));
+    poll();
+    got();
+  }
+  peer.send(peer_bytes(10));
+  poll();
+  const bool waits = got().empty();
+  peer.send_frame(peer.frame({}, wire::kRst | wire::kAck));
+  expect_event(Cause::kPeerReset);
+  ASSERT_EQ(box.call({.op = CommandOp::kHold, .id = id()}).status, Status::kOk);
+  poll();
+  EXPECT_TRUE(waits);
+  EXPECT_TRUE(got().empty());
+}
+
 TEST_F(LaneToSoftware, ResetOfThePeer) {
   start();
   const auto frame = peer.frame({}, wire::kRst | wire::kAck);

@@ -22,7 +22,7 @@
 namespace twinstack::ipc {
 
 inline constexpr std::uint64_t kArenaMagic = 0x4b43415453'4e5754U;  // "TWNSTACK"
-inline constexpr std::uint32_t kLayoutVersion = 5;
+inline constexpr std::uint32_t kLayoutVersion = 6;
 inline constexpr std::uint32_t kMaxRings = 64;
 inline constexpr std::uint32_t kMaxLanes = 64;
 
@@ -115,7 +115,14 @@ enum class SubmitOp : std::uint8_t {
       1,  // `length` bytes at `offset` of application chunk `chunk`; the chunk stays the engine's until acknowledged
   kReturn = 2,  // `length` bytes of engine chunk `chunk` were read by the program; hw_conn_id may be stale or 0
   kKick = 3,    // nothing but a wake-up
+  // `length`: header_fields() of every packet from now on; hw_conn_id may be stale.
+  kSetHeader = 4,
 };
+
+// Traffic class and hop limit, of SubmitOp::kSetHeader.
+[[nodiscard]] constexpr std::uint32_t header_fields(std::uint8_t traffic_class, std::uint8_t hop_limit) noexcept {
+  return traffic_class | std::uint32_t{hop_limit} << 8;
+}
 
 struct SubmitEntry {
   SubmitOp op;

@@ -411,6 +411,25 @@ TEST_P(CallsInTheKernel, AResetBehindSentBytesIsForTheNextCall) {
   EXPECT_EQ(errno, EPIPE);
 }
 
+TEST_P(Calls, HeaderOptionsLeaveTheConnectionWhereItIs) {
+  Pair pair;
+  place(pair.ours);
+  const auto where = [&] { return g_layer.find(pair.ours)->owner(); };
+  const auto before = where();
+  int value = 0x48;
+  ASSERT_EQ(ts_setsockopt(pair.ours, IPPROTO_IP, IP_TOS, &value, sizeof(value)), 0);
+  value = 33;
+  ASSERT_EQ(ts_setsockopt(pair.ours, IPPROTO_IP, IP_TTL, &value, sizeof(value)), 0);
+  value = 0;
+  EXPECT_EQ(ts_setsockopt(pair.ours, IPPROTO_IP, IP_TTL, &value, sizeof(value)), -1) << "the kernel judges it";
+  if (GetParam() == Where::kEngine) {
+    EXPECT_EQ(where(), before);
+  }
+  socklen_t length = sizeof(value);
+  ASSERT_EQ(ts_getsockopt(pair.ours, IPPROTO_IP, IP_TTL, &value, &length), 0);
+  EXPECT_EQ(value, 33);
+}
+
 // Whoever has read the options must learn that they are no longer the same (ConnSlot::option_changes).
 TEST_P(Calls, OptionsThatAreSetAreCounted) {
   Pair pair;

@@ -231,6 +231,10 @@ void FakeService::submit(Session& session, const ipc::SubmitEntry& entry) {
     transmit(*c);
     return;
   }
+  if (entry.op == ipc::SubmitOp::kSetHeader) {
+    if (entry.length >> 8 == 0 || entry.length > 0xffff) violated("kSetHeader without a hop limit");
+    return;
+  }
   if (entry.op != ipc::SubmitOp::kReturn) return;
   if (entry.chunk < g.tx_chunk_count || entry.chunk >= g.chunk_count || entry.length == 0 ||
       session.chunk(entry.chunk).posted_bytes < entry.length) {

@@ -44,9 +44,10 @@ constexpr std::array kRules = {
     Rule{IPPROTO_TCP, TCP_KEEPCNT, kBringBack, kKernelSocket},
     Rule{IPPROTO_TCP, TCP_USER_TIMEOUT, kBringBack, kKernelSocket},
     Rule{IPPROTO_TCP, TCP_LINGER2, kKernelSocket, kKernelSocket},
-    Rule{IPPROTO_IP, IP_TOS, kBringBack, kKernelSocket},
-    Rule{IPPROTO_IP, IP_TTL, kBringBack, kKernelSocket},
-    Rule{IPPROTO_IPV6, IPV6_TCLASS, kBringBack, kKernelSocket},
+    Rule{IPPROTO_IP, IP_TOS, kTellEngine, kKernelSocket},
+    Rule{IPPROTO_IP, IP_TTL, kTellEngine, kKernelSocket},
+    Rule{IPPROTO_IPV6, IPV6_TCLASS, kTellEngine, kKernelSocket},
+    Rule{IPPROTO_IPV6, IPV6_UNICAST_HOPS, kTellEngine, kKernelSocket},
     Rule{IPPROTO_IPV6, IPV6_V6ONLY, kBringBack, kKernelSocket},
     // Control messages, filters, record layers: only the kernel's socket has them.
     Rule{SOL_SOCKET, SO_TIMESTAMP, kStay, kBringBack},

@@ -8,6 +8,7 @@ namespace twinstack::sockets {
 
 enum class Treatment : std::uint8_t {
   kKernelSocket,  // the kernel's socket keeps it through a move, and the engine has nothing to do with it
+  kTellEngine,    // the kernel's socket keeps it, and the engine does the same from then on
   kBringBack,     // the kernel does it; the connection may be moved again afterwards
   kStay,          // the engine does not do it, and never will for this connection
 };

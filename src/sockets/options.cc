@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "sockets/layer.h"
 #include "sockets/option_rules.h"
@@ -38,6 +39,49 @@ Outcome run_in_place(Sonode& sonode, Call&& call) noexcept {
   const GateScope gate(sonode);
   if (gate.access() == Access::kClosed) return fail(Failure::kBadDescriptor);
   return call();
+}
+
+// Traffic class and hop limit as the kernel's socket has them (ipc::header_fields()).
+std::uint32_t header_fields_of(int fd) noexcept {
+  sockaddr_in6 local{};
+  socklen_t length = sizeof(local);
+  real().getsockname(fd, reinterpret_cast<sockaddr*>(&local), &length);
+  const bool v6 = local.sin6_family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(&local.sin6_addr);
+  const auto number = [fd](int level, int name, int otherwise) noexcept {
+    int value = otherwise;
+    socklen_t size = sizeof(value);
+    real().getsockopt(fd, level, name, &value, &size);
+    return static_cast<std::uint8_t>(value);
+  };
+  constexpr int kUsualHopLimit = 64;
+  return v6 ? ipc::header_fields(number(IPPROTO_IPV6, IPV6_TCLASS, 0),
+                                 number(IPPROTO_IPV6, IPV6_UNICAST_HOPS, kUsualHopLimit))
+            : ipc::header_fields(number(IPPROTO_IP, IP_TOS, 0), number(IPPROTO_IP, IP_TTL, kUsualHopLimit));
+}
+
+// The kernel's socket judges the value and keeps it, and the engine is told what holds then. Nothing when the engine
+// has not the connection, or its ring no room.
+template <typename Call>
+std::optional<Outcome> tell_engine(Sonode& sonode, int fd, Call&& call) noexcept {
+  if (sonode.session->is_inherited()) return std::nullopt;
+  const GateScope gate(sonode);
+  if (gate.access() != Access::kEngine) return std::nullopt;
+  RingPort& ring = ring_of(sonode);
+  const MutexLock lock(sonode.tx_mutex);  // of two calls at once, who sets last tells last
+  const std::uint32_t places = sonode.session->reserve(ring, 1);
+  if (places == 0) return std::nullopt;
+  const Outcome result = call();
+  const ipc::SubmitEntry entry{.op = ipc::SubmitOp::kSetHeader,
+                               .flags = 0,
+                               .reserved0 = 0,
+                               .slot = sonode.slot_index,
+                               .hw_conn_id = sonode.hw_conn_id(),
+                               .chunk = 0,
+                               .offset = 0,
+                               .length = header_fields_of(fd),
+                               .reserved1 = 0};
+  sonode.session->submit_reserved(ring, {&entry, 1}, places);
+  return result;
 }
 
 template <typename Call>
@@ -173,7 +217,10 @@ Outcome get_unsent(Sonode& sonode, int fd, int* count) noexcept {
 
 Outcome set_option(Sonode& sonode, int fd, int level, int name, const void* value, socklen_t length) noexcept {
   const auto call = [=]() noexcept { return outcome_of(real().setsockopt(fd, level, name, value, length)); };
-  const Outcome result = run(sonode, treatment(level, name, true), "setsockopt", counted(sonode, call));
+  const Treatment how = treatment(level, name, true);
+  if (how == kTellEngine)
+    if (const auto told = tell_engine(sonode, fd, counted(sonode, call)); told.has_value()) return *told;
+  const Outcome result = run(sonode, how, "setsockopt", counted(sonode, call));
   if (level == SOL_SOCKET && name == SO_RCVTIMEO)
     sonode.receive_timeout_ns.store(Sonode::kTimeoutUnknown, std::memory_order_release);
   if (level == SOL_SOCKET && name == SO_SNDTIMEO)

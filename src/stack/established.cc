@@ -68,11 +68,15 @@ void SoftStack::arrive_at_connection(Socket& socket, const wire::TcpPacket& pack
     return settle(socket, now);
   }
   const std::uint64_t received = conn.counters.bytes_received;
+  const std::uint32_t out_of_order = conn.counters.out_of_order;
   const auto verdict = tcp::on_segment(conn.cb, packet.segment, packet.payload, host, now);
   if (verdict == tcp::Arrival::kReset) return take_reset(socket);
   count_out_of_order(socket);
   if (verdict == tcp::Arrival::kAccepted && !packet.payload.empty()) {
     conn.receive.on_segment(config_, conn.cb, packet.payload.size(), now);
+  }
+  if (conn.counters.out_of_order != out_of_order && socket.accepted && may_grow_receive_buffer(socket)) {
+    conn.receive.on_out_of_order(config_, conn.cb);
   }
   if (conn.counters.bytes_received != received) wake(socket, POLLIN | POLLRDNORM);
   if (conn.cb.has(tcp::kFinReceived) && !socket.fin_received) take_fin(socket);

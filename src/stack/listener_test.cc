@@ -206,6 +206,19 @@ TEST_F(Listening, DeferredAcceptGivesInAfterAWhile) {
   EXPECT_GE(s().accept(listener, nullptr, now), 0);
 }
 
+TEST_F(Listening, DataOutOfOrderWidensTheBufferOnceAccepted) {
+  open();
+  const std::uint32_t number = syn(5001);
+  complete(5001, number);
+  const std::string text(1000, 'x');
+  inject(segment(wire::kAck, 41'001, number + 1), text, 80, 5001);
+  const SocketId id = s().accept(listener, nullptr, now);
+  ASSERT_GE(id, 0);
+  EXPECT_EQ(s().connection(id)->receive.buffer_bytes(), 131'072U);
+  inject(segment(wire::kAck, 43'001, number + 1), text, 80, 5001);
+  EXPECT_GT(s().connection(id)->receive.buffer_bytes(), 131'072U);
+}
+
 TEST_F(Listening, AListenerThatCloses) {
   open();
   const std::uint32_t half = syn(5001);

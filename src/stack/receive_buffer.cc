@@ -128,6 +128,10 @@ void ReceiveBuffer::on_read(const Config& config, const tcp::ControlBlock& cb, S
   if (window != 0 && may_grow) grow_buffer(config, window);
 }
 
+void ReceiveBuffer::on_out_of_order(const Config& config, const tcp::ControlBlock& cb) noexcept {
+  grow_buffer(config, tcp::window_with_out_of_order(tuning_, cb));
+}
+
 void ReceiveBuffer::grow_buffer(const Config& config, std::uint32_t window) noexcept {
   const std::uint32_t buffer = std::min(space_from_window(config, window), config.tcp_rmem.max_bytes);
   if (buffer <= buffer_bytes_) return;

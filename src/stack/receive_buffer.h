@@ -49,6 +49,9 @@ class ReceiveBuffer {
   // The program has read; `copied_seq`: of the first byte that it has not. `may_grow`: no SO_RCVBUF.
   void on_read(const Config& config, const tcp::ControlBlock& cb, Seq copied_seq, bool may_grow, Time now) noexcept;
 
+  // Data has come out of order.
+  void on_out_of_order(const Config& config, const tcp::ControlBlock& cb) noexcept;
+
   ByteQueue bytes;
 
  private:

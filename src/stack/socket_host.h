@@ -10,7 +10,7 @@ class SoftStack::SocketHost final : public tcp::Host {
   SocketHost(const SoftStack& stack, Socket& socket) noexcept
       : tcp::Host(socket.conn->counters), stack_(stack), socket_(socket) {}
 
-  // All that the window admits is taken: the window is the bound. After close() nobody will read it.
+  // All that the core admits is taken: the window, and one segment, are the bound. After close() nobody will read it.
   std::uint32_t deliver(const Payload& payload) override {
     if (!socket_.orphan) socket_.conn->receive.bytes.append(payload);
     return payload.size();
@@ -19,6 +19,7 @@ class SoftStack::SocketHost final : public tcp::Host {
     return socket_.conn->receive.window_space(stack_.config_, socket_.conn->cb);
   }
   std::uint32_t receive_capacity() override { return socket_.conn->receive.full_window(stack_.config_); }
+  bool all_read() override { return socket_.conn->receive.bytes.empty(); }
 
  private:
   const SoftStack& stack_;

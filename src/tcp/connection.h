@@ -65,6 +65,8 @@ class Host {
   // What receive_space() is when nothing is unread: a buffer smaller than a segment of the peer is offered all the
   // same.
   virtual std::uint32_t receive_capacity() { return UINT32_MAX; }
+  // Whether nothing is unread: then a segment that begins in the window is taken whole, wherever it ends.
+  virtual bool all_read() { return false; }
 
   [[nodiscard]] Counters& counters() const noexcept { return *counters_; }
   [[nodiscard]] FlightPool* flights() const noexcept { return flights_; }

@@ -194,9 +194,11 @@ void adapt_ack_timeout(ControlBlock& cb, Time now) noexcept {
   }
 }
 
-// RFC 9293 3.8.6.3, RFC 5681 4.2: at once for the second full segment and whenever there is or was a hole.
-void schedule_ack(ControlBlock& cb, bool out_of_order, Time now) noexcept {
+// RFC 9293 3.8.6.3, RFC 5681 4.2: at once for the second full segment and whenever there is or was a hole. Of what
+// uses the window up an ACK could only say that it is closed now: that waits for the reader (as Linux).
+void schedule_ack(ControlBlock& cb, bool out_of_order, bool uses_window_up, Time now) noexcept {
   cb.set(kAckOwed);
+  if (uses_window_up && !out_of_order && !cb.has(kAckNow)) return arm_delayed_ack(cb, now);
   const bool enough = bytes_between(cb.rcv_wup, cb.rcv_nxt) > cb.rcv_mss;
   const bool quick = cb.quick_acks > 0 && !cb.has(kPingPong);
   if (enough || out_of_order || quick) {
@@ -209,6 +211,7 @@ void schedule_ack(ControlBlock& cb, bool out_of_order, Time now) noexcept {
 bool holds_out_of_order(const ControlBlock& cb) noexcept { return cb.cold && !cb.cold->out_of_order.empty(); }
 
 Arrival take_in_order(ControlBlock& cb, const Payload& payload, Host& host, Time now) {
+  const bool uses_window_up = payload.size() >= offered_window(cb);
   const bool had_hole = holds_out_of_order(cb);
   adapt_ack_timeout(cb, now);
   const std::uint32_t taken = host.deliver(payload);
@@ -221,7 +224,7 @@ Arrival take_in_order(ControlBlock& cb, const Payload& payload, Host& host, Time
     cb.cold->duplicate_acks_due = 0;  // they would repeat the new ACK, not the old one
     deliver_in_order(cb, host);
   }
-  schedule_ack(cb, had_hole, now);
+  schedule_ack(cb, had_hole, uses_window_up, now);
   if (taken == payload.size()) return Arrival::kAccepted;
   owe_ack_now(cb);  // tells the window
   return taken > 0 ? Arrival::kAccepted : Arrival::kDroppedNoMemory;
@@ -236,7 +239,8 @@ Arrival take_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload, Hos
   return keep_out_of_order(cb, seq, payload) ? Arrival::kAccepted : Arrival::kDroppedNoMemory;
 }
 
-// Seventh: segment text. Cuts it to the window.
+// Seventh: segment text. Cuts it to the window, unless nothing is unread: the window is smaller than the memory by what
+// buffers weigh, and a sender that has gone beyond it would only send the rest again (Linux tcp_sequence()).
 Arrival take_text(ControlBlock& cb, const Arrived& in, Host& host, Time now) {
   if (in.payload.empty()) {
     if (is_probe(cb, in)) owe_ack_now(cb);
@@ -244,7 +248,9 @@ Arrival take_text(ControlBlock& cb, const Arrived& in, Host& host, Time now) {
   }
   ++host.counters().data_segs_in;
   const Seq left = max(in.segment.seq, cb.rcv_nxt);
-  const Seq right = min(in.end, window_right_edge(cb));
+  const Seq edge = window_right_edge(cb);
+  const bool whole = in.end > edge && left < edge && host.all_read();
+  const Seq right = whole ? in.end : min(in.end, edge);
   if (in.segment.seq < left) note_duplicate(cb, in.segment.seq, min(in.end, cb.rcv_nxt));
   if (in.segment.seq < left || right < in.end) owe_ack_now(cb);
   if (left >= right) return Arrival::kAccepted;  // wholly old, or a probe into a closed window
@@ -273,16 +279,16 @@ void take_fin(ControlBlock& cb, const Arrived& in, Time now) {
   const bool now_due = in.segment.has(wire::kFin) && in.end == cb.rcv_nxt;
   const bool then_due = cb.cold && cb.cold->fin_known && cb.cold->fin_seq == cb.rcv_nxt;
   if (!now_due && !then_due) return;
+  const bool window_closed = offered_window(cb) == 0;
   cb.rcv_nxt += 1;
   cb.set(kFinReceived | kAckOwed);
   if (cb.cold) {
     cb.cold->fin_known = false;
     cb.cold->dsack_due = false;  // as Linux tcp_fin(): nothing more is to be said of what came twice
   }
-  if (cb.has(kFinQueued) || cb.ack_timeout_ms == 0) {
-    cb.set(
-        kAckNow);  // nothing of ours will carry it; or nothing was ever received that an answer could be to (as Linux)
-  }
+  // Nothing of ours will carry it; or nothing was ever received that an answer could be to; or the peer, whose window
+  // is closed, would send it again and again (as Linux).
+  if (cb.has(kFinQueued) || cb.ack_timeout_ms == 0 || window_closed) cb.set(kAckNow);
   if (!cb.has(kFinQueued)) {
     cb.set(kPassiveClose | kPingPong);  // the program's own end may carry it (as Linux)
     if (!cb.has(kAckNow)) arm_delayed_ack(cb, now);

@@ -184,6 +184,64 @@ TEST(Receive, TextBeyondTheWindowIsCutOff) {
   expect_ack(r.end.poll_one(at_ms(1)), kPeerSeq + 1000);
 }
 
+// Has offered 1000 bytes, and has room for 5000.
+struct RoomyReceiver : Receiver {
+  RoomyReceiver() : Receiver(idle_with_window(1000), 1000) { end.capacity = 5000; }
+  static MinTcp idle_with_window(std::uint32_t bytes) {
+    MinTcp state = with(kOptSack);
+    state.rcv_wnd = bytes;
+    return state;
+  }
+};
+
+TEST(Receive, TextBeyondTheWindowIsTakenWholeWhenNothingIsUnread) {
+  RoomyReceiver r;
+  EXPECT_EQ(r.get(0, 2500), Arrival::kAccepted);
+  EXPECT_EQ(r.end.text, stream(0, 2500));
+  EXPECT_TRUE(r.end.poll(at_ms(1)).empty()) << "the window is closed: the ACK may wait for the reader";
+  EXPECT_EQ(offered_window(r.end.cb), 0U);
+  EXPECT_EQ(r.get(2500, 0), Arrival::kAccepted) << "what comes next is in the window";
+  EXPECT_EQ(r.get(2500, 100), Arrival::kAccepted);
+  EXPECT_EQ(r.end.received, 2500U) << "now something is unread, and the window closed";
+  const SegmentPlan ack = r.end.poll_one(at_ms(1));
+  expect_ack(ack, kPeerSeq + 2500);
+  EXPECT_EQ(ack.segment.window, 2500);
+}
+
+TEST(Receive, TextThatUsesTheWindowUpIsAcknowledgedByTheReader) {
+  RoomyReceiver r;
+  r.get(0, 1000);
+  EXPECT_TRUE(r.end.poll(at_ms(1)).empty());
+  r.end.read(1000, at_ms(2));
+  const SegmentPlan ack = r.end.poll_one(at_ms(2));
+  expect_ack(ack, kPeerSeq + 1000);
+  EXPECT_EQ(ack.segment.window, 5000);
+}
+
+TEST(Receive, AFinIntoAClosedWindowIsAcknowledgedAtOnce) {
+  RoomyReceiver r;
+  r.end.cb.set(kWholeMachine);
+  r.get(0, 2500);
+  EXPECT_TRUE(r.end.poll(at_ms(1)).empty());
+  EXPECT_EQ(r.get(2500, 0, at_ms(2), wire::kAck | wire::kFin), Arrival::kAccepted);
+  expect_ack(r.end.poll_one(at_ms(2)), kPeerSeq + 2501);
+}
+
+TEST(Receive, AResetBehindTextBeyondTheWindowIsExact) {
+  RoomyReceiver r;
+  r.get(0, 2500);
+  EXPECT_EQ(r.get(2500, 0, at_ms(1), wire::kRst | wire::kAck), Arrival::kToSoftwareReset);
+}
+
+TEST(Receive, TextOutOfOrderBeyondTheWindowIsKeptWhole) {
+  RoomyReceiver r;
+  EXPECT_EQ(r.get(900, 600), Arrival::kAccepted);
+  EXPECT_EQ(r.end.poll_one(at_ms(1)).segment.options.sack[0],
+            (wire::SackBlock{Seq(kPeerSeq + 900), Seq(kPeerSeq + 1500)}));
+  EXPECT_EQ(r.get(0, 900), Arrival::kAccepted);
+  EXPECT_EQ(r.end.text, stream(0, 1500));
+}
+
 TEST(Receive, ZeroWindowProbeIsAnsweredAndItsAckCounts) {
   MinTcp state = idle_state();
   state.rcv_wnd = 0;
@@ -200,11 +258,11 @@ TEST(Receive, ReadingAClosedWindowOpensItAtOnce) {
   Receiver r(idle_state(), 20000);
   r.end.cb.rcv_wnd = 20000;
   r.get(0, 20000);
-  EXPECT_EQ(r.end.poll_one(at_ms(1)).segment.window, 0);
-  r.end.read(100, at_ms(2));
-  EXPECT_TRUE(r.end.poll(at_ms(2)).empty()) << "silly window (RFC 9293 3.8.6.2.2)";
-  r.end.read(5000, at_ms(3));
-  EXPECT_EQ(r.end.poll_one(at_ms(3)).segment.window, 5100);
+  EXPECT_EQ(r.end.poll_one(r.end.fire(at_ms(1))).segment.window, 0);
+  r.end.read(100, at_ms(42));
+  EXPECT_TRUE(r.end.poll(at_ms(42)).empty()) << "silly window (RFC 9293 3.8.6.2.2)";
+  r.end.read(5000, at_ms(43));
+  EXPECT_EQ(r.end.poll_one(at_ms(43)).segment.window, 5100);
 }
 
 TEST(Receive, KeepaliveOfEitherFormIsAnswered) {

@@ -8,15 +8,19 @@ namespace twinstack::tcp {
 
 namespace {
 
-constexpr std::uint64_t kMostWindow = 65535ULL << 14;  // RFC 7323 2.3
+constexpr std::uint64_t kMostWindow = std::uint64_t{65535} << 14;  // RFC 7323 2.3
+
+// From rcv_nxt to the end of what is held.
+std::uint32_t out_of_order_reach(const ControlBlock& cb) noexcept {
+  if (!cb.cold || cb.cold->out_of_order.empty()) return 0;
+  return bytes_between(cb.rcv_nxt, cb.cold->out_of_order.back().end());
+}
 
 std::uint32_t window_for(const ReceiveTuning& tuning, const ControlBlock& cb, std::uint32_t copied,
                          std::uint16_t advmss) noexcept {
   std::uint64_t window = 2ULL * copied + 16ULL * advmss;
   window += 2 * (window * (copied - tuning.space_bytes) / std::max(tuning.space_bytes, 1U));
-  if (cb.cold && !cb.cold->out_of_order.empty()) {
-    window += bytes_between(cb.rcv_nxt, cb.cold->out_of_order.back().end());
-  }
+  window += out_of_order_reach(cb);
   return static_cast<std::uint32_t>(std::min(window, kMostWindow));
 }
 
@@ -42,6 +46,12 @@ std::uint32_t tune_receive_window(ReceiveTuning& tuning, const ControlBlock& cb,
   tuning.space_seq = copied_seq;
   tuning.since = to_tick(now);
   return window;
+}
+
+std::uint32_t window_with_out_of_order(const ReceiveTuning& tuning, const ControlBlock& cb) noexcept {
+  const std::uint32_t reach = out_of_order_reach(cb);
+  if (reach == 0) return 0;
+  return static_cast<std::uint32_t>(std::min(2 * std::uint64_t{tuning.space_bytes} + reach, kMostWindow));
 }
 
 }  // namespace twinstack::tcp

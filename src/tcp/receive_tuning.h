@@ -28,4 +28,8 @@ void begin_receive_tuning(ReceiveTuning& tuning, const ControlBlock& cb, std::ui
 [[nodiscard]] std::uint32_t tune_receive_window(ReceiveTuning& tuning, const ControlBlock& cb, Seq copied_seq,
                                                 std::uint32_t rtt_us, std::uint16_t advmss, Time now) noexcept;
 
+// Data has come out of order: a window that all of it fits in beside what is read in a round trip (Linux 6.18
+// tcp_data_queue_ofo()). 0 when none is held.
+[[nodiscard]] std::uint32_t window_with_out_of_order(const ReceiveTuning& tuning, const ControlBlock& cb) noexcept;
+
 }  // namespace twinstack::tcp

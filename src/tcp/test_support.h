@@ -37,6 +37,7 @@ class TestEnd final : public Host {
 
   std::uint32_t deliver(const Payload& payload) override;
   std::uint32_t receive_space() override;
+  bool all_read() override { return unread == 0; }
 
   // The program writes `bytes` more of its stream; reads everything; reads up to `bytes`.
   void write(std::uint32_t bytes, Time now, bool more_follows = false);

@@ -9,13 +9,14 @@
 
 namespace twinstack::tcp {
 
-// First sequence number that the peer may not send.
-[[nodiscard]] inline Seq window_right_edge(const ControlBlock& cb) noexcept { return cb.rcv_wup + cb.rcv_wnd; }
+// First sequence number that the peer may not send. What was taken beyond the window is behind it all the same.
+[[nodiscard]] inline Seq window_right_edge(const ControlBlock& cb) noexcept {
+  return max(cb.rcv_wup + cb.rcv_wnd, cb.rcv_nxt);
+}
 
 // What is left of the window last offered, bytes.
 [[nodiscard]] inline std::uint32_t offered_window(const ControlBlock& cb) noexcept {
-  const std::int32_t left = window_right_edge(cb) - cb.rcv_nxt;
-  return left > 0 ? static_cast<std::uint32_t>(left) : 0;
+  return bytes_between(cb.rcv_nxt, window_right_edge(cb));
 }
 
 // The window that the memory allows, bytes: a multiple of the scale, 0 rather than less than a segment.

@@ -233,6 +233,14 @@ CallResult MovingEndpoint::set_option(SocketId socket, std::string_view name, st
   const SocketOption* const option = find_option(name);
   if (option == nullptr) return -ENOSYS;
   const auto how = sockets::treatment(option->level, option->number, true);
+  if (how == sockets::Treatment::kTellEngine && in_engine(socket)) {
+    const CallResult told = CoreEndpoint::set_option(socket, name, value, text);
+    engine_->set_header(*movers_[socket].conn,
+                        ipc::header_fields(static_cast<std::uint8_t>(CoreEndpoint::get_option(socket, "IP_TOS")),
+                                           static_cast<std::uint8_t>(CoreEndpoint::get_option(socket, "IP_TTL"))));
+    work();
+    return told;
+  }
   if (how != sockets::Treatment::kKernelSocket) {
     bring_back(socket, "setsockopt " + std::string(name), how == sockets::Treatment::kStay);
   }

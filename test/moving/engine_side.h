@@ -86,6 +86,8 @@ class EngineSide final : private handoff::PacketPath {
 
   // The program's calls; the engine has the connection (send), or has had it (receive). Bytes that were taken.
   std::size_t send(EngineConn& conn, ByteView bytes, int flags);
+  // `fields`: ipc::header_fields(); as the socket layer tells after IP_TOS, IP_TTL and their like.
+  void set_header(const EngineConn& conn, std::uint32_t fields) { program_.set_header(*conn.ring, fields); }
   std::size_t receive(EngineConn& conn, std::span<std::byte> room, bool peek);
   [[nodiscard]] std::uint64_t unread_bytes(const EngineConn& conn) const noexcept { return conn.ring->unread_bytes; }
   [[nodiscard]] std::uint64_t unacknowledged(const EngineConn& conn) const {

@@ -54,6 +54,18 @@ void RingProgram::close(RingConn& conn) {
   free_slots_.insert(free_slots_.begin(), slot);
 }
 
+void RingProgram::set_header(const RingConn& conn, std::uint32_t fields) {
+  submit({.op = ipc::SubmitOp::kSetHeader,
+          .flags = 0,
+          .reserved0 = 0,
+          .slot = conn.slot,
+          .hw_conn_id = shared(conn).hw_conn_id.load(),
+          .chunk = 0,
+          .offset = 0,
+          .length = fields,
+          .reserved1 = 0});
+}
+
 void RingProgram::submit(const ipc::SubmitEntry& entry) {
   ASSERT(submissions_.room() > 0);
   submissions_.push(entry);

@@ -47,6 +47,8 @@ class RingProgram {
 
   // Bytes that the engine takes, fewer when there are no chunks. How much the socket takes is SendRoom's to say.
   std::size_t write(RingConn& conn, ByteView bytes, bool more_follows, bool ends_record = false);
+  // `fields`: ipc::header_fields().
+  void set_header(const RingConn& conn, std::uint32_t fields);
   // Bytes copied; with `peek` they stay.
   std::size_t read(RingConn& conn, std::span<std::byte> room, bool peek);
   // Submitted and not acknowledged.

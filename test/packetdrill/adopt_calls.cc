@@ -1,6 +1,7 @@
 // The program's calls in AdoptForm: to Linux, or through the rings to the engine, by who has the connection. What an
 // option means for a connection of the engine is as in the socket layer (src/sockets/options.cc).
 #include <fcntl.h>
+#include <linux/sock_diag.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -248,9 +249,36 @@ int AdoptForm::close(int fd) {
   return static_cast<int>(result);
 }
 
+namespace {
+
+// As in the socket layer: the engine is told, and the connection stays.
+constexpr std::array kTold = {Name{IPPROTO_IP, IP_TOS}, Name{IPPROTO_IP, IP_TTL}, Name{IPPROTO_IPV6, IPV6_TCLASS},
+                              Name{IPPROTO_IPV6, IPV6_UNICAST_HOPS}};
+
+std::uint8_t byte_option(int fd, int level, int name) noexcept {
+  int value = 0;
+  socklen_t size = sizeof value;
+  (void)::getsockopt(fd, level, name, &value, &size);
+  return static_cast<std::uint8_t>(value);
+}
+
+std::uint32_t header_fields_of(int fd, bool v4) noexcept {
+  return v4 ? ipc::header_fields(byte_option(fd, IPPROTO_IP, IP_TOS), byte_option(fd, IPPROTO_IP, IP_TTL))
+            : ipc::header_fields(byte_option(fd, IPPROTO_IPV6, IPV6_TCLASS),
+                                 byte_option(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS));
+}
+
+}  // namespace
+
 int AdoptForm::set_option(int fd, int level, int name, const void* value, socklen_t length) {
   Socket* const socket = find(fd);
   const Name option{level, name};
+  if (socket != nullptr && in_engine(*socket) && std::ranges::find(kTold, option) != kTold.end()) {
+    const ssize_t told = as_negative(::setsockopt(fd, level, name, value, length));
+    engine_->set_header(*socket->conn, header_fields_of(fd, engine_->query(*socket->conn).min.flow.is_v4()));
+    work();
+    return static_cast<int>(told);
+  }
   const bool moves =
       socket != nullptr && in_engine(*socket) && std::ranges::find(kSetInPlace, option) == kSetInPlace.end();
   if (moves) {
@@ -278,11 +306,21 @@ int AdoptForm::engine_info(const Socket& socket, void* value, socklen_t* length)
   return answer_option(&info, sizeof info, value, length);
 }
 
+// SO_MEMINFO: with the buffer that a return would bring.
+int AdoptForm::memory_info(const Socket& socket, void* value, socklen_t* length) {
+  std::array<std::uint32_t, SK_MEMINFO_VARS> info{};
+  socklen_t size = sizeof info;
+  if (::getsockopt(socket.fd, SOL_SOCKET, SO_MEMINFO, info.data(), &size) != 0) return -errno;
+  info[SK_MEMINFO_RCVBUF] = std::max(info[SK_MEMINFO_RCVBUF], engine_->query(*socket.conn).min.rcv_buf_bytes);
+  return answer_option(info.data(), size, value, length);
+}
+
 int AdoptForm::get_option(int fd, int level, int name, void* value, socklen_t* length) {
   const Socket* const socket = find(fd);
   if (socket != nullptr && in_engine(*socket)) {
     const int none = 0;
     if (level == IPPROTO_TCP && name == TCP_INFO) return engine_info(*socket, value, length);
+    if (level == SOL_SOCKET && name == SO_MEMINFO) return memory_info(*socket, value, length);
     if (level == IPPROTO_TCP && name == kTcpCcInfo) return answer_option(&none, 0, value, length);
     if (level == SOL_SOCKET && name == SO_ERROR) return answer_option(&none, sizeof none, value, length);
     if (level == IPPROTO_TCP && name == TCP_MAXSEG) {

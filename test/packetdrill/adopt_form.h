@@ -119,6 +119,7 @@ class AdoptForm final : public Form {
   ssize_t send_to_engine(Socket& socket, const msghdr& message, int flags);
   ssize_t receive_queued(Socket& socket, msghdr& message, int flags);
   void put_stamps_right(msghdr& message) const;
+  int memory_info(const Socket& socket, void* value, socklen_t* length);
   [[nodiscard]] int engine_info(const Socket& socket, void* value, socklen_t* length);
 
   const VirtualClock& clock_;
