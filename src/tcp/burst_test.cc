@@ -64,6 +64,16 @@ TEST(Push, OfWhatTheCorkHeldBack) {
   EXPECT_EQ(pushes(w.end.poll(w.end.fire(at_ms(1)))), "P") << "its limit has come";
 }
 
+// A program may end a record with each byte, while the peer's window is shut.
+TEST(Records, TakeBoundedMemory) {
+  Sender f(kOptSack, 10, 10);
+  for (int i = 0; i < 5000; ++i) {
+    f.end.write(1, at_ms(1));
+    end_record(f.end.cb);
+  }
+  EXPECT_LE(f.end.cb.flight->record_ends.size(), 1024U);
+}
+
 TEST(Push, OfARetransmissionAsLongAsItsBurstIsWhole) {
   Sender f(kOptSack, 10, 10);
   const auto first = f.ack(0, {{2, 10}});  // segments 0 and 1 are lost

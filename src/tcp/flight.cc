@@ -73,6 +73,11 @@ void SentQueue::grow() {
 void SentQueue::clear() noexcept {
   first_ = 0;
   count_ = 0;
+  shrink();
+}
+
+void SentQueue::shrink() noexcept {
+  ASSERT(count_ == 0);
   if (ring_ == few_.data()) return;
   many_.reset();
   ring_ = few_.data();
@@ -123,8 +128,7 @@ void release_flight(ControlBlock& cb) {
   if (settled) {
     cb.flight.reset();
   } else if (f.undo_possible) {  // a D-SACK may still tell; until then it shall not hold what a long flight took
-    f.sent.clear();
-    f.repeats.shrink_to_fit();
+    f.sent.shrink();
   }
 }
 

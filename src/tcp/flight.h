@@ -81,6 +81,8 @@ class SentQueue {
   }
   // Empties it; what was allocated for many goes back.
   void clear() noexcept;
+  // Gives back what a long flight took; positions go on. REQUIRES: empty.
+  void shrink() noexcept;
   // The first `length` of the segment stay, the rest becomes one of its own behind it. REQUIRES: 0 < length < its own.
   void split(Position position, std::uint32_t length);
   // The first segment that ends after `seq`; end() when none does.

@@ -216,5 +216,15 @@ TEST(Ecn, ALossInTheSameWindowReducesNoFurther) {
   EXPECT_EQ(f.end.cb.ssthresh, 5U);
 }
 
+// Karn (RFC 6298 3): an ACK that covers a retransmission as well measures nothing, not even by what was sent once.
+TEST(Karn, AnAckOfRepeatedSegmentsIsNoSample) {
+  Sender f(0, 10, 10);
+  const Time timeout = f.end.fire(at_ms(1));
+  ASSERT_FALSE(f.end.poll(timeout).empty());
+  const std::uint32_t before = smoothed_rtt_us(f.end.cb);
+  f.ack(10, {}, timeout + std::chrono::milliseconds(10));
+  EXPECT_EQ(smoothed_rtt_us(f.end.cb), before);
+}
+
 }  // namespace
 }  // namespace twinstack::tcp::test
