@@ -50,8 +50,10 @@ def main():
     rates = {stack: [] for stack in stacks}
     progress = testbed.Progress()
     with testbed.Bed(link=ImpairedLink) as bed:
-        bed.srv.sysctl("net.ipv4.tcp_congestion_control", args.congestion)
-        bed.cli.sysctl("net.ipv4.tcp_congestion_control", args.congestion)
+        for side in (bed.srv, bed.cli):
+            testbed.expect(side.sysctl("net.ipv4.tcp_congestion_control", args.congestion),
+                           f"{args.congestion} is not allowed in a namespace: add it to "
+                           "net.ipv4.tcp_allowed_congestion_control of the initial one")
         for number in range(args.rounds):
             for stack in stacks if number % 2 == 0 else reversed(stacks):
                 progress.update(f"round {number + 1} of {args.rounds}, {stack}", force=True)

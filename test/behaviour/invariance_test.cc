@@ -138,7 +138,6 @@ class MoveInvariance : public Behaviour, public ::testing::WithParamInterface<Se
       sysctl(side, "tcp_timestamps", GetParam().timestamps ? "1" : "0");
       sysctl(side, "tcp_ecn", GetParam().ecn ? "1" : "2");
     }
-    sysctl(Side::kB, "tcp_congestion_control", GetParam().congestion);
   }
 
   void round_trip(Talk& talk) {
@@ -162,6 +161,11 @@ TEST_P(MoveInvariance, BetweenAnyTwoSteps) {
   for (std::size_t gap = 0; gap <= steps.size() && !HasFailure(); ++gap) {
     SCOPED_TRACE(gap == 0 ? std::string("before anything") : std::string("after: ") + steps[gap - 1].name);
     const auto talk = open(GetParam().v6);
+    // By socket: a namespace may not have all of them for its default.
+    const std::string congestion = GetParam().congestion;
+    ASSERT_EQ(::setsockopt(talk->served->fd(), IPPROTO_TCP, TCP_CONGESTION, congestion.data(),
+                           static_cast<socklen_t>(congestion.size())),
+              0);
     for (std::size_t i = 0; i < gap; ++i) steps[i].take(*talk);
     round_trip(*talk);
     for (std::size_t i = gap; i < steps.size(); ++i) steps[i].take(*talk);
