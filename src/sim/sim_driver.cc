@@ -7,9 +7,11 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <variant>
 
 #include "base/assert.h"
 #include "ipc/channel.h"
+#include "ipc/client_message.h"
 
 namespace twinstack::sim {
 
@@ -163,25 +165,23 @@ void SimDriver::serve(Session& session) {
 }
 
 Result<> SimDriver::handle(Session& session, std::span<const std::byte> bytes) {
-  ipc::MessageHead head{};
-  ASSERT(bytes.size() >= sizeof head);
-  std::memcpy(&head, bytes.data(), sizeof head);
-  if (head.type == ipc::MessageType::kClose) {
-    ipc::Close message{};
-    std::memcpy(&message, bytes.data(), sizeof message);
-    ManagedConnection* conn = find(session.number(), message.slot);
-    if (conn == nullptr || conn->move.tag != message.tag)
-      return error(ErrorCode::kProtocol, "a close of a connection that is not registered");
+  ASSIGN_OR_RETURN(const ipc::ClientMessage message, ipc::decode_client_message(bytes, false));
+  const auto named = [&](const auto& body) {
+    ManagedConnection* const conn = find(session.number(), body.slot);
+    return conn != nullptr && conn->move.tag == body.tag ? conn : nullptr;
+  };
+  if (const auto* close = std::get_if<ipc::Close>(&message)) {
+    ManagedConnection* const conn = named(*close);
+    if (conn == nullptr) return error(ErrorCode::kProtocol, "a close of a connection that is not registered");
     mover_->close(*conn);
     return {};
   }
-  ASSERT(head.type == ipc::MessageType::kUpload);
-  ipc::Upload message{};
-  std::memcpy(&message, bytes.data(), sizeof message);
-  ManagedConnection* conn = find(session.number(), message.slot);
-  if (conn == nullptr || conn->move.tag != message.tag) return {};
-  conn->stays = conn->stays || message.stay != 0;
-  mover_->upload(*conn, message.reason.data());
+  const auto* upload = std::get_if<ipc::Upload>(&message);
+  ASSERT(upload != nullptr);
+  ManagedConnection* const conn = named(*upload);
+  if (conn == nullptr) return {};
+  conn->stays = conn->stays || upload->stay != 0;
+  mover_->upload(*conn, {upload->reason.data(), ::strnlen(upload->reason.data(), upload->reason.size())});
   return {};
 }
 

@@ -40,14 +40,7 @@ void repeat_large(ControlBlock& cb) {
   }
   if (f.lost == 0) return;
   if (!uses_sack(cb)) f.sacked = std::min(f.sacked, f.sent.size() - f.lost);
-  cb.set(kMayRetransmit);
-  if (cb.recovery == RecoveryState::kLoss) return;
-  cb.high_seq = cb.snd_nxt;
-  cb.ssthresh = current_ssthresh(cb);
-  f.prior_ssthresh = 0;
-  f.undo_possible = false;
-  f.frto = Frto::kNone;
-  set_recovery(cb, RecoveryState::kLoss);
+  repair_uncongested(cb);
 }
 
 PathMtu* search_of(const ControlBlock& cb) noexcept {
