@@ -137,20 +137,27 @@ struct ControlBlock {
   std::uint32_t ts_recent = 0;          // meaningful with kTsRecentValid
   std::uint32_t ts_recent_stamp_s = 0;  // when it was taken, seconds of the clock (2^30 ns)
 
-  // Deadlines (meaningful with `sender_timer` or their bit of `state`) and stamps.
+  CongestionState congestion{};
+  BbrStatePtr bbr;  // with CongestionKind::kBbr, else null
+  FlightPtr flight;
+  ColdStatePtr cold;
+
+  Tick last_challenge = 0;            // the last rate-limited ACK
+  std::uint32_t user_timeout_ms = 0;  // 0 = none
+
+  // Deadlines (meaningful with `sender_timer` or their bit of `state`) and stamps. Deadlines, bits and timer lie in one
+  // line of memory with the engine's flags: whoever looks for what is due fetches no other.
   Tick sender_deadline = 0;
   Tick ack_deadline = 0;
   Tick keepalive_deadline = 0;
+  std::uint32_t state = 0;     // StateBit
   Tick last_receive = 0;       // a segment in sequence
   Tick last_receive_data = 0;  // ... with payload
   Tick last_send = 0;          // data
   Tick stall_since = 0;        // since when the peer has acknowledged nothing although something waits for it
-  Tick last_challenge = 0;     // the last rate-limited ACK
 
-  std::uint32_t user_timeout_ms = 0;  // 0 = none
-  std::uint32_t state = 0;            // StateBit
-  std::uint16_t mss = 0;              // payload of a full segment that carries no SACK block, bytes
-  std::uint16_t rcv_mss = 0;          // the peer's segment size as seen, bytes
+  std::uint16_t mss = 0;      // payload of a full segment that carries no SACK block, bytes
+  std::uint16_t rcv_mss = 0;  // the peer's segment size as seen, bytes
   std::uint16_t keepalive_idle_s = 0;
   std::uint16_t keepalive_interval_s = 0;
   std::uint16_t ack_timeout_ms = 0;  // Linux's ato: how long an ACK may wait; 0 = nothing received yet
@@ -168,11 +175,6 @@ struct ControlBlock {
   std::uint8_t quick_acks = 0;  // segments that are still to be acknowledged at once
   std::uint8_t keepalive_probes = 0;
   std::uint8_t smallest_burst = 2;  // segments that leave as one at least
-
-  CongestionState congestion{};
-  BbrStatePtr bbr;  // with CongestionKind::kBbr, else null
-  FlightPtr flight;
-  ColdStatePtr cold;
 
   [[nodiscard]] bool has(std::uint32_t any_of) const noexcept { return (state & any_of) != 0; }
   void set(std::uint32_t bits) noexcept { state |= bits; }

@@ -45,11 +45,24 @@ void FlightPool::put(Flight* flight) noexcept {
     delete flight;
     return;
   }
-  static_cast<FlightState&>(*flight) = FlightState{};
-  flight->sent.clear();
+  static_cast<FlightRepair&>(*flight) = FlightRepair{};
   flight->repeats.clear();
   flight->push_marks.clear();
   flight->record_ends.clear();
+  keep(flight);
+}
+
+void FlightPool::put_lone(Flight* flight) noexcept {
+  if (count_ == kept_.size()) {
+    delete flight;
+  } else {
+    keep(flight);
+  }
+}
+
+void FlightPool::keep(Flight* flight) noexcept {
+  static_cast<FlightState&>(*flight) = FlightState{};
+  flight->sent.clear();
   kept_[count_++] = flight;
 }
 
@@ -119,12 +132,10 @@ Flight& flight_of(ControlBlock& cb, FlightPool* pool) {
   return *cb.flight;
 }
 
-void release_flight(ControlBlock& cb) {
-  if (!cb.flight) return;
+void release_empty_flight(ControlBlock& cb) {
   Flight& f = *cb.flight;
   const bool settled = cb.recovery == RecoveryState::kOpen && !f.undo_possible && !f.probe_out &&
                        f.push_marks.empty() && f.record_ends.empty() && !cb.has(kPacingHolds);
-  if (!f.sent.empty()) return;
   if (settled) {
     cb.flight.reset();
   } else if (f.undo_possible) {  // a D-SACK may still tell; until then it shall not hold what a long flight took
@@ -132,8 +143,18 @@ void release_flight(ControlBlock& cb) {
   }
 }
 
+void end_lone_flight(ControlBlock& cb) noexcept {
+  Flight* const flight = cb.flight.release();
+  if (flight->home != nullptr) {
+    flight->home->put_lone(flight);
+  } else {
+    delete flight;
+  }
+}
+
 void add_sent(ControlBlock& cb, Seq seq, std::uint32_t length, Time now) {
   Flight& f = flight_of(cb);
+  f.lone = false;
   if (f.sent.empty()) {
     f.first_sent = f.delivered_at = now;
     f.repeats.clear();
