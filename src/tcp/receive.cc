@@ -42,7 +42,8 @@ void owe_challenge_ack(ControlBlock& cb, Time now) noexcept {
 }
 
 // RFC 9293 3.8.4, 3.8.6.1: SEG.SEQ = RCV.NXT-1 with no byte or one garbage byte. Keepalives, Linux's window probes and
-// the probe that a kernel sends when it leaves repair mode look like this; they want an ACK.
+// the probe that a kernel sends when it leaves repair mode look like this; they want an ACK. Here, of what the last ACK
+// does not cover yet.
 bool is_probe(const ControlBlock& cb, const Arrived& in) noexcept {
   return in.segment.seq == cb.rcv_nxt - 1 && in.payload.size() <= 1;
 }
@@ -54,10 +55,11 @@ bool in_window(const ControlBlock& cb, const Arrived& in) noexcept {
 }
 
 // An unacceptable segment is answered by an ACK, unless it is a reset. Data is answered always: the peer retransmits
-// because our ACK was lost.
+// because our ACK was lost. What takes no space, a probe without a byte too, could be part of a loop of ACKs, and is
+// limited in rate (Linux tcp_oow_rate_limited()).
 void answer_unacceptable(ControlBlock& cb, const Arrived& in, Time now) {
   if (in.segment.has(wire::kRst)) return;
-  if (is_probe(cb, in) || in.end_with_fin() != in.segment.seq) {
+  if (in.end_with_fin() != in.segment.seq && !in.segment.has(wire::kSyn)) {
     owe_ack_now(cb);
   } else {
     owe_challenge_ack(cb, now);
