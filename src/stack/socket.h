@@ -134,7 +134,6 @@ struct Connection {
   std::uint32_t pmtu = 0;
   std::uint32_t out_of_order_bytes = 0;  // as counted for the peer
   bool syn_data = false;                 // Fast Open: data went with a SYN and was taken
-  bool restored = false;                 // came back from elsewhere: kernel-facts.md, R20
 };
 
 // What the program has set.

@@ -1,6 +1,7 @@
 #include "tcp/connection.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <string>
 #include <string_view>
@@ -59,6 +60,7 @@ void take_sequences(ControlBlock& cb, const MinTcp& state) noexcept {
   cb.snd_wl1 = Seq(state.snd_wl1);
   cb.snd_wnd = state.snd_wnd;
   cb.max_window = std::max(state.max_window, state.snd_wnd);
+  cb.acked_before_bits = static_cast<std::uint8_t>(std::bit_width(state.bytes_acked));
   cb.snd_sml = cb.snd_una;
   cb.push_seq = cb.write_seq;  // where the writes ended is not known
   cb.high_seq = cb.snd_una;

@@ -168,6 +168,7 @@ struct ControlBlock {
   std::uint8_t quick_acks = 0;  // segments that are still to be acknowledged at once
   std::uint8_t keepalive_probes = 0;
   std::uint8_t smallest_burst = 2;  // segments that leave as one at least
+  std::uint8_t acked_before_bits = 0;  // the peer had acknowledged less than two to this before install()
 
   CongestionState congestion{};
   BbrStatePtr bbr;  // with CongestionKind::kBbr, else null

@@ -13,7 +13,7 @@
 
 namespace twinstack::tcp {
 
-inline constexpr std::uint32_t kMinTcpVersion = 2;
+inline constexpr std::uint32_t kMinTcpVersion = 3;
 
 // Bits of MinTcp::options: what was negotiated in the handshake.
 enum MinTcpOption : std::uint16_t {
@@ -48,6 +48,9 @@ struct MinTcp {
   std::uint32_t snd_wl1 = 0;     // segment sequence number of the last window update
   std::uint32_t snd_wnd = 0;     // bytes, scaled
   std::uint32_t max_window = 0;  // largest window the peer ever offered, bytes
+  // How much of ours the peer has ever acknowledged, as far as that is known (UINT32_MAX: or more): an ACK cannot be
+  // older.
+  std::uint32_t bytes_acked = 0;
 
   // Receive side. The receive queue that travels beside is [copied_seq, rcv_nxt): acknowledged, not yet read.
   std::uint32_t rcv_nxt = 0;

@@ -100,9 +100,9 @@ Arrival check_syn(ControlBlock& cb, Time now) {
 }
 
 // Fifth: the ACK field (RFC 5961 5.2).
-Arrival check_ack(ControlBlock& cb, const Arrived& in, Time now) {
+Arrival check_ack(ControlBlock& cb, const Arrived& in, const Counters& counters, Time now) {
   if (!in.segment.has(wire::kAck)) return Arrival::kDroppedNoAck;
-  if (ack_acceptable(cb, in.segment.ack)) return Arrival::kAccepted;
+  if (ack_acceptable(cb, counters.bytes_acked, in.segment.ack)) return Arrival::kAccepted;
   owe_challenge_ack(cb, now);
   return Arrival::kDroppedBadAck;
 }
@@ -114,7 +114,7 @@ bool has_valid_fin(const ControlBlock& cb, const Arrived& in) noexcept {
 }
 
 // All checks that can turn a segment away.
-Arrival check(ControlBlock& cb, const Arrived& in, Time now) {
+Arrival check(ControlBlock& cb, const Arrived& in, const Counters& counters, Time now) {
   if (!check_paws(cb, in, now)) return Arrival::kDroppedPaws;
   if (!in_window(cb, in)) {
     answer_unacceptable(cb, in, now);
@@ -123,7 +123,8 @@ Arrival check(ControlBlock& cb, const Arrived& in, Time now) {
   if (in.segment.has(wire::kRst)) return check_reset(cb, in, now);
   // Third: security, not done, as everyone.
   if (in.segment.has(wire::kSyn)) return check_syn(cb, now);
-  if (const Arrival verdict = check_ack(cb, in, now); verdict != Arrival::kAccepted) return verdict;
+  const Arrival verdict = check_ack(cb, in, counters, now);
+  if (verdict != Arrival::kAccepted) return verdict;
   if (cb.has(kWholeMachine)) return Arrival::kAccepted;
   if (in.segment.has(wire::kUrg)) return Arrival::kToSoftwareUrgent;  // Sixth
   if (has_valid_fin(cb, in)) return Arrival::kToSoftwareFin;
@@ -316,7 +317,7 @@ std::string_view name(Arrival arrival) noexcept {
 
 Arrival on_segment(ControlBlock& cb, const wire::Segment& segment, const Payload& payload, Host& host, Time now) {
   const Arrived in{segment, payload, segment.seq + payload.size()};
-  const Arrival verdict = check(cb, in, now);
+  const Arrival verdict = check(cb, in, host.counters(), now);
   if (to_software(verdict)) return verdict;
   ++host.counters().segs_in;
   if (verdict != Arrival::kAccepted) return verdict;  // kReset among them

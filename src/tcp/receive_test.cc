@@ -382,13 +382,35 @@ TEST(Receive, SegmentWithoutAckIsDropped) {
 }
 
 TEST(Receive, AckOfWhatWasNeverSentIsChallengedAndItsTextDropped) {
-  Receiver r;
+  MinTcp state = idle_state();
+  state.bytes_acked = 1'000'000;
+  Receiver r(state);
   EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq + 1), stream(0, 10), at_ms(1)), Arrival::kDroppedBadAck);
   EXPECT_EQ(r.end.received, 0U);
   expect_ack(r.end.poll_one(at_ms(1)), kPeerSeq);
   // RFC 5961 5.2: too old is as bad; old within the largest window is not.
   EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq - 65536), stream(0, 10), at_ms(600)), Arrival::kDroppedBadAck);
   EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq - 65535), stream(0, 10), at_ms(601)), Arrival::kAccepted);
+}
+
+// As Linux, whatever the window: what was never sent cannot be acknowledged.
+TEST(Receive, NoAckIsOlderThanTheFirstThatCame) {
+  Receiver r;
+  EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq - 1), stream(0, 10), at_ms(1)), Arrival::kDroppedBadAck);
+  expect_ack(r.end.poll_one(at_ms(1)), kPeerSeq);
+  r.end.write(100, at_ms(1));
+  r.end.poll(at_ms(1));
+  EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq + 100), "", at_ms(2)), Arrival::kAccepted);
+  EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq - 1), stream(0, 10), at_ms(3)), Arrival::kDroppedBadAck);
+  EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq), stream(0, 10), at_ms(3)), Arrival::kAccepted);
+}
+
+TEST(Receive, WhatWasAcknowledgedBeforeAMoveCounts) {
+  MinTcp state = idle_state();
+  state.bytes_acked = 100;
+  Receiver r(state);
+  EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq - 200), stream(0, 10), at_ms(1)), Arrival::kDroppedBadAck);
+  EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq - 100), stream(0, 10), at_ms(1)), Arrival::kAccepted);
 }
 
 TEST(Receive, FinGoesToSoftwareAndNothingOfItIsProcessed) {
