@@ -102,7 +102,7 @@ void start_stamps(ControlBlock& cb, Time now) noexcept {
   cb.last_receive_data = tick;
   cb.last_send = tick;
   cb.cwnd_stamp = tick;
-  cb.stall_since = tick;
+  cb.stall_since = to_coarse_tick(now);
   cb.last_challenge = to_tick(now - std::chrono::seconds(1));  // the first is free
 }
 
@@ -121,7 +121,7 @@ Result<> install(ControlBlock& cb, const MinTcp& state, Time now) {
   if (cb.snd_una != cb.snd_nxt) {
     // As if the timer had been running all the time: it may be due at once.
     const Time since = now - std::chrono::microseconds(state.stalled_us);
-    cb.stall_since = to_tick(since);
+    cb.stall_since = to_coarse_tick(since);
     add_foreign(cb, cb.snd_una, cb.snd_nxt, since);
     note_cwnd_use(cb, packets_in_flight(cb) >= cb.cwnd, now);  // else a move would cost a round trip's growth
     // No loss probe: where moves follow each other fast, each would begin with one, and the timeout never come.
@@ -158,8 +158,9 @@ void extract(const ControlBlock& cb, Time now, MinTcp& state) {
   state.rttvar_us = cb.mdev_us4 / 4;
   state.rto_us = cb.rto_us;
   state.min_rtt_us = cb.min_rtt_us;
-  const Duration stalled = cb.snd_una == cb.snd_nxt ? Duration::zero() : ticks_between(cb.stall_since, to_tick(now));
-  state.stalled_us = static_cast<std::uint32_t>(std::chrono::duration_cast<std::chrono::microseconds>(stalled).count());
+  const Duration stalled = cb.snd_una == cb.snd_nxt ? Duration::zero() : stalled_for(cb, now);
+  const auto stalled_us = std::chrono::duration_cast<std::chrono::microseconds>(stalled).count();
+  state.stalled_us = static_cast<std::uint32_t>(std::min<std::int64_t>(stalled_us, UINT32_MAX));
   state.cwnd_segments = cb.cwnd;
   state.ssthresh_segments = cb.ssthresh;
   state.reordering_segments = cb.reordering;
@@ -224,7 +225,7 @@ void other_stack_silent(ControlBlock& cb, Seq snd_nxt, Time now) {
   cb.clear(kOtherStackSends);
   if (snd_nxt <= cb.snd_nxt || snd_nxt > cb.write_seq) return;
   end_persist(cb, now);
-  if (cb.snd_una == cb.snd_nxt) cb.stall_since = to_tick(now);
+  if (cb.snd_una == cb.snd_nxt) cb.stall_since = to_coarse_tick(now);
   add_foreign(cb, cb.snd_nxt, snd_nxt, now);
   cb.snd_nxt = snd_nxt;
   if (cb.sender_timer == SenderTimer::kNone) rearm_retransmit(cb, now);

@@ -144,7 +144,7 @@ struct ControlBlock {
   Tick last_receive = 0;       // a segment in sequence
   Tick last_receive_data = 0;  // ... with payload
   Tick last_send = 0;          // data
-  Tick stall_since = 0;        // since when the peer has acknowledged nothing although something waits for it
+  CoarseTick stall_since{};    // since when the peer has acknowledged nothing although something waits for it
   Tick last_challenge = 0;     // the last rate-limited ACK
 
   std::uint32_t user_timeout_ms = 0;  // 0 = none
@@ -185,6 +185,7 @@ inline constexpr std::uint32_t kInfiniteSsthresh = 0x7fffffff;
 static_assert(sizeof(ControlBlock) <= 248, "the engine's HwConn, which holds this, must fit in 320 bytes");
 
 [[nodiscard]] inline std::uint32_t smoothed_rtt_us(const ControlBlock& cb) noexcept { return cb.srtt_us8 >> 3; }
+[[nodiscard]] inline Duration stalled_for(const ControlBlock& cb, Time now) noexcept { return age(cb.stall_since, now); }
 [[nodiscard]] inline bool in_slow_start(const ControlBlock& cb) noexcept { return cb.cwnd < cb.ssthresh; }
 // CWR and Recovery: cwnd follows proportional rate reduction, not the congestion control.
 [[nodiscard]] inline bool reducing_window(const ControlBlock& cb) noexcept {

@@ -34,10 +34,8 @@ void owe_ack_now(ControlBlock& cb) noexcept { cb.set(kAckOwed | kAckNow); }
 
 // An ACK that an attacker, or two confused stacks, could make us send without end: at most one in the interval.
 void owe_challenge_ack(ControlBlock& cb, Time now) noexcept {
-  const Tick tick = to_tick(now);
-  const Duration since = ticks_between(cb.last_challenge, tick);  // negative: it was more than 39 hours ago
-  if (since >= Duration::zero() && since < kChallengeInterval && !cb.has(kChallengesFree)) return;
-  cb.last_challenge = tick;
+  if (age(cb.last_challenge, now) < kChallengeInterval && !cb.has(kChallengesFree)) return;
+  cb.last_challenge = to_tick(now);
   owe_ack_now(cb);
 }
 
@@ -178,17 +176,15 @@ void observe_segment_size(ControlBlock& cb, std::uint32_t bytes) noexcept {
 
 // How long ACKs may wait follows the pace of the peer's segments (Linux tcp_event_data_recv()).
 void adapt_ack_timeout(ControlBlock& cb, Time now) noexcept {
-  const Tick tick = to_tick(now);
-  const auto gap =
-      std::chrono::duration_cast<std::chrono::milliseconds>(ticks_between(cb.last_receive_data, tick)).count();
+  const auto gap = std::chrono::duration_cast<std::chrono::milliseconds>(age(cb.last_receive_data, now)).count();
   const std::int64_t rto_ms = cb.rto_us / 1000;
-  cb.last_receive_data = tick;
+  cb.last_receive_data = to_tick(now);
   if (cb.ack_timeout_ms == 0) {  // the first data
     add_quick_acks(cb, kMaxQuickAcks);
     cb.ack_timeout_ms = kShortestAckTimeoutMs;
     return;
   }
-  if (gap < 0 || gap > rto_ms) {
+  if (gap > rto_ms) {
     add_quick_acks(cb, kMaxQuickAcks);  // the peer may have begun anew with a small window
   } else if (gap <= kShortestAckTimeoutMs / 2) {
     cb.ack_timeout_ms = static_cast<std::uint16_t>(cb.ack_timeout_ms / 2 + kShortestAckTimeoutMs / 2);

@@ -35,7 +35,7 @@ void begin_receive_tuning(ReceiveTuning& tuning, const ControlBlock& cb, std::ui
 
 std::uint32_t tune_receive_window(ReceiveTuning& tuning, const ControlBlock& cb, Seq copied_seq, std::uint32_t rtt_us,
                                   std::uint16_t advmss, Time now) noexcept {
-  const Duration passed = ticks_between(tuning.since, to_tick(now));
+  const Duration passed = age(tuning.since, now);
   if (rtt_us == 0 || passed < std::chrono::microseconds(rtt_us)) return 0;
   const std::uint32_t copied = copied_seq > tuning.space_seq ? bytes_between(tuning.space_seq, copied_seq) : 0;
   std::uint32_t window = 0;
