@@ -163,7 +163,8 @@ struct Waiting {
   PieceList held{};              // frames that wait
   PieceList late{};              // ... from the filter on the kernel socket: older than `held`
   std::uint32_t held_bytes = 0;  // of both lists of frames
-  std::uint32_t next_free = 0;   // in WaitingTable
+  std::uint16_t next_free = 0;   // in WaitingTable
+  std::uint8_t for_kernel = 0;   // what `held` has for the kernel while the engine goes on: a bit for each such Arrival
 
   [[nodiscard]] bool empty() const noexcept { return unread.empty() && held.empty() && late.empty(); }
 };
