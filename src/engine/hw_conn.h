@@ -142,7 +142,6 @@ struct HwConnKept {
   std::uint32_t rcv_buf_bytes = 0;  // SO_RCVBUF
   std::uint16_t mss = 0;
   std::uint16_t mss_clamp = 0;
-  std::uint16_t advmss = 0;
   std::uint16_t reordering_segments = 0;
   std::uint16_t flags = 0;  // MinTcpFlag that are not ControlBlock's
   tcp::ReceiveTuning receive{};

@@ -36,7 +36,6 @@ HwConnKept kept_of(const tcp::MinTcp& min) {
       .rcv_buf_bytes = min.rcv_buf_bytes,
       .mss = min.mss,
       .mss_clamp = min.mss_clamp,
-      .advmss = min.advmss,
       .reordering_segments = static_cast<std::uint16_t>(std::min<std::uint32_t>(min.reordering_segments, UINT16_MAX)),
       .flags = static_cast<std::uint16_t>(min.flags & tcp::kFlagFixedReceiveBuffer)};
 }
@@ -226,7 +225,7 @@ Reply Lane::install(const Command& command, Time now) {
   // And a full segment in any case: a window under that is not offered at all (RFC 9293 3.8.6.2.2).
   conn.rcv_buf_bytes =
       std::max({command.min.rcv_buf_bytes / 2, offered + conn.unread_bytes, std::uint32_t{command.min.mss}});
-  tcp::begin_receive_tuning(kept_[index].receive, conn.tcb, conn.rcv_buf_bytes, kept_[index].advmss, now);
+  tcp::begin_receive_tuning(kept_[index].receive, conn.tcb, conn.rcv_buf_bytes, command.min.advmss, now);
   record.snd_buf_units = kInitialSendBuffer / HwConnRecord::kSendBufferUnit;
   bound_mss(index);
   owner.arena().slot(record.slot).tx_limit_bytes.store(record.snd_buf_bytes(), std::memory_order_relaxed);
@@ -389,7 +388,7 @@ void Lane::fill_min(std::uint32_t index, Time now, tcp::MinTcp& min) const {
   min.flow = record.flow;
   min.scope_id = kept.scope_id;
   min.mss_clamp = kept.mss_clamp;
-  min.advmss = kept.advmss;
+  min.advmss = kept.receive.advmss;
   min.reordering_segments = kept.reordering_segments;
   min.snd_buf_bytes = kept.snd_buf_bytes;
   min.rcv_buf_bytes = kept.rcv_buf_bytes;

@@ -55,6 +55,7 @@ class LaneTuning : public LaneMemory {
     Moved moved = idle();
     moved.min.rcv_buf_bytes = 131'072;
     moved.min.flags |= flags;
+    if (srtt_us >= 0) moved.min.srtt_us = static_cast<std::uint32_t>(srtt_us);
     EXPECT_EQ(install(box, rich, mine, moved), Status::kOk);
     std::uint32_t window = moved.min.rcv_wnd;
     std::uint64_t sent = 0;
@@ -82,6 +83,7 @@ class LaneTuning : public LaneMemory {
     EXPECT_EQ(reply.state.min.flags & tcp::kFlagFixedReceiveBuffer, flags);
     return window;
   }
+  std::int64_t srtt_us = -1;  // as idle() has it
 };
 
 TEST_F(LaneTuning, AFastReaderIsOfferedMore) {
@@ -94,6 +96,11 @@ TEST_F(LaneTuning, NotWhenTheProgramHasSetTheBuffer) {
   EXPECT_LE(window_after(6, tcp::kFlagFixedReceiveBuffer, {}), 65'536U);
 }
 TEST_F(LaneTuning, NotWhenTheHostForbidsIt) { EXPECT_LE(window_after(6, 0, {.tcp_moderate_rcvbuf = false}), 65'536U); }
+
+TEST_F(LaneTuning, AlsoWhoOnlyReceives) {
+  srtt_us = 0;
+  EXPECT_GT(window_after(8, 0, {.tcp_rmem_max_bytes = 2U << 20}), 500'000U);
+}
 
 TEST_F(LaneTuning, DataOutOfOrderHasRoomBesideTheReadersPace) {
   ipc::ArenaConfig config = small_arena();

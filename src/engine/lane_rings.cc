@@ -159,8 +159,12 @@ void Lane::tune_receive(std::uint32_t index, Seq copied_seq, Time now) {
   const HwConn& conn = conns_[index];
   HwConnKept& kept = kept_[index];
   if ((kept.flags & tcp::kFlagFixedReceiveBuffer) != 0 || !host_settings_.tcp_moderate_rcvbuf) return;
-  const std::uint32_t rtt_us = tcp::smoothed_rtt_us(conn.tcb);
-  widen_receive(index, tcp::tune_receive_window(kept.receive, conn.tcb, copied_seq, rtt_us, kept.advmss, now));
+  tcp::measure_receive_rtt(kept.receive, conn.tcb, copied_seq, conn.rcv_buf_bytes, now);
+  std::uint32_t rtt_us = tcp::receive_rtt_us(kept.receive);
+  if (const std::uint32_t ours = tcp::smoothed_rtt_us(conn.tcb); ours != 0) {
+    rtt_us = rtt_us == 0 ? ours : std::min(rtt_us, ours);
+  }
+  widen_receive(index, tcp::tune_receive_window(kept.receive, conn.tcb, copied_seq, rtt_us, now));
 }
 
 void Lane::on_out_of_order(std::uint32_t index) {

@@ -123,7 +123,7 @@ void ReceiveBuffer::on_read(const Config& config, const tcp::ControlBlock& cb, S
   std::uint32_t rtt = rtt_us_;
   const std::uint32_t smoothed = tcp::smoothed_rtt_us(cb);
   if (smoothed != 0) rtt = rtt == 0 ? smoothed : std::min(rtt, smoothed);
-  const std::uint32_t window = tcp::tune_receive_window(tuning_, cb, copied_seq, rtt, advmss_, now);
+  const std::uint32_t window = tcp::tune_receive_window(tuning_, cb, copied_seq, rtt, now);
   if (window != 0 && may_grow) grow_buffer(config, window);
 }
 
