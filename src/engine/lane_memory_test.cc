@@ -121,6 +121,43 @@ TEST_F(LaneTuning, DataOutOfOrderHasRoomBesideTheReadersPace) {
   EXPECT_GE(buffer(), 2 * 61'000U + 2 * 2 * 10 * 1000U);
 }
 
+// As Linux: the clamp bounds the window, not what is unread.
+TEST_F(LaneMemory, NoWindowIsLargerThanTheClamp) {
+  Moved moved = idle();
+  moved.min.rcv_buf_bytes = 400'000;
+  moved.min.rcv_wnd = 0;
+  moved.min.window_clamp_bytes = 20'000;
+  moved.min.flags |= tcp::kFlagFixedReceiveBuffer;
+  start(moved);
+  std::uint32_t largest = 0;
+  std::uint32_t window = 0;
+  for (int i = 0; i < 100; ++i) {
+    for (const auto& segment : got()) {
+      window = std::uint32_t{segment.segment.window} << moved.min.rcv_wscale;
+      largest = std::max(largest, window);
+    }
+    if (window < 1000) break;
+    peer.send(peer_bytes(1000));
+    poll(milliseconds(50));
+  }
+  EXPECT_GE(largest, 20'000U);
+  EXPECT_LE(largest, 20'000U + 127U);
+  EXPECT_GT(conn.unread_bytes, 60'000U);
+  EXPECT_EQ(box.call({.op = CommandOp::kQuery, .id = id()}).state.min.window_clamp_bytes, 20'000U);
+}
+
+TEST_F(LaneMemory, AClampUnderASegmentStillOffersOne) {
+  Moved moved = idle();
+  moved.min.rcv_wnd = 0;
+  moved.min.window_clamp_bytes = 100;
+  start(moved);
+  peer.send({});
+  poll();
+  const auto segments = got();
+  ASSERT_FALSE(segments.empty());
+  EXPECT_GE(std::uint32_t{segments.back().segment.window} << moved.min.rcv_wscale, moved.min.mss - 127U);
+}
+
 // One connection whose program does not read, and then one beside it: what is offered has its chunks.
 TEST_F(LaneMemory, WindowsAreOfferedByTheChunksLeft) {
   ipc::ArenaConfig config = small_arena();

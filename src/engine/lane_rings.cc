@@ -179,6 +179,8 @@ void Lane::widen_receive(std::uint32_t index, std::uint32_t wanted) {
   const std::uint32_t window = std::min(wanted, host_settings_.tcp_rmem_max_bytes / 2);
   if (window <= conn.rcv_buf_bytes) return;
   conn.rcv_buf_bytes = window;
+  tcp::set_window_clamped(conn.tcb, false);
+  kept.window_clamp_bytes = 0;
   kept.rcv_buf_bytes = std::max(kept.rcv_buf_bytes, window * 2);  // the kernel must be able to take it back
 }
 
@@ -197,7 +199,8 @@ std::uint32_t Lane::receive_space(std::uint32_t index) {
   const std::uint32_t open_bytes = conn.rx_chunk == kNone ? 0 : owner.chunk_bytes() - conn.rx_fill;
   const std::uint64_t left = std::uint64_t{owner.pool().available()} * owner.chunk_bytes() + open_bytes;
   const std::uint32_t unread = conn.unread_bytes;
-  const std::uint32_t own = conn.rcv_buf_bytes - std::min(conn.rcv_buf_bytes, unread);
+  std::uint32_t own = conn.rcv_buf_bytes - std::min(conn.rcv_buf_bytes, unread);
+  if (conn.tcb.has(tcp::kWindowClamped)) own = std::min(own, kept_[index].window_clamp_bytes);
   const std::uint64_t share = (left - std::min<std::uint64_t>(left, unread)) / 2;
   if (share >= own) return own;
   if ((conn.flags & kShortOfChunks) == 0) {

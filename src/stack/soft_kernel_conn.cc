@@ -162,6 +162,8 @@ void SoftKernelConn::take_min(const Socket& socket, tcp::MinTcp& min) const {
   min.advmss = conn.advmss;
   min.snd_buf_bytes = stack_.send_buffer(socket);
   min.rcv_buf_bytes = conn.receive.buffer_bytes();
+  const std::uint32_t clamp = conn.receive.clamp_bytes();
+  min.window_clamp_bytes = clamp < min.rcv_buf_bytes / 2 ? clamp : 0;
   tcp::extract(conn.cb, now_(), min);
   if (quirks.forgets) min.ts_recent = 0;  // Linux does not tell
   min.copied_seq = min.rcv_nxt - conn.receive.bytes.size();

@@ -117,6 +117,7 @@ Result<> install(ControlBlock& cb, const MinTcp& state, Time now) {
   take_estimates(cb, state, now);
   set_user_timeout(cb, state.user_timeout_ms);
   cb.flags = static_cast<std::uint8_t>(state.flags);
+  set_window_clamped(cb, state.window_clamp_bytes != 0);
   set_keepalive(cb, state.keepalive_idle_s, state.keepalive_interval_s, state.keepalive_probes, now);
   if (cb.snd_una != cb.snd_nxt) {
     // As if the timer had been running all the time: it may be due at once.
@@ -263,6 +264,11 @@ void set_keepalive(ControlBlock& cb, std::uint32_t idle_s, std::uint32_t interva
 
 void set_smallest_burst(ControlBlock& cb, std::uint8_t segments) {
   cb.smallest_burst = std::max<std::uint8_t>(segments, 1);
+}
+
+void set_window_clamped(ControlBlock& cb, bool on) {
+  cb.clear(kWindowClamped);
+  if (on) cb.set(kWindowClamped);
 }
 
 void set_user_timeout(ControlBlock& cb, std::uint32_t timeout_ms) { cb.user_timeout_ms = timeout_ms; }
