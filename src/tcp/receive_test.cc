@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tcp/ack.h"
 #include "tcp/test_support.h"
 #include "tcp/timers.h"
 #include "tcp/timestamps.h"
@@ -412,6 +413,8 @@ TEST(Receive, WhatWasAcknowledgedBeforeAMoveCounts) {
   Receiver r(state);
   EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq - 200), stream(0, 10), at_ms(1)), Arrival::kDroppedBadAck);
   EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq - 100), stream(0, 10), at_ms(1)), Arrival::kAccepted);
+  EXPECT_GE(ever_acked(r.end.cb, 50), 150U) << "for the next move";
+  EXPECT_LE(ever_acked(r.end.cb, 50), 250U);
 }
 
 TEST(Receive, FinGoesToSoftwareAndNothingOfItIsProcessed) {
