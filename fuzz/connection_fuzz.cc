@@ -217,8 +217,21 @@ class Fuzzed {
 
   void settings() {
     tcp::set_flags(cb_, static_cast<std::uint16_t>(input_.below(8)), now_);
-    tcp::set_mss(cb_, static_cast<std::uint16_t>(88 + input_.below(256) * 8));
+    change_path(static_cast<std::uint16_t>(88 + input_.below(256) * 8));
     if (input_.below(2) == 0) tcp::acknowledge_now(cb_);
+  }
+
+  void change_path(std::uint16_t mss) {
+    switch (input_.below(4)) {
+      case 0:
+        (void)tcp::on_packet_too_big(cb_, cb_.snd_una, mss, now_);
+        break;
+      case 1:
+        tcp::probe_path(cb_, now_);
+        break;
+      default:
+        tcp::set_path_limit(cb_, mss);
+    }
   }
 
   void check() {

@@ -79,6 +79,7 @@ enum StateBit : std::uint32_t {
   kPassiveClose = 1U << 21,     // the peer's FIN came before the program's end
   kPacingHolds = 1U << 23,      // something may go, but not before Flight::next_send
   kWholeMachine = 1U << 22,     // FIN, RST and urgent data are dealt with here, not handed to software
+  kNoSizeSearch = 1U << 25,     // black holes are not looked for (Linux tcp_mtu_probing = 0)
   kKeepWindowIdle = 1U << 24,   // an idle program keeps its congestion window (Linux tcp_slow_start_after_idle = 0)
 };
 
