@@ -206,6 +206,8 @@ void set_draining(ControlBlock& cb, bool draining, Time now);
 void set_flags(ControlBlock& cb, std::uint16_t flags, Time now);
 // TCP_KEEPIDLE, TCP_KEEPINTVL (seconds, 1..32767), TCP_KEEPCNT (1..127).
 void set_keepalive(ControlBlock& cb, std::uint32_t idle_s, std::uint32_t interval_s, std::uint32_t probes, Time now);
+// Whether TCP_WINDOW_CLAMP bounds the window. It is the host that does it: kWindowClamped tells it when to look.
+void set_window_clamped(ControlBlock& cb, bool on);
 // TCP_USER_TIMEOUT; 0 = none.
 void set_user_timeout(ControlBlock& cb, std::uint32_t timeout_ms);
 // A new MSS, options of each segment not counted (as MinTcp::mss, and all sizes below).
