@@ -40,6 +40,7 @@ struct HostSettings {
   bool tcp_slow_start_after_idle = true;
   bool tcp_moderate_rcvbuf = true;
   std::uint8_t tcp_min_tso_segs = 2;
+  std::uint8_t tcp_mtu_probing = 1;              // 2: small segments at first; black holes are looked for in any case
   std::uint32_t tcp_invalid_ratelimit_ms = 500;  // 0: no limit; other values are taken for 500
   std::uint32_t tcp_rmem_max_bytes = 6U << 20;   // the third of tcp_rmem
   std::uint32_t tcp_wmem_max_bytes = 4U << 20;   // ... of tcp_wmem
@@ -131,14 +132,17 @@ class Lane {
   Reply release(const Command& command);
   Reply query(const Command& command, Time now);
   Reply silent(const Command& command, Time now);
-  Reply packet_too_big(const Command& command);
   Reply notify(const Command& command);
-  Reply set_hop_of(const Command& command);
-  void set_hop(const Command& command);
   Status queue_loaded(std::uint32_t index, const Command& command);
-  void bound_mss(std::uint32_t index);
   void fill_state(std::uint32_t index, Time now, ipc::HwConnState& state) const;
   void fill_min(std::uint32_t index, Time now, tcp::MinTcp& min) const;
+
+  // lane_path.cc: the size of segments.
+  Reply packet_too_big(const Command& command, Time now);
+  Reply set_hop_of(const Command& command);
+  void set_hop(const Command& command);
+  [[nodiscard]] std::uint16_t path_limit(std::uint32_t index) const noexcept;
+  void bound_mss(std::uint32_t index);
 
   // lane_receive.cc: frames.
   bool receive_frames(Time now);

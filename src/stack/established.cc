@@ -32,7 +32,7 @@ void SoftStack::start_connection(Socket& socket, const tcp::Handshake& handshake
   conn.established = now;
   conn.advmss = state.advmss;
   conn.mss_clamp = state.mss_clamp;
-  conn.pmtu = path_mtu(socket.flow.remote, now);
+  begin_path(conn, socket.flow, 0, now);
   conn.receive.begin(config_, first_receive_buffer(socket), conn.cb, state.advmss, now);
   if (socket.options.window_clamp != 0) {
     conn.receive.set_clamp(socket.options.window_clamp, conn.cb);

@@ -289,7 +289,7 @@ Result<> SoftKernelConn::establish(Socket& socket, const tcp::MinTcp& min) {
   conn->established = now_();
   conn->advmss = min.advmss;
   conn->mss_clamp = min.mss_clamp;
-  conn->pmtu = stack_.path_mtu(flow_.remote, now_());
+  stack_.begin_path(*conn, flow_, min.mss_found, now_());
   conn->receive.begin_restored(stack_.config_, min.rcv_buf_bytes, conn->cb, min.advmss, now_());
   if (socket.options.window_clamp != 0) conn->receive.set_clamp(socket.options.window_clamp, conn->cb);  // R9
   socket.conn = std::move(conn);

@@ -145,7 +145,8 @@ void extract(const ControlBlock& cb, Time now, MinTcp& state) {
   state.copied_seq = cb.rcv_nxt.raw();
   state.rcv_wnd = cb.rcv_wnd;
   state.rcv_wup = cb.rcv_wup.raw();
-  state.mss = static_cast<std::uint16_t>(cb.mss + option_bytes(cb));
+  state.mss = unsearched_mss(cb);
+  state.mss_found = found_mss(cb);
   state.options = cb.options;
   state.snd_wscale = cb.snd_wscale;
   state.rcv_wscale = cb.rcv_wscale;

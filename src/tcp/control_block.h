@@ -77,10 +77,11 @@ enum StateBit : std::uint32_t {
   kFinQueued = 1U << 19,        // the program has ended its stream: the last sequence number before write_seq is a FIN
   kFinReceived = 1U << 20,      // the peer has: rcv_nxt is beyond its FIN
   kPassiveClose = 1U << 21,     // the peer's FIN came before the program's end
-  kPacingHolds = 1U << 23,      // something may go, but not before Flight::next_send
   kWholeMachine = 1U << 22,     // FIN, RST and urgent data are dealt with here, not handed to software
-  kWindowClamped = 1U << 25,    // the host offers no more than MinTcp::window_clamp_bytes
+  kPacingHolds = 1U << 23,      // something may go, but not before Flight::next_send
   kKeepWindowIdle = 1U << 24,   // an idle program keeps its congestion window (Linux tcp_slow_start_after_idle = 0)
+  kNoSizeSearch = 1U << 25,     // black holes are not looked for (Linux tcp_mtu_probing = 0)
+  kWindowClamped = 1U << 26,    // the host offers no more than MinTcp::window_clamp_bytes
 };
 
 // Bit of ControlBlock::flags: the last write was with MSG_MORE; a segment under the full size waits for the next, as

@@ -99,8 +99,8 @@ struct MinTcp {
   std::uint32_t keepalive_probes = 0;
   std::uint8_t ttl = 64;           // IP_TTL / IPV6_UNICAST_HOPS
   std::uint8_t traffic_class = 0;  // IP_TOS / IPV6_TCLASS
-  std::uint16_t reserved = 0;
-  std::uint32_t flow_label = 0;  // IPv6 flow label to send with, host order, 0 = none
+  std::uint16_t mss_found = 0;     // as `mss`: what the path carries in spite of that (RFC 4821); 0 = not searched
+  std::uint32_t flow_label = 0;    // IPv6 flow label to send with, host order, 0 = none
 };
 
 static_assert(std::is_trivially_copyable_v<MinTcp>);

@@ -531,8 +531,8 @@ TEST(Paws, TimestampsWrap) {
 
 TEST(Paws, AfterTwentyFourDaysOfSilenceEverythingPasses) {
   Stamped r;
-  EXPECT_EQ(r.stamped(5, 0, 10, at_ms(0) + std::chrono::hours(24 * 20)), Arrival::kDroppedPaws);
-  EXPECT_EQ(r.stamped(5, 0, 10, at_ms(0) + std::chrono::hours(24 * 27)), Arrival::kAccepted);
+  EXPECT_EQ(r.stamped(5, 0, 10, at_ms(0) + std::chrono::hours(24 * 24 - 1)), Arrival::kDroppedPaws);
+  EXPECT_EQ(r.stamped(5, 0, 10, at_ms(0) + std::chrono::hours(24 * 24 + 1)), Arrival::kAccepted);
   EXPECT_EQ(r.end.cb.ts_recent, 5U);
 }
 

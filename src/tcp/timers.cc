@@ -58,7 +58,7 @@ TimerVerdict fire_retransmit(ControlBlock& cb, Host& host, Time now) {
     start_sender_timer(cb, SenderTimer::kRetransmit, now);  // the upload takes its time: no spinning meanwhile
     return TimerVerdict::kToSoftware;
   }
-  suspect_black_hole(cb);
+  suspect_black_hole(cb, now);
   recovery_on_timeout(cb, now);
   if (cb.retries < 255) ++cb.retries;
   back_off(cb);
