@@ -53,6 +53,7 @@ struct LaneCounters {
   std::uint64_t stray_dropped = 0;    // ... but too many of them
   std::uint64_t held_frames = 0;      // packets that waited for a move
   std::uint64_t held_dropped = 0;     // ... for which there was no memory
+  std::uint64_t held_repeated = 0;    // packets for the kernel when one that says the same waited already
   std::uint64_t completion_full = 0;  // segments dropped because the application does not read its ring
   std::uint64_t submissions = 0;
   std::uint64_t polls = 0;
@@ -167,7 +168,9 @@ class Lane {
 
   // lane_held.cc: packets that wait for a move.
   using WaitingFrames = PieceList Waiting::*;  // &Waiting::held or &Waiting::late
-  void hold_frame(std::uint32_t index, WaitingFrames which, std::span<const ByteView> parts, std::uint32_t length);
+  bool hold_frame(std::uint32_t index, WaitingFrames which, std::span<const ByteView> parts, std::uint32_t length);
+  void hold_for_kernel(std::uint32_t index, tcp::Arrival arrival, std::span<const ByteView> parts,
+                       std::uint32_t length);
   void hold_bytes(PieceList& list, LaneSession& session, ByteView bytes, bool& start);
   bool extend_last(PieceList& list, LaneSession& session, ByteView& bytes);
   void hold_out_of_order(std::uint32_t index);

@@ -29,8 +29,9 @@ HwConnKept kept_of(const tcp::MinTcp& min) {
       .scope_id = min.scope_id,
       .snd_buf_bytes = min.snd_buf_bytes,
       .rcv_buf_bytes = min.rcv_buf_bytes,
+      // A full segment in any case: a window under that is not offered at all (RFC 9293 3.8.6.2.2).
+      .window_clamp_bytes = min.window_clamp_bytes == 0 ? 0 : std::max<std::uint32_t>(min.window_clamp_bytes, min.mss),
       .mss_clamp = min.mss_clamp,
-      .advmss = min.advmss,
       .reordering_segments = static_cast<std::uint16_t>(std::min<std::uint32_t>(min.reordering_segments, UINT16_MAX)),
       .flags = static_cast<std::uint16_t>(min.flags & tcp::kFlagFixedReceiveBuffer)};
 }
@@ -217,10 +218,10 @@ Reply Lane::install(const Command& command, Time now) {
   // (tcp_adv_win_scale 1), or what it has offered already.
   const std::uint32_t offered =
       command.min.rcv_wnd - std::min(command.min.rcv_wnd, command.min.rcv_nxt - command.min.rcv_wup);
-  // And a full segment in any case: a window under that is not offered at all (RFC 9293 3.8.6.2.2).
+  // And a full segment in any case.
   conn.rcv_buf_bytes =
       std::max({command.min.rcv_buf_bytes / 2, offered + conn.unread_bytes, std::uint32_t{command.min.mss}});
-  tcp::begin_receive_tuning(kept_[index].receive, conn.tcb, conn.rcv_buf_bytes, kept_[index].advmss, now);
+  tcp::begin_receive_tuning(kept_[index].receive, conn.tcb, conn.rcv_buf_bytes, command.min.advmss, now);
   record.snd_buf_units = kInitialSendBuffer / HwConnRecord::kSendBufferUnit;
   tcp::install_path(conn.tcb, path_limit(index), command.min.mss_found, now);
   if (host_settings_.tcp_mtu_probing >= 2) tcp::probe_path(conn.tcb, now);
@@ -384,10 +385,11 @@ void Lane::fill_min(std::uint32_t index, Time now, tcp::MinTcp& min) const {
   min.flow = record.flow;
   min.scope_id = kept.scope_id;
   min.mss_clamp = kept.mss_clamp;
-  min.advmss = kept.advmss;
+  min.advmss = kept.receive.advmss;
   min.reordering_segments = kept.reordering_segments;
   min.snd_buf_bytes = kept.snd_buf_bytes;
   min.rcv_buf_bytes = kept.rcv_buf_bytes;
+  min.window_clamp_bytes = kept.window_clamp_bytes;
   min.keepalive_idle_s = conn.tcb.keepalive_idle_s;
   min.keepalive_interval_s = conn.tcb.keepalive_interval_s;
   min.keepalive_probes = conn.tcb.keepalive_probes;

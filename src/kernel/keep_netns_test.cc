@@ -346,6 +346,20 @@ TEST_F(KeepTest, SnapshotSaysWhatTheKernelKnows) {
   EXPECT_GT(min.rcv_wnd, 0U);
   EXPECT_NE(min.ts_val, 0U);
   EXPECT_EQ(min.ttl, 64);
+  EXPECT_EQ(min.bytes_acked, info.tcpi_bytes_acked);
+  EXPECT_EQ(min.window_clamp_bytes, 0U) << "the system's own is half of the buffer";
+  ASSERT_TRUE(ok(mover.conn->thaw()));
+}
+
+TEST_F(KeepTest, TheSnapshotHasTheProgramsClamp) {
+  Mover mover(*bench_);
+  make(mover);
+  const int clamp = 20'000;
+  ASSERT_EQ(::setsockopt(ours(), IPPROTO_TCP, TCP_WINDOW_CLAMP, &clamp, sizeof clamp), 0);
+  const auto frozen = mover.freeze();
+  ASSERT_TRUE(ok(frozen));
+  EXPECT_EQ(frozen->min.window_clamp_bytes, 20'000U);
+  EXPECT_NE(frozen->min.flags & tcp::kFlagFixedReceiveBuffer, 0);
   ASSERT_TRUE(ok(mover.conn->thaw()));
 }
 

@@ -214,7 +214,6 @@ class SoftStack {
   void start_connection(Socket& socket, const tcp::Handshake& handshake, const tcp::HandshakeConfig& config, Time now);
   void arrive_at_connection(Socket& socket, const wire::TcpPacket& packet, Time now);
   [[nodiscard]] bool data_after_close(const Socket& socket, const wire::TcpPacket& packet, Time now) const;
-  [[nodiscard]] static bool overtaken_by_restore(const Connection& conn, const wire::Segment& segment) noexcept;
   [[nodiscard]] bool holds_too_much(const Socket& socket, const wire::TcpPacket& packet);
   void count_out_of_order(Socket& socket);
   void take_fin(Socket& socket);

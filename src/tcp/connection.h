@@ -206,6 +206,8 @@ void set_draining(ControlBlock& cb, bool draining, Time now);
 void set_flags(ControlBlock& cb, std::uint16_t flags, Time now);
 // TCP_KEEPIDLE, TCP_KEEPINTVL (seconds, 1..32767), TCP_KEEPCNT (1..127).
 void set_keepalive(ControlBlock& cb, std::uint32_t idle_s, std::uint32_t interval_s, std::uint32_t probes, Time now);
+// Whether TCP_WINDOW_CLAMP bounds the window. It is the host that does it: kWindowClamped tells it when to look.
+void set_window_clamped(ControlBlock& cb, bool on);
 // TCP_USER_TIMEOUT; 0 = none.
 void set_user_timeout(ControlBlock& cb, std::uint32_t timeout_ms);
 // A new MSS, options of each segment not counted (as MinTcp::mss, and all sizes below).
@@ -237,11 +239,11 @@ void set_size_search(ControlBlock& cb, bool on);
 void set_quick_ack(ControlBlock& cb, bool on);
 // TCP_CONGESTION of a living connection: the algorithm begins with the window that is there.
 void set_congestion(ControlBlock& cb, CongestionKind kind, Time now);
-// Linux tcp_slow_start_after_idle; on after install().
 // Linux tcp_invalid_ratelimit is 0: challenge ACKs are not limited in rate. After install() they are.
 void set_challenges_free(ControlBlock& cb, bool on);
 // TCP_NODELAY was set, be it anew: what waits goes (Linux TCP_NAGLE_PUSH).
 void push_pending(ControlBlock& cb);
+// Linux tcp_slow_start_after_idle; on after install().
 void set_restart_after_idle(ControlBlock& cb, bool on);
 // Linux tcp_min_tso_segs: how many segments leave as one at least; 2 after install(). Only PSH tells.
 void set_smallest_burst(ControlBlock& cb, std::uint8_t segments);
