@@ -192,7 +192,7 @@ void advance(ControlBlock& cb, Seq ack, AckNews& news, Host& host, Time now) noe
   host.counters().bytes_acked += bytes_between(cb.snd_una, ack);
   cb.snd_una = ack;
   cb.retries = 0;
-  cb.stall_since = to_tick(now);
+  cb.stall_since = to_coarse_tick(now);
   news.flags |= kUnaAdvanced;
 }
 
@@ -207,9 +207,11 @@ void update_timers(ControlBlock& cb, const AckNews& news, Time now) noexcept {
 
 }  // namespace
 
-bool ack_acceptable(const ControlBlock& cb, Seq ack) noexcept {
+bool ack_acceptable(const ControlBlock& cb, std::uint64_t bytes_acked, Seq ack) noexcept {
   const Seq highest = cb.has(kOtherStackSends) ? cb.write_seq : cb.snd_nxt;
-  return ack <= highest && ack - cb.snd_una >= -static_cast<std::int64_t>(cb.max_window);
+  const std::uint64_t before = (std::uint64_t{1} << cb.acked_before_bits) - 1;
+  const std::uint64_t oldest = std::min<std::uint64_t>(cb.max_window, bytes_acked + before);
+  return ack <= highest && ack - cb.snd_una >= -static_cast<std::int64_t>(oldest);
 }
 
 void process_ack(ControlBlock& cb, const wire::Segment& segment, std::uint32_t payload_bytes, Host& host, Time now) {

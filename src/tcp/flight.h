@@ -251,5 +251,7 @@ void add_foreign(ControlBlock& cb, Seq from, Seq to, Time sent);
 void note_repeat(ControlBlock& cb, SentQueue::Position position, Time now);
 // As SentQueue::split(); counts and hints stay right.
 void split_sent(Flight& flight, SentQueue::Position position, std::uint32_t length);
+// All that is longer than the MSS and has not arrived becomes segments of that size, in one pass.
+void split_long(ControlBlock& cb);
 
 }  // namespace twinstack::tcp
