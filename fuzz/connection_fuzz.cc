@@ -1,7 +1,9 @@
-// One connection, typed operations from both sides: the program queues and reads, the peer sends segments that may be
-// anything, time passes, the connection drains and moves. The invariants of the control block hold after each.
+// One connection, typed operations from both sides: the program queues, ends records, reads and closes, the peer sends
+// segments that may be anything, routers and the other stack tell of themselves, time passes, the connection drains and
+// moves; in the engine's form and as the whole machine. The invariants of the control block hold after each.
 #include <array>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/assert.h"
@@ -56,19 +58,28 @@ class Fuzzed {
     state.keepalive_probes = 3;
     state.user_timeout_ms = input_.below(2) * 5000;
     start_ = state;
+    whole_ = input_.below(2) != 0;
+    other_stack_sends_ = !whole_ && input_.below(4) == 0;
   }
 
   void run() {
     if (!tcp::install(cb_, start_, now_).has_value()) return;
-    for (int i = 0; i < 400 && !input_.empty(); ++i) {
+    if (whole_) tcp::run_whole_machine(cb_);
+    if (other_stack_sends_) tcp::other_stack_may_send(cb_);
+    for (int i = 0; i < 400 && !input_.empty() && !has_ended(); ++i) {
       step();
       check();
     }
   }
 
  private:
+  [[nodiscard]] bool has_ended() const {
+    const tcp::TcpState state = tcp::tcp_state(cb_);
+    return is_reset_ || state == tcp::TcpState::kTimeWait || state == tcp::TcpState::kClosed;
+  }
+
   void step() {
-    switch (input_.below(10)) {
+    switch (input_.below(13)) {
       case 0:
       case 1:
       case 2:
@@ -91,6 +102,15 @@ class Fuzzed {
         break;
       case 8:
         move();
+        break;
+      case 9:
+        close();
+        break;
+      case 10:
+        too_big();
+        break;
+      case 11:
+        other_stack();
         break;
       default:
         settings();
@@ -123,7 +143,8 @@ class Fuzzed {
     Buffers host(counters_);
     host.unread = unread_;
     host.limit = input_.below(5) == 0 ? input_.below(2000) : kBuffer;
-    (void)tcp::on_segment(cb_, in, Payload({&part, 1}, 0, length), host, now_);
+    is_reset_ = tcp::on_segment(cb_, in, Payload({&part, 1}, 0, length), host, now_) == tcp::Arrival::kReset;
+    ASSERT(whole_ || !is_reset_);
     unread_ = host.unread;
   }
 
@@ -141,8 +162,30 @@ class Fuzzed {
 
   void queue() {
     const std::uint32_t bytes = input_.take<std::uint16_t>();
-    if (bytes == 0 || bytes_between(cb_.snd_una, cb_.write_seq) + bytes > kMaxQueued) return;
+    if (bytes == 0 || is_closed_ || bytes_between(cb_.snd_una, cb_.write_seq) + bytes > kMaxQueued) return;
     tcp::on_queued(cb_, bytes, (bytes & 1) != 0);
+    if (input_.below(4) == 0) tcp::end_record(cb_);
+  }
+
+  void close() {
+    if (!whole_ || is_closed_) return;
+    tcp::on_close(cb_);
+    is_closed_ = true;
+  }
+
+  void too_big() {
+    const Seq quoted = cb_.snd_una + static_cast<std::uint32_t>(input_.take<std::int16_t>());
+    const auto mss = static_cast<std::uint16_t>(48 + input_.below(256) * 8);
+    if (input_.below(4) == 0)
+      tcp::on_mtu_reduced(cb_, mss);
+    else if (tcp::on_packet_too_big(cb_, quoted, mss))
+      ASSERT(quoted >= cb_.snd_una && quoted < cb_.snd_nxt && cb_.mss <= mss);
+  }
+
+  void other_stack() {
+    if (!std::exchange(other_stack_sends_, false)) return;
+    const std::uint32_t unsent = bytes_between(cb_.snd_nxt, cb_.write_seq);
+    tcp::other_stack_silent(cb_, cb_.snd_nxt + std::min(unsent, input_.take<std::uint16_t>() * 4U), now_);
   }
 
   void read() {
@@ -162,17 +205,33 @@ class Fuzzed {
     ASSERT(tcp::next_deadline(cb_, now_) > now_ - std::chrono::milliseconds(1));
   }
 
+  // Neither stack takes over what has begun to end, and the kernel's last word comes before its connection goes back.
   void move() {
+    if (tcp::tcp_state(cb_) != tcp::TcpState::kEstablished || is_closed_ || other_stack_sends_) return;
     tcp::MinTcp state = start_;
     tcp::extract(cb_, now_, state);
     ASSERT(tcp::install(cb_, state, now_).has_value());
+    if (whole_) tcp::run_whole_machine(cb_);
     start_ = state;
   }
 
   void settings() {
     tcp::set_flags(cb_, static_cast<std::uint16_t>(input_.below(8)), now_);
-    tcp::set_mss(cb_, static_cast<std::uint16_t>(88 + input_.below(256) * 8));
+    change_path(static_cast<std::uint16_t>(88 + input_.below(256) * 8));
     if (input_.below(2) == 0) tcp::acknowledge_now(cb_);
+  }
+
+  void change_path(std::uint16_t mss) {
+    switch (input_.below(4)) {
+      case 0:
+        (void)tcp::on_packet_too_big(cb_, cb_.snd_una, mss, now_);
+        break;
+      case 1:
+        tcp::probe_path(cb_, now_);
+        break;
+      default:
+        tcp::set_path_limit(cb_, mss);
+    }
   }
 
   void check() {
@@ -193,6 +252,10 @@ class Fuzzed {
   std::uint32_t ts_ = 1;
   Seq edge_;
   bool has_edge_ = false;
+  bool whole_ = false;
+  bool other_stack_sends_ = false;
+  bool is_closed_ = false;
+  bool is_reset_ = false;
 };
 
 }  // namespace

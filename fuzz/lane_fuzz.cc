@@ -79,7 +79,8 @@ class FuzzedLane {
     const std::uint32_t ring = input_.below(2);
     if (evil_.room(ring) == 0) return;
     auto entry = Program::send_entry(mine_.hw, input_.below(200), input_.below(5000), input_.below(5000));
-    entry.op = static_cast<ipc::SubmitOp>(input_.below(8) == 0 ? input_.take<std::uint8_t>() : 1U + input_.below(2));
+    entry.op = static_cast<ipc::SubmitOp>(input_.below(8) == 0 ? input_.take<std::uint8_t>() : 1U + input_.below(4));
+    entry.flags = static_cast<std::uint8_t>(input_.below(8) == 0 ? input_.take<std::uint8_t>() : input_.below(4));
     if (input_.below(8) == 0) entry.hw_conn_id = input_.take<std::uint64_t>();
     if (input_.below(8) == 0) entry.chunk = input_.take<std::uint32_t>();
     if (input_.below(8) == 0) entry.offset = input_.take<std::uint32_t>();
@@ -120,7 +121,7 @@ class FuzzedLane {
   void command() {
     if (mine_.hw == 0) return;
     const HwConnId id(mine_.hw);
-    switch (input_.below(4)) {
+    switch (input_.below(7)) {
       case 0:
         (void)box_.call({.op = CommandOp::kDrain, .id = id, .flag = input_.below(2)});
         break;
@@ -133,10 +134,32 @@ class FuzzedLane {
       case 2:
         (void)box_.call({.op = CommandOp::kQuery, .id = id});
         break;
+      case 3:
+        (void)box_.call({.op = CommandOp::kPacketTooBig,
+                         .id = id,
+                         .quoted_seq = box_.conn(id).tcb.snd_una.raw() + input_.below(4000),
+                         .path_mtu_bytes = input_.below(3000)});
+        break;
+      case 4:
+        set_hop(box_, 0, 576 + 8 * input_.below(1024));
+        break;
+      case 5:
+        late_packet(id);
+        break;
       default:
         move(id);
         break;
     }
+  }
+
+  // What the driver brings is a packet of the peer all the same.
+  void late_packet(HwConnId id) {
+    std::vector<std::byte> payload(input_.below(1200));
+    const auto frame = peer_.frame(payload, wire::kAck, [&](wire::Segment& segment) {
+      segment.seq = box_.conn(id).tcb.rcv_nxt + input_.below(3) * 600U;
+      segment.ack = box_.conn(id).tcb.snd_una;
+    });
+    (void)engine::test::inject(box_, evil_, id, frame);
   }
 
   // Out and in again; the id that the program knows may be the old one for a while.

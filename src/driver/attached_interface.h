@@ -11,6 +11,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "base/monotonic.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "driver/interface.h"
@@ -47,7 +48,9 @@ class AttachedInterface final : public Interface {
   Result<std::optional<std::uint32_t>> hop_for(const kernel::RouteQuery& query) override;
   void release_hop(std::uint32_t hop_index) override;
   void process_routes(const std::function<void(std::uint32_t hop_index, const std::string& why)>& lost) override;
-  void process_icmp(const std::function<void(const wire::IcmpError&)>& too_big) override { icmp_->poll(too_big); }
+  void process_icmp(const std::function<void(const wire::IcmpError&)>& too_big) override {
+    icmp_->poll(monotonic_now(), too_big);
+  }
   [[nodiscard]] std::size_t lane_count() const noexcept override { return lanes_.size(); }
   [[nodiscard]] handoff::EnginePort& port(std::size_t lane) override { return lanes_[lane]->port(); }
   [[nodiscard]] std::vector<std::vector<std::byte>> take_strays(std::size_t lane) override {

@@ -32,6 +32,9 @@ engine::HostSettings read_host_settings(const std::string& directory) {
   if (const auto read = read_numbers(directory + "tcp_min_tso_segs"); !read.empty()) {
     settings.tcp_min_tso_segs = static_cast<std::uint8_t>(std::clamp<std::int64_t>(read[0], 1, UINT8_MAX));
   }
+  if (const auto read = read_numbers(directory + "tcp_mtu_probing"); !read.empty()) {
+    settings.tcp_mtu_probing = static_cast<std::uint8_t>(std::clamp<std::int64_t>(read[0], 0, 2));
+  }
   if (const auto read = read_numbers(directory + "tcp_invalid_ratelimit"); !read.empty()) {
     settings.tcp_invalid_ratelimit_ms = static_cast<std::uint32_t>(std::clamp<std::int64_t>(read[0], 0, 60'000));
   }

@@ -33,6 +33,8 @@ TEST_F(HostSettingsTest, AreThoseOfTheNamespace) {
   EXPECT_EQ(read().tcp_rmem_max_bytes, 33'554'432U);
   EXPECT_EQ(read().tcp_wmem_max_bytes, 1'000'000U);
   write("tcp_invalid_ratelimit", "0");
+  write("tcp_mtu_probing", "2");
+  EXPECT_EQ(read().tcp_mtu_probing, 2U);
   EXPECT_EQ(read().tcp_min_tso_segs, 4U);
   EXPECT_EQ(read().tcp_invalid_ratelimit_ms, 0U);
 }

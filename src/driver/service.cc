@@ -236,6 +236,7 @@ void Service::Impl::take_engine_events() {
 
 void Service::Impl::on_time(Time now) {
   mover_->on_time(now);
+  if (now >= icmp_deadline()) mover_->on_icmp_errors();
   expire_greetings(now);
   if (stopping_) return;
   if (now >= churn_due_) churn_once(now);
@@ -243,8 +244,14 @@ void Service::Impl::on_time(Time now) {
 }
 
 Time Service::Impl::next_deadline(Time) const {
-  Time next = std::min({mover_->next_deadline(), greetings_.next_deadline(), churn_due_, policy_due_});
+  Time next = std::min({mover_->next_deadline(), icmp_deadline(), greetings_.next_deadline(), churn_due_, policy_due_});
   if (stopping_) next = std::min(next, stop_deadline_);
+  return next;
+}
+
+Time Service::Impl::icmp_deadline() const {
+  Time next = kNever;
+  for (const auto& interface : interfaces_) next = std::min(next, interface->icmp().rests_until());
   return next;
 }
 

@@ -55,6 +55,7 @@ class Service::Impl final : public ControlTarget {
   void dispatch(Source source, std::uint32_t number);
   void on_time(Time now);
   [[nodiscard]] Time next_deadline(Time now) const;
+  [[nodiscard]] Time icmp_deadline() const;
   void begin_stop();
   void end_stop();
   [[nodiscard]] bool all_home() const;

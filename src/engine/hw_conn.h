@@ -1,7 +1,7 @@
 // HwConn: what the engine keeps of one connection (HW_CONN_T of the founding document), in parts by use:
 //   HwConn       hot, at most 320 bytes: the TCP control block and what every packet touches;
 //   HwConnRecord 128 bytes, touched when a packet is found, built or counted: flow, references, counters;
-//   HwConnKept   36 bytes, touched when the connection moves: what the core does not own and the kernel wants back;
+//   HwConnKept   40 bytes, touched when the connection moves: what the core does not own and the kernel wants back;
 //   Waiting      lists of what waits for the end of a move. A connection that does not move owns none;
 //   Piece        nodes of the lists of data that the connection has in flight. An idle connection owns none.
 // All are plain data in tables of the lane's region (memory that outlives the engine); the driver may read them while
@@ -140,14 +140,13 @@ struct HwConnKept {
   std::uint32_t scope_id = 0;
   std::uint32_t snd_buf_bytes = 0;  // SO_SNDBUF
   std::uint32_t rcv_buf_bytes = 0;  // SO_RCVBUF
-  std::uint16_t mss = 0;
+  std::uint32_t window_clamp_bytes = 0;  // with ControlBlock's kWindowClamped
   std::uint16_t mss_clamp = 0;
-  std::uint16_t advmss = 0;
   std::uint16_t reordering_segments = 0;
   std::uint16_t flags = 0;  // MinTcpFlag that are not ControlBlock's
   tcp::ReceiveTuning receive{};
 };
-static_assert(sizeof(HwConnKept) == 36);
+static_assert(sizeof(HwConnKept) == 40);
 
 // Asks for all of an entry, or its first bytes, to be written.
 template <typename T, std::size_t kBytes = sizeof(T)>
@@ -163,7 +162,8 @@ struct Waiting {
   PieceList held{};              // frames that wait
   PieceList late{};              // ... from the filter on the kernel socket: older than `held`
   std::uint32_t held_bytes = 0;  // of both lists of frames
-  std::uint32_t next_free = 0;   // in WaitingTable
+  std::uint16_t next_free = 0;   // in WaitingTable
+  std::uint8_t for_kernel = 0;   // what `held` has for the kernel while the engine goes on: a bit for each such Arrival
 
   [[nodiscard]] bool empty() const noexcept { return unread.empty() && held.empty() && late.empty(); }
 };

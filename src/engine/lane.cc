@@ -11,6 +11,8 @@ namespace {
 // After so many timeouts in a row the kernel goes on with it: it hears of a smaller path MTU (the ICMP error comes to
 // it, RFC 1191) and of unreachable hosts, and comes to the end that it always would. The engine sends on until then.
 constexpr std::uint8_t kRetriesHere = 4;
+// When it has just begun to try smaller segments (RFC 4821 7.7), which Linux does not by itself: two sizes.
+constexpr std::uint8_t kRetriesInSearch = 6;
 constexpr Duration kOfferEventsAgain = std::chrono::milliseconds(1);
 // Retransmission timers as a rule, which are void when the ACK has come; what is further away is some other timer.
 constexpr Duration kLookNoFurther = std::chrono::seconds(1);
@@ -146,7 +148,8 @@ void Lane::fire_timer(std::uint32_t index, Time now) {
     return;
   }
   // A user timeout's clock begins anew in the kernel: such a connection goes there only when its time is over.
-  if (conn.tcb.retries >= kRetriesHere && conn.tcb.user_timeout_ms == 0) raise_to_software(index, Cause::kTimeout);
+  const std::uint8_t most = tcp::is_searching_path(conn.tcb) ? kRetriesInSearch : kRetriesHere;
+  if (conn.tcb.retries >= most && conn.tcb.user_timeout_ms == 0) raise_to_software(index, Cause::kTimeout);
   want_transmit(index);  // schedules the next deadline as well
 }
 

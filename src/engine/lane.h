@@ -40,6 +40,7 @@ struct HostSettings {
   bool tcp_slow_start_after_idle = true;
   bool tcp_moderate_rcvbuf = true;
   std::uint8_t tcp_min_tso_segs = 2;
+  std::uint8_t tcp_mtu_probing = 1;              // 2: small segments at first; black holes are looked for in any case
   std::uint32_t tcp_invalid_ratelimit_ms = 500;  // 0: no limit; other values are taken for 500
   std::uint32_t tcp_rmem_max_bytes = 6U << 20;   // the third of tcp_rmem
   std::uint32_t tcp_wmem_max_bytes = 4U << 20;   // ... of tcp_wmem
@@ -52,6 +53,8 @@ struct LaneCounters {
   std::uint64_t stray_dropped = 0;    // ... but too many of them
   std::uint64_t held_frames = 0;      // packets that waited for a move
   std::uint64_t held_dropped = 0;     // ... for which there was no memory
+  std::uint64_t held_repeated = 0;    // packets for the kernel when one that says the same waited already
+  std::uint64_t out_of_order_pruned = 0;  // blocks given up and segments dropped: too much is held out of order
   std::uint64_t completion_full = 0;  // segments dropped because the application does not read its ring
   std::uint64_t submissions = 0;
   std::uint64_t polls = 0;
@@ -79,6 +82,9 @@ class Lane {
 
   // Counts for connections that are installed from now on.
   void set_host_settings(const HostSettings& settings) noexcept { host_settings_ = settings; }
+
+  // How much all connections may hold out of order together (tcp/out_of_order_memory.h).
+  void set_out_of_order_limit(std::uint64_t bytes) noexcept { region_.out_of_order().set_limit(bytes); }
 
   // When poll() must be called even if nothing arrives.
   [[nodiscard]] Time next_deadline() const noexcept;
@@ -126,14 +132,17 @@ class Lane {
   Reply release(const Command& command);
   Reply query(const Command& command, Time now);
   Reply silent(const Command& command, Time now);
-  Reply packet_too_big(const Command& command);
   Reply notify(const Command& command);
-  Reply set_hop_of(const Command& command);
-  void set_hop(const Command& command);
   Status queue_loaded(std::uint32_t index, const Command& command);
-  void bound_mss(std::uint32_t index);
   void fill_state(std::uint32_t index, Time now, ipc::HwConnState& state) const;
   void fill_min(std::uint32_t index, Time now, tcp::MinTcp& min) const;
+
+  // lane_path.cc: the size of segments.
+  Reply packet_too_big(const Command& command, Time now);
+  Reply set_hop_of(const Command& command);
+  void set_hop(const Command& command);
+  [[nodiscard]] std::uint16_t path_limit(std::uint32_t index) const noexcept;
+  void bound_mss(std::uint32_t index);
 
   // lane_receive.cc: frames.
   bool receive_frames(Time now);
@@ -163,7 +172,9 @@ class Lane {
 
   // lane_held.cc: packets that wait for a move.
   using WaitingFrames = PieceList Waiting::*;  // &Waiting::held or &Waiting::late
-  void hold_frame(std::uint32_t index, WaitingFrames which, std::span<const ByteView> parts, std::uint32_t length);
+  bool hold_frame(std::uint32_t index, WaitingFrames which, std::span<const ByteView> parts, std::uint32_t length);
+  void hold_for_kernel(std::uint32_t index, tcp::Arrival arrival, std::span<const ByteView> parts,
+                       std::uint32_t length);
   void hold_bytes(PieceList& list, LaneSession& session, ByteView bytes, bool& start);
   bool extend_last(PieceList& list, LaneSession& session, ByteView& bytes);
   void hold_out_of_order(std::uint32_t index);

@@ -8,6 +8,7 @@
 #include "base/assert.h"
 #include "engine/conn_host.h"
 #include "engine/lane.h"
+#include "tcp/ack.h"
 #include "tcp/congestion/congestion.h"
 
 namespace twinstack::engine {
@@ -21,12 +22,7 @@ std::uint32_t chunks_for(std::uint32_t bytes, std::uint32_t chunk_bytes) {
 
 // The longest frame: an IP packet, Ethernet header and a VLAN tag.
 constexpr std::uint32_t kMaxFrameBytes = 65535 + 18;
-constexpr std::uint32_t kIpv4AndTcpBytes = 20 + 20;
-constexpr std::uint32_t kIpv6AndTcpBytes = 40 + 20;
-constexpr std::uint32_t kLeastPathMtuV4 = 552;   // Linux route/min_pmtu
-constexpr std::uint32_t kLeastPathMtuV6 = 1280;  // RFC 8200 5
 constexpr std::uint32_t kInitialSendBuffer = 128U << 10;
-constexpr std::uint32_t kMaxNextHops = 65536;
 constexpr std::uint8_t kEstablished = 1;  // TCP_ESTABLISHED
 
 HwConnKept kept_of(const tcp::MinTcp& min) {
@@ -34,9 +30,9 @@ HwConnKept kept_of(const tcp::MinTcp& min) {
       .scope_id = min.scope_id,
       .snd_buf_bytes = min.snd_buf_bytes,
       .rcv_buf_bytes = min.rcv_buf_bytes,
-      .mss = min.mss,
+      // A full segment in any case: a window under that is not offered at all (RFC 9293 3.8.6.2.2).
+      .window_clamp_bytes = min.window_clamp_bytes == 0 ? 0 : std::max<std::uint32_t>(min.window_clamp_bytes, min.mss),
       .mss_clamp = min.mss_clamp,
-      .advmss = min.advmss,
       .reordering_segments = static_cast<std::uint16_t>(std::min<std::uint32_t>(min.reordering_segments, UINT16_MAX)),
       .flags = static_cast<std::uint16_t>(min.flags & tcp::kFlagFixedReceiveBuffer)};
 }
@@ -94,7 +90,7 @@ Reply Lane::carry_out(const Command& command, Time now) {
     case CommandOp::kSetHopOf:
       return set_hop_of(command);
     case CommandOp::kPacketTooBig:
-      return packet_too_big(command);
+      return packet_too_big(command, now);
     case CommandOp::kSilent:
       return silent(command, now);
     default:
@@ -223,12 +219,13 @@ Reply Lane::install(const Command& command, Time now) {
   // (tcp_adv_win_scale 1), or what it has offered already.
   const std::uint32_t offered =
       command.min.rcv_wnd - std::min(command.min.rcv_wnd, command.min.rcv_nxt - command.min.rcv_wup);
-  // And a full segment in any case: a window under that is not offered at all (RFC 9293 3.8.6.2.2).
+  // And a full segment in any case.
   conn.rcv_buf_bytes =
       std::max({command.min.rcv_buf_bytes / 2, offered + conn.unread_bytes, std::uint32_t{command.min.mss}});
-  tcp::begin_receive_tuning(kept_[index].receive, conn.tcb, conn.rcv_buf_bytes, kept_[index].advmss, now);
+  tcp::begin_receive_tuning(kept_[index].receive, conn.tcb, conn.rcv_buf_bytes, command.min.advmss, now);
   record.snd_buf_units = kInitialSendBuffer / HwConnRecord::kSendBufferUnit;
-  bound_mss(index);
+  tcp::install_path(conn.tcb, path_limit(index), command.min.mss_found, now);
+  if (host_settings_.tcp_mtu_probing >= 2) tcp::probe_path(conn.tcb, now);
   owner.arena().slot(record.slot).tx_limit_bytes.store(record.snd_buf_bytes(), std::memory_order_relaxed);
   return Reply{.status = Status::kOk, .id = command.id};
 }
@@ -389,10 +386,11 @@ void Lane::fill_min(std::uint32_t index, Time now, tcp::MinTcp& min) const {
   min.flow = record.flow;
   min.scope_id = kept.scope_id;
   min.mss_clamp = kept.mss_clamp;
-  min.advmss = kept.advmss;
+  min.advmss = kept.receive.advmss;
   min.reordering_segments = kept.reordering_segments;
   min.snd_buf_bytes = kept.snd_buf_bytes;
   min.rcv_buf_bytes = kept.rcv_buf_bytes;
+  min.window_clamp_bytes = kept.window_clamp_bytes;
   min.keepalive_idle_s = conn.tcb.keepalive_idle_s;
   min.keepalive_interval_s = conn.tcb.keepalive_interval_s;
   min.keepalive_probes = conn.tcb.keepalive_probes;
@@ -400,6 +398,7 @@ void Lane::fill_min(std::uint32_t index, Time now, tcp::MinTcp& min) const {
   min.traffic_class = record.traffic_class;
   min.flow_label = record.flow_label;
   tcp::extract(conn.tcb, now, min);
+  min.bytes_acked = tcp::ever_acked(conn.tcb, record.counters.bytes_acked);
   min.flags |= kept.flags;
   min.copied_seq = min.rcv_nxt - conn.unread_bytes;
 }
@@ -447,49 +446,6 @@ Reply Lane::notify(const Command& command) {
                                                   .length = 0,
                                                   .hw_conn_id = command.id.raw()});
   return posted ? Reply{} : refuse(Status::kRingFull);
-}
-
-void Lane::set_hop(const Command& command) {
-  ASSERT(command.hop_index < kMaxNextHops);
-  if (hops_.size() <= command.hop_index) hops_.resize(command.hop_index + 1);
-  const bool mtu_changed = hops_[command.hop_index].mtu_bytes != command.hop.mtu_bytes;
-  hops_[command.hop_index] = command.hop;
-  if (!mtu_changed) return;
-  for (std::uint32_t i = 0; i < conns_.size(); ++i) {
-    if ((conns_[i].flags & kInstalled) != 0 && records_[i].hop == command.hop_index) bound_mss(i);
-  }
-}
-
-// A segment must fit the path and the link, whatever the kernel was content with.
-void Lane::bound_mss(std::uint32_t index) {
-  const HwConnRecord& record = records_[index];
-  const std::uint32_t mtu = std::min(hops_[record.hop].mtu_bytes, link_.info().mtu_bytes);
-  const std::uint32_t headers = record.flow.is_v4() ? kIpv4AndTcpBytes : kIpv6AndTcpBytes;
-  const std::uint32_t room = mtu - std::min(mtu, headers);
-  tcp::set_mss(conns_[index].tcb, static_cast<std::uint16_t>(std::min<std::uint32_t>(kept_[index].mss, room)));
-}
-
-// RFC 1191, RFC 8201, with the checks of RFC 5927. What is smaller than Linux's least is not believed.
-Reply Lane::packet_too_big(const Command& command) {
-  const std::uint32_t index = resolve(command.id);
-  HwConn& conn = conns_[index];
-  if ((conn.flags & kInstalled) == 0) return refuse(Status::kBadState);
-  const bool v4 = records_[index].flow.is_v4();
-  const std::uint32_t mtu = std::max(command.path_mtu_bytes, v4 ? kLeastPathMtuV4 : kLeastPathMtuV6);
-  const auto mss =
-      static_cast<std::uint16_t>(std::min<std::uint32_t>(mtu - (v4 ? kIpv4AndTcpBytes : kIpv6AndTcpBytes), UINT16_MAX));
-  if (!tcp::on_packet_too_big(conn.tcb, Seq(command.quoted_seq), mss)) return refuse(Status::kBadArgument);
-  kept_[index].mss = std::min(kept_[index].mss, mss);
-  want_transmit(index);
-  return Reply{};
-}
-
-Reply Lane::set_hop_of(const Command& command) {
-  if (command.hop_index >= hops_.size()) return refuse(Status::kBadArgument);
-  const std::uint32_t index = resolve(command.id);
-  records_[index].hop = static_cast<std::uint16_t>(command.hop_index);
-  if ((conns_[index].flags & kInstalled) != 0) bound_mss(index);
-  return Reply{};
 }
 
 }  // namespace twinstack::engine

@@ -81,7 +81,7 @@ void Lane::end_waiting(std::uint32_t index) noexcept {
   waiting_.put_back(std::exchange(conns_[index].waiting, kNoWaiting));
 }
 
-void Lane::hold_frame(std::uint32_t index, WaitingFrames which, std::span<const ByteView> parts, std::uint32_t length) {
+bool Lane::hold_frame(std::uint32_t index, WaitingFrames which, std::span<const ByteView> parts, std::uint32_t length) {
   Waiting* waiting = want_waiting(index);
   LaneSession& owner = owner_of(conns_[index]);
   // All or nothing: a frame without its end would be a wrong packet. The room is counted first.
@@ -89,12 +89,26 @@ void Lane::hold_frame(std::uint32_t index, WaitingFrames which, std::span<const 
   if (waiting == nullptr || waiting->held_bytes + length > kMaxHeldBytes || owner.pool().available() < needed ||
       pieces_.available() < needed) {
     ++counters_.held_dropped;
-    return;
+    return false;
   }
   ++counters_.held_frames;
   waiting->held_bytes += length;
   bool start = true;
   Payload(parts, 0, length).for_each([&](ByteView piece) { hold_bytes(waiting->*which, owner, piece, start); });
+  return true;
+}
+
+// The kernel will see this very packet, injected after the return. Until then the peer may repeat it as often as it
+// likes, or anybody who can guess its numbers: one of each kind waits, and the peer sends again what the kernel lacks.
+void Lane::hold_for_kernel(std::uint32_t index, tcp::Arrival arrival, std::span<const ByteView> parts,
+                           std::uint32_t length) {
+  const auto kind = static_cast<std::uint8_t>(
+      1U << (static_cast<unsigned>(arrival) - static_cast<unsigned>(tcp::Arrival::kToSoftwareReset)));
+  if (const Waiting* waiting = waiting_of(index); waiting != nullptr && (waiting->for_kernel & kind) != 0) {
+    ++counters_.held_repeated;
+  } else if (hold_frame(index, &Waiting::held, parts, length)) {
+    waiting_of(index)->for_kernel |= kind;
+  }
 }
 
 // Takes up to `count` pieces off the front; returns their bytes.

@@ -139,8 +139,7 @@ void Lane::process_segment(std::uint32_t index, const wire::TcpPacket& packet, s
   if (tcp::to_software(arrival)) {
     // Who has reset the connection wants no ACK: one that is owed would leave before the kernel sees the reset.
     if (arrival == tcp::Arrival::kToSoftwareReset) tcp::owe_nothing(conn.tcb);
-    // The kernel will see this very packet, injected after the return.
-    hold_frame(index, &Waiting::held, parts, length);
+    hold_for_kernel(index, arrival, parts, length);
     raise_to_software(index, cause_of(arrival));
     return;
   }
@@ -159,6 +158,7 @@ void Lane::replay_held(std::uint32_t index, Time now) {
   PieceList late = std::exchange(waiting->late, PieceList{});
   PieceList held = std::exchange(waiting->held, PieceList{});
   waiting->held_bytes = 0;
+  waiting->for_kernel = 0;
   // What of these is for the kernel (a FIN, say) is held anew, as a copy.
   const auto replay = [&](const PieceList& list, wire::ChecksumMode mode) {
     for_each_frame(index, list, [&](std::span<const ByteView> parts, std::uint32_t length) {

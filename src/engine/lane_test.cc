@@ -306,6 +306,25 @@ TEST_F(LaneToSoftware, TheEventComesOnceThoughThePeerRepeatsItself) {
   expect_event(Cause::kPeerFin);
 }
 
+TEST_F(LaneToSoftware, OfWhatAPeerRepeatsWithoutEndOneWaits) {
+  start();
+  const std::uint32_t free_before = box.free_pieces();
+  const auto fin = peer.frame(peer_bytes(10), wire::kAck | wire::kFin);
+  for (int i = 0; i < 500; ++i) {
+    peer.send_frame(fin);
+    poll();
+    const auto urgent = peer.frame(std::vector<std::byte>(4), wire::kAck | wire::kUrg);
+    peer.send_frame(urgent);
+    poll();
+  }
+  EXPECT_EQ(box.free_pieces(), free_before - 2);
+  EXPECT_EQ(box.lane.counters().held_repeated, 998U);
+  EXPECT_EQ(box.lane.counters().held_frames, 2U);
+  peer.send_frame(peer.frame({}, wire::kRst | wire::kAck));
+  poll();
+  EXPECT_EQ(box.lane.counters().held_frames, 3U) << "another kind";
+}
+
 // A return that failed: the engine goes on, looks at the packet again and says it again.
 TEST_F(LaneToSoftware, AfterAReturnThatFailedTheEventComesAgain) {
   start();

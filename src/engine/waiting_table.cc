@@ -12,7 +12,7 @@ WaitingTable::WaitingTable(std::span<Waiting> entries) noexcept : entries_(entri
 std::uint16_t WaitingTable::take() noexcept {
   if (free_head_ == kNoWaiting) return kNoWaiting;
   const std::uint16_t index = free_head_;
-  free_head_ = static_cast<std::uint16_t>(entries_[index].next_free);
+  free_head_ = entries_[index].next_free;
   --available_;
   entries_[index] = Waiting{};
   return index;

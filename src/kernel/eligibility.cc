@@ -206,6 +206,8 @@ Result<> LinuxKernelConn::read_settings_for_engine() {
   if (fixed) min.flags |= tcp::kFlagFixedReceiveBuffer;
   min.snd_buf_bytes = static_cast<std::uint32_t>(options_.send_buffer_bytes);
   min.rcv_buf_bytes = static_cast<std::uint32_t>(options_.receive_buffer_bytes);
+  const bool clamped = options_.window_clamp_bytes < options_.receive_buffer_bytes / 2;
+  min.window_clamp_bytes = clamped ? static_cast<std::uint32_t>(options_.window_clamp_bytes) : 0;
   min.user_timeout_ms = number(IPPROTO_TCP, TCP_USER_TIMEOUT);
   min.keepalive_idle_s = number(IPPROTO_TCP, TCP_KEEPIDLE);
   min.keepalive_interval_s = number(IPPROTO_TCP, TCP_KEEPINTVL);

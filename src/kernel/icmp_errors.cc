@@ -11,14 +11,22 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <span>
 
 namespace twinstack::kernel {
 namespace {
 
-constexpr int kMessagesPerPoll = 64;
 constexpr std::size_t kLargestMessage = 2048;  // more than any router quotes (RFC 4443 2.4: 1280)
 constexpr std::size_t kIpv6Head = 40;
 constexpr std::uint32_t kTooBigV4 = 3 << 8 | 4;  // type and code (RFC 1191)
+
+Result<> filter_by(const UniqueFd& fd, std::span<sock_filter> code) {
+  const sock_fprog program{.len = static_cast<unsigned short>(code.size()), .filter = code.data()};
+  if (::setsockopt(fd.get(), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) != 0) {
+    return system_error("setsockopt(SO_ATTACH_FILTER)");
+  }
+  return {};
+}
 
 Result<UniqueFd> open_v4() {
   UniqueFd fd(::socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_ICMP));
@@ -35,10 +43,7 @@ Result<UniqueFd> open_v4() {
                      sock_filter BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_TCP, 0, 1),
                      sock_filter BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
                      sock_filter BPF_STMT(BPF_RET | BPF_K, 0)};
-  const sock_fprog program{.len = code.size(), .filter = code.data()};
-  if (::setsockopt(fd.get(), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) != 0) {
-    return system_error("setsockopt(SO_ATTACH_FILTER)");
-  }
+  TRY(filter_by(fd, code));
   return fd;
 }
 
@@ -53,6 +58,11 @@ Result<UniqueFd> open_v6() {
       ::setsockopt(fd.get(), IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof(on)) != 0) {
     return system_error("setsockopt(ICMP6_FILTER, IPV6_RECVPKTINFO)");
   }
+  // From the ICMP header on. What is quoted has no extension headers if it is of ours.
+  std::array code = {sock_filter BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 8 + 6),
+                     sock_filter BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_TCP, 0, 1),
+                     sock_filter BPF_STMT(BPF_RET | BPF_K, UINT32_MAX), sock_filter BPF_STMT(BPF_RET | BPF_K, 0)};
+  TRY(filter_by(fd, code));
   return fd;
 }
 
@@ -78,15 +88,29 @@ Result<IcmpErrors> IcmpErrors::open() {
   return made;
 }
 
-void IcmpErrors::poll(const std::function<void(const wire::IcmpError&)>& take) {
+void IcmpErrors::poll(Time now, const std::function<void(const wire::IcmpError&)>& take) {
+  if (now >= turn_end_) {
+    turn_end_ = now + kTurn;
+    left_ = kMessagesPerTurn;
+  }
   read_v4(take);
   if (v6_) read_v6(take);
+  if (resting_ != (left_ == 0)) rest(left_ == 0);
+}
+
+// The sockets stay readable: whoever waits on the epoll instance would not sleep.
+void IcmpErrors::rest(bool on) {
+  resting_ = on;
+  for (const UniqueFd* fd : {&v4_, &v6_}) {
+    epoll_event event{.events = on ? 0U : EPOLLIN, .data = {}};
+    if (*fd) (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd->get(), &event);  // it is in there: cannot fail
+  }
 }
 
 // A raw socket of IPv4 gives the IP header as well.
 void IcmpErrors::read_v4(const std::function<void(const wire::IcmpError&)>& take) {
   std::array<std::byte, kLargestMessage> packet;
-  for (int i = 0; i < kMessagesPerPoll; ++i) {
+  for (; left_ > 0; --left_) {
     const auto got = ::recv(v4_.get(), packet.data(), packet.size(), 0);
     if (got < 0) return;
     tell_if_too_big(ByteView(packet).first(static_cast<std::size_t>(got)), take);
@@ -96,7 +120,7 @@ void IcmpErrors::read_v4(const std::function<void(const wire::IcmpError&)>& take
 // One of IPv6 does not: source, destination and length make one that the checksum holds for.
 void IcmpErrors::read_v6(const std::function<void(const wire::IcmpError&)>& take) {
   std::array<std::byte, kLargestMessage> packet{};
-  for (int i = 0; i < kMessagesPerPoll; ++i) {
+  for (; left_ > 0; --left_) {
     sockaddr_in6 from{};
     alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(in6_pktinfo))> control{};
     iovec room{.iov_base = packet.data() + kIpv6Head, .iov_len = packet.size() - kIpv6Head};

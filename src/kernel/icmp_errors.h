@@ -7,6 +7,7 @@
 
 #include <functional>
 
+#include "base/clock.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "wire/icmp.h"
@@ -20,17 +21,27 @@ class IcmpErrors {
 
   // Readable when something waits: an epoll instance.
   [[nodiscard]] int poll_fd() const noexcept { return epoll_.get(); }
-  // Calls `take` for each message of IcmpKind::kTooBig that waits; a bounded number at a time.
-  void poll(const std::function<void(const wire::IcmpError&)>& take);
+  // Calls `take` for each message of IcmpKind::kTooBig that waits, at most kMessagesPerTurn in a turn: whoever sends
+  // more gets no more work out of us. Those that find no room in the sockets are lost; routers repeat themselves.
+  void poll(Time now, const std::function<void(const wire::IcmpError&)>& take);
+  // When the turn is used up: from when on poll() reads again; until then poll_fd() is not readable. Else kNever.
+  [[nodiscard]] Time rests_until() const noexcept { return resting_ ? turn_end_ : kNever; }
+
+  static constexpr int kMessagesPerTurn = 32;
+  static constexpr Duration kTurn = std::chrono::milliseconds(1);
 
  private:
   IcmpErrors() = default;
   void read_v4(const std::function<void(const wire::IcmpError&)>& take);
   void read_v6(const std::function<void(const wire::IcmpError&)>& take);
+  void rest(bool on);
 
   UniqueFd v4_;
   UniqueFd v6_;  // none where IPv6 is off
   UniqueFd epoll_;
+  Time turn_end_{};
+  int left_ = 0;  // of this turn
+  bool resting_ = false;
 };
 
 }  // namespace twinstack::kernel

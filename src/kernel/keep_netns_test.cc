@@ -285,6 +285,32 @@ TEST_F(KeepTest, WithoutTheHookTheConnectionIsWholeAndTheReportSaysSo) {
   EXPECT_EQ(peer.read_some(100), 100);
 }
 
+// R21: the kernel sends segments as small as a search of the engine has found, and the next snapshot tells of both
+// sizes. When they have grown again, so do the kernel's.
+TEST_F(KeepTest, TheSegmentSizeThatASearchHasFoundIsKept) {
+  Mover mover(*bench_);
+  make(mover);
+  PatternEnd end(ours(), 0, 1);
+  PatternEnd peer(theirs(), 1, 0);
+  for (const std::uint16_t found : {std::uint16_t{1100}, std::uint16_t{0}}) {
+    auto frozen = mover.freeze();
+    ASSERT_TRUE(ok(frozen));
+    EXPECT_EQ(frozen->min.mss, 1460);
+    EXPECT_EQ(frozen->min.mss_found, found == 0 ? 1100 : 0) << "as it was left the last time";
+    const auto late = mover.park(*frozen);
+    ASSERT_TRUE(ok(late));
+    frozen->min.mss_found = found;
+    ASSERT_TRUE(ok(mover.back(*frozen, *late)));
+    const std::uint32_t payload = (found == 0 ? 1460U : 1100U) - 12;
+    EXPECT_EQ(info_of(ours()).tcpi_snd_mss, payload);
+    ASSERT_EQ(end.write_some(5000), 5000);
+    ASSERT_TRUE(wait_for(theirs(), POLLIN));
+    EXPECT_GT(peer.read_some(5000), 0);
+    EXPECT_LE(info_of(theirs()).tcpi_rcv_mss, payload);
+    EXPECT_EQ(info_of(ours()).tcpi_snd_mss, payload) << "after ACKs with larger windows as well";
+  }
+}
+
 TEST_F(KeepTest, SnapshotSaysWhatTheKernelKnows) {
   Mover mover(*bench_);
   make(mover);
@@ -320,6 +346,20 @@ TEST_F(KeepTest, SnapshotSaysWhatTheKernelKnows) {
   EXPECT_GT(min.rcv_wnd, 0U);
   EXPECT_NE(min.ts_val, 0U);
   EXPECT_EQ(min.ttl, 64);
+  EXPECT_EQ(min.bytes_acked, info.tcpi_bytes_acked);
+  EXPECT_EQ(min.window_clamp_bytes, 0U) << "the system's own is half of the buffer";
+  ASSERT_TRUE(ok(mover.conn->thaw()));
+}
+
+TEST_F(KeepTest, TheSnapshotHasTheProgramsClamp) {
+  Mover mover(*bench_);
+  make(mover);
+  const int clamp = 20'000;
+  ASSERT_EQ(::setsockopt(ours(), IPPROTO_TCP, TCP_WINDOW_CLAMP, &clamp, sizeof clamp), 0);
+  const auto frozen = mover.freeze();
+  ASSERT_TRUE(ok(frozen));
+  EXPECT_EQ(frozen->min.window_clamp_bytes, 20'000U);
+  EXPECT_NE(frozen->min.flags & tcp::kFlagFixedReceiveBuffer, 0);
   ASSERT_TRUE(ok(mover.conn->thaw()));
 }
 

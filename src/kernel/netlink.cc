@@ -81,6 +81,13 @@ unsigned char family_of(const IpAddress& address) {
 
 std::unexpected<Error> no_memory() { return error(ErrorCode::kNoResource, "netlink: no memory for a message"); }
 
+bool expires(const nlattr* cache) {
+  rta_cacheinfo info{};
+  if (cache == nullptr || nla_len(cache) < static_cast<int>(sizeof info)) return false;
+  std::memcpy(&info, nla_data(cache), sizeof info);
+  return info.rta_expires != 0;
+}
+
 Result<RouteAnswer> read_route(nl_msg* message) {
   nlmsghdr* head = nlmsg_hdr(message);
   std::array<nlattr*, RTA_MAX + 1> attributes{};
@@ -102,6 +109,8 @@ Result<RouteAnswer> read_route(nl_msg* message) {
       nla_parse_nested(metrics.data(), RTAX_MAX, attributes[RTA_METRICS], nullptr) == 0) {
     answer.mtu_bytes = get_number(metrics[RTAX_MTU]);
   }
+  // A router's word, which is forgotten without notice: the connection brings it along, and forgets it as well.
+  if (expires(attributes[RTA_CACHEINFO])) answer.mtu_bytes = 0;
   if (answer.interface_index == 0) return error(ErrorCode::kNotEligible, "the route names no interface");
   return answer;
 }

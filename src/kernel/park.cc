@@ -27,6 +27,9 @@ constexpr std::uint32_t kTimestamp = 8;
 constexpr std::uint16_t kMinMaxseg = 88;     // what TCP_MAXSEG takes: TCP_MIN_MSS ...
 constexpr std::uint16_t kMaxMaxseg = 32767;  // ... to MAX_TCP_WINDOW
 
+// R21: as if the peer took no more than a search has found.
+std::uint16_t clamp_of(const tcp::MinTcp& min) { return min.mss_found != 0 ? min.mss_found : min.mss_clamp; }
+
 }  // namespace
 
 Result<LateBytes> LinuxKernelConn::park(std::span<std::byte> room) {
@@ -130,8 +133,8 @@ Result<> LinuxKernelConn::establish_in_place(const tcp::MinTcp& min, std::uint32
   TRY(repair::set_queue_seq(raw, send_seq));
   TRY(repair::select_queue(raw, repair::Queue::kReceive));
   TRY(repair::set_queue_seq(raw, receive_seq));
-  const std::uint16_t clamp = std::min(min.mss_clamp, kMaxMaxseg);
   // R2. Each time: the disconnect forgets it, and with it what the program may have set.
+  const std::uint16_t clamp = std::min(clamp_of(min), kMaxMaxseg);
   if (clamp >= kMinMaxseg) {
     TRY(set_option(raw, IPPROTO_TCP, TCP_MAXSEG, static_cast<int>(clamp), "TCP_MAXSEG"));
   }
@@ -145,7 +148,7 @@ Result<> LinuxKernelConn::establish_in_place(const tcp::MinTcp& min, std::uint32
 Result<> LinuxKernelConn::put_negotiated_options(const tcp::MinTcp& min) {
   std::array<tcp_repair_opt, 4> options{};
   std::size_t count = 0;
-  options[count++] = {.opt_code = kMss, .opt_val = min.mss_clamp};
+  options[count++] = {.opt_code = kMss, .opt_val = clamp_of(min)};
   if ((min.options & tcp::kOptWindowScale) != 0) {
     options[count++] = {
         .opt_code = kWindowScale,

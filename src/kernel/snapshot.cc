@@ -17,6 +17,7 @@
 #include "kernel/sockopt.h"
 #include "kernel/tcp_info.h"
 #include "wire/seq.h"
+#include "wire/tcp_options.h"
 
 namespace twinstack::kernel {
 namespace {
@@ -51,6 +52,15 @@ void take_mss(const tcp_info& info, tcp::MinTcp& min) {
   const std::uint32_t headers = min.flow.is_v4() ? kHeaderBytesV4 : kHeaderBytesV6;
   const std::uint32_t path = info.tcpi_pmtu > headers ? info.tcpi_pmtu - headers : 0;
   min.mss = static_cast<std::uint16_t>(std::max(std::min<std::uint32_t>(min.mss_clamp, path), info.tcpi_snd_mss));
+}
+
+// R21: what the kernel sends is smaller than path and peer allow, by more than options (S10), and not for the peer's
+// small window (Linux tcp_bound_to_half_wnd()): it searches, or goes on with what the engine has found.
+void take_mss_found(const tcp_info& info, tcp::MinTcp& min) {
+  const std::uint32_t options = (min.options & tcp::kOptTimestamps) != 0 ? wire::kTimestampBytes : 0;
+  const std::uint32_t sends = info.tcpi_snd_mss + options;
+  const bool for_the_window = info.tcpi_snd_mss >= min.max_window / 2;
+  if (sends + wire::kTimestampBytes < min.mss && !for_the_window) min.mss_found = static_cast<std::uint16_t>(sends);
 }
 
 // R19, when the hook does not tell: how far a socket that paces may have stamped ahead of its clock. A packet carries
@@ -114,6 +124,8 @@ Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
   take_info(info, min);
   take_estimates(info, min);
   frozen_counters_ = tcp::take_counters(info);
+  const std::uint64_t acked = restored_.bytes_acked + frozen_counters_.bytes_acked;
+  min.bytes_acked = static_cast<std::uint32_t>(std::min<std::uint64_t>(acked, UINT32_MAX));
   if (template_.mss_clamp == 0) {
     ASSIGN_OR_RETURN(const int clamp, get_option(raw, IPPROTO_TCP, TCP_MAXSEG, "TCP_MAXSEG"));  // S5
     template_.mss_clamp = static_cast<std::uint16_t>(clamp);
@@ -124,6 +136,7 @@ Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
   ASSIGN_OR_RETURN(const std::uint32_t queued, queue_bytes(raw, SIOCOUTQ, "SIOCOUTQ"));
   if (queued > limited_.send_queue_bytes) return refuse(Reason::kSendQueueLimit);
   TRY(take_windows_and_close(min));
+  take_mss_found(info, min);
   TRY(take_timestamp(info, min));  // after the last segment with data that the window let go
   snapshot.stamped_at = frozen_at_ = monotonic_now();
   ASSIGN_OR_RETURN(const std::span<const std::byte> unsent_and_unacked, take_send_queue(queued, room.send, min));

@@ -72,6 +72,7 @@ struct Config {
   std::uint8_t tcp_min_tso_segs = 2;  // only PSH tells
   std::uint32_t min_pmtu = 552;       // route/min_pmtu: a smaller MTU is not believed
   std::uint32_t mtu_expires_s = 600;
+  std::uint8_t tcp_mtu_probing = 1;  // 1: black holes are looked for (Linux's default is 0), 2: always probing
 
   // The end.
   std::uint32_t tcp_fin_timeout_s = 60;

@@ -32,7 +32,7 @@ void SoftStack::start_connection(Socket& socket, const tcp::Handshake& handshake
   conn.established = now;
   conn.advmss = state.advmss;
   conn.mss_clamp = state.mss_clamp;
-  conn.pmtu = path_mtu(socket.flow.remote, now);
+  begin_path(conn, socket.flow, 0, now);
   conn.receive.begin(config_, first_receive_buffer(socket), conn.cb, state.advmss, now);
   if (socket.options.window_clamp != 0) {
     conn.receive.set_clamp(socket.options.window_clamp, conn.cb);
@@ -63,10 +63,6 @@ void SoftStack::arrive_at_connection(Socket& socket, const wire::TcpPacket& pack
   if (holds_too_much(socket, packet)) return;
   Connection& conn = *socket.conn;
   SocketHost host(*this, socket);
-  if (overtaken_by_restore(conn, packet.segment)) {
-    tcp::acknowledge_now(conn.cb);
-    return settle(socket, now);
-  }
   const std::uint64_t received = conn.counters.bytes_received;
   const std::uint32_t out_of_order = conn.counters.out_of_order;
   const auto verdict = tcp::on_segment(conn.cb, packet.segment, packet.payload, host, now);
@@ -81,14 +77,6 @@ void SoftStack::arrive_at_connection(Socket& socket, const wire::TcpPacket& pack
   if (conn.counters.bytes_received != received) wake(socket, POLLIN | POLLRDNORM);
   if (conn.cb.has(tcp::kFinReceived) && !socket.fin_received) take_fin(socket);
   settle(socket, now);
-}
-
-// kernel-facts.md, R20 (RFC 5961 5.2): an acknowledgement further back than anything that has been acknowledged since
-// the connection came back.
-bool SoftStack::overtaken_by_restore(const Connection& conn, const wire::Segment& segment) noexcept {
-  if (!conn.restored || !segment.has(wire::kAck) || segment.has(wire::kRst | wire::kSyn)) return false;
-  const std::uint64_t known = std::min<std::uint64_t>(conn.cb.max_window, conn.counters.bytes_acked);
-  return segment.ack < conn.cb.snd_una - static_cast<std::uint32_t>(known);
 }
 
 // Out-of-order data is memory that a peer takes at no cost of its own: beyond the bound of its address more of it is

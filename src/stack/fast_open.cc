@@ -171,7 +171,7 @@ bool SoftStack::accept_fast_open(const Socket& listener, const wire::TcpPacket& 
   const wire::FastOpen& shown = syn.segment.options.fast_open;
   const bool enabled = (config_.tcp_fastopen & kFastOpenServer) != 0;
   if (!enabled || (syn.payload.empty() && !shown.present)) return false;
-  if (listener.listener->fast_opens >= listener.options.fast_open_queue) return false;
+  if (listener.fast_opens >= listener.options.fast_open_queue) return false;
   if ((config_.tcp_fastopen & kFastOpenServerNoCookie) != 0 || listener.options.fast_open_no_cookie) return true;
   if (!shown.present) return false;
   const auto keys = fast_open_keys(listener);
@@ -202,7 +202,7 @@ bool SoftStack::open_early(Socket& listener, const wire::TcpPacket& syn, tcp::Ha
   conn.syn_data = !syn.payload.empty();
   if (!syn.payload.empty()) conn.receive.bytes.append(syn.payload);
   conn.counters.bytes_received = syn.payload.size();
-  ++listener.listener->fast_opens;
+  ++listener.fast_opens;
   ++stats_.passive_opens;
   pump_unconfirmed(*child, now);
   wake(listener, POLLIN | POLLRDNORM);
@@ -250,8 +250,7 @@ void SoftStack::confirm(Socket& socket) {
 
 void SoftStack::forget_unconfirmed(Socket& socket) {
   if (!socket.unconfirmed) return;
-  Socket* const listener = socket_of(socket.unconfirmed->listener);
-  if (listener != nullptr && listener->listener) --listener->listener->fast_opens;
+  if (Socket* const listener = socket_of(socket.unconfirmed->listener); listener != nullptr) --listener->fast_opens;
   socket.unconfirmed.reset();
 }
 

@@ -234,6 +234,23 @@ TEST_F(FastOpenServer, ManyThatAreNotAcknowledgedOpenAsOthersDo) {
   EXPECT_EQ(host.take_one().segment.ack, Seq(1001));
 }
 
+TEST_F(FastOpenServer, OneThatOutlivesItsListenerIsCountedOnce) {
+  host.stack->set_option(listener, IPPROTO_TCP, kTcpFastOpen, 1, host.now);
+  host.stack->set_option(listener, SOL_SOCKET, SO_REUSEADDR, 1, host.now);
+  const wire::FastOpen good = cookie();
+  host.inject(syn(good), "one");
+  const Seen syn_ack = host.take_one();
+  EXPECT_GE(host.stack->accept(listener, nullptr, host.now), 0);
+  EXPECT_EQ(host.stack->shutdown(listener, SHUT_RD, host.now), 0);
+  EXPECT_EQ(host.stack->listen(listener, 4, host.now), 0);
+  host.inject(syn(good), "two", 80, 5001);
+  EXPECT_EQ(host.take_one().segment.ack, Seq(1001)) << "the first is still open";
+  host.inject(test::OneHost::segment(wire::kAck, 1004, syn_ack.segment.seq.raw() + 1));
+  host.take();
+  host.inject(syn(good), "three", 80, 5002);
+  EXPECT_EQ(host.take_one().segment.ack, Seq(1006));
+}
+
 TEST_F(FastOpenServer, TheSynAckIsGivenUpInTheEnd) {
   host.inject(syn(cookie()), "hello");
   host.take();

@@ -73,6 +73,8 @@ tcp::IcmpError class_of(const Meaning& meaning) noexcept {
 constexpr std::uint32_t kSmallestMtuV6 = 1280;  // RFC 8200 5
 constexpr std::size_t kMostPathMtus = 4096;
 
+std::uint32_t head_bytes(bool v4) noexcept { return (v4 ? wire::kIpv4Bytes : wire::kIpv6Bytes) + wire::kTcpBytes; }
+
 }  // namespace
 
 void SoftStack::on_icmp_error(const wire::IcmpError& error, Time now) {
@@ -124,7 +126,7 @@ void SoftStack::narrow_opening(Socket& socket, const wire::IcmpError& error, Tim
   const Seq iss = opening.handshake.iss;
   if (opening.handshake.syn_bytes == 0 || error.seq < iss || error.seq > iss + opening.handshake.syn_bytes) return;
   const bool v4 = socket.flow.is_v4();
-  const std::uint32_t believed = std::max(error.mtu, v4 ? config_.min_pmtu : kSmallestMtuV6);
+  const std::uint32_t believed = believable(error.mtu, v4);
   if (believed >= path_mtu(socket.flow.remote, now)) return;
   ++stats_.icmps;
   remember_path_mtu(socket.flow.remote, believed, now);
@@ -152,20 +154,24 @@ void SoftStack::icmp_at_connection(Socket& socket, const wire::IcmpError& error,
 }
 
 std::uint16_t SoftStack::mss_for(std::uint32_t mtu, bool v4) noexcept {
-  const std::uint32_t head = (v4 ? wire::kIpv4Bytes : wire::kIpv6Bytes) + wire::kTcpBytes;
+  const std::uint32_t head = head_bytes(v4);
   return static_cast<std::uint16_t>(std::min(mtu - std::min(mtu, head), 65535U));
 }
 
-// RFC 1191, RFC 8201; Linux tcp_v4_mtu_reduced(). Too small a value is not believed, nor is a larger one than now.
+// An IPv4 router may not tell (RFC 1191 5), or exaggerate; of IPv6 too small a value is discarded (RFC 8201 4).
+std::uint32_t SoftStack::believable(std::uint32_t mtu, bool v4) const noexcept {
+  if (v4) return std::max(mtu, config_.min_pmtu);
+  return mtu < kSmallestMtuV6 ? UINT32_MAX : mtu;
+}
+
+// RFC 1191, RFC 8201; Linux tcp_v4_mtu_reduced(). A value that is no smaller than now changes nothing.
 void SoftStack::lower_path_mtu(Socket& socket, std::uint32_t mtu, Time now) {
   const bool v4 = socket.flow.is_v4();
-  const std::uint32_t least = v4 ? config_.min_pmtu : kSmallestMtuV6;
-  const std::uint32_t believed = std::max(mtu, least);
+  const std::uint32_t believed = believable(mtu, v4);
   Connection& conn = *socket.conn;
-  if (believed >= conn.pmtu) return;
+  if (!tcp::on_mtu_reduced(conn.cb, std::min(conn.mss_clamp, mss_for(believed, v4)), now)) return;
   conn.pmtu = believed;
   remember_path_mtu(socket.flow.remote, believed, now);
-  tcp::on_mtu_reduced(conn.cb, std::min(conn.mss_clamp, mss_for(believed, v4)));
   settle(socket, now);
 }
 
@@ -175,6 +181,22 @@ void SoftStack::remember_path_mtu(const IpAddress& peer, std::uint32_t mtu, Time
     if (path_mtus_.size() >= kMostPathMtus) return;
   }
   path_mtus_[peer] = {mtu, now + std::chrono::seconds(config_.mtu_expires_s)};
+}
+
+// What the connection has been told, until it tries again.
+std::uint32_t SoftStack::path_mtu_of(const Connection& conn, const IpAddress& peer, Time now) const {
+  return tcp::is_path_told(conn.cb) ? conn.pmtu : path_mtu(peer, now);
+}
+
+// A size that a search has found before counts for more than Linux tcp_mtu_probing = 2, which begins with a small one.
+void SoftStack::begin_path(Connection& conn, const FlowKey& flow, std::uint16_t mss_found, Time now) {
+  conn.pmtu = path_mtu(flow.remote, now);
+  tcp::install_path(conn.cb, std::min(conn.mss_clamp, mss_for(config_.mtu, flow.is_v4())), mss_found, now);
+  if (tcp::is_path_told(conn.cb)) {  // perhaps while the connection was elsewhere
+    conn.pmtu = std::min(conn.pmtu, tcp::unsearched_mss(conn.cb) + head_bytes(flow.is_v4()));
+  }
+  tcp::set_size_search(conn.cb, config_.tcp_mtu_probing != 0);
+  if (config_.tcp_mtu_probing >= 2) tcp::probe_path(conn.cb, now);
 }
 
 // The interface's MTU, or what a router on the way has said.

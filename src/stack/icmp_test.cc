@@ -95,6 +95,9 @@ TEST_F(Errors, TooBigLowersTheMssAndSendsAgain) {
   error(iss + 1, IcmpKind::kTooBig, 4, 1200);
   EXPECT_EQ(s().connection(id)->cb.mss, 960) << "larger: no news";
   error(iss + 1, IcmpKind::kTooBig, 4, 100);
+  EXPECT_EQ(s().connection(id)->cb.mss, 960) << "once in a round trip";
+  advance(std::chrono::milliseconds(1));
+  error(iss + 1, IcmpKind::kTooBig, 4, 100);
   EXPECT_EQ(s().connection(id)->cb.mss, 512) << "not below min_pmtu";
 }
 

@@ -8,7 +8,6 @@ namespace twinstack::stack {
 namespace {
 
 void fill_receiver(const Connection& conn, TcpInfo& info) noexcept {
-  info.pmtu = conn.pmtu;
   info.advmss = conn.advmss;
   info.rcv_ssthresh = conn.receive.ssthresh_bytes();
   info.rcv_rtt_us = conn.receive.rtt_us();
@@ -43,6 +42,7 @@ int SoftStack::info(SocketId id, TcpInfo& out, Time now) const {
   tcp::fill_tcp_info(socket->conn->cb, socket->conn->counters, now, out);
   fill_chronograph(socket->conn->chronograph, now, out);
   fill_receiver(*socket->conn, out);
+  out.pmtu = path_mtu_of(*socket->conn, socket->flow.remote, now);
   if (socket->conn->syn_data) out.options |= tcp::kInfoSynData;
   return 0;
 }

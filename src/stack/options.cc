@@ -407,14 +407,15 @@ int SoftStack::get_tcp_option(Socket& socket, int name, std::span<std::byte> roo
   }
 }
 
-int SoftStack::get_ip_option(Socket& socket, int level, int name, std::span<std::byte> room) {
+int SoftStack::get_ip_option(Socket& socket, int level, int name, std::span<std::byte> room, Time now) {
   const bool v4 = level == IPPROTO_IP;
   const Options& options = socket.options;
   if (name == (v4 ? IP_TTL : IPV6_UNICAST_HOPS)) return put(room, options.ttl != 0 ? options.ttl : config_.ttl);
   if (name == (v4 ? IP_TOS : IPV6_TCLASS)) return put(room, options.traffic_class);
   if (!v4 && name == IPV6_V6ONLY) return put(room, options.v6_only);
   if (name == (v4 ? IP_MTU : IPV6_MTU)) {
-    return socket.conn ? put(room, static_cast<int>(socket.conn->pmtu)) : -ENOTCONN;
+    if (!socket.conn) return -ENOTCONN;
+    return put(room, static_cast<int>(path_mtu_of(*socket.conn, socket.flow.remote, now)));
   }
   return -ENOPROTOOPT;
 }
@@ -423,7 +424,7 @@ int SoftStack::get_option(SocketId id, int level, int name, std::span<std::byte>
   Socket* const socket = socket_of(id);
   if (socket == nullptr) return -EBADF;
   if (level == SOL_SOCKET) return get_socket_option(*socket, name, room);
-  if (level == IPPROTO_IP || level == IPPROTO_IPV6) return get_ip_option(*socket, level, name, room);
+  if (level == IPPROTO_IP || level == IPPROTO_IPV6) return get_ip_option(*socket, level, name, room, now);
   if (level != IPPROTO_TCP) return -ENOPROTOOPT;
   if (name != TCP_INFO) return get_tcp_option(*socket, name, room);
   TcpInfo told;

@@ -106,16 +106,15 @@ void ReceiveBuffer::on_segment(const Config& config, const tcp::ControlBlock& cb
 
 // A window's worth of data takes at least a round trip (Linux tcp_rcv_rtt_measure()).
 void ReceiveBuffer::measure_rtt(const tcp::ControlBlock& cb, Time now) noexcept {
-  const tcp::Tick tick = tcp::to_tick(now);
   if (rtt_runs_ && cb.rcv_nxt < rtt_seq_) return;
   if (rtt_runs_) {
-    const auto sample = std::chrono::duration_cast<std::chrono::microseconds>(tcp::ticks_between(rtt_since_, tick));
-    const auto us = static_cast<std::uint32_t>(std::max<std::int64_t>(sample.count(), 1));
+    const auto sample = std::chrono::duration_cast<std::chrono::microseconds>(now - rtt_since_);
+    const auto us = static_cast<std::uint32_t>(std::clamp<std::int64_t>(sample.count(), 1, UINT32_MAX));
     rtt_us_ = rtt_us_ == 0 ? us : std::min(rtt_us_, us);
   }
   rtt_runs_ = true;
   rtt_seq_ = cb.rcv_nxt + cb.rcv_wnd;
-  rtt_since_ = tick;
+  rtt_since_ = now;
 }
 
 // Linux tcp_rcv_space_adjust().
@@ -124,7 +123,7 @@ void ReceiveBuffer::on_read(const Config& config, const tcp::ControlBlock& cb, S
   std::uint32_t rtt = rtt_us_;
   const std::uint32_t smoothed = tcp::smoothed_rtt_us(cb);
   if (smoothed != 0) rtt = rtt == 0 ? smoothed : std::min(rtt, smoothed);
-  const std::uint32_t window = tcp::tune_receive_window(tuning_, cb, copied_seq, rtt, advmss_, now);
+  const std::uint32_t window = tcp::tune_receive_window(tuning_, cb, copied_seq, rtt, now);
   if (window != 0 && may_grow) grow_buffer(config, window);
 }
 

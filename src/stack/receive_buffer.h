@@ -11,7 +11,6 @@
 #include "stack/config.h"
 #include "tcp/control_block.h"
 #include "tcp/receive_tuning.h"
-#include "tcp/tick.h"
 
 namespace twinstack::stack {
 
@@ -65,7 +64,7 @@ class ReceiveBuffer {
   tcp::ReceiveTuning tuning_;
   std::uint32_t rtt_us_ = 0;  // rcv_rtt_est: of the peer's data
   Seq rtt_seq_;
-  tcp::Tick rtt_since_ = 0;
+  Time rtt_since_{};
   std::uint16_t advmss_ = 0;
   bool rtt_runs_ = false;
 };

@@ -103,7 +103,6 @@ struct Listener {
   std::list<HalfOpen> half_open;
   std::deque<Socket*> accepted;  // established, waiting for accept()
   std::uint32_t backlog = 0;
-  std::uint32_t fast_opens = 0;  // connections by Fast Open whose SYN-ACK is not yet acknowledged
 };
 
 struct Opening {
@@ -135,7 +134,6 @@ struct Connection {
   std::uint32_t pmtu = 0;
   std::uint32_t out_of_order_bytes = 0;  // as counted for the peer
   bool syn_data = false;                 // Fast Open: data went with a SYN and was taken
-  bool restored = false;                 // came back from elsewhere: kernel-facts.md, R20
 };
 
 // What the program has set.
@@ -199,6 +197,9 @@ struct Socket final : Endpoint {
   bool late_filter = false;      // what comes is not processed but kept for the mover
   bool repair = false;           // TCP_REPAIR: a mover works on it
   std::uint32_t references = 1;  // descriptors
+  // Connections by Fast Open whose SYN-ACK is not yet acknowledged. They outlive the Listener that they came by: the
+  // program may stop to listen, and begin again.
+  std::uint32_t fast_opens = 0;
 };
 
 }  // namespace twinstack::stack

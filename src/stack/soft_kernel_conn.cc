@@ -162,9 +162,13 @@ void SoftKernelConn::take_min(const Socket& socket, tcp::MinTcp& min) const {
   min.advmss = conn.advmss;
   min.snd_buf_bytes = stack_.send_buffer(socket);
   min.rcv_buf_bytes = conn.receive.buffer_bytes();
+  const std::uint32_t clamp = conn.receive.clamp_bytes();
+  min.window_clamp_bytes = clamp < min.rcv_buf_bytes / 2 ? clamp : 0;
   tcp::extract(conn.cb, now_(), min);
   if (quirks.forgets) min.ts_recent = 0;  // Linux does not tell
   min.copied_seq = min.rcv_nxt - conn.receive.bytes.size();
+  const std::uint64_t acked = restored_.bytes_acked + conn.counters.bytes_acked;
+  min.bytes_acked = static_cast<std::uint32_t>(std::min<std::uint64_t>(acked, UINT32_MAX));
   if (min.srtt_us != 0 || restored_.srtt_us == 0) return;
   min.srtt_us = restored_.srtt_us;  // R10
   min.rttvar_us = restored_.rttvar_us;
@@ -274,7 +278,9 @@ void SoftKernelConn::disconnect(Socket& socket) {
 Result<> SoftKernelConn::establish(Socket& socket, const tcp::MinTcp& min) {
   if (stack_.find(flow_) != nullptr) return error(ErrorCode::kSystem, "connect in repair mode: the address is in use");
   auto conn = std::make_unique<Connection>();
-  TRY(tcp::install(conn->cb, min, now_()));
+  tcp::MinTcp fresh = min;
+  fresh.bytes_acked = 0;  // R20: it takes no ACK that is older than its return
+  TRY(tcp::install(conn->cb, fresh, now_()));
   tcp::run_whole_machine(conn->cb);
   tcp::owe_nothing(conn->cb);
   tcp::set_draining(conn->cb, true, now_());
@@ -283,10 +289,9 @@ Result<> SoftKernelConn::establish(Socket& socket, const tcp::MinTcp& min) {
   conn->established = now_();
   conn->advmss = min.advmss;
   conn->mss_clamp = min.mss_clamp;
-  conn->pmtu = stack_.path_mtu(flow_.remote, now_());
+  stack_.begin_path(*conn, flow_, min.mss_found, now_());
   conn->receive.begin_restored(stack_.config_, min.rcv_buf_bytes, conn->cb, min.advmss, now_());
   if (socket.options.window_clamp != 0) conn->receive.set_clamp(socket.options.window_clamp, conn->cb);  // R9
-  conn->restored = true;
   socket.conn = std::move(conn);
   socket.over = socket.receive_shut = socket.send_shut = socket.fin_received = false;
   socket.repair = true;

@@ -34,7 +34,7 @@ Duration time_of_retries(std::uint8_t retries) noexcept {
 
 bool retransmitted_too_long(const tcp::ControlBlock& cb, std::uint8_t retries, Time now) noexcept {
   if (cb.retries == 0) return false;
-  const Duration stalled = tcp::ticks_between(cb.stall_since, tcp::to_tick(now));
+  const Duration stalled = tcp::stalled_for(cb, now) + tcp::kCoarseTick;  // it may have been so long
   return stalled - std::chrono::microseconds(cb.rto_us) >= time_of_retries(retries);
 }
 

@@ -214,7 +214,6 @@ class SoftStack {
   void start_connection(Socket& socket, const tcp::Handshake& handshake, const tcp::HandshakeConfig& config, Time now);
   void arrive_at_connection(Socket& socket, const wire::TcpPacket& packet, Time now);
   [[nodiscard]] bool data_after_close(const Socket& socket, const wire::TcpPacket& packet, Time now) const;
-  [[nodiscard]] static bool overtaken_by_restore(const Connection& conn, const wire::Segment& segment) noexcept;
   [[nodiscard]] bool holds_too_much(const Socket& socket, const wire::TcpPacket& packet);
   void count_out_of_order(Socket& socket);
   void take_fin(Socket& socket);
@@ -265,9 +264,13 @@ class SoftStack {
   void narrow_opening(Socket& socket, const wire::IcmpError& error, Time now);
   void icmp_at_connection(Socket& socket, const wire::IcmpError& error, Time now);
   [[nodiscard]] static std::uint16_t mss_for(std::uint32_t mtu, bool v4) noexcept;
+  [[nodiscard]] std::uint32_t believable(std::uint32_t mtu, bool v4) const noexcept;
   void lower_path_mtu(Socket& socket, std::uint32_t mtu, Time now);
   void remember_path_mtu(const IpAddress& peer, std::uint32_t mtu, Time now);
   [[nodiscard]] std::uint32_t path_mtu(const IpAddress& peer, Time now) const;
+  [[nodiscard]] std::uint32_t path_mtu_of(const Connection& conn, const IpAddress& peer, Time now) const;
+  // Of a connection that has just begun, or come back.
+  void begin_path(Connection& conn, const FlowKey& flow, std::uint16_t mss_found, Time now);
 
   // listener.cc: passive opens.
   [[nodiscard]] static bool accept_queue_full(const Socket& listener) noexcept;
@@ -338,7 +341,7 @@ class SoftStack {
   static int set_ip_option(Socket& socket, int level, int name, int value);
   int get_socket_option(Socket& socket, int name, std::span<std::byte> room);
   int get_tcp_option(Socket& socket, int name, std::span<std::byte> room);
-  int get_ip_option(Socket& socket, int level, int name, std::span<std::byte> room);
+  int get_ip_option(Socket& socket, int level, int name, std::span<std::byte> room, Time now);
   [[nodiscard]] int max_segment(const Socket& socket) const;
 
   // transfer.cc.

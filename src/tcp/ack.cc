@@ -187,7 +187,7 @@ void advance(ControlBlock& cb, Seq ack, AckNews& news, Host& host, Time now) noe
   host.counters().bytes_acked += bytes_between(cb.snd_una, ack);
   cb.snd_una = ack;
   cb.retries = 0;
-  cb.stall_since = to_tick(now);
+  cb.stall_since = to_coarse_tick(now);
   news.flags |= kUnaAdvanced;
 }
 
@@ -202,9 +202,15 @@ void update_timers(ControlBlock& cb, const AckNews& news, Time now) noexcept {
 
 }  // namespace
 
-bool ack_acceptable(const ControlBlock& cb, Seq ack) noexcept {
+std::uint32_t ever_acked(const ControlBlock& cb, std::uint64_t bytes_acked) noexcept {
+  const std::uint64_t before = (std::uint64_t{1} << cb.acked_before_bits) - 1;
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(before + bytes_acked, UINT32_MAX));
+}
+
+bool ack_acceptable(const ControlBlock& cb, std::uint64_t bytes_acked, Seq ack) noexcept {
   const Seq highest = cb.has(kOtherStackSends) ? cb.write_seq : cb.snd_nxt;
-  return ack <= highest && ack - cb.snd_una >= -static_cast<std::int64_t>(cb.max_window);
+  const std::uint32_t oldest = std::min(cb.max_window, ever_acked(cb, bytes_acked));
+  return ack <= highest && ack - cb.snd_una >= -static_cast<std::int64_t>(oldest);
 }
 
 void process_ack(ControlBlock& cb, const wire::Segment& segment, std::uint32_t payload_bytes, Host& host, Time now) {

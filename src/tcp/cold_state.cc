@@ -13,7 +13,7 @@ void release_cold_state(ControlBlock& cb) {
   if (!cb.cold) return;
   const ColdState& cold = *cb.cold;
   const bool owes = cold.dsack_due || !cold.split_acks.empty();
-  if (!cold.out_of_order.empty() || owes || cold.fin_known || cold.path_mtu.searching) return;
+  if (!cold.out_of_order.empty() || owes || cold.fin_known || cold.path_mtu.in_use()) return;
   cb.cold.reset();
 }
 

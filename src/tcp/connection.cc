@@ -1,6 +1,7 @@
 #include "tcp/connection.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <string>
 #include <string_view>
@@ -59,6 +60,7 @@ void take_sequences(ControlBlock& cb, const MinTcp& state) noexcept {
   cb.snd_wl1 = Seq(state.snd_wl1);
   cb.snd_wnd = state.snd_wnd;
   cb.max_window = std::max(state.max_window, state.snd_wnd);
+  cb.acked_before_bits = static_cast<std::uint8_t>(std::bit_width(state.bytes_acked));
   cb.snd_sml = cb.snd_una;
   cb.push_seq = cb.write_seq;  // where the writes ended is not known
   cb.high_seq = cb.snd_una;
@@ -100,7 +102,7 @@ void start_stamps(ControlBlock& cb, Time now) noexcept {
   cb.last_receive_data = tick;
   cb.last_send = tick;
   cb.cwnd_stamp = tick;
-  cb.stall_since = tick;
+  cb.stall_since = to_coarse_tick(now);
   cb.last_challenge = to_tick(now - std::chrono::seconds(1));  // the first is free
 }
 
@@ -115,11 +117,12 @@ Result<> install(ControlBlock& cb, const MinTcp& state, Time now) {
   take_estimates(cb, state, now);
   set_user_timeout(cb, state.user_timeout_ms);
   cb.flags = static_cast<std::uint8_t>(state.flags);
+  set_window_clamped(cb, state.window_clamp_bytes != 0);
   set_keepalive(cb, state.keepalive_idle_s, state.keepalive_interval_s, state.keepalive_probes, now);
   if (cb.snd_una != cb.snd_nxt) {
     // As if the timer had been running all the time: it may be due at once.
     const Time since = now - std::chrono::microseconds(state.stalled_us);
-    cb.stall_since = to_tick(since);
+    cb.stall_since = to_coarse_tick(since);
     add_foreign(cb, cb.snd_una, cb.snd_nxt, since);
     note_cwnd_use(cb, packets_in_flight(cb) >= cb.cwnd, now);  // else a move would cost a round trip's growth
     // No loss probe: where moves follow each other fast, each would begin with one, and the timeout never come.
@@ -142,7 +145,8 @@ void extract(const ControlBlock& cb, Time now, MinTcp& state) {
   state.copied_seq = cb.rcv_nxt.raw();
   state.rcv_wnd = cb.rcv_wnd;
   state.rcv_wup = cb.rcv_wup.raw();
-  state.mss = static_cast<std::uint16_t>(cb.mss + option_bytes(cb));
+  state.mss = unsearched_mss(cb);
+  state.mss_found = found_mss(cb);
   state.options = cb.options;
   state.snd_wscale = cb.snd_wscale;
   state.rcv_wscale = cb.rcv_wscale;
@@ -156,8 +160,9 @@ void extract(const ControlBlock& cb, Time now, MinTcp& state) {
   state.rttvar_us = cb.mdev_us4 / 4;
   state.rto_us = cb.rto_us;
   state.min_rtt_us = cb.min_rtt_us;
-  const Duration stalled = cb.snd_una == cb.snd_nxt ? Duration::zero() : ticks_between(cb.stall_since, to_tick(now));
-  state.stalled_us = static_cast<std::uint32_t>(std::chrono::duration_cast<std::chrono::microseconds>(stalled).count());
+  const Duration stalled = cb.snd_una == cb.snd_nxt ? Duration::zero() : stalled_for(cb, now);
+  const auto stalled_us = std::chrono::duration_cast<std::chrono::microseconds>(stalled).count();
+  state.stalled_us = static_cast<std::uint32_t>(std::min<std::int64_t>(stalled_us, UINT32_MAX));
   state.cwnd_segments = cb.cwnd;
   state.ssthresh_segments = cb.ssthresh;
   state.reordering_segments = cb.reordering;
@@ -222,7 +227,7 @@ void other_stack_silent(ControlBlock& cb, Seq snd_nxt, Time now) {
   cb.clear(kOtherStackSends);
   if (snd_nxt <= cb.snd_nxt || snd_nxt > cb.write_seq) return;
   end_persist(cb, now);
-  if (cb.snd_una == cb.snd_nxt) cb.stall_since = to_tick(now);
+  if (cb.snd_una == cb.snd_nxt) cb.stall_since = to_coarse_tick(now);
   add_foreign(cb, cb.snd_nxt, snd_nxt, now);
   cb.snd_nxt = snd_nxt;
   if (cb.sender_timer == SenderTimer::kNone) rearm_retransmit(cb, now);
@@ -260,6 +265,11 @@ void set_keepalive(ControlBlock& cb, std::uint32_t idle_s, std::uint32_t interva
 
 void set_smallest_burst(ControlBlock& cb, std::uint8_t segments) {
   cb.smallest_burst = std::max<std::uint8_t>(segments, 1);
+}
+
+void set_window_clamped(ControlBlock& cb, bool on) {
+  cb.clear(kWindowClamped);
+  if (on) cb.set(kWindowClamped);
 }
 
 void set_user_timeout(ControlBlock& cb, std::uint32_t timeout_ms) { cb.user_timeout_ms = timeout_ms; }

@@ -46,6 +46,7 @@ struct Counters {
 static_assert(sizeof(Counters) == 64, "a cache line");
 
 class FlightPool;
+class OutOfOrderMemory;
 
 // What the core asks of whoever holds the buffers. Passed to each call, never kept.
 class Host {
@@ -67,6 +68,10 @@ class Host {
   virtual std::uint32_t receive_capacity() { return UINT32_MAX; }
   // Whether nothing is unread: then a segment that begins in the window is taken whole, wherever it ends.
   virtual bool all_read() { return false; }
+
+  // What bounds the data out of order of all connections, and the address that this one's comes from. The same for each
+  // call, and outlives the connection; nullptr: nothing does.
+  virtual OutOfOrderMemory* out_of_order_memory(IpAddress& /*peer*/) { return nullptr; }
 
   [[nodiscard]] Counters& counters() const noexcept { return *counters_; }
   [[nodiscard]] FlightPool* flights() const noexcept { return flights_; }
@@ -215,26 +220,44 @@ void set_draining(ControlBlock& cb, bool draining, Time now);
 void set_flags(ControlBlock& cb, std::uint16_t flags, Time now);
 // TCP_KEEPIDLE, TCP_KEEPINTVL (seconds, 1..32767), TCP_KEEPCNT (1..127).
 void set_keepalive(ControlBlock& cb, std::uint32_t idle_s, std::uint32_t interval_s, std::uint32_t probes, Time now);
+// Whether TCP_WINDOW_CLAMP bounds the window. It is the host that does it: kWindowClamped tells it when to look.
+void set_window_clamped(ControlBlock& cb, bool on);
 // TCP_USER_TIMEOUT; 0 = none.
 void set_user_timeout(ControlBlock& cb, std::uint32_t timeout_ms);
-// An ICMP error says that a segment beginning at `quoted` was too big, and what would not be (as MinTcp::mss): smaller
-// segments from now on, and those that are out go again. False, and nothing done, when the error quotes nothing that is
-// out (RFC 5927 4.1) or asks for no less than now.
-bool on_packet_too_big(ControlBlock& cb, Seq quoted, std::uint16_t mss);
-// The path's MTU changed: a new MSS, options of each segment not counted (as MinTcp::mss).
+// A new MSS, options of each segment not counted (as MinTcp::mss, and all sizes below).
 void set_mss(ControlBlock& cb, std::uint16_t mss);
-// The same for a router that has dropped what was too large (RFC 1191 6.5): such segments count as lost and go again in
-// pieces, without a reduction of the congestion window. Does nothing when `mss` is no smaller.
-void on_mtu_reduced(ControlBlock& cb, std::uint16_t mss);
+// Behind install(): no segment may exceed `limit`, which is what interface, route and peer allow. A smaller MSS of the
+// connection than that was a router's word, and holds for ten minutes. `found` as MinTcp::mss_found.
+void install_path(ControlBlock& cb, std::uint16_t limit, std::uint16_t found, Time now);
+// The limit has changed. Segments that are out and exceed it count as lost and go again in pieces, without a reduction
+// of the congestion window.
+void set_path_limit(ControlBlock& cb, std::uint16_t limit);
+// An ICMP error says that a segment beginning at `quoted` was too big, and what would not be: smaller segments for ten
+// minutes, and those that are out go again. False, and nothing done, when the error quotes nothing that is out (RFC
+// 5927 4.1), asks for no less than now, or comes within a round trip of the last.
+bool on_packet_too_big(ControlBlock& cb, Seq quoted, std::uint16_t mss, Time now);
+// The same for a caller that has compared the sequence number.
+bool on_mtu_reduced(ControlBlock& cb, std::uint16_t mss, Time now);
+// Begins with small segments and probes for larger ones (RFC 4821; Linux tcp_mtu_probing = 2).
+void probe_path(ControlBlock& cb, Time now);
+// Whether black holes are looked for; on after install().
+void set_size_search(ControlBlock& cb, bool on);
+// A search for the largest segment goes on, or its result is less than what the limit allows.
+[[nodiscard]] bool is_searching_path(const ControlBlock& cb);
+// A router's word holds.
+[[nodiscard]] bool is_path_told(const ControlBlock& cb);
+// What a search has come to, when segments of that size have arrived; else 0. And the MSS as if there were none.
+[[nodiscard]] std::uint16_t found_mss(const ControlBlock& cb);
+[[nodiscard]] std::uint16_t unsearched_mss(const ControlBlock& cb);
 // TCP_QUICKACK: ACKs go at once for now, and one that waits as well; off: they wait for answers.
 void set_quick_ack(ControlBlock& cb, bool on);
 // TCP_CONGESTION of a living connection: the algorithm begins with the window that is there.
 void set_congestion(ControlBlock& cb, CongestionKind kind, Time now);
-// Linux tcp_slow_start_after_idle; on after install().
 // Linux tcp_invalid_ratelimit is 0: challenge ACKs are not limited in rate. After install() they are.
 void set_challenges_free(ControlBlock& cb, bool on);
 // TCP_NODELAY was set, be it anew: what waits goes (Linux TCP_NAGLE_PUSH).
 void push_pending(ControlBlock& cb);
+// Linux tcp_slow_start_after_idle; on after install().
 void set_restart_after_idle(ControlBlock& cb, bool on);
 // Linux tcp_min_tso_segs: how many segments leave as one at least; 2 after install(). Only PSH tells.
 void set_smallest_burst(ControlBlock& cb, std::uint8_t segments);

@@ -77,9 +77,11 @@ enum StateBit : std::uint32_t {
   kFinQueued = 1U << 19,        // the program has ended its stream: the last sequence number before write_seq is a FIN
   kFinReceived = 1U << 20,      // the peer has: rcv_nxt is beyond its FIN
   kPassiveClose = 1U << 21,     // the peer's FIN came before the program's end
-  kPacingHolds = 1U << 23,      // something may go, but not before Flight::next_send
   kWholeMachine = 1U << 22,     // FIN, RST and urgent data are dealt with here, not handed to software
+  kPacingHolds = 1U << 23,      // something may go, but not before Flight::next_send
   kKeepWindowIdle = 1U << 24,   // an idle program keeps its congestion window (Linux tcp_slow_start_after_idle = 0)
+  kNoSizeSearch = 1U << 25,     // black holes are not looked for (Linux tcp_mtu_probing = 0)
+  kWindowClamped = 1U << 26,    // the host offers no more than MinTcp::window_clamp_bytes
 };
 
 // Bit of ControlBlock::flags: the last write was with MSG_MORE; a segment under the full size waits for the next, as
@@ -154,7 +156,7 @@ struct ControlBlock {
   Tick last_receive = 0;       // a segment in sequence
   Tick last_receive_data = 0;  // ... with payload
   Tick last_send = 0;          // data
-  Tick stall_since = 0;        // since when the peer has acknowledged nothing although something waits for it
+  CoarseTick stall_since{};    // since when the peer has acknowledged nothing although something waits for it
 
   std::uint16_t mss = 0;      // payload of a full segment that carries no SACK block, bytes
   std::uint16_t rcv_mss = 0;  // the peer's segment size as seen, bytes
@@ -174,7 +176,8 @@ struct ControlBlock {
   std::uint8_t probes_out = 0;  // unanswered zero-window or keepalive probes
   std::uint8_t quick_acks = 0;  // segments that are still to be acknowledged at once
   std::uint8_t keepalive_probes = 0;
-  std::uint8_t smallest_burst = 2;  // segments that leave as one at least
+  std::uint8_t smallest_burst = 2;     // segments that leave as one at least
+  std::uint8_t acked_before_bits = 0;  // the peer had acknowledged less than two to this before install()
 
   [[nodiscard]] bool has(std::uint32_t any_of) const noexcept { return (state & any_of) != 0; }
   void set(std::uint32_t bits) noexcept { state |= bits; }
@@ -186,6 +189,9 @@ inline constexpr std::uint32_t kInfiniteSsthresh = 0x7fffffff;
 static_assert(sizeof(ControlBlock) <= 248, "the engine's HwConn, which holds this, must fit in 320 bytes");
 
 [[nodiscard]] inline std::uint32_t smoothed_rtt_us(const ControlBlock& cb) noexcept { return cb.srtt_us8 >> 3; }
+[[nodiscard]] inline Duration stalled_for(const ControlBlock& cb, Time now) noexcept {
+  return age(cb.stall_since, now);
+}
 [[nodiscard]] inline bool in_slow_start(const ControlBlock& cb) noexcept { return cb.cwnd < cb.ssthresh; }
 // CWR and Recovery: cwnd follows proportional rate reduction, not the congestion control.
 [[nodiscard]] inline bool reducing_window(const ControlBlock& cb) noexcept {

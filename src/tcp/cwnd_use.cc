@@ -45,7 +45,7 @@ void note_cwnd_use(ControlBlock& cb, bool limited, Time now) {
   }
   cb.cwnd_used = std::max(cb.cwnd_used, out);
   const bool keeps = congestion_ops(cb).control != nullptr || cb.has(kKeepWindowIdle);
-  if (!keeps && ticks_between(cb.cwnd_stamp, tick) >= rto(cb)) lower_unused(cb, tick);
+  if (!keeps && age(cb.cwnd_stamp, now) >= rto(cb)) lower_unused(cb, tick);
 }
 
 bool cwnd_was_limit(const ControlBlock& cb) noexcept {
@@ -56,8 +56,7 @@ bool cwnd_was_limit(const ControlBlock& cb) noexcept {
 void restart_after_idle(ControlBlock& cb, Time now) {
   if (packets_out(cb) > 0 || congestion_ops(cb).control != nullptr || cb.has(kKeepWindowIdle)) return;
   if (cb.sender_timer == SenderTimer::kPersist) return;  // when the window opens (Linux tcp_ack_update_window())
-  const Tick tick = to_tick(now);
-  Duration idle = ticks_between(cb.last_send, tick) - rto(cb);
+  Duration idle = age(cb.last_send, now) - rto(cb);
   if (idle <= Duration::zero()) return;
   raise_event(cb, CongestionEvent::kRestart, now);
   cb.ssthresh = current_ssthresh(cb);
@@ -65,7 +64,7 @@ void restart_after_idle(ControlBlock& cb, Time now) {
   std::uint32_t cwnd = cb.cwnd;
   for (; idle > Duration::zero() && cwnd > least; idle -= rto(cb)) cwnd /= 2;
   set_cwnd(cb, std::max(cwnd, least));
-  cb.cwnd_stamp = tick;
+  cb.cwnd_stamp = to_tick(now);
   cb.cwnd_used = 0;
 }
 

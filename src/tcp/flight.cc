@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "tcp/plan.h"
 #include "tcp/rack.h"
 #include "tcp/sack.h"
 #include "tcp/timestamps.h"
@@ -18,6 +19,36 @@ void stamp(const ControlBlock& cb, SentSegment& segment, Time now) noexcept {
   segment.delivered_at = cb.flight->delivered_at;
   segment.delivered = cb.delivered;
   if (cb.app_limited != 0) segment.set(kSentAppLimited);
+}
+
+// How many segments of the MSS it makes. A FIN goes with the last; what has arrived stays as it is.
+std::uint32_t pieces_of(const ControlBlock& cb, const SentSegment& s) noexcept {
+  if (s.has(kSacked) || s.length <= cb.mss || s.seq >= data_end(cb)) return 1;
+  const std::uint32_t text = bytes_between(s.seq, min(s.end(), data_end(cb)));
+  return (text + cb.mss - 1) / cb.mss;
+}
+
+// How many more segments there will be before `position`.
+std::uint32_t added_before(const ControlBlock& cb, SentQueue::Position position) noexcept {
+  const SentQueue& sent = cb.flight->sent;
+  std::uint32_t added = 0;
+  for (auto p = sent.first(); p != sent.end() && p != position; ++p) added += pieces_of(cb, sent.at(p)) - 1;
+  return added;
+}
+
+void lay_pieces(Flight& f, const SentSegment whole, std::uint32_t count, std::uint32_t mss, SentQueue::Position to) {
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const bool last = i + 1 == count;
+    SentSegment& piece = f.sent.at(to + i);
+    piece = whole;
+    piece.seq = whole.seq + i * mss;
+    piece.length = last ? whole.length - i * mss : mss;
+    if (last) continue;
+    piece.clear(kPushed);
+    piece.burst = 0;
+  }
+  if (whole.has(kLost)) f.lost += count - 1;
+  if (whole.has(kRetransmitted)) f.retransmitted += count - 1;
 }
 
 }  // namespace
@@ -184,6 +215,7 @@ void note_repeat(ControlBlock& cb, SentQueue::Position position, Time now) {
 }
 
 void split_sent(Flight& flight, SentQueue::Position position, std::uint32_t length) {
+  flight.lone = false;
   SentQueue& sent = flight.sent;
   const auto behind = [&](SentQueue::Position hint) { return hint - sent.first() > position - sent.first(); };
   if (behind(flight.next_retransmit)) ++flight.next_retransmit;
@@ -195,6 +227,24 @@ void split_sent(Flight& flight, SentQueue::Position position, std::uint32_t leng
   if (s.has(kSacked)) ++flight.sacked;
   if (s.has(kLost)) ++flight.lost;
   if (s.has(kRetransmitted)) ++flight.retransmitted;
+}
+
+void split_long(ControlBlock& cb) {
+  Flight& f = *cb.flight;
+  SentQueue::Position from = f.sent.end();
+  const std::uint32_t added = added_before(cb, from);
+  if (added == 0) return;
+  f.lone = false;
+  if (f.sent.holds(f.next_retransmit)) f.next_retransmit += added_before(cb, f.next_retransmit);
+  if (f.sent.holds(f.rack_first)) f.rack_first += added_before(cb, f.rack_first);
+  f.repeat_left = 0;
+  for (std::uint32_t i = 0; i < added; ++i) f.sent.push_back() = SentSegment{};
+  for (SentQueue::Position to = f.sent.end(); to != from;) {  // from the last: nothing is overwritten that is wanted
+    const SentSegment& whole = f.sent.at(--from);
+    const std::uint32_t count = pieces_of(cb, whole);
+    to -= count;
+    lay_pieces(f, whole, count, cb.mss, to);
+  }
 }
 
 void add_foreign(ControlBlock& cb, Seq from, Seq to, Time sent) {

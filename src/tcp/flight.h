@@ -189,6 +189,7 @@ class UnsentMarks {
  public:
   [[nodiscard]] bool empty() const noexcept { return first_ == ends_.size(); }
   [[nodiscard]] Seq front() const noexcept { return ends_[first_]; }
+  [[nodiscard]] Seq& back() noexcept { return ends_.back(); }
   void push_back(Seq end);
   void pop_front() noexcept { ++first_; }
   [[nodiscard]] std::size_t size() const noexcept { return ends_.size() - first_; }
@@ -272,5 +273,7 @@ void add_foreign(ControlBlock& cb, Seq from, Seq to, Time sent);
 void note_repeat(ControlBlock& cb, SentQueue::Position position, Time now);
 // As SentQueue::split(); counts and hints stay right.
 void split_sent(Flight& flight, SentQueue::Position position, std::uint32_t length);
+// All that is longer than the MSS and has not arrived becomes segments of that size, in one pass.
+void split_long(ControlBlock& cb);
 
 }  // namespace twinstack::tcp

@@ -286,7 +286,7 @@ MinTcp template_settings() {
   settings.keepalive_probes = 9;
   settings.ttl = 63;
   settings.traffic_class = 8;
-  settings.reserved = 0;
+  settings.mss_found = 0;
   settings.flow_label = 12;
   return settings;
 }

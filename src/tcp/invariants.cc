@@ -77,6 +77,12 @@ const char* check_receive(const ControlBlock& cb) noexcept {
   return nullptr;
 }
 
+const char* check_path(const ControlBlock& cb) noexcept {
+  if (!cb.cold || !cb.cold->path_mtu.in_use()) return nullptr;
+  const PathMtu& path = cb.cold->path_mtu;
+  return path.low <= path.high && path.high <= path.top && path.probe <= path.high ? nullptr : "path MTU";
+}
+
 const char* check_timers(const ControlBlock& cb) noexcept {
   const bool out = cb.snd_una != cb.snd_nxt;
   const bool timed = cb.sender_timer != SenderTimer::kNone;
@@ -92,6 +98,7 @@ const char* broken_invariant(const ControlBlock& cb) noexcept {
   if (cb.cwnd == 0 || cb.ssthresh < 2) return "congestion window";
   if (const char* wrong = check_flight(cb)) return wrong;
   if (const char* wrong = check_receive(cb)) return wrong;
+  if (const char* wrong = check_path(cb)) return wrong;
   return check_timers(cb);
 }
 

@@ -53,7 +53,7 @@ bool plan_lone_segment(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan
   const CongestionOps& ops = congestion_ops(cb);
   if (!is_lone(cb, length, limit) || ops.pacing_rate != nullptr) return false;
   restart_after_idle(cb, now);
-  cb.stall_since = to_tick(now);
+  cb.stall_since = to_coarse_tick(now);
   if (ops.on_event != nullptr) ops.on_event(cb, CongestionEvent::kSendStart, now);
   plan = SegmentPlan{};
   plan.segment.seq = cb.snd_nxt;

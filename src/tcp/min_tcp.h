@@ -13,7 +13,7 @@
 
 namespace twinstack::tcp {
 
-inline constexpr std::uint32_t kMinTcpVersion = 2;
+inline constexpr std::uint32_t kMinTcpVersion = 3;
 
 // Bits of MinTcp::options: what was negotiated in the handshake.
 enum MinTcpOption : std::uint16_t {
@@ -48,6 +48,9 @@ struct MinTcp {
   std::uint32_t snd_wl1 = 0;     // segment sequence number of the last window update
   std::uint32_t snd_wnd = 0;     // bytes, scaled
   std::uint32_t max_window = 0;  // largest window the peer ever offered, bytes
+  // How much of ours the peer has ever acknowledged, as far as that is known (UINT32_MAX: or more): an ACK cannot be
+  // older.
+  std::uint32_t bytes_acked = 0;
 
   // Receive side. The receive queue that travels beside is [copied_seq, rcv_nxt): acknowledged, not yet read.
   std::uint32_t rcv_nxt = 0;
@@ -73,7 +76,8 @@ struct MinTcp {
   std::uint32_t rttvar_us = 0;
   std::uint32_t rto_us = 0;
   std::uint32_t min_rtt_us = 0;
-  // For how long nothing of [snd_una, snd_nxt) has been acknowledged, 0 when nothing is out or it is not known. A move
+  // For how long nothing of [snd_una, snd_nxt) has been acknowledged, 0 when nothing is out or it is not known,
+  // UINT32_MAX when it is longer. A move
   // begins no retransmission timer anew: connections that move more often than it fires would never repair a loss.
   std::uint32_t stalled_us = 0;
 
@@ -86,14 +90,17 @@ struct MinTcp {
   // Limits and the program's own settings.
   std::uint32_t snd_buf_bytes = 0;  // SO_SNDBUF
   std::uint32_t rcv_buf_bytes = 0;  // SO_RCVBUF
+  // TCP_WINDOW_CLAMP: no more is offered, however large the buffer; 0 = it makes no difference. A clamp that the program
+  // has not set goes when the buffer grows (as Linux).
+  std::uint32_t window_clamp_bytes = 0;
   std::uint32_t user_timeout_ms = 0;
   std::uint32_t keepalive_idle_s = 0;
   std::uint32_t keepalive_interval_s = 0;
   std::uint32_t keepalive_probes = 0;
   std::uint8_t ttl = 64;           // IP_TTL / IPV6_UNICAST_HOPS
   std::uint8_t traffic_class = 0;  // IP_TOS / IPV6_TCLASS
-  std::uint16_t reserved = 0;
-  std::uint32_t flow_label = 0;  // IPv6 flow label to send with, host order, 0 = none
+  std::uint16_t mss_found = 0;     // as `mss`: what the path carries in spite of that (RFC 4821); 0 = not searched
+  std::uint32_t flow_label = 0;    // IPv6 flow label to send with, host order, 0 = none
 };
 
 static_assert(std::is_trivially_copyable_v<MinTcp>);

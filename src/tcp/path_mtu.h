@@ -11,20 +11,29 @@
 
 namespace twinstack::tcp {
 
-// A search for the largest segment that the path carries; in the ColdState while one goes on or its result holds.
+// What is known of the path beyond what the interface, the route and the peer allow (`top`); in the ColdState while
+// there is a search, or a router's word holds. Full segments are as large as `high`, and in a search as `low`.
+// INVARIANT: low <= high <= top while in_use().
 struct PathMtu {
-  bool searching = false;
-  std::uint16_t low = 0;    // known to arrive
-  std::uint16_t high = 0;   // the most there could be
-  std::uint16_t top = 0;    // what the segments were before
+  bool searching = false;  // for the largest segment that the path carries
+  bool proved = false;     // ... of which `low` is known to arrive
+  bool told = false;       // a router has lowered `high`
+  std::uint16_t low = 0;   // what is sent
+  std::uint16_t high = 0;  // the most there could be
+  std::uint16_t top = 0;
   std::uint16_t probe = 0;  // under way with this size; 0 = none
   Seq probe_seq;
   Seq probe_end;
+  Seq una;          // snd_una when segments became as small as `low`: anything beyond proves it
+  Time told_at{};   // when `high` was last lowered by a router
+  Time raise_at{};  // from then on `top` is tried again
+
+  [[nodiscard]] bool in_use() const noexcept { return searching || told; }
 };
 
 // The retransmission timer has run out again and again (RFC 4821 7.7): the path may swallow large segments. True when
 // the segments were made smaller.
-bool suspect_black_hole(ControlBlock& cb);
+bool suspect_black_hole(ControlBlock& cb, Time now);
 
 // The next new segment as a probe of a larger size (RFC 4821 7.4), when one is due and there is enough to send behind
 // it to tell its loss from others. True when planned.
@@ -33,8 +42,8 @@ bool plan_size_probe(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan);
 // snd_una has moved: the probe may have arrived.
 void size_probe_on_ack(ControlBlock& cb) noexcept;
 
-// A loss was found. When it is the probe's, it says nothing about congestion (RFC 4821 7.5): the segment goes again in
-// smaller pieces and true is returned.
+// A loss was found. When it is the probe's, it says nothing about congestion (RFC 4821 7.6.2): the segment goes again
+// in smaller pieces and true is returned.
 bool size_probe_lost(ControlBlock& cb);
 
 }  // namespace twinstack::tcp

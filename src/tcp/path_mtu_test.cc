@@ -11,7 +11,7 @@ namespace {
 
 TEST(PacketTooBig, WhatIsOutGoesAgainInSmallerSegments) {
   Sender f(kOptSack, 10, 10);
-  ASSERT_TRUE(on_packet_too_big(f.end.cb, Seq(kOurSeq), 1000));
+  ASSERT_TRUE(on_packet_too_big(f.end.cb, Seq(kOurSeq), 1000, at_ms(0)));
   EXPECT_EQ(f.end.cb.mss, 1000);
   const auto plans = f.end.poll(at_ms(1));
   ASSERT_GE(plans.size(), 3U);
@@ -25,16 +25,83 @@ TEST(PacketTooBig, WhatIsOutGoesAgainInSmallerSegments) {
 TEST(PacketTooBig, IsIgnoredWhenItQuotesNothingThatIsOut) {
   Sender f(kOptSack, 10, 10);
   f.ack(2);
-  EXPECT_FALSE(on_packet_too_big(f.end.cb, Seq(kOurSeq), 1000)) << "acknowledged";
-  EXPECT_FALSE(on_packet_too_big(f.end.cb, f.end.cb.snd_nxt, 1000)) << "never sent";
-  EXPECT_FALSE(on_packet_too_big(f.end.cb, f.end.cb.snd_una, kMss)) << "no smaller than now";
+  EXPECT_FALSE(on_packet_too_big(f.end.cb, Seq(kOurSeq), 1000, at_ms(0))) << "acknowledged";
+  EXPECT_FALSE(on_packet_too_big(f.end.cb, f.end.cb.snd_nxt, 1000, at_ms(0))) << "never sent";
+  EXPECT_FALSE(on_packet_too_big(f.end.cb, f.end.cb.snd_una, kMss, at_ms(0))) << "no smaller than now";
   EXPECT_EQ(f.end.cb.mss, kMss);
 }
 
 TEST(PacketTooBig, NoneMakesSegmentsTiny) {
   Sender f(kOptSack | kOptTimestamps, 10, 10);
-  ASSERT_TRUE(on_packet_too_big(f.end.cb, Seq(kOurSeq), 1));
+  ASSERT_TRUE(on_packet_too_big(f.end.cb, Seq(kOurSeq), 1, at_ms(0)));
   EXPECT_GE(f.end.cb.mss, 36) << "Linux TCP_MIN_SND_MSS less the timestamps";
+}
+
+TEST(PacketTooBig, AllThatIsOutIsSplitAtOnce) {
+  Sender f(kOptSack, 10, 10);
+  f.ack(1, {{3, 4}});
+  ASSERT_TRUE(on_packet_too_big(f.end.cb, Seq(kOurSeq + kMss), 1000, at_ms(20)));
+  const SentQueue& sent = f.flight().sent;
+  ASSERT_EQ(sent.size(), 17U) << "eight in two pieces each, one has arrived as it was";
+  Seq next = f.end.cb.snd_una;
+  for (auto p = sent.first(); p != sent.end(); ++p) {
+    EXPECT_EQ(sent.at(p).seq, next);
+    EXPECT_EQ(sent.at(p).has(kLost), !sent.at(p).has(kSacked));
+    EXPECT_LE(sent.at(p).length, sent.at(p).has(kSacked) ? kMss : 1000U);
+    next = sent.at(p).end();
+  }
+  EXPECT_EQ(next, f.end.cb.snd_nxt);
+  EXPECT_EQ(f.flight().lost, 16U);
+  EXPECT_EQ(f.flight().sacked, 1U);
+}
+
+TEST(PacketTooBig, CountsOnceInARoundTrip) {
+  Sender f(kOptSack, 10, 10);
+  ASSERT_TRUE(on_packet_too_big(f.end.cb, Seq(kOurSeq), 1200, at_ms(20)));
+  EXPECT_FALSE(on_packet_too_big(f.end.cb, Seq(kOurSeq), 1100, at_ms(25)));
+  EXPECT_EQ(f.end.cb.mss, 1200);
+  EXPECT_TRUE(on_packet_too_big(f.end.cb, Seq(kOurSeq), 1100, at_ms(31)));
+  EXPECT_EQ(f.end.cb.mss, 1100);
+}
+
+TEST(PacketTooBig, HoldsForTenMinutes) {
+  Sender f(kOptSack, 10, 10);
+  ASSERT_TRUE(on_packet_too_big(f.end.cb, Seq(kOurSeq), 1000, at_ms(0)));
+  EXPECT_TRUE(is_path_told(f.end.cb));
+  f.ack(10);
+  f.end.write(2 * kMss, at_ms(599'000));
+  EXPECT_EQ(f.end.poll(at_ms(599'000)).at(0).payload_bytes, 1000U);
+  f.ack(12, {}, at_ms(599'010));
+  f.end.write(2 * kMss, at_ms(601'000));
+  EXPECT_EQ(f.end.poll(at_ms(601'000)).at(0).payload_bytes, kMss);
+  EXPECT_FALSE(is_path_told(f.end.cb));
+}
+
+TEST(PacketTooBig, ASmallMssThatComesWithAConnectionIsARoutersWordToo) {
+  MinTcp state = Sender::state(kOptSack);
+  state.mss = 900;
+  TestEnd end(state, at_ms(0));
+  install_path(end.cb, kMss, 0, at_ms(0));
+  EXPECT_EQ(end.cb.mss, 900);
+  end.write(kMss, at_ms(601'000));
+  EXPECT_EQ(end.poll(at_ms(601'000)).back().payload_bytes, kMss);
+}
+
+TEST(PathLimit, ALowerOneRepeatsWhatIsOutAndAHigherOneCountsAtOnce) {
+  Sender f(kOptSack, 10, 10);
+  set_path_limit(f.end.cb, 1000);
+  EXPECT_EQ(f.end.cb.mss, 1000);
+  EXPECT_EQ(f.flight().lost, 20U);
+  EXPECT_EQ(f.end.cb.cwnd, 10U);
+  set_path_limit(f.end.cb, 1300);
+  EXPECT_EQ(f.end.cb.mss, 1300);
+}
+
+TEST(PathLimit, AHigherOneDoesNotOverruleARouter) {
+  Sender f(kOptSack, 10, 10);
+  ASSERT_TRUE(on_packet_too_big(f.end.cb, Seq(kOurSeq), 1000, at_ms(0)));
+  set_path_limit(f.end.cb, 4000);
+  EXPECT_EQ(f.end.cb.mss, 1000);
 }
 
 struct BlackHole {
@@ -103,6 +170,95 @@ TEST(BlackHole, ALostProbeCostsNoWindow) {
   EXPECT_EQ(hole.a.counters.fast_recoveries, recoveries);
   EXPECT_EQ(hole.a.counters.timeouts, timeouts);
   EXPECT_FALSE(hole.a.cb.cold->path_mtu.probe != 0);
+}
+
+TEST(BlackHole, WhatWasFoundGoesWithTheConnection) {
+  BlackHole hole(1300);
+  hole.transfer(50'000, std::chrono::seconds(30));
+  MinTcp out{};
+  extract(hole.a.cb, hole.net.now, out);
+  EXPECT_EQ(out.mss, kMss);
+  EXPECT_EQ(out.mss_found, 1024);
+  out.rcv_wup = out.rcv_nxt;
+  TestEnd again(out, hole.net.now);
+  install_path(again.cb, kMss, out.mss_found, hole.net.now);
+  EXPECT_EQ(again.cb.mss, 1024);
+  EXPECT_TRUE(is_searching_path(again.cb));
+}
+
+TEST(BlackHole, WhereNothingArrivesNothingIsFound) {
+  BlackHole hole(100);
+  hole.a.write(50'000, hole.net.now);
+  const Time end = hole.net.now + std::chrono::seconds(10);
+  while (hole.net.now < end) hole.net.step(end);
+  ASSERT_LT(hole.a.cb.mss, kMss);
+  MinTcp out{};
+  extract(hole.a.cb, hole.net.now, out);
+  EXPECT_EQ(out.mss, kMss);
+  EXPECT_EQ(out.mss_found, 0);
+}
+
+TEST(BlackHole, LargerSegmentsAreTriedAgainAfterTenMinutes) {
+  BlackHole hole(1300);
+  hole.transfer(50'000, std::chrono::seconds(30));
+  for (int i = 0; i < 20; ++i) hole.transfer(300'000, std::chrono::seconds(30));
+  ASSERT_LE(hole.a.cb.mss, 1300);
+  hole.net.faults.largest_payload = UINT32_MAX;
+  for (int i = 0; i < 5; ++i) hole.transfer(300'000, std::chrono::seconds(30));
+  ASSERT_LE(hole.a.cb.mss, 1300) << "the search has ended";
+  hole.net.now += std::chrono::minutes(10);
+  for (int i = 0; i < 20; ++i) hole.transfer(300'000, std::chrono::seconds(30));
+  EXPECT_GT(hole.a.cb.mss, kMss - 8);
+}
+
+TEST(BlackHole, TheLimitMayChangeDuringTheSearch) {
+  BlackHole hole(1300);
+  hole.transfer(50'000, std::chrono::seconds(30));
+  ASSERT_EQ(hole.a.cb.mss, 1024);
+  set_path_limit(hole.a.cb, kMss - 100);
+  EXPECT_EQ(hole.a.cb.mss, 1024) << "a limit is no proof";
+  EXPECT_EQ(hole.a.cb.cold->path_mtu.high, kMss - 100);
+  set_path_limit(hole.a.cb, 900);
+  EXPECT_EQ(hole.a.cb.mss, 900);
+  EXPECT_EQ(hole.a.cb.cold->path_mtu.low, 900);
+}
+
+TEST(BlackHole, IsNotLookedForWhereTheHostSaysSo) {
+  BlackHole hole(1300);
+  set_size_search(hole.a.cb, false);
+  hole.a.write(50'000, hole.net.now);
+  const Time end = hole.net.now + std::chrono::seconds(30);
+  while (hole.net.now < end) hole.net.step(end);
+  EXPECT_EQ(hole.a.cb.mss, kMss);
+  EXPECT_EQ(hole.b.received, 0U);
+}
+
+// Linux tcp_mtu_probing = 2.
+TEST(ProbePath, SmallSegmentsGrowWithoutALoss) {
+  BlackHole hole(UINT32_MAX);
+  probe_path(hole.a.cb, hole.net.now);
+  EXPECT_EQ(hole.a.cb.mss, 1024);
+  hole.transfer(200'000, std::chrono::seconds(30));
+  for (int i = 0; i < 10; ++i) hole.transfer(300'000, std::chrono::seconds(30));
+  EXPECT_GT(hole.a.cb.mss, kMss - 8);
+  EXPECT_EQ(hole.a.counters.segs_retransmitted, 0U);
+}
+
+TEST(ProbePath, LargerSegmentsDoNotMakeTheWindowLarger) {
+  TestEnd end(Sender::state(kOptSack), at_ms(0));
+  probe_path(end.cb, at_ms(0));
+  end.poll(at_ms(0));
+  end.cb.cwnd = 20;
+  end.cb.ssthresh = 2;
+  end.write(100'000, at_ms(0));
+  const auto plans = end.poll(at_ms(0));
+  ASSERT_EQ(plans.size(), 20U);
+  const std::uint32_t size = (1024U + kMss) / 2;
+  ASSERT_EQ(plans[0].payload_bytes, size);
+  EXPECT_EQ(plans[1].payload_bytes, 1024U);
+  end.receive(from_peer(kPeerSeq, kOurSeq + size), "", at_ms(10));
+  EXPECT_EQ(end.cb.mss, size);
+  EXPECT_EQ(end.cb.cwnd, 20U * 1024 / size + 1) << "which the ACK has let grow by one";
 }
 
 // Found by twinstack sim, seed 8.

@@ -26,7 +26,7 @@ TEST(MtuReduced, WhatWasTooLargeGoesAgainInPieces) {
     r.end.write(4 * kMss, at_ms(0));
     EXPECT_EQ(r.end.poll(at_ms(0)).size(), 4U);
     const std::uint32_t cwnd = r.end.cb.cwnd;
-    on_mtu_reduced(r.end.cb, 1000);
+    on_mtu_reduced(r.end.cb, 1000, at_ms(0));
     EXPECT_EQ(r.end.cb.mss, 1000);
     EXPECT_EQ(r.end.cb.cwnd, cwnd) << "no congestion";
     std::uint32_t bytes = 0;
@@ -47,14 +47,14 @@ TEST(MtuReduced, SmallSegmentsAreLeftAlone) {
   Running r;
   r.end.write(500, at_ms(0));
   r.end.poll(at_ms(0));
-  on_mtu_reduced(r.end.cb, 1000);
+  on_mtu_reduced(r.end.cb, 1000, at_ms(0));
   EXPECT_TRUE(r.end.poll(at_ms(1)).empty());
   EXPECT_EQ(r.end.cb.recovery, RecoveryState::kOpen);
 }
 
 TEST(MtuReduced, ALargerMtuIsNoNews) {
   Running r;
-  on_mtu_reduced(r.end.cb, 9000);
+  on_mtu_reduced(r.end.cb, 9000, at_ms(0));
   EXPECT_EQ(r.end.cb.mss, kMss);
 }
 

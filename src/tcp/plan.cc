@@ -25,7 +25,7 @@ void count_ack(ControlBlock& cb) noexcept {
 // Data that answers what came within the ACK's delay: the connection is interactive, ACKs may wait for answers (Linux
 // tcp_event_data_sent()).
 void note_answer(ControlBlock& cb, Time now) noexcept {
-  const Duration since = ticks_between(cb.last_receive_data, to_tick(now));
+  const Duration since = age(cb.last_receive_data, now);
   if (cb.ack_timeout_ms != 0 && since < std::chrono::milliseconds(cb.ack_timeout_ms)) cb.set(kPingPong);
 }
 

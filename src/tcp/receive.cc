@@ -35,15 +35,14 @@ void owe_ack_now(ControlBlock& cb) noexcept { cb.set(kAckOwed | kAckNow); }
 
 // An ACK that an attacker, or two confused stacks, could make us send without end: at most one in the interval.
 void owe_challenge_ack(ControlBlock& cb, Time now) noexcept {
-  const Tick tick = to_tick(now);
-  const Duration since = ticks_between(cb.last_challenge, tick);  // negative: it was more than 39 hours ago
-  if (since >= Duration::zero() && since < kChallengeInterval && !cb.has(kChallengesFree)) return;
-  cb.last_challenge = tick;
+  if (age(cb.last_challenge, now) < kChallengeInterval && !cb.has(kChallengesFree)) return;
+  cb.last_challenge = to_tick(now);
   owe_ack_now(cb);
 }
 
 // RFC 9293 3.8.4, 3.8.6.1: SEG.SEQ = RCV.NXT-1 with no byte or one garbage byte. Keepalives, Linux's window probes and
-// the probe that a kernel sends when it leaves repair mode look like this; they want an ACK.
+// the probe that a kernel sends when it leaves repair mode look like this; they want an ACK. Here, of what the last ACK
+// does not cover yet.
 bool is_probe(const ControlBlock& cb, const Arrived& in) noexcept {
   return in.segment.seq == cb.rcv_nxt - 1 && in.payload.size() <= 1;
 }
@@ -55,10 +54,11 @@ bool in_window(const ControlBlock& cb, const Arrived& in) noexcept {
 }
 
 // An unacceptable segment is answered by an ACK, unless it is a reset. Data is answered always: the peer retransmits
-// because our ACK was lost.
+// because our ACK was lost. What takes no space, a probe without a byte too, could be part of a loop of ACKs, and is
+// limited in rate (Linux tcp_oow_rate_limited()).
 void answer_unacceptable(ControlBlock& cb, const Arrived& in, Time now) {
   if (in.segment.has(wire::kRst)) return;
-  if (is_probe(cb, in) || in.end_with_fin() != in.segment.seq) {
+  if (in.end_with_fin() != in.segment.seq && !in.segment.has(wire::kSyn)) {
     owe_ack_now(cb);
   } else {
     owe_challenge_ack(cb, now);
@@ -99,9 +99,9 @@ Arrival check_syn(ControlBlock& cb, Time now) {
 }
 
 // Fifth: the ACK field (RFC 5961 5.2).
-Arrival check_ack(ControlBlock& cb, const Arrived& in, Time now) {
+Arrival check_ack(ControlBlock& cb, const Arrived& in, const Counters& counters, Time now) {
   if (!in.segment.has(wire::kAck)) return Arrival::kDroppedNoAck;
-  if (ack_acceptable(cb, in.segment.ack)) return Arrival::kAccepted;
+  if (ack_acceptable(cb, counters.bytes_acked, in.segment.ack)) return Arrival::kAccepted;
   owe_challenge_ack(cb, now);
   return Arrival::kDroppedBadAck;
 }
@@ -113,7 +113,7 @@ bool has_valid_fin(const ControlBlock& cb, const Arrived& in) noexcept {
 }
 
 // All checks that can turn a segment away.
-Arrival check(ControlBlock& cb, const Arrived& in, Time now) {
+Arrival check(ControlBlock& cb, const Arrived& in, const Counters& counters, Time now) {
   if (!check_paws(cb, in, now)) return Arrival::kDroppedPaws;
   if (!in_window(cb, in)) {
     answer_unacceptable(cb, in, now);
@@ -122,7 +122,8 @@ Arrival check(ControlBlock& cb, const Arrived& in, Time now) {
   if (in.segment.has(wire::kRst)) return check_reset(cb, in, now);
   // Third: security, not done, as everyone.
   if (in.segment.has(wire::kSyn)) return check_syn(cb, now);
-  if (const Arrival verdict = check_ack(cb, in, now); verdict != Arrival::kAccepted) return verdict;
+  const Arrival verdict = check_ack(cb, in, counters, now);
+  if (verdict != Arrival::kAccepted) return verdict;
   if (cb.has(kWholeMachine)) return Arrival::kAccepted;
   if (in.segment.has(wire::kUrg)) return Arrival::kToSoftwareUrgent;  // Sixth
   if (has_valid_fin(cb, in)) return Arrival::kToSoftwareFin;
@@ -176,17 +177,15 @@ void observe_segment_size(ControlBlock& cb, std::uint32_t bytes) noexcept {
 
 // How long ACKs may wait follows the pace of the peer's segments (Linux tcp_event_data_recv()).
 void adapt_ack_timeout(ControlBlock& cb, Time now) noexcept {
-  const Tick tick = to_tick(now);
-  const auto gap =
-      std::chrono::duration_cast<std::chrono::milliseconds>(ticks_between(cb.last_receive_data, tick)).count();
+  const auto gap = std::chrono::duration_cast<std::chrono::milliseconds>(age(cb.last_receive_data, now)).count();
   const std::int64_t rto_ms = cb.rto_us / 1000;
-  cb.last_receive_data = tick;
+  cb.last_receive_data = to_tick(now);
   if (cb.ack_timeout_ms == 0) {  // the first data
     add_quick_acks(cb, kMaxQuickAcks);
     cb.ack_timeout_ms = kShortestAckTimeoutMs;
     return;
   }
-  if (gap < 0 || gap > rto_ms) {
+  if (gap > rto_ms) {
     add_quick_acks(cb, kMaxQuickAcks);  // the peer may have begun anew with a small window
   } else if (gap <= kShortestAckTimeoutMs / 2) {
     cb.ack_timeout_ms = static_cast<std::uint16_t>(cb.ack_timeout_ms / 2 + kShortestAckTimeoutMs / 2);
@@ -237,7 +236,7 @@ Arrival take_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload, Hos
   // Several may arrive before the next poll_transmit(); a peer without SACK counts the ACKs of each.
   std::uint8_t& due = cold_state(cb).duplicate_acks_due;
   if ((cb.options & kOptSack) == 0 && due < kMaxDuplicateAcks) ++due;
-  return keep_out_of_order(cb, seq, payload) ? Arrival::kAccepted : Arrival::kDroppedNoMemory;
+  return keep_out_of_order(cb, seq, payload, host) ? Arrival::kAccepted : Arrival::kDroppedNoMemory;
 }
 
 // Seventh: segment text. Cuts it to the window, unless nothing is unread: the window is smaller than the memory by what
@@ -329,7 +328,7 @@ std::string_view name(Arrival arrival) noexcept {
 Arrival on_segment_in_steps(ControlBlock& cb, const wire::Segment& segment, const Payload& payload, Host& host,
                             Time now) {
   const Arrived in{segment, payload, segment.seq + payload.size()};
-  const Arrival verdict = check(cb, in, now);
+  const Arrival verdict = check(cb, in, host.counters(), now);
   if (to_software(verdict)) return verdict;
   ++host.counters().segs_in;
   if (verdict != Arrival::kAccepted) return verdict;  // kReset among them

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tcp/ack.h"
 #include "tcp/test_support.h"
 #include "tcp/timers.h"
 #include "tcp/timestamps.h"
@@ -272,12 +273,62 @@ TEST(Receive, KeepaliveOfEitherFormIsAnswered) {
     wire::Segment probe = from_peer(kPeerSeq + 49);
     r.end.receive(probe, stream(49, garbage), at_ms(2));
     expect_ack(r.end.poll_one(at_ms(2)), kPeerSeq + 50);
-    for (int i = 0; i < 3; ++i) {  // no rate limit
-      r.end.receive(probe, stream(49, garbage), at_ms(3));
-      expect_ack(r.end.poll_one(at_ms(3)), kPeerSeq + 50);
+    for (int i = 0; i < 3; ++i) {
+      r.end.receive(probe, stream(49, garbage), at_ms(3 + 501 * i));
+      expect_ack(r.end.poll_one(at_ms(3 + 501 * i)), kPeerSeq + 50);
     }
     EXPECT_EQ(r.end.text, stream(0, 50));
   }
+}
+
+// Linux tcp_oow_rate_limited(): two ends whose numbers differ would else answer each other for ever.
+TEST(Receive, WhatTakesNoSpaceIsAnsweredTwiceASecondAtMost) {
+  const struct {
+    std::int32_t offset;
+    std::uint32_t bytes;
+    std::uint8_t flags;
+    bool limited;
+  } segments[] = {{-1, 0, wire::kAck, true},
+                  {-1000, 0, wire::kAck, true},
+                  {1'000'000, 0, wire::kAck, true},
+                  {-1000, 0, wire::kAck | wire::kSyn, true},
+                  {-1000, 10, wire::kAck | wire::kSyn, true},
+                  {-1, 1, wire::kAck, false},
+                  {-1000, 10, wire::kAck, false},
+                  {-1000, 0, wire::kAck | wire::kFin, false}};
+  for (const auto& what : segments) {
+    Receiver r;
+    r.get(0, 2000);
+    acknowledge_now(r.end.cb);
+    r.end.poll(at_ms(1));
+    std::size_t answers = 0;
+    for (int i = 0; i < 10; ++i) {
+      wire::Segment segment = from_peer(kPeerSeq + 2000 + static_cast<std::uint32_t>(what.offset));
+      segment.flags = what.flags;
+      r.end.receive(segment, stream(0, what.bytes), at_ms(2 + 60 * i));
+      answers += r.end.poll(at_ms(2 + 60 * i)).size();
+    }
+    EXPECT_EQ(answers, what.limited ? 2U : 10U) << what.offset << ", " << what.bytes;
+  }
+}
+
+TEST(Receive, TwoEndsThatDisagreeDoNotAnswerEachOtherForEver) {
+  MinTcp theirs = idle_state();
+  theirs.snd_una = theirs.snd_nxt = theirs.write_seq = kPeerSeq - 1;
+  theirs.rcv_nxt = theirs.rcv_wup = theirs.copied_seq = theirs.snd_wl1 = kOurSeq + 1;
+  Receiver a;
+  Receiver b(theirs);
+  acknowledge_now(a.end.cb);
+  std::size_t segments = 0;
+  for (int turn = 0; turn < 200; ++turn) {
+    Receiver& from = turn % 2 == 0 ? a : b;
+    Receiver& to = turn % 2 == 0 ? b : a;
+    for (const SegmentPlan& plan : from.end.poll(at_ms(2 + turn))) {
+      ++segments;
+      to.end.receive(plan.segment, "", at_ms(2 + turn));
+    }
+  }
+  EXPECT_LE(segments, 3U);
 }
 
 TEST(Receive, ResetOnlyAtTheExactSequenceNumber) {
@@ -333,13 +384,37 @@ TEST(Receive, SegmentWithoutAckIsDropped) {
 }
 
 TEST(Receive, AckOfWhatWasNeverSentIsChallengedAndItsTextDropped) {
-  Receiver r;
+  MinTcp state = idle_state();
+  state.bytes_acked = 1'000'000;
+  Receiver r(state);
   EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq + 1), stream(0, 10), at_ms(1)), Arrival::kDroppedBadAck);
   EXPECT_EQ(r.end.received, 0U);
   expect_ack(r.end.poll_one(at_ms(1)), kPeerSeq);
   // RFC 5961 5.2: too old is as bad; old within the largest window is not.
   EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq - 65536), stream(0, 10), at_ms(600)), Arrival::kDroppedBadAck);
   EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq - 65535), stream(0, 10), at_ms(601)), Arrival::kAccepted);
+}
+
+// As Linux, whatever the window: what was never sent cannot be acknowledged.
+TEST(Receive, NoAckIsOlderThanTheFirstThatCame) {
+  Receiver r;
+  EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq - 1), stream(0, 10), at_ms(1)), Arrival::kDroppedBadAck);
+  expect_ack(r.end.poll_one(at_ms(1)), kPeerSeq);
+  r.end.write(100, at_ms(1));
+  r.end.poll(at_ms(1));
+  EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq + 100), "", at_ms(2)), Arrival::kAccepted);
+  EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq - 1), stream(0, 10), at_ms(3)), Arrival::kDroppedBadAck);
+  EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq), stream(0, 10), at_ms(3)), Arrival::kAccepted);
+}
+
+TEST(Receive, WhatWasAcknowledgedBeforeAMoveCounts) {
+  MinTcp state = idle_state();
+  state.bytes_acked = 100;
+  Receiver r(state);
+  EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq - 200), stream(0, 10), at_ms(1)), Arrival::kDroppedBadAck);
+  EXPECT_EQ(r.end.receive(from_peer(kPeerSeq, kOurSeq - 100), stream(0, 10), at_ms(1)), Arrival::kAccepted);
+  EXPECT_GE(ever_acked(r.end.cb, 50), 150U) << "for the next move";
+  EXPECT_LE(ever_acked(r.end.cb, 50), 250U);
 }
 
 TEST(Receive, FinGoesToSoftwareAndNothingOfItIsProcessed) {
@@ -456,8 +531,8 @@ TEST(Paws, TimestampsWrap) {
 
 TEST(Paws, AfterTwentyFourDaysOfSilenceEverythingPasses) {
   Stamped r;
-  EXPECT_EQ(r.stamped(5, 0, 10, at_ms(0) + std::chrono::hours(24 * 20)), Arrival::kDroppedPaws);
-  EXPECT_EQ(r.stamped(5, 0, 10, at_ms(0) + std::chrono::hours(24 * 27)), Arrival::kAccepted);
+  EXPECT_EQ(r.stamped(5, 0, 10, at_ms(0) + std::chrono::hours(24 * 24 - 1)), Arrival::kDroppedPaws);
+  EXPECT_EQ(r.stamped(5, 0, 10, at_ms(0) + std::chrono::hours(24 * 24 + 1)), Arrival::kAccepted);
   EXPECT_EQ(r.end.cb.ts_recent, 5U);
 }
 

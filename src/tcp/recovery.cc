@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tcp/cold_state.h"
 #include "tcp/congestion/congestion.h"
 #include "tcp/flight.h"
 #include "tcp/loss_marks.h"
@@ -154,6 +155,9 @@ void in_loss(ControlBlock& cb, AckNews& news, Counters& counters, Time now) {
   if (cb.recovery == RecoveryState::kOpen || news.has(kRepeatLost)) look_for_loss(cb, news, counters, now);
 }
 
+// It may have been lost for its size: what arrives behind it does not show that the timeout was spurious.
+bool size_probe_out(const ControlBlock& cb) noexcept { return cb.cold && cb.cold->path_mtu.probe != 0; }
+
 // RFC 5681 3.1: not again for the retransmission of the same data (Linux tcp_enter_loss()).
 bool first_timeout_of_window(const ControlBlock& cb) noexcept {
   return cb.recovery <= RecoveryState::kDisorder || cb.high_seq <= cb.snd_una ||
@@ -245,8 +249,8 @@ void recovery_on_timeout(ControlBlock& cb, Time now) {
   cb.high_seq = cb.snd_nxt;
   f.probe_out = false;
   if ((cb.options & kOptEcn) != 0) cb.set(kEcnSendCwr);
-  // RFC 5682 3.1 step 1, and not within an older recovery.
-  f.frto = fresh || cb.retries > 0 ? Frto::kWaiting : Frto::kNone;
+  // RFC 5682 3.1 step 1, and not within an older recovery, nor while a size is probed for (as Linux).
+  f.frto = (fresh || cb.retries > 0) && !size_probe_out(cb) ? Frto::kWaiting : Frto::kNone;
   cb.set(kMayRetransmit);
 }
 

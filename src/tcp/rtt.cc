@@ -54,12 +54,10 @@ void add_rtt_sample(ControlBlock& cb, std::uint32_t sample_us) noexcept {
 
 void note_min_rtt(ControlBlock& cb, std::uint32_t sample_us, Time now) noexcept {
   const std::uint32_t sample = std::max<std::uint32_t>(sample_us, 1);
-  const Tick tick = to_tick(now);
-  const Duration age = ticks_between(cb.min_rtt_stamp, tick);
-  const bool outdated = age > kMinRttWindow || age < Duration::zero();
+  const bool outdated = age(cb.min_rtt_stamp, now) > kMinRttWindow;
   if (cb.min_rtt_us != 0 && sample > cb.min_rtt_us && !outdated) return;
   cb.min_rtt_us = sample;
-  cb.min_rtt_stamp = tick;
+  cb.min_rtt_stamp = to_tick(now);
 }
 
 std::uint32_t rto_from_estimates_us(const ControlBlock& cb) noexcept {

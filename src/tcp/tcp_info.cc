@@ -12,8 +12,8 @@ namespace twinstack::tcp {
 namespace {
 
 std::uint32_t ms_since(Tick then, Time now) noexcept {
-  const auto passed = std::chrono::duration_cast<std::chrono::milliseconds>(ticks_between(then, to_tick(now)));
-  return static_cast<std::uint32_t>(std::max<std::int64_t>(passed.count(), 0));
+  const auto passed = std::chrono::duration_cast<std::chrono::milliseconds>(age(then, now));
+  return static_cast<std::uint32_t>(passed.count());
 }
 
 std::uint8_t option_bits(const ControlBlock& cb) noexcept {

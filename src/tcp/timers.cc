@@ -20,8 +20,6 @@ bool due(Tick deadline, Time now) noexcept { return static_cast<std::int32_t>(to
 
 Duration user_timeout(const ControlBlock& cb) noexcept { return std::chrono::milliseconds(cb.user_timeout_ms); }
 
-Duration stalled_for(const ControlBlock& cb, Time now) noexcept { return ticks_between(cb.stall_since, to_tick(now)); }
-
 // The interval, cut so that the user timeout is met on time (as Linux tcp_clamp_rto_to_user_timeout).
 Duration within_user_timeout(const ControlBlock& cb, Duration interval, Time now) noexcept {
   if (cb.user_timeout_ms == 0) return interval;
@@ -38,7 +36,7 @@ bool exhausted(const ControlBlock& cb, std::uint8_t tries, Time now) noexcept {
 // A closed window: our retransmissions are its probes, and a peer that answers them is alive (Linux
 // tcp_rtx_probe0_timed_out()).
 bool held_by_window(const ControlBlock& cb, Time now) noexcept {
-  return cb.snd_wnd == 0 && ticks_between(cb.last_receive, to_tick(now)) <= 2 * Duration(std::chrono::seconds(120));
+  return cb.snd_wnd == 0 && age(cb.last_receive, now) <= 2 * Duration(std::chrono::seconds(120));
 }
 
 void start_sender_timer(ControlBlock& cb, SenderTimer which, Time now) noexcept {
@@ -49,6 +47,10 @@ void back_off(ControlBlock& cb) noexcept {
   if (cb.backoff < 16) ++cb.backoff;
 }
 
+void count_probe(ControlBlock& cb) noexcept {
+  if (cb.probes_out < UINT8_MAX) ++cb.probes_out;
+}
+
 TimerVerdict fire_retransmit(ControlBlock& cb, Host& host, Time now) {
   if (packets_out(cb) == 0) return TimerVerdict::kNothing;
   const bool closed = held_by_window(cb, now) && cb.user_timeout_ms == 0;
@@ -56,7 +58,7 @@ TimerVerdict fire_retransmit(ControlBlock& cb, Host& host, Time now) {
     start_sender_timer(cb, SenderTimer::kRetransmit, now);  // the upload takes its time: no spinning meanwhile
     return TimerVerdict::kToSoftware;
   }
-  suspect_black_hole(cb);
+  suspect_black_hole(cb, now);
   recovery_on_timeout(cb, now);
   if (cb.retries < 255) ++cb.retries;
   back_off(cb);
@@ -88,7 +90,7 @@ TimerVerdict fire_persist(ControlBlock& cb, Time now) {
   const bool open = cb.snd_una + cb.snd_wnd > cb.snd_nxt;
   cb.set(open ? kForceSend : kProbeNow);
   if (open) push_next(cb, full_segment_bytes(cb));
-  if (!open) ++cb.probes_out;
+  if (!open) count_probe(cb);
   back_off(cb);
   start_sender_timer(cb, SenderTimer::kPersist, now);
   return TimerVerdict::kFired;
@@ -123,16 +125,17 @@ void set_keepalive_deadline(ControlBlock& cb, Time at) noexcept {
 // RFC 9293 3.8.4. Arrivals do not move the timer; it looks back when it fires.
 TimerVerdict fire_keepalive(ControlBlock& cb, Time now) {
   const bool busy = cb.snd_una != cb.write_seq;  // the other timers watch the peer
-  const Duration quiet = ticks_between(cb.last_receive, to_tick(now));
+  const Duration quiet = cb.probes_out == 0 ? age(cb.last_receive, now) : stalled_for(cb, now);
   if (busy || quiet < keepalive_idle(cb)) {
     if (!busy) cb.probes_out = 0;
     set_keepalive_deadline(cb, busy ? now + keepalive_idle(cb) : now + (keepalive_idle(cb) - quiet));
     return TimerVerdict::kNothing;
   }
-  const bool timed_out = cb.user_timeout_ms != 0 && cb.probes_out > 0 && quiet >= user_timeout(cb);
+  if (cb.probes_out == 0) cb.stall_since = to_coarse_tick(now - quiet);
+  const bool timed_out = cb.user_timeout_ms != 0 && cb.probes_out > 0 && stalled_for(cb, now) >= user_timeout(cb);
   set_keepalive_deadline(cb, now + std::chrono::seconds(cb.keepalive_interval_s));
   if (timed_out || (cb.user_timeout_ms == 0 && cb.probes_out >= cb.keepalive_probes)) return TimerVerdict::kToSoftware;
-  ++cb.probes_out;
+  count_probe(cb);
   cb.set(kProbeNow);
   return TimerVerdict::kFired;
 }
@@ -189,14 +192,14 @@ void restart_sender_timer(ControlBlock& cb, Time now) {
 
 void arm_persist(ControlBlock& cb, Time now) noexcept {
   if (cb.sender_timer == SenderTimer::kPersist) return;
-  cb.stall_since = to_tick(now);
+  cb.stall_since = to_coarse_tick(now);
   start_sender_timer(cb, SenderTimer::kPersist, now);
 }
 
 void end_persist(ControlBlock& cb, Time now) noexcept {
   if (cb.sender_timer == SenderTimer::kPersist) {
     cb.backoff = 0;
-    cb.stall_since = to_tick(now);
+    cb.stall_since = to_coarse_tick(now);
     cb.sender_timer = SenderTimer::kNone;
   }
   cb.clear(kProbeNow | kForceSend);

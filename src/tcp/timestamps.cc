@@ -6,8 +6,9 @@ namespace twinstack::tcp {
 
 namespace {
 
-constexpr int kStampShift = 30;                           // stamps of ts_recent: 2^30 ns
-constexpr std::uint32_t kOutdatedAfter = 24 * 24 * 3600;  // 24 days (RFC 7323 5.5), in 2^30 ns near enough
+constexpr int kStampShift = 30;  // stamps of ts_recent: 2^30 ns
+// 24 days (RFC 7323 5.5), hardly more: after 24.8 the clock of a peer that counts milliseconds looks like an older one.
+constexpr auto kOutdatedAfter = static_cast<std::uint32_t>(Duration(std::chrono::days(24)).count() >> kStampShift);
 constexpr std::uint32_t kLongestRttUs = 120'000'000;
 constexpr std::int64_t kLongestLeadNs = 60'000'000'000;  // beyond that it is no echo of ours
 

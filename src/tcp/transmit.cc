@@ -66,7 +66,7 @@ void account_new_data(ControlBlock& cb, std::uint32_t length, std::uint32_t limi
   const bool first = packets_out(cb) == 0;
   if (first) {
     end_persist(cb, now);
-    cb.stall_since = to_tick(now);
+    cb.stall_since = to_coarse_tick(now);
   }
   if (packets_in_flight(cb) == 0) raise_event(cb, CongestionEvent::kSendStart, now);
   add_sent(cb, cb.snd_nxt, length, now);

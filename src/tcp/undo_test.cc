@@ -107,6 +107,18 @@ TEST(Frto, WithoutNewDataTheConventionalWay) {
   EXPECT_EQ(f.what(f.ack(1, {}, at)), (Sent{-1, -2}));
 }
 
+// The probe may have been lost for its size, and everything behind it for the same reason as ever.
+TEST(Frto, IsOffWhileASizeIsProbedFor) {
+  Sender f(0, 10, 100);
+  PathMtu& search = cold_state(f.end.cb).path_mtu;
+  search.searching = true;
+  search.probe = kMss + 100;
+  search.probe_seq = Seq(kOurSeq + kMss);
+  search.probe_end = f.end.cb.snd_nxt;
+  const Time at = time_out(f);
+  EXPECT_EQ(f.what(f.ack(1, {}, at)), (Sent{-1, -2}));
+}
+
 TEST(Frto, AReportOfWhatWasNeverRepeatedUndoesTheTimeout) {
   Sender f(kOptSack, 10, 10);
   Time at = at_ms(0);

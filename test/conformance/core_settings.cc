@@ -37,6 +37,7 @@ constexpr NumberSetting kNumbers[] = {
     {"tcp_max_syn_backlog", number<&Config::tcp_max_syn_backlog>},
     {"tcp_abort_on_overflow", number<&Config::tcp_abort_on_overflow>},
     {"tcp_min_snd_mss", number<&Config::tcp_min_snd_mss>},
+    {"tcp_mtu_probing", number<&Config::tcp_mtu_probing>},
     {"tcp_moderate_rcvbuf", number<&Config::tcp_moderate_rcvbuf>},
     {"tcp_notsent_lowat", number<&Config::tcp_notsent_lowat>},
     {"tcp_retries2", number<&Config::tcp_retries2>},

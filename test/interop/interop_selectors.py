@@ -21,7 +21,8 @@ def run_case(bed, service, args, family, selector, upper):
             code, out, err = bed.cli.run(
                 ["python3", PROGRAM, "client", "--host", bed.srv.address(family), "--port", port,
                  "--seed", round_number, "--connections", 8, "--bytes", 4_000_000, *flags], timeout_s=90)
-            testbed.expect(code == 0, f"client: exit code {code}: {out.strip()} {err.strip()[-300:]}")
+            testbed.expect(code == 0, f"client: exit code {code}: {out.strip()} {err.strip()[-300:]}; "
+                                      f"server: {server.tail()}")
             report = testbed.last_json(out)
             for key in done:
                 done[key] += report[key]

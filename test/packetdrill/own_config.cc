@@ -83,6 +83,7 @@ void read_host_settings(stack::Config& config) {
   read_sizes("ipv4/tcp_wmem", config.tcp_wmem);
   read("core/rmem_max", config.rmem_max);
   read("core/wmem_max", config.wmem_max);
+  read("ipv4/tcp_mtu_probing", config.tcp_mtu_probing);
   read("ipv4/tcp_moderate_rcvbuf", config.tcp_moderate_rcvbuf);
   read("ipv4/tcp_adv_win_scale", config.tcp_adv_win_scale);
   read("ipv4/tcp_notsent_lowat", config.tcp_notsent_lowat);

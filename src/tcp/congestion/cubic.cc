@@ -163,7 +163,7 @@ void on_recovery(ControlBlock& cb, RecoveryState next) {
 void on_event(ControlBlock& cb, CongestionEvent event, Time now) {
   if (event != CongestionEvent::kSendStart || hystart_running(cb)) return;
   const Tick tick = to_tick(now);
-  move_epoch(cb, ticks_between(cb.last_send, tick), tick);
+  move_epoch(cb, age(cb.last_send, now), tick);
 }
 
 constexpr CongestionOps kOps = {.name = "cubic",

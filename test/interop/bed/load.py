@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import sys
 
 from bed import service as service_module
 from bed.netns import BedError
@@ -37,6 +38,7 @@ class Moves:
         if kind is not None:
             with contextlib.suppress(BedError):  # the case has failed already; the service may be gone
                 self._service.churn(self._interval_ms, 0)
+                sys.stderr.write(self._service.account(self._before) + "\n")
             return
         self._service.churn(self._interval_ms, 0)
         self.stats = self._service.stats(self._before)

@@ -120,6 +120,12 @@ class Service:
     def stats(self, before=None):
         return MoveStats(self._json("stats"), before)
 
+    def account(self, before):
+        """What the service counted since, and the end of its log: for a case that has failed."""
+        counts = self.stats(before)
+        changed = {name: counts.counter(name) for name in counts.raw.get("counters", {}) if counts.counter(name)}
+        return f"service: {json.dumps(changed)}\n{self.child.err.text()[-4000:]}"
+
     def churn(self, interval_ms, duration_s):
         """Makes the driver move all connections to and fro for so long; duration 0 ends it at once."""
         code, out, err = self.command("churn", "--interval-ms", round(interval_ms), "--duration-s", duration_s)
@@ -157,6 +163,9 @@ class NoService:
 
     def stats(self, before=None):
         return MoveStats({}, before)
+
+    def account(self, _before):
+        return "service: none"
 
     def churn(self, _interval_ms, _duration_s):
         pass
