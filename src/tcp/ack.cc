@@ -207,10 +207,14 @@ void update_timers(ControlBlock& cb, const AckNews& news, Time now) noexcept {
 
 }  // namespace
 
+std::uint32_t ever_acked(const ControlBlock& cb, std::uint64_t bytes_acked) noexcept {
+  const std::uint64_t before = (std::uint64_t{1} << cb.acked_before_bits) - 1;
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(before + bytes_acked, UINT32_MAX));
+}
+
 bool ack_acceptable(const ControlBlock& cb, std::uint64_t bytes_acked, Seq ack) noexcept {
   const Seq highest = cb.has(kOtherStackSends) ? cb.write_seq : cb.snd_nxt;
-  const std::uint64_t before = (std::uint64_t{1} << cb.acked_before_bits) - 1;
-  const std::uint64_t oldest = std::min<std::uint64_t>(cb.max_window, bytes_acked + before);
+  const std::uint32_t oldest = std::min(cb.max_window, ever_acked(cb, bytes_acked));
   return ack <= highest && ack - cb.snd_una >= -static_cast<std::int64_t>(oldest);
 }
 

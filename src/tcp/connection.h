@@ -46,6 +46,7 @@ struct Counters {
 static_assert(sizeof(Counters) == 64, "a cache line");
 
 class FlightPool;
+class OutOfOrderMemory;
 
 // What the core asks of whoever holds the buffers. Passed to each call, never kept.
 class Host {
@@ -67,6 +68,10 @@ class Host {
   virtual std::uint32_t receive_capacity() { return UINT32_MAX; }
   // Whether nothing is unread: then a segment that begins in the window is taken whole, wherever it ends.
   virtual bool all_read() { return false; }
+
+  // What bounds the data out of order of all connections, and the address that this one's comes from. The same for each
+  // call, and outlives the connection; nullptr: nothing does.
+  virtual OutOfOrderMemory* out_of_order_memory(IpAddress& /*peer*/) { return nullptr; }
 
   [[nodiscard]] Counters& counters() const noexcept { return *counters_; }
   [[nodiscard]] FlightPool* flights() const noexcept { return flights_; }

@@ -179,6 +179,7 @@ class UnsentMarks {
  public:
   [[nodiscard]] bool empty() const noexcept { return first_ == ends_.size(); }
   [[nodiscard]] Seq front() const noexcept { return ends_[first_]; }
+  [[nodiscard]] Seq& back() noexcept { return ends_.back(); }
   void push_back(Seq end);
   void pop_front() noexcept { ++first_; }
   [[nodiscard]] std::size_t size() const noexcept { return ends_.size() - first_; }

@@ -235,7 +235,7 @@ Arrival take_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload, Hos
   // Several may arrive before the next poll_transmit(); a peer without SACK counts the ACKs of each.
   std::uint8_t& due = cold_state(cb).duplicate_acks_due;
   if ((cb.options & kOptSack) == 0 && due < kMaxDuplicateAcks) ++due;
-  return keep_out_of_order(cb, seq, payload) ? Arrival::kAccepted : Arrival::kDroppedNoMemory;
+  return keep_out_of_order(cb, seq, payload, host) ? Arrival::kAccepted : Arrival::kDroppedNoMemory;
 }
 
 // Seventh: segment text. Cuts it to the window, unless nothing is unread: the window is smaller than the memory by what
