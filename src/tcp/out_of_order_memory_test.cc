@@ -156,6 +156,30 @@ TEST(OutOfOrderMemory, TheNearerGoesBeforeTheFarther) {
   conn.expect_reports_to_be_true();
 }
 
+TEST(OutOfOrderMemory, ARepetitionCostsNothing) {
+  OutOfOrderMemory memory(kLimit);
+  Conn conn(memory, address(1));
+  for (std::uint32_t index = 1; conn.get(2 * index) == Arrival::kAccepted; ++index) {
+  }
+  const std::uint32_t before = conn.held();
+  const std::uint64_t pruned = memory.pruned();
+  EXPECT_EQ(conn.get(2), Arrival::kAccepted);
+  EXPECT_EQ(conn.held(), before);
+  EXPECT_EQ(memory.pruned(), pruned);
+}
+
+TEST(OutOfOrderMemory, ARepetitionMayLieInSeveralBlocks) {
+  OutOfOrderMemory memory(10 * kLimit);
+  Conn conn(memory, address(1));
+  conn.get(1, 201);  // blocks of 64 KiB
+  ASSERT_GT(conn.cb.cold->out_of_order.size(), 2U);
+  std::vector<std::byte> bytes(100 * kSegment);
+  const ByteView view(bytes);
+  const Payload payload(std::span(&view, 1), 0, static_cast<std::uint32_t>(bytes.size()));
+  EXPECT_EQ(on_segment(conn.cb, from_peer(kPeerSeq + 20 * kSegment), payload, conn, at_ms(1)), Arrival::kAccepted);
+  EXPECT_TRUE(conn.cb.cold->dsack_due);
+}
+
 TEST(OutOfOrderMemory, WithoutAnyNothingIsHeld) {
   OutOfOrderMemory memory(10);
   Conn conn(memory, address(1));

@@ -81,17 +81,18 @@ void search_from(ControlBlock& cb, PathMtu& path, std::uint16_t low, bool proved
   set_mss(cb, path.low);
 }
 
-// Segments as large as `path` says now.
-void follow(ControlBlock& cb, const PathMtu& path) {
-  const std::uint16_t before = cb.mss;
-  set_mss(cb, path.searching ? path.low : path.high);
-  if (cb.mss < before) repeat_large(cb);
-}
-
 void lower_high(PathMtu& path, std::uint16_t high) noexcept {
   path.high = high;
   path.low = std::min(path.low, high);
-  if (path.probe > high) path.probe = 0;  // its loss is no news
+}
+
+// Segments as large as `path` says now. A probe that is larger than the most there could be has not arrived.
+void follow(ControlBlock& cb, PathMtu& path) {
+  const std::uint16_t before = cb.mss;
+  set_mss(cb, path.searching ? path.low : path.high);
+  const bool probe_fails = path.probe > path.high;
+  if (probe_fails) path.probe = 0;
+  if (cb.mss < before || probe_fails) repeat_large(cb);
 }
 
 void hear_router(ControlBlock& cb, std::uint16_t mss, Time now) {
@@ -115,6 +116,10 @@ void raise_when_due(ControlBlock& cb, PathMtu& path, Time now) {
   path.raise_at = now + kRaiseAfter;
   path.told = false;
   path.high = path.top;
+  // What looked like a black hole may have been an outage, and who sends little at a time never finds out by probes.
+  path.searching = path.searching && (path.narrow || !path.suspected);
+  path.suspected = path.searching && path.narrow;
+  path.narrow = false;
   if (!path.searching) set_mss(cb, path.top);
 }
 
@@ -179,7 +184,9 @@ void install_path(ControlBlock& cb, std::uint16_t limit, std::uint16_t found, Ti
   const std::uint16_t told = segment_bytes(cb);
   set_path_limit(cb, limit);
   if (told < limit) hear_router(cb, told, now);
-  if (found != 0 && found < largest(cb)) search_from(cb, begin_path(cb), found, true, now);
+  if (found == 0 || found >= largest(cb)) return;
+  search_from(cb, begin_path(cb), found, true, now);
+  cb.cold->path_mtu.suspected = true;
 }
 
 void probe_path(ControlBlock& cb, Time now) {
@@ -198,12 +205,13 @@ bool is_path_told(const ControlBlock& cb) { return cb.cold && cb.cold->path_mtu.
 
 std::uint16_t found_mss(const ControlBlock& cb) {
   const PathMtu* const search = search_of(cb);
-  return search != nullptr && search->proved ? search->low : 0;
+  return search != nullptr && search->proved && (search->suspected || search->narrow) ? search->low : 0;
 }
 
 std::uint16_t unsearched_mss(const ControlBlock& cb) {
   const PathMtu* const search = search_of(cb);
-  return search != nullptr ? search->top : segment_bytes(cb);
+  if (search == nullptr) return segment_bytes(cb);
+  return search->told ? search->high : search->top;
 }
 
 bool suspect_black_hole(ControlBlock& cb, Time now) {
@@ -215,6 +223,7 @@ bool suspect_black_hole(ControlBlock& cb, Time now) {
   std::uint16_t low = std::min(base, before);
   if (path.searching) low = std::max<std::uint16_t>(std::min<std::uint16_t>(path.low / 2, base), kFloor);
   search_from(cb, path, low, false, now);
+  path.suspected = true;
   if (path.low >= before) return false;
   split_long(cb);
   return true;
@@ -255,12 +264,17 @@ void size_probe_on_ack(ControlBlock& cb) noexcept {
   search->high = search->low;
 }
 
+void forget_size_probe(ControlBlock& cb) noexcept {
+  if (cb.cold) cb.cold->path_mtu.probe = 0;
+}
+
 bool size_probe_lost(ControlBlock& cb) {
   PathMtu* const search = search_of(cb);
   if (search == nullptr || search->probe == 0 || search->probe_seq != cb.snd_una) return false;
   if (cb.recovery >= RecoveryState::kReduced) return false;
   lower_high(*search, static_cast<std::uint16_t>(search->probe - 1));
   search->probe = 0;
+  search->narrow = true;
   set_cwnd(cb, cb.cwnd + 1);
   repeat_large(cb);
   return true;

@@ -18,6 +18,8 @@ struct PathMtu {
   bool searching = false;  // for the largest segment that the path carries
   bool proved = false;     // ... of which `low` is known to arrive
   bool told = false;       // a router has lowered `high`
+  bool suspected = false;  // ... since something larger seems not to arrive: by timeouts, or as known from before
+  bool narrow = false;     // ... and a probe was lost lately
   std::uint16_t low = 0;   // what is sent
   std::uint16_t high = 0;  // the most there could be
   std::uint16_t top = 0;
@@ -41,6 +43,9 @@ bool plan_size_probe(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan);
 
 // snd_una has moved: the probe may have arrived.
 void size_probe_on_ack(ControlBlock& cb) noexcept;
+
+// Something goes again: whether a probe arrives can no longer be told by the ACKs (Linux __tcp_retransmit_skb()).
+void forget_size_probe(ControlBlock& cb) noexcept;
 
 // A loss was found. When it is the probe's, it says nothing about congestion (RFC 4821 7.6.2): the segment goes again
 // in smaller pieces and true is returned.

@@ -261,6 +261,96 @@ TEST(ProbePath, LargerSegmentsDoNotMakeTheWindowLarger) {
   EXPECT_EQ(end.cb.cwnd, 20U * 1024 / size + 1) << "which the ACK has let grow by one";
 }
 
+// A probe of which size and number are known: `before` bytes were sent before it, twenty segments are out in all.
+struct Probed {
+  explicit Probed(std::uint32_t before = 0) : end(Sender::state(kOptSack), at_ms(0)), seq(kOurSeq + before) {
+    probe_path(end.cb, at_ms(0));
+    end.poll(at_ms(0));
+    end.cb.cwnd = 20;
+    end.cb.ssthresh = 2;
+    if (before > 0) {
+      end.write(before, at_ms(0));
+      end.poll(at_ms(0));
+    }
+    end.write(100'000, at_ms(0));
+    const auto plans = end.poll(at_ms(0));
+    EXPECT_EQ(plans.at(0).segment.seq, Seq(seq));
+    EXPECT_EQ(plans.at(0).payload_bytes, kSize);
+  }
+  std::vector<SegmentPlan> receive(std::uint32_t ack, Time now, bool all_behind_the_probe = false) {
+    wire::Segment segment = from_peer(kPeerSeq, ack);
+    if (all_behind_the_probe) {
+      segment.options.sack[0] = {Seq(seq + kSize), end.cb.snd_nxt};
+      segment.options.sack_count = 1;
+    }
+    end.receive(segment, "", now);
+    return end.poll(now);
+  }
+
+  static constexpr std::uint32_t kSize = (1024U + kMss) / 2;
+  TestEnd end;
+  std::uint32_t seq;
+};
+
+// The ACK that passes it acknowledges the pieces in which it went again.
+TEST(SizeProbe, ProvesNothingWhenSomethingBeforeItIsLostAsWell) {
+  Probed f(500);
+  f.receive(kOurSeq, at_ms(20), true);
+  ASSERT_EQ(f.end.cb.recovery, RecoveryState::kRecovery);
+  f.receive(f.end.cb.snd_nxt.raw(), at_ms(30));
+  EXPECT_EQ(f.end.cb.mss, 1024);
+}
+
+TEST(SizeProbe, ProvesNothingAfterATimeout) {
+  Probed f;
+  on_timer(f.end.cb, f.end, at_ms(20'000));
+  f.end.poll(at_ms(20'000));
+  on_timer(f.end.cb, f.end, at_ms(40'000));
+  f.end.poll(at_ms(40'000));
+  f.receive(f.end.cb.snd_nxt.raw(), at_ms(40'010));
+  EXPECT_EQ(f.end.cb.mss, 1024);
+}
+
+TEST(SizeProbe, ARoutersAnswerToItCostsNoWindow) {
+  Probed f;
+  ASSERT_TRUE(on_packet_too_big(f.end.cb, Seq(f.seq), Probed::kSize - 50, at_ms(5)));
+  EXPECT_EQ(f.end.cb.mss, 1024);
+  EXPECT_GE(f.end.cb.flight->lost, 1U) << "its bytes go again";
+  f.receive(kOurSeq, at_ms(20), true);
+  EXPECT_EQ(f.end.cb.cwnd, 20U);
+  EXPECT_EQ(f.end.counters.fast_recoveries, 0U);
+}
+
+TEST(SizeProbe, WithoutALossThereIsNothingToTellTheOtherStack) {
+  Probed f;
+  MinTcp out{};
+  f.receive(kOurSeq + Probed::kSize, at_ms(10));
+  extract(f.end.cb, at_ms(10), out);
+  EXPECT_EQ(out.mss_found, 0);
+}
+
+TEST(SizeProbe, ARoutersWordIsCarriedOnDuringASearch) {
+  Probed f;
+  ASSERT_TRUE(on_packet_too_big(f.end.cb, Seq(f.seq), 1200, at_ms(5)));
+  MinTcp out{};
+  extract(f.end.cb, at_ms(10), out);
+  EXPECT_EQ(out.mss, 1200);
+}
+
+TEST(BlackHole, AnOutageIsForgottenAfterTenMinutes) {
+  BlackHole outage(100);
+  outage.a.write(5000, outage.net.now);
+  const Time end = outage.net.now + std::chrono::seconds(10);
+  while (outage.net.now < end) outage.net.step(end);
+  ASSERT_LT(outage.a.cb.mss, kMss);
+  outage.net.faults.largest_payload = UINT32_MAX;
+  outage.transfer(100, std::chrono::seconds(30));
+  ASSERT_LT(outage.a.cb.mss, kMss);
+  outage.net.now += std::chrono::minutes(10);
+  outage.transfer(5000, std::chrono::seconds(30));
+  EXPECT_EQ(outage.a.cb.mss, kMss) << "although nothing was ever long enough for a probe";
+}
+
 // Found by twinstack sim, seed 8.
 TEST(BlackHole, NothingIsProbedBehindTheFin) {
   BlackHole hole(1300);

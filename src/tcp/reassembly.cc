@@ -83,6 +83,16 @@ wire::SackBlock range_around(const Blocks& blocks, Seq seq) {
   return {blocks[first].seq, blocks[last].end()};
 }
 
+// In one block, or in several that continue each other.
+bool is_held(const Blocks& blocks, Seq seq, Seq end) {
+  Seq covered = seq;
+  for (std::size_t at = first_behind(blocks, seq); at < blocks.size() && blocks[at].seq <= covered; ++at) {
+    covered = blocks[at].end();
+    if (covered >= end) return true;
+  }
+  return false;
+}
+
 // RFC 2018 4: the block that holds what came last is reported first.
 void report_first(ColdState& cold, wire::SackBlock range) {
   std::array<wire::SackBlock, wire::kMaxSackBlocks> next{};
@@ -124,14 +134,11 @@ bool keep_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload, Host& 
   const Seq end = seq + payload.size();
   IpAddress peer;
   OutOfOrderMemory* const memory = host.out_of_order_memory(peer);
-  if (memory != nullptr && !memory->make_room(cold, peer, seq, payload.size() + kBlockOverhead)) return false;
-  const std::uint32_t kept = insert_missing(cold, seq, payload);
-  if (kept == 0) {
-    const std::size_t at = first_behind(cold.out_of_order, seq);
-    const bool held =
-        at < cold.out_of_order.size() && cold.out_of_order[at].seq <= seq && end <= cold.out_of_order[at].end();
-    if (!held) return false;
+  if (is_held(cold.out_of_order, seq, end)) {
     note_duplicate(cb, seq, end);
+  } else {
+    if (memory != nullptr && !memory->make_room(cold, peer, seq, payload.size() + kBlockOverhead)) return false;
+    if (insert_missing(cold, seq, payload) == 0) return false;
   }
   report_first(cold, range_around(cold.out_of_order, seq));
   return true;

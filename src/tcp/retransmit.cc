@@ -6,6 +6,7 @@
 #include "tcp/cwnd_use.h"
 #include "tcp/flight.h"
 #include "tcp/pacing.h"
+#include "tcp/path_mtu.h"
 #include "tcp/plan.h"
 #include "tcp/rtt.h"
 #include "tcp/timers.h"
@@ -27,6 +28,7 @@ SentQueue::Position next_lost(Flight& f) noexcept {
 // The segment again, as much of it as fits into one now; the rest becomes a segment of its own.
 void plan_again(ControlBlock& cb, SentQueue::Position position, Host& host, Time now, SegmentPlan& plan) {
   Flight& f = *cb.flight;
+  forget_size_probe(cb);
   const std::uint32_t limit = payload_limit(cb, plan.segment.options);
   const bool with_fin = f.sent.at(position).end() > data_end(cb);
   if (f.sent.at(position).length > limit + (with_fin ? 1 : 0)) split_sent(f, position, limit);
