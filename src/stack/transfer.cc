@@ -8,6 +8,7 @@
 
 #include "stack/socket_host.h"
 #include "stack/stack.h"
+#include "tcp/burst.h"
 #include "tcp/flight.h"
 
 namespace twinstack::stack {
@@ -139,6 +140,7 @@ std::int64_t SoftStack::queue_bytes(Socket& socket, ByteView bytes, int flags, T
   std::size_t taken = 0;
   while (taken < bytes.size()) {
     std::uint32_t room = conn.send.room_in_chunk(conn.cb.snd_nxt, chunk_bytes(conn));
+    const bool longer = room > 0 && taken > 0;
     if (room == 0) {
       if (!takes_a_chunk(socket)) break;
       conn.send.begin_chunk();
@@ -147,6 +149,7 @@ std::int64_t SoftStack::queue_bytes(Socket& socket, ByteView bytes, int flags, T
     const auto count = static_cast<std::uint32_t>(std::min<std::size_t>(room, bytes.size() - taken));
     conn.send.append(bytes.subspan(taken, count));
     taken += count;
+    if (longer) tcp::move_push(conn.cb, count);
     const bool last = taken == bytes.size();
     tcp::on_queued(conn.cb, count, !last || (flags & MSG_MORE) != 0);
     if (count == room && !last) push_chunk(socket, now);

@@ -79,6 +79,13 @@ void note_push(ControlBlock& cb, bool more_follows) {
   if (more_follows && much) mark(flight_of(cb).push_marks, cb.write_seq);
 }
 
+void move_push(ControlBlock& cb, std::uint32_t bytes) noexcept {
+  if (cb.push_seq != cb.write_seq || cb.snd_nxt == cb.write_seq) return;
+  cb.push_seq += bytes;
+  UnsentMarks& marks = flight_of(cb).push_marks;
+  if (!marks.empty() && marks.back() == cb.write_seq) marks.back() = cb.push_seq;
+}
+
 void push_next(ControlBlock& cb, std::uint32_t length) noexcept {
   cb.push_seq = max(cb.push_seq, min(cb.snd_nxt + length, data_end(cb)));
 }

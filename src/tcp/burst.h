@@ -17,6 +17,8 @@ inline constexpr std::uint8_t kSmallestBurst = 2;  // Linux tcp_min_tso_segs
 // The program has queued bytes up to write_seq: marks their end, when nothing follows at once or very much has been
 // queued since the last mark.
 void note_push(ControlBlock& cb, bool more_follows);
+// Before `bytes` of the same write are queued that make the kernel's buffer at the end longer: a mark at its end moves.
+void move_push(ControlBlock& cb, std::uint32_t bytes) noexcept;
 // The persist timer sends what waits, `length` from snd_nxt on: marks its end (as Linux tcp_write_wakeup()).
 void push_next(ControlBlock& cb, std::uint32_t length) noexcept;
 

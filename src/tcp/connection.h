@@ -173,6 +173,15 @@ TimerVerdict on_timer(ControlBlock& cb, Host& host, Time now);
 // The earliest deadline, kNever when there is none.
 [[nodiscard]] Time next_deadline(const ControlBlock& cb, Time now);
 
+// False: next_deadline() is not before `at`. Cheap; may be true a tick or two too early.
+[[nodiscard]] inline bool deadline_before(const ControlBlock& cb, Time at) noexcept {
+  const Tick tick = to_tick_ceil(at);
+  const auto before = [tick](Tick deadline) { return static_cast<std::int32_t>(deadline - tick) < 0; };
+  if (cb.sender_timer != SenderTimer::kNone && before(cb.sender_deadline)) return true;
+  if (cb.has(kAckArmed) && before(cb.ack_deadline)) return true;
+  return cb.has(kPacingHolds) || (cb.has(kKeepaliveArmed) && before(cb.keepalive_deadline));
+}
+
 // The next segment to send; false when there is none now. On true the plan counts as sent. To be called until false,
 // or until the link has no room: the rest comes at the next call.
 [[nodiscard]] bool poll_transmit(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan);

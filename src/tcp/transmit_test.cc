@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tcp/burst.h"
 #include "tcp/test_support.h"
 #include "tcp/timestamps.h"
 
@@ -174,13 +175,17 @@ TEST(Transmit, WhatWasHeldBackIsNoEndOfABurst) {
   EXPECT_FALSE(tail[0].segment.has(wire::kPsh));
 }
 
-// Linux forced_push(): a mark within a long write stays where it was made.
-TEST(Transmit, AMarkOfPshInALongWriteStays) {
+// Four segments of a long write that may leave one by one: which carry PSH. The one of index `longer` makes the buffer
+// before it longer.
+std::vector<bool> pushes_of_a_long_write(int longer) {
   MinTcp state = idle_state();
   state.cwnd_segments = 1;
   Sender s(state);
   s.end.cb.max_window = 2 * kMss;
-  for (int i = 0; i < 4; ++i) s.end.write(kMss, at_ms(1), i < 3);
+  for (int i = 0; i < 4; ++i) {
+    if (i == longer) move_push(s.end.cb, kMss);
+    s.end.write(kMss, at_ms(1), i < 3);
+  }
   std::vector<bool> pushed;
   for (std::uint32_t i = 1; i <= 4; ++i) {
     for (const auto& plan : s.end.poll(at_ms(i))) pushed.push_back(plan.segment.has(wire::kPsh));
@@ -188,7 +193,16 @@ TEST(Transmit, AMarkOfPshInALongWriteStays) {
     s.ack(i * kMss, at_ms(i));
     s.end.cb.cwnd = 1;
   }
-  EXPECT_EQ(pushed, (std::vector<bool>{false, true, false, true}));
+  return pushed;
+}
+
+// Linux forced_push(): a mark within a long write stays where it was made.
+TEST(Transmit, AMarkOfPshInALongWriteStays) {
+  EXPECT_EQ(pushes_of_a_long_write(-1), (std::vector<bool>{false, true, false, true}));
+}
+
+TEST(Transmit, AMarkOfPshMovesWithTheEndOfItsBuffer) {
+  EXPECT_EQ(pushes_of_a_long_write(2), (std::vector<bool>{false, false, true, true}));
 }
 
 TEST(Transmit, WhatMoreFollowsWaitsForItOrUntilTimeIsUp) {

@@ -9,7 +9,9 @@
 #include "handoff/inject.h"
 #include "handoff/offload.h"
 #include "handoff/upload.h"
+#include "moving/gated_link.h"
 #include "sockets/tcp_info.h"
+#include "tcp/flight.h"
 #include "wire/build.h"
 #include "wire/packet.h"
 
@@ -37,6 +39,13 @@ bool is_bare_ack(ByteView packet) {
   return verdict == wire::ParseVerdict::kOk && parsed.payload.empty() && parsed.segment.flags == wire::kAck;
 }
 
+// Linux tcp_cwnd_test(): half of the window at a time.
+std::uint32_t one_burst(const tcp::ControlBlock& cb) {
+  const std::uint32_t in_flight = tcp::packets_in_flight(cb);
+  const std::uint32_t room = cb.cwnd > in_flight ? cb.cwnd - in_flight : 0;
+  return std::min(room, std::max(cb.cwnd / 2, 1U)) * cb.mss;
+}
+
 std::vector<std::byte> ethernet_frame(ByteView packet) {
   std::vector<std::byte> frame(wire::kEthernetBytes + packet.size());
   const bool v4 = (std::to_integer<unsigned>(packet.front()) >> 4) == 4;
@@ -62,7 +71,9 @@ EngineSide::EngineSide(const Options& options, const Time& now, Hooks hooks, ipc
       send_room_(options.room_bytes) {
   nic::MemoryWire wire = nic::MemoryWire::make({.mtu_bytes = 65535, .checksum = options.checksum});
   wire_end_ = std::move(wire.b);
-  box_ = std::make_unique<engine::test::LaneBox>(std::move(wire.a), now_);
+  std::unique_ptr<nic::Link> device = std::move(wire.a);
+  if (hooks_.takes_more) device = std::make_unique<GatedLink>(std::move(device), hooks_.takes_more);
+  box_ = std::make_unique<engine::test::LaneBox>(std::move(device), now_);
   box_->lane.open_session(kSession, arena_);
   engine::test::set_hop(*box_, 0, options.mtu);
   const auto limit = static_cast<std::uint32_t>(options.room_bytes) - kRoomMargin;
@@ -220,12 +231,14 @@ void EngineSide::note_activity() {
   }
 }
 
-// Chunk by chunk, as Linux fills its queue: each that is full may go before the next is filled.
+// Chunk by chunk, as Linux fills its queue: each that is full may go before the next is filled. When the engine then
+// has sent all of it, Linux has sent one burst, unless very much was queued, and fills up the rest of the chunk.
 std::size_t EngineSide::send(EngineConn& conn, ByteView bytes, int flags) {
   const SendLimits limits = hooks_.send_limits(conn);
   std::size_t taken = 0;
+  Seq sent = tcb(conn).snd_nxt;
   while (taken < bytes.size() && conn.in_engine()) {
-    const std::uint32_t piece = conn.room.take(tcb(conn), limits, bytes.size() - taken);
+    const std::uint32_t piece = conn.room.take(tcb(conn), sent, limits, bytes.size() - taken);
     if (piece == 0) break;
     const ByteView next = bytes.subspan(taken, piece);
     const bool last = taken + piece == bytes.size();
@@ -234,7 +247,13 @@ std::size_t EngineSide::send(EngineConn& conn, ByteView bytes, int flags) {
     conn.room.added(next.first(here), ends_record && here == piece);
     taken += here;
     if (here < piece) break;
-    if (!last) work();
+    if (last) break;
+    const Seq burst_end = sent + one_burst(tcb(conn));
+    work();
+    if (!conn.in_engine()) break;
+    const tcp::ControlBlock& cb = tcb(conn);
+    const bool whole_chunk_went = cb.snd_nxt == cb.write_seq && cb.push_seq != cb.write_seq;
+    sent = whole_chunk_went ? min(cb.snd_nxt, burst_end) : cb.snd_nxt;
   }
   conn.no_room = taken < bytes.size();
   work();

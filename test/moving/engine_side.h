@@ -50,6 +50,7 @@ class EngineSide final : private handoff::PacketPath {
     // The engine wants the connection to go back. May call upload().
     std::function<void(EngineConn&, const std::string& cause)> to_software;
     std::function<void()> deliver_late;  // what the late filter has caught: give_late()
+    std::function<bool()> takes_more;    // the engine's device does; empty: always
   };
   struct Options {
     std::uint32_t mtu = 1500;

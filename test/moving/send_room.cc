@@ -27,9 +27,9 @@ void SendRoom::begin(const tcp::ControlBlock& cb) {
   if (!queued.empty()) added(queued, true);
 }
 
-std::uint32_t SendRoom::take(const tcp::ControlBlock& cb, const SendLimits& limits, std::size_t wanted) {
+std::uint32_t SendRoom::take(const tcp::ControlBlock& cb, Seq sent, const SendLimits& limits, std::size_t wanted) {
   buffer_.acknowledge(cb.snd_una);
-  std::uint32_t room = buffer_.room_in_chunk(cb.snd_nxt, chunk_bytes(cb));
+  std::uint32_t room = buffer_.room_in_chunk(sent, chunk_bytes(cb));
   if (room == 0) {
     if (buffer_.weight() >= limits.buffer_bytes || unsent(cb) >= limits.not_sent_low_water) return 0;
     buffer_.begin_chunk();

@@ -19,8 +19,9 @@ class SendRoom {
   // The connection has come to the engine.
   void begin(const tcp::ControlBlock& cb);
 
-  // So many of `wanted` bytes may be added now, in one piece; 0: none. Ends at the end of a chunk.
-  std::uint32_t take(const tcp::ControlBlock& cb, const SendLimits& limits, std::size_t wanted);
+  // So many of `wanted` bytes may be added now, in one piece; 0: none. Ends at the end of a chunk. `sent`: how much of
+  // the last chunk is no part of it any more.
+  std::uint32_t take(const tcp::ControlBlock& cb, Seq sent, const SendLimits& limits, std::size_t wanted);
   // `bytes` have been queued in the engine; `ends_record`: with MSG_EOR.
   void added(ByteView bytes, bool ends_record);
   // poll(): POLLOUT.

@@ -31,20 +31,22 @@ Result<wire::TcpPacket> parse(const ByteView& packet) {
 
 Result<std::unique_ptr<Form>> AdoptForm::make(const Flags& flags, const VirtualClock& clock, Observer& observer) {
   ASSIGN_OR_RETURN(Tun tun, Tun::open(flags));
+  ASSIGN_OR_RETURN(Egress egress, Egress::open(kTunName));
   ASSIGN_OR_RETURN(auto filter, kernel::LateFilter::load(kLateRingBytes));
   auto hook = kernel::CongestionHook::load();
-  std::unique_ptr<AdoptForm> made(
-      new AdoptForm(flags, clock, observer, std::move(tun), std::move(filter), hook ? std::move(*hook) : nullptr));
+  std::unique_ptr<AdoptForm> made(new AdoptForm(flags, clock, observer, std::move(tun), std::move(egress),
+                                                std::move(filter), hook ? std::move(*hook) : nullptr));
   TRY(made->make_engine());
   return std::unique_ptr<Form>(std::move(made));
 }
 
-AdoptForm::AdoptForm(const Flags& flags, const VirtualClock& clock, Observer& observer, Tun tun,
+AdoptForm::AdoptForm(const Flags& flags, const VirtualClock& clock, Observer& observer, Tun tun, Egress egress,
                      std::unique_ptr<kernel::LateFilter> filter, std::unique_ptr<kernel::CongestionHook> hook)
     : clock_(clock),
       observer_(observer),
       flags_(flags),
       tun_(std::move(tun)),
+      egress_(std::move(egress)),
       filter_(std::move(filter)),
       hook_(std::move(hook)) {}
 
@@ -56,7 +58,8 @@ Result<> AdoptForm::make_engine() {
       .send_limits = [this](const moving::EngineConn& conn) { return send_limits(sockets_[conn.fd()]); },
       .to_software = [this](moving::EngineConn& conn,
                             const std::string& cause) { bring_back(sockets_[conn.fd()], cause, true); },
-      .deliver_late = [this] { deliver_late(); }};
+      .deliver_late = [this] { deliver_late(); },
+      .takes_more = [this] { return egress_.takes_more(); }};
   ASSIGN_OR_RETURN(engine_,
                    moving::EngineSide::make({.mtu = flags_.mtu, .checksum = wire::ChecksumMode::kAcceptPartial},
                                             clock_.now(), std::move(hooks)));

@@ -12,6 +12,8 @@
 // and the window probe that Linux sends when it has. The driver's policies (when to move, draining before a return) are
 // the driver's, not the hand-off's, and not here.
 //
+// The engine's device is a queue in memory; it takes nothing while that of the tun0 (its qdisc) has no place.
+//
 // Needs root in the namespace, and BPF.
 #pragma once
 
@@ -19,6 +21,7 @@
 #include <memory>
 #include <vector>
 
+#include "egress.h"
 #include "flags.h"
 #include "form.h"
 #include "kernel/congestion_hook.h"
@@ -88,7 +91,7 @@ class AdoptForm final : public Form {
     std::vector<std::string> causes;    // why one came back
   };
 
-  AdoptForm(const Flags& flags, const VirtualClock& clock, Observer& observer, Tun tun,
+  AdoptForm(const Flags& flags, const VirtualClock& clock, Observer& observer, Tun tun, Egress egress,
             std::unique_ptr<kernel::LateFilter> filter, std::unique_ptr<kernel::CongestionHook> hook);
   Result<> make_engine();
 
@@ -126,6 +129,7 @@ class AdoptForm final : public Form {
   Observer& observer_;
   const Flags flags_;
   Tun tun_;
+  Egress egress_;
   std::unique_ptr<kernel::LateFilter> filter_;
   std::unique_ptr<kernel::CongestionHook> hook_;
   std::unique_ptr<moving::EngineSide> engine_;

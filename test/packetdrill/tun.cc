@@ -18,7 +18,6 @@ namespace twinstack::packetdrill {
 namespace {
 
 constexpr char kDevice[] = "/dev/net/tun";
-constexpr char kName[] = "tun0";
 
 // struct virtio_net_hdr, whose header C++ does not take.
 struct VnetHead {
@@ -41,13 +40,13 @@ Result<> run(const std::string& command) {
 Result<> configure_v4(const Flags& flags) {
   const std::string local = flags.local.to_string();
   const std::string via = flags.gateway.empty() ? "" : "via " + flags.gateway;
-  TRY(run(fmt::format("ip addr add {}/16 dev {}", local, kName)));
-  return run(fmt::format("ip route add {}/32 {} dev {}", flags.remote.to_string(), via, kName));
+  TRY(run(fmt::format("ip addr add {}/16 dev {}", local, kTunName)));
+  return run(fmt::format("ip route add {}/32 {} dev {}", flags.remote.to_string(), via, kTunName));
 }
 
 Result<> configure_v6(const Flags& flags) {
-  TRY(run(fmt::format("ip -6 addr add {}/48 dev {} nodad", flags.local.to_string(), kName)));
-  return run(fmt::format("ip -6 route add {}/128 dev {}", flags.remote.to_string(), kName));
+  TRY(run(fmt::format("ip -6 addr add {}/48 dev {} nodad", flags.local.to_string(), kTunName)));
+  return run(fmt::format("ip -6 route add {}/128 dev {}", flags.remote.to_string(), kTunName));
 }
 
 bool is_v4(ByteView packet) noexcept { return (std::to_integer<unsigned>(packet.front()) >> 4) == 4; }
@@ -64,11 +63,11 @@ Result<Tun> Tun::open(const Flags& flags) {
   if (!fd) return system_error(kDevice);
   ifreq request{};
   request.ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR;
-  std::strcpy(request.ifr_name, kName);
+  std::strcpy(request.ifr_name, kTunName);
   if (::ioctl(fd.get(), TUNSETIFF, &request) != 0) return system_error("TUNSETIFF");
   constexpr unsigned kOffloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
   if (::ioctl(fd.get(), TUNSETOFFLOAD, kOffloads) != 0) return system_error("TUNSETOFFLOAD");
-  TRY(run(fmt::format("ip link set {} addrgenmode none mtu {} up", kName, flags.mtu)));
+  TRY(run(fmt::format("ip link set {} addrgenmode none mtu {} up", kTunName, flags.mtu)));
   TRY(flags.local.is_v4() ? configure_v4(flags) : configure_v6(flags));
   return Tun(std::move(fd), flags.mss);
 }

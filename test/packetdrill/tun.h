@@ -14,6 +14,8 @@
 
 namespace twinstack::packetdrill {
 
+inline constexpr char kTunName[] = "tun0";
+
 class Tun {
  public:
   // Makes the device and brings it up. Needs CAP_NET_ADMIN and the `ip` command.
