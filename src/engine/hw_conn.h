@@ -138,8 +138,8 @@ static_assert(sizeof(HwConnRecord) == 128, "a line of references, a line of coun
 // Of the MinTcp as installed: what the core does not keep and the kernel wants back. And what is seldom looked at.
 struct HwConnKept {
   std::uint32_t scope_id = 0;
-  std::uint32_t snd_buf_bytes = 0;  // SO_SNDBUF
-  std::uint32_t rcv_buf_bytes = 0;  // SO_RCVBUF
+  std::uint32_t snd_buf_bytes = 0;       // SO_SNDBUF
+  std::uint32_t rcv_buf_bytes = 0;       // SO_RCVBUF
   std::uint32_t window_clamp_bytes = 0;  // with ControlBlock's kWindowClamped
   std::uint16_t mss_clamp = 0;
   std::uint16_t reordering_segments = 0;

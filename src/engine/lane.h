@@ -49,13 +49,13 @@ struct HostSettings {
 struct LaneCounters {
   std::array<std::uint64_t, wire::kParseVerdicts> frames{};  // by ParseVerdict
   std::array<std::uint64_t, tcp::kArrivals> segments{};      // by Arrival
-  std::uint64_t unknown_flow = 0;     // packets of no connection: handed to the kernel (take_stray)
-  std::uint64_t stray_dropped = 0;    // ... but too many of them
-  std::uint64_t held_frames = 0;      // packets that waited for a move
-  std::uint64_t held_dropped = 0;     // ... for which there was no memory
-  std::uint64_t held_repeated = 0;    // packets for the kernel when one that says the same waited already
+  std::uint64_t unknown_flow = 0;         // packets of no connection: handed to the kernel (take_stray)
+  std::uint64_t stray_dropped = 0;        // ... but too many of them
+  std::uint64_t held_frames = 0;          // packets that waited for a move
+  std::uint64_t held_dropped = 0;         // ... for which there was no memory
+  std::uint64_t held_repeated = 0;        // packets for the kernel when one that says the same waited already
   std::uint64_t out_of_order_pruned = 0;  // blocks given up and segments dropped: too much is held out of order
-  std::uint64_t completion_full = 0;  // segments dropped because the application does not read its ring
+  std::uint64_t completion_full = 0;      // segments dropped because the application does not read its ring
   std::uint64_t submissions = 0;
   std::uint64_t polls = 0;
   std::uint64_t segments_out = 0;

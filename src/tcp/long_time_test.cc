@@ -15,7 +15,7 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 // Before and after each wrap of a tick's 32 bits, and of its sign.
-const std::vector<Time> kClocks = {Time(seconds(1)),   Time(hours(39)),  Time(hours(40)),  Time(hours(78)),
+const std::vector<Time> kClocks = {Time(seconds(1)),  Time(hours(39)),   Time(hours(40)),  Time(hours(78)),
                                    Time(hours(1199)), Time(hours(1201)), Time(hours(2500))};
 
 // An end that owes nothing and has had a round trip of 1 ms.

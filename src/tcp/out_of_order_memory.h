@@ -19,8 +19,8 @@ namespace twinstack::tcp {
 
 struct ColdState;
 
-// Members with a link of this type, in a list for each size, by powers of two: what is largest, but for a factor of two,
-// is found at once.
+// Members with a link of this type, in a list for each size, by powers of two: what is largest, but for a factor of
+// two, is found at once.
 template <typename T>
 struct SizeLink {
   T* next = nullptr;
@@ -102,8 +102,8 @@ class OutOfOrderMemory {
   // Blocks that were given up, and segments that found no room, so far.
   [[nodiscard]] std::uint64_t pruned() const noexcept { return pruned_; }
 
-  // Room for a segment at `seq` that takes `bytes`, if need be at the cost of others. False: there is none, since it lies
-  // behind all that the connection holds, and nobody holds more.
+  // Room for a segment at `seq` that takes `bytes`, if need be at the cost of others. False: there is none, since it
+  // lies behind all that the connection holds, and nobody holds more.
   [[nodiscard]] bool make_room(ColdState& cold, const IpAddress& peer, Seq seq, std::uint64_t bytes);
   // What the connection holds is `bytes` now. REQUIRES: make_room() for it.
   void set_bytes(OutOfOrderShare& share, std::uint64_t bytes) noexcept;

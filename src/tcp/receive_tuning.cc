@@ -41,8 +41,8 @@ void measure_receive_rtt(ReceiveTuning& tuning, const ControlBlock& cb, Seq copi
                          Time now) noexcept {
   const Seq edge = tuning.space_seq + capacity_bytes + (1U << cb.rcv_wscale);  // windows are rounded up
   if (cb.rcv_nxt <= edge) return;
-  const auto sample = static_cast<std::uint16_t>(
-      std::clamp<std::int64_t>(age(tuning.since, now).count() / kTickNs, 1, UINT16_MAX));
+  const auto sample =
+      static_cast<std::uint16_t>(std::clamp<std::int64_t>(age(tuning.since, now).count() / kTickNs, 1, UINT16_MAX));
   const bool first = tuning.rtt_ticks == 0;
   tuning.rtt_ticks = first ? sample : std::min(tuning.rtt_ticks, sample);
   if (first) begin_round(tuning, copied_seq, now);  // this one may have been much longer than a round trip

@@ -1,7 +1,7 @@
 // Tick: a short time for the control block: 2^16 ns (65.536 us) in 32 bits. It wraps after 78 hours; two ticks are
-// compared by distance, so an interval under 39 hours is measured rightly. Timers round up, never fire early. Of stamps,
-// which lie in the past, the age is right up to 77 hours and never negative. What may last longer and must be told
-// exactly is a CoarseTick: 2^19 ns (0.52 ms), good for 26 days.
+// compared by distance, so an interval under 39 hours is measured rightly. Timers round up, never fire early. Of
+// stamps, which lie in the past, the age is right up to 77 hours and never negative. What may last longer and must be
+// told exactly is a CoarseTick: 2^19 ns (0.52 ms), good for 26 days.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +31,8 @@ inline constexpr std::int64_t kTickNs = std::int64_t{1} << kTickShift;
   return Duration(static_cast<std::int64_t>(static_cast<std::int32_t>(to - from)) * kTickNs);
 }
 
-// Time since `stamp`. One that lies less than 18 minutes ahead counts as of now. REQUIRES: it is less than 77 hours old;
-// else what is over that counts.
+// Time since `stamp`. One that lies less than 18 minutes ahead counts as of now. REQUIRES: it is less than 77 hours
+// old; else what is over that counts.
 [[nodiscard]] constexpr Duration age(Tick stamp, Time now) noexcept {
   constexpr Tick kAhead = Tick{0} - (Tick{1} << 24);
   const Tick passed = to_tick(now) - stamp;
