@@ -282,6 +282,7 @@ ServiceStats Service::Impl::stats() {
     out.counters.emplace_back(prefix + "held_frames", counters.held_frames);
     out.counters.emplace_back(prefix + "held_dropped", counters.held_dropped);
     out.counters.emplace_back(prefix + "held_repeated", counters.held_repeated);
+    out.counters.emplace_back(prefix + "out_of_order_pruned", counters.out_of_order_pruned);
     out.counters.emplace_back(prefix + "unknown_flow", counters.unknown_flow);
     out.counters.emplace_back(prefix + "completion_full", counters.completion_full);
     out.counters.emplace_back(prefix + "submissions", counters.submissions);

@@ -36,6 +36,19 @@ TEST(HwConn, HotStateFitsInFiveCacheLines) {
   EXPECT_EQ(alignof(HwConn), 64U);
 }
 
+// Looking for what is due, at a million connections, is waiting for memory.
+TEST(HwConn, WhatIsDueIsSeenInOneLine) {
+  const HwConn conn;
+  const auto line = [&](const void* field) {
+    return (static_cast<const char*>(field) - static_cast<const char*>(static_cast<const void*>(&conn))) / 64;
+  };
+  for (const void* field :
+       {static_cast<const void*>(&conn.tcb.sender_deadline), static_cast<const void*>(&conn.tcb.ack_deadline),
+        static_cast<const void*>(&conn.tcb.keepalive_deadline), static_cast<const void*>(&conn.tcb.state),
+        static_cast<const void*>(&conn.tcb.sender_timer), static_cast<const void*>(&conn.state)})
+    EXPECT_EQ(line(field), line(&conn.flags));
+}
+
 // All that grows with the number of connections, were HwConn as large as it may be.
 TEST(HwConn, AnIdleConnectionTakesNoMoreThan512Bytes) {
   for (const std::uint32_t connections : {10'000U, 16'384U, (1U << 17) + 1, 1'000'000U}) {

@@ -102,11 +102,8 @@ void Lane::process_commands(Time now) {
 
 void Lane::run_timers(Time now) {
   timers_.advance(now, [&](std::uint32_t index) { fire_timer(index, now); });
-  // Deadlines and flags are all that most looks need.
-  const auto ahead = [&](std::uint32_t index) {
-    __builtin_prefetch(&conns_[index].tcb.sender_deadline);
-    __builtin_prefetch(&conns_[index].flags, 1);
-  };
+  // Deadlines and flags, one line, are all that most looks need.
+  const auto ahead = [&](std::uint32_t index) { __builtin_prefetch(&conns_[index].flags, 1); };
   looks_.advance(now, ahead, [&](std::uint32_t index) { look(index, now); });
 }
 
@@ -125,6 +122,8 @@ void Lane::look(std::uint32_t index, Time now) {
 // A deadline may have been set, or moved.
 void Lane::schedule(std::uint32_t index, Time now) {
   HwConn& conn = conns_[index];
+  // As most are: it is looked at in time anyway.
+  if ((conn.flags & kLookDue) != 0 && !tcp::deadline_before(conn.tcb, now + LookList::kLookAfter)) return;
   const Time deadline = tcp::next_deadline(conn.tcb, now);
   if (deadline == kNever) return;
   if (deadline < now + LookList::kLookAfter) {

@@ -54,6 +54,7 @@ struct LaneCounters {
   std::uint64_t held_frames = 0;      // packets that waited for a move
   std::uint64_t held_dropped = 0;     // ... for which there was no memory
   std::uint64_t held_repeated = 0;    // packets for the kernel when one that says the same waited already
+  std::uint64_t out_of_order_pruned = 0;  // blocks given up and segments dropped: too much is held out of order
   std::uint64_t completion_full = 0;  // segments dropped because the application does not read its ring
   std::uint64_t submissions = 0;
   std::uint64_t polls = 0;
@@ -81,6 +82,9 @@ class Lane {
 
   // Counts for connections that are installed from now on.
   void set_host_settings(const HostSettings& settings) noexcept { host_settings_ = settings; }
+
+  // How much all connections may hold out of order together (tcp/out_of_order_memory.h).
+  void set_out_of_order_limit(std::uint64_t bytes) noexcept { region_.out_of_order().set_limit(bytes); }
 
   // When poll() must be called even if nothing arrives.
   [[nodiscard]] Time next_deadline() const noexcept;

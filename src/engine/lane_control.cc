@@ -8,6 +8,7 @@
 #include "base/assert.h"
 #include "engine/conn_host.h"
 #include "engine/lane.h"
+#include "tcp/ack.h"
 #include "tcp/congestion/congestion.h"
 
 namespace twinstack::engine {
@@ -397,6 +398,7 @@ void Lane::fill_min(std::uint32_t index, Time now, tcp::MinTcp& min) const {
   min.traffic_class = record.traffic_class;
   min.flow_label = record.flow_label;
   tcp::extract(conn.tcb, now, min);
+  min.bytes_acked = tcp::ever_acked(conn.tcb, record.counters.bytes_acked);
   min.flags |= kept.flags;
   min.copied_seq = min.rcv_nxt - conn.unread_bytes;
 }

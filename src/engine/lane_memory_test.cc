@@ -121,6 +121,81 @@ TEST_F(LaneTuning, DataOutOfOrderHasRoomBesideTheReadersPace) {
   EXPECT_GE(buffer(), 2 * 61'000U + 2 * 2 * 10 * 1000U);
 }
 
+// What peers send out of order is memory of the service: a greedy one loses, a modest one does not.
+TEST_F(LaneMemory, DataOutOfOrderIsBoundedOverAllConnections) {
+  box.lane.set_out_of_order_limit(40'000);
+  start();
+  ProgramConn& other = program.open(6);
+  Moved moved = idle(8);
+  moved.min.flow.remote = IpAddress::from_v4({10, 0, 0, 77});
+  ASSERT_EQ(install(box, program, other, moved), Status::kOk);
+  RawPeer modest(*far, reversed(moved.min.flow), kPeer, kOur);
+  const Seq begin = peer.seq;
+  const auto hole = peer_bytes(1000);
+  for (std::uint32_t i = 0; i < 100; ++i) {  // beyond the hole
+    peer.seq = begin + 1000 + i * 600;
+    peer.send(std::vector<std::byte>(500));
+    poll();
+  }
+  EXPECT_LE(box.region.out_of_order().used(), 40'000U);
+  const Seq modest_begin = modest.seq;
+  modest.seq = modest_begin + 1000;
+  modest.send(stream_bytes(other.receive_key, 1000, 1000));
+  poll();
+  modest.seq = modest_begin;
+  modest.send(stream_bytes(other.receive_key, 0, 1000));
+  poll();
+  EXPECT_EQ(program.read(other), 2000U) << "nothing of it was lost";
+  EXPECT_GT(box.lane.counters().out_of_order_pruned, 0U);
+  EXPECT_LE(box.region.out_of_order().used(), 40'000U);
+  // The hole is filled: what follows is acknowledged as far as it is there.
+  got();
+  peer.seq = begin;
+  peer.send(hole);
+  poll();
+  const auto segments = got();
+  ASSERT_FALSE(segments.empty());
+  EXPECT_EQ(segments.back().segment.ack, begin + 1500);
+  ASSERT_EQ(box.call({.op = CommandOp::kHold, .id = id()}).status, Status::kOk);
+  ASSERT_EQ(box.call({.op = CommandOp::kExtract, .id = id()}).status, Status::kOk);
+  ASSERT_EQ(box.call({.op = CommandOp::kRelease, .id = id()}).status, Status::kOk);
+  EXPECT_EQ(box.region.out_of_order().used(), 0U);
+}
+
+TEST_F(LaneMemory, WhoHoldsDataOutOfOrderIsOfferedNoMoreWhileThereIsLittleRoom) {
+  box.lane.set_out_of_order_limit(40'000);
+  Moved moved = idle();
+  moved.min.rcv_buf_bytes = 131'072;
+  start(moved);
+  const Seq begin = peer.seq;
+  const auto edge = [&] {
+    Seq right = begin;
+    for (const auto& segment : got()) {
+      right = segment.segment.ack + (std::uint32_t{segment.segment.window} << moved.min.rcv_wscale);
+    }
+    return right;
+  };
+  peer.send({}, wire::kAck | wire::kPsh, [](wire::Segment& segment) { segment.seq = segment.seq - 1; });
+  poll();
+  const Seq before = edge();
+  ASSERT_GT(before, begin + 60'000);
+  for (std::uint32_t i = 0; i < 100; ++i) {
+    peer.seq = begin + 1000 + i * 600;
+    peer.send(std::vector<std::byte>(500));
+    poll();
+  }
+  EXPECT_TRUE(box.region.out_of_order().is_scarce());
+  peer.seq = begin;
+  peer.send(peer_bytes(500));
+  poll();
+  EXPECT_LE(edge(), before + 127);
+  peer.send(peer_bytes(500));  // the rest of the hole
+  poll();
+  program.read(conn);
+  poll();
+  EXPECT_LE(edge(), before + 2 * 127) << "there are more holes";
+}
+
 // As Linux: the clamp bounds the window, not what is unread.
 TEST_F(LaneMemory, NoWindowIsLargerThanTheClamp) {
   Moved moved = idle();

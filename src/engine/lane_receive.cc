@@ -64,13 +64,14 @@ void Lane::receive_group(std::span<const nic::RxFrame> frames, wire::ChecksumMod
     in.hash = flows_.hash(in.packet.flow);
     flows_.prefetch(in.hash);
   }
-  for (const Arrived& in : arrived) {
-    const std::uint32_t likely = in.is_packet ? flows_.likely_slot(in.hash) : kNone;
-    if (likely != kNone) prefetch_tables(likely);
+  for (Arrived& in : arrived) {
+    in.index = in.is_packet ? flows_.likely_slot(in.hash) : kNone;
+    if (in.index != kNone) prefetch_tables(in.index);
   }
   for (std::size_t i = 0; i < frames.size(); ++i) {
     Arrived& in = arrived[i];
-    in.index = in.is_packet ? find_connection(in.packet, in.hash, frames[i].parts, frames[i].length_bytes) : kNone;
+    const bool found = in.index != kNone && records_[in.index].flow == in.packet.flow;
+    if (!found && in.is_packet) in.index = find_connection(in.packet, in.hash, frames[i].parts, frames[i].length_bytes);
     if (in.index != kNone) prefetch_references(in.index);
   }
   for (std::size_t i = 0; i < frames.size(); ++i) {
@@ -90,9 +91,8 @@ void Lane::prefetch_references(std::uint32_t index) noexcept {
   const HwConn& conn = conns_[index];
   const ipc::ConnSlot& slot = owner_of(conn).slot(records_[index].slot);
   __builtin_prefetch(&slot.rx_posted_bytes, 1);
-  __builtin_prefetch(&slot.rx_read_bytes);
   if (!conn.send_queue.empty()) __builtin_prefetch(&pieces_.at(conn.send_queue.head), 1);
-  if (conn.tcb.flight) prefetch_line_by_line<tcp::Flight, tcp::Flight::kHotBytes>(*conn.tcb.flight);
+  if (conn.tcb.flight) prefetch_line_by_line<tcp::FlightFront, tcp::FlightFront::kHotBytes>(*conn.tcb.flight);
 }
 
 void Lane::process_frame(std::span<const ByteView> parts, std::uint32_t length, wire::ChecksumMode mode, Time now) {

@@ -7,6 +7,7 @@
 #include "base/assert.h"
 #include "engine/conn_host.h"
 #include "engine/lane.h"
+#include "tcp/window.h"
 
 namespace twinstack::engine {
 namespace {
@@ -169,6 +170,9 @@ void Lane::tune_receive(std::uint32_t index, Seq copied_seq, Time now) {
 
 void Lane::on_out_of_order(std::uint32_t index) {
   const HwConnKept& kept = kept_[index];
+  const tcp::OutOfOrderMemory& memory = region_.out_of_order();
+  counters_.out_of_order_pruned = memory.pruned();
+  if (memory.is_scarce()) return;
   if ((kept.flags & tcp::kFlagFixedReceiveBuffer) != 0 || !host_settings_.tcp_moderate_rcvbuf) return;
   widen_receive(index, tcp::window_with_out_of_order(kept.receive, conns_[index].tcb));
 }
@@ -176,7 +180,10 @@ void Lane::on_out_of_order(std::uint32_t index) {
 void Lane::widen_receive(std::uint32_t index, std::uint32_t wanted) {
   HwConn& conn = conns_[index];
   HwConnKept& kept = kept_[index];
-  const std::uint32_t window = std::min(wanted, host_settings_.tcp_rmem_max_bytes / 2);
+  // Who loses the first segment of a window should be able to keep the rest of it.
+  const auto most = static_cast<std::uint32_t>(
+      std::min<std::uint64_t>(host_settings_.tcp_rmem_max_bytes / 2, region_.out_of_order().limit() / 4));
+  const std::uint32_t window = std::min(wanted, most);
   if (window <= conn.rcv_buf_bytes) return;
   conn.rcv_buf_bytes = window;
   tcp::set_window_clamped(conn.tcb, false);
@@ -200,6 +207,10 @@ std::uint32_t Lane::receive_space(std::uint32_t index) {
   const std::uint64_t left = std::uint64_t{owner.pool().available()} * owner.chunk_bytes() + open_bytes;
   const std::uint32_t unread = conn.unread_bytes;
   std::uint32_t own = conn.rcv_buf_bytes - std::min(conn.rcv_buf_bytes, unread);
+  // While memory for data out of order is scarce, who holds some is offered nothing more (as Linux tcp_prune_queue()).
+  if (conn.tcb.cold && region_.out_of_order().is_scarce() && tcp::has_out_of_order_data(conn.tcb)) {
+    own = std::min(own, tcp::offered_window(conn.tcb));
+  }
   if (conn.tcb.has(tcp::kWindowClamped)) own = std::min(own, kept_[index].window_clamp_bytes);
   const std::uint64_t share = (left - std::min<std::uint64_t>(left, unread)) / 2;
   if (share >= own) return own;

@@ -91,11 +91,12 @@ void Lane::send_segment(HwConn& conn, HwConnRecord& record, const tcp::SegmentPl
                               .ttl = record.ttl,
                               .traffic_class = record.traffic_class,
                               .flow_label = record.flow_label};
-  const std::uint32_t head = wire::header_bytes(record.flow, plan.segment);
+  const wire::HeaderShape shape = wire::shape_of(record.flow, plan.segment);
+  const std::uint32_t head = shape.bytes();
   wire::InternetSum sum;
   if (plan.payload_bytes > 0)
     gather(conn, plan.segment.seq, plan.payload_bytes, room.subspan(head, plan.payload_bytes), sum);
-  wire::write_headers(room, path, record.flow, plan.segment, plan.payload_bytes, sum);
+  wire::write_headers(room, path, record.flow, plan.segment, shape, plan.payload_bytes, sum);
   link_.commit_tx(head + plan.payload_bytes);
 }
 
@@ -162,8 +163,9 @@ void Lane::release_acknowledged(std::uint32_t index, std::uint32_t bytes) {
     record.snd_buf_units = send_buffer_units(limit);
     slot.tx_limit_bytes.store(record.snd_buf_bytes(), std::memory_order_relaxed);
   }
+  // When nothing is queued the program is told in any case: its wish, a line of memory of its own, is not looked at.
   const bool space_wanted =
-      queued <= record.snd_buf_bytes() / 2 && slot.want_tx_space.load(std::memory_order_seq_cst) != 0;
+      queued > 0 && queued <= record.snd_buf_bytes() / 2 && slot.want_tx_space.load(std::memory_order_seq_cst) != 0;
   if (queued == 0 || space_wanted) {
     if (space_wanted) slot.want_tx_space.store(0, std::memory_order_relaxed);
     complete(owner, record.ring,

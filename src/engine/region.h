@@ -12,6 +12,7 @@
 #include "engine/hw_conn.h"
 #include "ipc/ring.h"
 #include "tcp/flight.h"
+#include "tcp/out_of_order_memory.h"
 
 namespace twinstack::engine {
 
@@ -46,6 +47,8 @@ class LaneRegion {
 
   // Not in the memory, as the flights that the connections refer to are not: freed when they are over.
   [[nodiscard]] tcp::FlightPool& flights() noexcept { return flights_; }
+  // Bounds what they hold out of order, which is memory of the service.
+  [[nodiscard]] tcp::OutOfOrderMemory& out_of_order() noexcept { return out_of_order_; }
 
   [[nodiscard]] ipc::RingProducer<Command> command_producer() const noexcept;
   [[nodiscard]] ipc::RingConsumer<Command> command_consumer() const noexcept;
@@ -77,6 +80,7 @@ class LaneRegion {
   std::span<Reply> replies_;
   std::span<Event> events_;
   tcp::FlightPool flights_;
+  tcp::OutOfOrderMemory out_of_order_;
 };
 
 }  // namespace twinstack::engine

@@ -236,6 +236,7 @@ TEST_F(FastOpenServer, ManyThatAreNotAcknowledgedOpenAsOthersDo) {
 
 TEST_F(FastOpenServer, OneThatOutlivesItsListenerIsCountedOnce) {
   host.stack->set_option(listener, IPPROTO_TCP, kTcpFastOpen, 1, host.now);
+  host.stack->set_option(listener, SOL_SOCKET, SO_REUSEADDR, 1, host.now);
   const wire::FastOpen good = cookie();
   host.inject(syn(good), "one");
   const Seen syn_ack = host.take_one();

@@ -167,7 +167,7 @@ void SoftKernelConn::take_min(const Socket& socket, tcp::MinTcp& min) const {
   tcp::extract(conn.cb, now_(), min);
   if (quirks.forgets) min.ts_recent = 0;  // Linux does not tell
   min.copied_seq = min.rcv_nxt - conn.receive.bytes.size();
-  const std::uint64_t acked = past_.bytes_acked + conn.counters.bytes_acked;
+  const std::uint64_t acked = restored_.bytes_acked + conn.counters.bytes_acked;
   min.bytes_acked = static_cast<std::uint32_t>(std::min<std::uint64_t>(acked, UINT32_MAX));
   if (min.srtt_us != 0 || restored_.srtt_us == 0) return;
   min.srtt_us = restored_.srtt_us;  // R10

@@ -55,11 +55,6 @@ AckNews begin(const ControlBlock& cb, const wire::Segment& segment, std::uint32_
   return news;
 }
 
-std::uint32_t us_since(Time then, Time now) noexcept {
-  const auto us = std::chrono::duration_cast<std::chrono::microseconds>(now - then).count();
-  return static_cast<std::uint32_t>(std::clamp<std::int64_t>(us, 1, kMaxRtoUs));
-}
-
 // A lone small segment across the round trip: the sample may hold the peer's delayed ACK (Linux
 // FLAG_ACK_MAYBE_DELAYED).
 bool maybe_delayed(const ControlBlock& cb, const AckNews& news) noexcept {
@@ -207,10 +202,14 @@ void update_timers(ControlBlock& cb, const AckNews& news, Time now) noexcept {
 
 }  // namespace
 
+std::uint32_t ever_acked(const ControlBlock& cb, std::uint64_t bytes_acked) noexcept {
+  const std::uint64_t before = (std::uint64_t{1} << cb.acked_before_bits) - 1;
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(before + bytes_acked, UINT32_MAX));
+}
+
 bool ack_acceptable(const ControlBlock& cb, std::uint64_t bytes_acked, Seq ack) noexcept {
   const Seq highest = cb.has(kOtherStackSends) ? cb.write_seq : cb.snd_nxt;
-  const std::uint64_t before = (std::uint64_t{1} << cb.acked_before_bits) - 1;
-  const std::uint64_t oldest = std::min<std::uint64_t>(cb.max_window, bytes_acked + before);
+  const std::uint32_t oldest = std::min(cb.max_window, ever_acked(cb, bytes_acked));
   return ack <= highest && ack - cb.snd_una >= -static_cast<std::int64_t>(oldest);
 }
 
@@ -226,6 +225,7 @@ void process_ack(ControlBlock& cb, const wire::Segment& segment, std::uint32_t p
     add_foreign(cb, cb.snd_nxt, segment.ack, now);
     cb.snd_nxt = segment.ack;
   }
+  if (cb.flight) cb.flight->lone = false;
   AckNews news = begin(cb, segment, payload_bytes);
   if (segment.ack < cb.snd_una) {
     process_old_ack(cb, segment, news, host, now);
@@ -241,6 +241,7 @@ void process_ack(ControlBlock& cb, const wire::Segment& segment, std::uint32_t p
     if (cb.flight->probe_out) probe_on_ack(cb, news, now);
   }
   update_timers(cb, news, now);
+  if (cb.snd_una == cb.write_seq) release_flight(cb);  // the flight is over
 }
 
 }  // namespace twinstack::tcp

@@ -12,6 +12,9 @@ namespace twinstack::tcp {
 // Linux): `bytes_acked` here, and before. The other stack may have sent more than we know.
 [[nodiscard]] bool ack_acceptable(const ControlBlock& cb, std::uint64_t bytes_acked, Seq ack) noexcept;
 
+// What the peer has ever acknowledged, for MinTcp; at most twice as much as before install(), and `bytes_acked` since.
+[[nodiscard]] std::uint32_t ever_acked(const ControlBlock& cb, std::uint64_t bytes_acked) noexcept;
+
 // REQUIRES: ack_acceptable().
 void process_ack(ControlBlock& cb, const wire::Segment& segment, std::uint32_t payload_bytes, Host& host, Time now);
 

@@ -9,13 +9,16 @@
 #include <vector>
 
 #include "tcp/control_block.h"
+#include "tcp/out_of_order_memory.h"
 #include "tcp/path_mtu.h"
 #include "wire/segment.h"
 
 namespace twinstack::tcp {
 
-// Memory is bounded by the window; this bounds the work that a hole costs.
+// Memory is bounded by the window, and for all connections by OutOfOrderMemory; this bounds the work that a hole costs.
 inline constexpr std::size_t kMaxOutOfOrderBlocks = 2048;
+// What continues a block makes it longer, up to this: no more is copied when it grows, or given up at once.
+inline constexpr std::size_t kMaxBlockBytes = 64U << 10;
 
 // Received bytes above rcv_nxt. Kept until the hole before them is filled.
 struct OutOfOrderBlock {
@@ -36,6 +39,7 @@ struct ColdState {
 
   // INVARIANT: blocks sorted and disjoint; together they lie within the window that was offered.
   std::vector<OutOfOrderBlock> out_of_order;
+  OutOfOrderShare share;  // what they take of the memory that there is for all
   std::array<wire::SackBlock, wire::kMaxSackBlocks> recent{};  // ranges to report, most recent first (RFC 2018 4)
   std::uint32_t recent_count = 0;
   wire::SackBlock dsack{};  // duplicate to report once (RFC 2883), when dsack_due

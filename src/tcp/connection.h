@@ -46,6 +46,7 @@ struct Counters {
 static_assert(sizeof(Counters) == 64, "a cache line");
 
 class FlightPool;
+class OutOfOrderMemory;
 
 // What the core asks of whoever holds the buffers. Passed to each call, never kept.
 class Host {
@@ -67,6 +68,10 @@ class Host {
   virtual std::uint32_t receive_capacity() { return UINT32_MAX; }
   // Whether nothing is unread: then a segment that begins in the window is taken whole, wherever it ends.
   virtual bool all_read() { return false; }
+
+  // What bounds the data out of order of all connections, and the address that this one's comes from. The same for each
+  // call, and outlives the connection; nullptr: nothing does.
+  virtual OutOfOrderMemory* out_of_order_memory(IpAddress& /*peer*/) { return nullptr; }
 
   [[nodiscard]] Counters& counters() const noexcept { return *counters_; }
   [[nodiscard]] FlightPool* flights() const noexcept { return flights_; }
@@ -167,6 +172,15 @@ TimerVerdict on_timer(ControlBlock& cb, Host& host, Time now);
 
 // The earliest deadline, kNever when there is none.
 [[nodiscard]] Time next_deadline(const ControlBlock& cb, Time now);
+
+// False: next_deadline() is not before `at`. Cheap; may be true a tick or two too early.
+[[nodiscard]] inline bool deadline_before(const ControlBlock& cb, Time at) noexcept {
+  const Tick tick = to_tick_ceil(at);
+  const auto before = [tick](Tick deadline) { return static_cast<std::int32_t>(deadline - tick) < 0; };
+  if (cb.sender_timer != SenderTimer::kNone && before(cb.sender_deadline)) return true;
+  if (cb.has(kAckArmed) && before(cb.ack_deadline)) return true;
+  return cb.has(kPacingHolds) || (cb.has(kKeepaliveArmed) && before(cb.keepalive_deadline));
+}
 
 // The next segment to send; false when there is none now. On true the plan counts as sent. To be called until false,
 // or until the link has no room: the rest comes at the next call.

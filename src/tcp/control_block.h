@@ -139,20 +139,27 @@ struct ControlBlock {
   std::uint32_t ts_recent = 0;          // meaningful with kTsRecentValid
   std::uint32_t ts_recent_stamp_s = 0;  // when it was taken, seconds of the clock (2^30 ns)
 
-  // Deadlines (meaningful with `sender_timer` or their bit of `state`) and stamps.
+  CongestionState congestion{};
+  BbrStatePtr bbr;  // with CongestionKind::kBbr, else null
+  FlightPtr flight;
+  ColdStatePtr cold;
+
+  Tick last_challenge = 0;            // the last rate-limited ACK
+  std::uint32_t user_timeout_ms = 0;  // 0 = none
+
+  // Deadlines (meaningful with `sender_timer` or their bit of `state`) and stamps. Deadlines, bits and timer lie in one
+  // line of memory with the engine's flags: whoever looks for what is due fetches no other.
   Tick sender_deadline = 0;
   Tick ack_deadline = 0;
   Tick keepalive_deadline = 0;
+  std::uint32_t state = 0;     // StateBit
   Tick last_receive = 0;       // a segment in sequence
   Tick last_receive_data = 0;  // ... with payload
   Tick last_send = 0;          // data
   CoarseTick stall_since{};    // since when the peer has acknowledged nothing although something waits for it
-  Tick last_challenge = 0;     // the last rate-limited ACK
 
-  std::uint32_t user_timeout_ms = 0;  // 0 = none
-  std::uint32_t state = 0;            // StateBit
-  std::uint16_t mss = 0;              // payload of a full segment that carries no SACK block, bytes
-  std::uint16_t rcv_mss = 0;          // the peer's segment size as seen, bytes
+  std::uint16_t mss = 0;      // payload of a full segment that carries no SACK block, bytes
+  std::uint16_t rcv_mss = 0;  // the peer's segment size as seen, bytes
   std::uint16_t keepalive_idle_s = 0;
   std::uint16_t keepalive_interval_s = 0;
   std::uint16_t ack_timeout_ms = 0;  // Linux's ato: how long an ACK may wait; 0 = nothing received yet
@@ -169,13 +176,8 @@ struct ControlBlock {
   std::uint8_t probes_out = 0;  // unanswered zero-window or keepalive probes
   std::uint8_t quick_acks = 0;  // segments that are still to be acknowledged at once
   std::uint8_t keepalive_probes = 0;
-  std::uint8_t smallest_burst = 2;  // segments that leave as one at least
+  std::uint8_t smallest_burst = 2;     // segments that leave as one at least
   std::uint8_t acked_before_bits = 0;  // the peer had acknowledged less than two to this before install()
-
-  CongestionState congestion{};
-  BbrStatePtr bbr;  // with CongestionKind::kBbr, else null
-  FlightPtr flight;
-  ColdStatePtr cold;
 
   [[nodiscard]] bool has(std::uint32_t any_of) const noexcept { return (state & any_of) != 0; }
   void set(std::uint32_t bits) noexcept { state |= bits; }
@@ -187,7 +189,9 @@ inline constexpr std::uint32_t kInfiniteSsthresh = 0x7fffffff;
 static_assert(sizeof(ControlBlock) <= 248, "the engine's HwConn, which holds this, must fit in 320 bytes");
 
 [[nodiscard]] inline std::uint32_t smoothed_rtt_us(const ControlBlock& cb) noexcept { return cb.srtt_us8 >> 3; }
-[[nodiscard]] inline Duration stalled_for(const ControlBlock& cb, Time now) noexcept { return age(cb.stall_since, now); }
+[[nodiscard]] inline Duration stalled_for(const ControlBlock& cb, Time now) noexcept {
+  return age(cb.stall_since, now);
+}
 [[nodiscard]] inline bool in_slow_start(const ControlBlock& cb) noexcept { return cb.cwnd < cb.ssthresh; }
 // CWR and Recovery: cwnd follows proportional rate reduction, not the congestion control.
 [[nodiscard]] inline bool reducing_window(const ControlBlock& cb) noexcept {

@@ -76,11 +76,24 @@ void FlightPool::put(Flight* flight) noexcept {
     delete flight;
     return;
   }
-  static_cast<FlightState&>(*flight) = FlightState{};
-  flight->sent.clear();
+  static_cast<FlightRepair&>(*flight) = FlightRepair{};
   flight->repeats.clear();
   flight->push_marks.clear();
   flight->record_ends.clear();
+  keep(flight);
+}
+
+void FlightPool::put_lone(Flight* flight) noexcept {
+  if (count_ == kept_.size()) {
+    delete flight;
+  } else {
+    keep(flight);
+  }
+}
+
+void FlightPool::keep(Flight* flight) noexcept {
+  static_cast<FlightState&>(*flight) = FlightState{};
+  flight->sent.clear();
   kept_[count_++] = flight;
 }
 
@@ -150,12 +163,10 @@ Flight& flight_of(ControlBlock& cb, FlightPool* pool) {
   return *cb.flight;
 }
 
-void release_flight(ControlBlock& cb) {
-  if (!cb.flight) return;
+void release_empty_flight(ControlBlock& cb) {
   Flight& f = *cb.flight;
   const bool settled = cb.recovery == RecoveryState::kOpen && !f.undo_possible && !f.probe_out &&
                        f.push_marks.empty() && f.record_ends.empty() && !cb.has(kPacingHolds);
-  if (!f.sent.empty()) return;
   if (settled) {
     cb.flight.reset();
   } else if (f.undo_possible) {  // a D-SACK may still tell; until then it shall not hold what a long flight took
@@ -163,8 +174,18 @@ void release_flight(ControlBlock& cb) {
   }
 }
 
+void end_lone_flight(ControlBlock& cb) noexcept {
+  Flight* const flight = cb.flight.release();
+  if (flight->home != nullptr) {
+    flight->home->put_lone(flight);
+  } else {
+    delete flight;
+  }
+}
+
 void add_sent(ControlBlock& cb, Seq seq, std::uint32_t length, Time now) {
   Flight& f = flight_of(cb);
+  f.lone = false;
   if (f.sent.empty()) {
     f.first_sent = f.delivered_at = now;
     f.repeats.clear();
@@ -194,6 +215,7 @@ void note_repeat(ControlBlock& cb, SentQueue::Position position, Time now) {
 }
 
 void split_sent(Flight& flight, SentQueue::Position position, std::uint32_t length) {
+  flight.lone = false;
   SentQueue& sent = flight.sent;
   const auto behind = [&](SentQueue::Position hint) { return hint - sent.first() > position - sent.first(); };
   if (behind(flight.next_retransmit)) ++flight.next_retransmit;
@@ -212,6 +234,7 @@ void split_long(ControlBlock& cb) {
   SentQueue::Position from = f.sent.end();
   const std::uint32_t added = added_before(cb, from);
   if (added == 0) return;
+  f.lone = false;
   if (f.sent.holds(f.next_retransmit)) f.next_retransmit += added_before(cb, f.next_retransmit);
   if (f.sent.holds(f.rack_first)) f.rack_first += added_before(cb, f.rack_first);
   f.repeat_left = 0;

@@ -97,11 +97,11 @@ class SentQueue {
 
   static constexpr std::uint32_t kFew = 4;
 
-  std::array<SentSegment, kFew> few_;
   SentSegment* ring_ = few_.data();
   std::uint32_t mask_ = kFew - 1;  // places in the ring, a power of two, less one
   Position first_ = 0;
   std::uint32_t count_ = 0;
+  std::array<SentSegment, kFew> few_;  // the first one lies in a line with the above
   std::unique_ptr<SentSegment[]> many_;
 };
 
@@ -118,12 +118,32 @@ enum class Frto : std::uint8_t {
   kNewData,  // step 2.b: new data goes instead of retransmissions
 };
 
-// Of a Flight: what each begins anew.
+// Of a Flight: what each begins anew. Here what each uses ...
 struct FlightState {
   std::uint32_t sacked = 0;         // segments with kSacked; without SACK: as many as duplicate ACKs tell of
   std::uint32_t lost = 0;           // ... with kLost
   std::uint32_t retransmitted = 0;  // ... with kRetransmitted
-  Seq highest_sacked;               // end of the highest SACKed segment; meaningful with sacked > 0
+  bool undo_possible = false;       // a reduction of cwnd can still turn out to have been wrong
+  bool probe_out = false;           // tail loss probe (RFC 8985 7)
+  Frto frto = Frto::kNone;
+  bool lone = false;  // only plan_lone_segment() has touched it: its FlightRepair is as it was made
+
+  // Bursts (burst.h), segments: the one that new data is sent in.
+  std::uint32_t burst_size = 0;
+  std::uint32_t burst_left = 0;
+
+  // Use of cwnd (cwnd_use.h).
+  std::uint32_t max_packets_out = 0;  // most segments out in the window that cwnd_usage_seq ends
+  Seq cwnd_usage_seq;
+
+  std::uint32_t rack_last_delivered = 0;  // ControlBlock::delivered when the reordering window was last adjusted
+  Time first_sent{};                      // transmission of the most recently delivered segment
+  Time delivered_at{};                    // when `delivered` last grew
+};
+
+// ... and here what one uses that is not over with the first ACK, above all for repairs.
+struct FlightRepair {
+  Seq highest_sacked;  // end of the highest SACKed segment; meaningful with sacked > 0
   std::array<wire::SackBlock, wire::kMaxSackBlocks> seen_blocks{};  // of the last ACK: nothing in them is news
   std::uint32_t seen_count = 0;
   SentQueue::Position next_retransmit = 0;  // nothing before it is lost and waits for its retransmission
@@ -132,13 +152,11 @@ struct FlightState {
   Time rack_sent{};  // transmission of the most recently sent segment that has arrived
   Seq rack_end;      // its end
   std::uint32_t rack_rtt_us = 0;
-  std::uint32_t rack_last_delivered = 0;  // ControlBlock::delivered when the reordering window was last adjusted
-  bool rack_advanced = false;             // since losses were last looked for
-  SentQueue::Position rack_first = 0;     // no segment before it is first sent, neither SACKed nor lost
-  std::uint32_t repeats_first = 0;        // of Flight::repeats
+  bool rack_advanced = false;          // since losses were last looked for
+  SentQueue::Position rack_first = 0;  // no segment before it is first sent, neither SACKed nor lost
+  std::uint32_t repeats_first = 0;     // of Flight::repeats
 
   // A reduction of cwnd, and what it takes to undo it.
-  bool undo_possible = false;
   Seq undo_marker;                   // snd_una when the reduction began
   std::int32_t undo_repeats = 0;     // retransmissions since of which no DSACK has told; 0 = all were needless
   std::uint32_t prior_ssthresh = 0;  // 0 = nothing to go back to
@@ -147,31 +165,23 @@ struct FlightState {
   std::uint32_t prr_out = 0;
   bool repeat_stamped = false;
   std::uint32_t repeat_ts = 0;  // our timestamp at the first retransmission of the episode (Eifel, RFC 3522)
-  Frto frto = Frto::kNone;
-  bool reneged = false;  // the peer dropped what it had SACKed
+  bool reneged = false;         // the peer dropped what it had SACKed
 
-  // Tail loss probe (RFC 8985 7).
-  bool probe_out = false;
-  bool probe_repeats = false;  // ... which was a retransmission
+  // Tail loss probe.
+  bool probe_repeats = false;  // it was a retransmission
   Seq probe_end;               // snd_nxt when it was sent
 
-  // Bursts (burst.h), segments: the one that new data is sent in, and the one that goes again.
-  std::uint32_t burst_size = 0;
-  std::uint32_t burst_left = 0;
+  // Bursts: the one that goes again.
   SentQueue::Position repeat_next = 0;  // its next segment
   std::uint32_t repeat_left = 0;
-
-  // Use of cwnd (cwnd_use.h).
-  std::uint32_t max_packets_out = 0;  // most segments out in the window that cwnd_usage_seq ends
-  Seq cwnd_usage_seq;
 
   // Delivery rate.
   std::uint32_t rate_delivered = 0;    // the last one: segments ...
   std::uint32_t rate_interval_us = 0;  // ... in this time
   bool rate_app_limited = false;       // the program was the limit
-  Time first_sent{};                   // transmission of the most recently delivered segment
-  Time delivered_at{};                 // when `delivered` last grew
   Time next_send{};                    // pacing: nothing goes before
+
+  friend bool operator==(const FlightRepair&, const FlightRepair&) = default;
 };
 
 // Places in what is not sent yet, in the order of sequence numbers.
@@ -195,17 +205,20 @@ class UnsentMarks {
 
 class FlightPool;
 
-struct alignas(64) Flight : FlightState {
-  FlightPool* home = nullptr;   // where it goes when it is over
+// What one touches that is out with a single segment: two lines of memory.
+struct alignas(64) FlightFront : FlightState {
+  FlightPool* home = nullptr;  // where it goes when it is over
+  SentQueue sent;
+
+  static constexpr std::size_t kHotBytes = 128;
+};
+
+struct Flight : FlightFront, FlightRepair {
   std::vector<Repeat> repeats;  // in the order of time, from repeats_first on; entries go stale
   UnsentMarks push_marks;       // where a long write asks for PSH before its end
   UnsentMarks record_ends;      // no segment reaches across one (MSG_EOR)
-  SentQueue sent;
-
-  // From its start: what one that is out with a single segment touches, six cache lines.
-  static constexpr std::size_t kHotBytes = 384;
 };
-static_assert(sizeof(FlightState) <= 192 && sizeof(Flight) <= 512);
+static_assert(sizeof(FlightState) + sizeof(FlightPool*) <= 64 && sizeof(Flight) <= 512);
 
 // Flights for many connections. Those that are over are kept for the next, as long as they are few. One thread at a
 // time. Outlives all that it has made.
@@ -218,9 +231,12 @@ class FlightPool {
 
   FlightPtr take() { return count_ > 0 ? FlightPtr(kept_[--count_]) : make(); }
   void put(Flight* flight) noexcept;
+  // The same for one that is lone, with nothing that has disturbed it.
+  void put_lone(Flight* flight) noexcept;
 
  private:
   FlightPtr make();
+  void keep(Flight* flight) noexcept;
 
   std::array<Flight*, 64> kept_{};  // last in, first out: warm ones first
   std::size_t count_ = 0;
@@ -229,7 +245,10 @@ class FlightPool {
 // The block's Flight, made when there is none, from `pool` when there is one.
 Flight& flight_of(ControlBlock& cb, FlightPool* pool = nullptr);
 // Frees it when it holds nothing.
-void release_flight(ControlBlock& cb);
+void release_empty_flight(ControlBlock& cb);
+inline void release_flight(ControlBlock& cb) {
+  if (cb.flight && cb.flight->sent.empty()) release_empty_flight(cb);
+}
 
 // Segments in the network, not known to have arrived or to be lost (RFC 6675 4's pipe, in segments).
 [[nodiscard]] inline std::uint32_t packets_in_flight(const ControlBlock& cb) noexcept {
@@ -242,6 +261,9 @@ void release_flight(ControlBlock& cb);
 [[nodiscard]] inline std::uint32_t packets_out(const ControlBlock& cb) noexcept {
   return cb.flight ? cb.flight->sent.size() : 0;
 }
+
+// The end of a flight that is lone still, all of it acknowledged. REQUIRES: no segment of it was ever marked.
+void end_lone_flight(ControlBlock& cb) noexcept;
 
 // A segment of [seq, seq + length) is sent at `now`: it joins the flight.
 void add_sent(ControlBlock& cb, Seq seq, std::uint32_t length, Time now);

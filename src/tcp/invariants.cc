@@ -50,9 +50,18 @@ const char* check_hints(const Flight& f) noexcept {
   return nullptr;
 }
 
+// Otherwise take_plain_ack() would leave something behind for the next flight.
+const char* check_lone(const ControlBlock& cb, const Flight& f) noexcept {
+  if (!f.lone || cb.recovery != RecoveryState::kOpen || f.sent.empty() || f.sent.front().has(kLost)) return nullptr;
+  if (f.sent.size() != 1 || f.sacked + f.lost + f.retransmitted != 0) return "a flight that is not lone seems so";
+  if (cb.snd_nxt == cb.write_seq && !(f.push_marks.empty() && f.record_ends.empty())) return "marks of a lone segment";
+  return static_cast<const FlightRepair&>(f) == FlightRepair{} ? nullptr : "a lone flight with traces of a repair";
+}
+
 const char* check_flight(const ControlBlock& cb) noexcept {
   if (!cb.flight) return cb.snd_una == cb.snd_nxt ? nullptr : "bytes are out, and no flight";
   if (const char* wrong = check_sent(cb, *cb.flight)) return wrong;
+  if (const char* wrong = check_lone(cb, *cb.flight)) return wrong;
   return check_hints(*cb.flight);
 }
 

@@ -38,6 +38,10 @@ bool schedule_loss_probe(ControlBlock& cb, bool new_rto, Time now) {
   return true;
 }
 
+void arm_first_loss_probe(ControlBlock& cb, Time now) noexcept {
+  arm_sender_timer(cb, SenderTimer::kLossProbe, std::min(probe_timeout(cb), backed_off_rto(cb)), now);
+}
+
 void probe_on_ack(ControlBlock& cb, const AckNews& news, Time now) {
   Flight& f = *cb.flight;
   if (news.ack < f.probe_end) return;

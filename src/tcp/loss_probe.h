@@ -12,6 +12,9 @@ namespace twinstack::tcp {
 // begin anew now; else it goes on from the first segment's transmission. False when it is not allowed.
 bool schedule_loss_probe(ControlBlock& cb, bool new_rto, Time now);
 
+// The same for the first segment of a flight, sent at `now`. REQUIRES: SACK, recovery kOpen.
+void arm_first_loss_probe(ControlBlock& cb, Time now) noexcept;
+
 // RFC 8985 7.4: what an ACK says about the probe that is out.
 void probe_on_ack(ControlBlock& cb, const AckNews& news, Time now);
 

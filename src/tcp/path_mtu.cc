@@ -159,19 +159,19 @@ bool on_mtu_reduced(ControlBlock& cb, std::uint16_t mss, Time now) {
   return true;
 }
 
-void set_path_limit(ControlBlock& cb, std::uint16_t mss) {
+void set_path_limit(ControlBlock& cb, std::uint16_t limit) {
   PathMtu* const path = path_of(cb);
   if (path == nullptr) {
     const std::uint16_t before = cb.mss;
-    set_mss(cb, mss);
+    set_mss(cb, limit);
     if (cb.mss < before) repeat_large(cb);
     return;
   }
-  path->top = mss;
-  if (mss < path->high)
-    lower_high(*path, mss);
+  path->top = limit;
+  if (limit < path->high)
+    lower_high(*path, limit);
   else if (!path->told)
-    path->high = mss;
+    path->high = limit;
   follow(cb, *path);
 }
 

@@ -17,15 +17,30 @@ void append(std::vector<std::byte>& bytes, const Payload& payload) {
   payload.copy_to(std::span(bytes).subspan(old_size));
 }
 
+// What a block takes on the heap, near enough.
+constexpr std::uint64_t kBlockOverhead = sizeof(OutOfOrderBlock) + 32;
+
+std::uint64_t weight(const OutOfOrderBlock& block) noexcept { return block.bytes.capacity() + kBlockOverhead; }
+
+void charge(ColdState& cold, std::uint64_t more, std::uint64_t less) noexcept {
+  OutOfOrderShare& share = cold.share;
+  if (share.memory != nullptr) share.memory->set_bytes(share, share.bytes + more - less);
+}
+
 // Puts `piece`, which no block holds, before blocks[index]. Continues the block before when it ends there.
-bool insert_piece(Blocks& blocks, std::size_t index, Seq seq, const Payload& piece) {
-  if (index > 0 && blocks[index - 1].end() == seq) {
-    append(blocks[index - 1].bytes, piece);
+bool insert_piece(ColdState& cold, std::size_t index, Seq seq, const Payload& piece) {
+  Blocks& blocks = cold.out_of_order;
+  if (index > 0 && blocks[index - 1].end() == seq && blocks[index - 1].bytes.size() + piece.size() <= kMaxBlockBytes) {
+    OutOfOrderBlock& block = blocks[index - 1];
+    const std::uint64_t before = weight(block);
+    append(block.bytes, piece);
+    charge(cold, weight(block), before);
     return true;
   }
   if (blocks.size() >= kMaxOutOfOrderBlocks) return false;
   OutOfOrderBlock block{seq, {}};
   append(block.bytes, piece);
+  charge(cold, weight(block), 0);
   blocks.insert(blocks.begin() + static_cast<std::ptrdiff_t>(index), std::move(block));
   return true;
 }
@@ -38,7 +53,8 @@ std::size_t first_behind(const Blocks& blocks, Seq seq) {
 }
 
 // Inserts the parts of `payload` that lie between blocks. Returns the bytes kept.
-std::uint32_t insert_missing(Blocks& blocks, Seq seq, const Payload& payload) {
+std::uint32_t insert_missing(ColdState& cold, Seq seq, const Payload& payload) {
+  Blocks& blocks = cold.out_of_order;
   const Seq end = seq + payload.size();
   Seq at = seq;
   std::uint32_t kept = 0;
@@ -49,7 +65,7 @@ std::uint32_t insert_missing(Blocks& blocks, Seq seq, const Payload& payload) {
     if (at < gap_end) {
       const std::uint32_t length = bytes_between(at, gap_end);
       const std::size_t blocks_before = blocks.size();
-      if (insert_piece(blocks, i, at, payload.narrow(bytes_between(seq, at), length))) kept += length;
+      if (insert_piece(cold, i, at, payload.narrow(bytes_between(seq, at), length))) kept += length;
       i += blocks.size() - blocks_before;
     }
     if (last) break;
@@ -103,10 +119,13 @@ bool deliver_block(ControlBlock& cb, const OutOfOrderBlock& first, Host& host) {
 
 }  // namespace
 
-bool keep_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload) {
+bool keep_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload, Host& host) {
   ColdState& cold = cold_state(cb);
   const Seq end = seq + payload.size();
-  const std::uint32_t kept = insert_missing(cold.out_of_order, seq, payload);
+  IpAddress peer;
+  OutOfOrderMemory* const memory = host.out_of_order_memory(peer);
+  if (memory != nullptr && !memory->make_room(cold, peer, seq, payload.size() + kBlockOverhead)) return false;
+  const std::uint32_t kept = insert_missing(cold, seq, payload);
   if (kept == 0) {
     const std::size_t at = first_behind(cold.out_of_order, seq);
     const bool held =
@@ -118,12 +137,26 @@ bool keep_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload) {
   return true;
 }
 
+void drop_farthest(ColdState& cold) noexcept {
+  const Seq edge = cold.out_of_order.back().seq;
+  const std::uint64_t less = weight(cold.out_of_order.back());
+  cold.out_of_order.pop_back();
+  charge(cold, 0, less);
+  auto* const end = cold.recent.begin() + cold.recent_count;
+  auto* const kept = std::remove_if(cold.recent.begin(), end, [&](const auto& range) { return range.left >= edge; });
+  for (auto* range = cold.recent.begin(); range != kept; ++range) range->right = min(range->right, edge);
+  cold.recent_count = static_cast<std::uint32_t>(kept - cold.recent.begin());
+}
+
 void deliver_in_order(ControlBlock& cb, Host& host) {
   if (!cb.cold || cb.cold->out_of_order.empty()) return;
   Blocks& blocks = cb.cold->out_of_order;
   std::size_t done = 0;
   while (done < blocks.size() && blocks[done].seq <= cb.rcv_nxt && deliver_block(cb, blocks[done], host)) ++done;
+  std::uint64_t less = 0;
+  for (std::size_t i = 0; i < done; ++i) less += weight(blocks[i]);
   blocks.erase(blocks.begin(), blocks.begin() + static_cast<std::ptrdiff_t>(done));
+  if (done > 0) charge(*cb.cold, 0, less);
   if (done > 0 || !blocks.empty()) forget_delivered(*cb.cold, cb.rcv_nxt);
 }
 

@@ -11,8 +11,11 @@
 namespace twinstack::tcp {
 
 // Keeps the bytes of `payload`, which starts at `seq` > rcv_nxt and lies within the window, that are not held yet.
-// False when the limit of blocks left nothing of it.
-bool keep_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload);
+// False when the limit of blocks, or of memory, left nothing of it.
+bool keep_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload, Host& host);
+
+// Gives the block that lies farthest ahead up, whether it was reported or not. REQUIRES: there is one.
+void drop_farthest(ColdState& cold) noexcept;
 
 // Delivers what has become in order; rcv_nxt advances. Stops early when the host takes less: the rest stays.
 void deliver_in_order(ControlBlock& cb, Host& host);

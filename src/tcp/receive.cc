@@ -7,6 +7,7 @@
 #include "tcp/cold_state.h"
 #include "tcp/congestion/congestion.h"
 #include "tcp/connection.h"
+#include "tcp/plain_ack.h"
 #include "tcp/reassembly.h"
 #include "tcp/timers.h"
 #include "tcp/timestamps.h"
@@ -235,7 +236,7 @@ Arrival take_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload, Hos
   // Several may arrive before the next poll_transmit(); a peer without SACK counts the ACKs of each.
   std::uint8_t& due = cold_state(cb).duplicate_acks_due;
   if ((cb.options & kOptSack) == 0 && due < kMaxDuplicateAcks) ++due;
-  return keep_out_of_order(cb, seq, payload) ? Arrival::kAccepted : Arrival::kDroppedNoMemory;
+  return keep_out_of_order(cb, seq, payload, host) ? Arrival::kAccepted : Arrival::kDroppedNoMemory;
 }
 
 // Seventh: segment text. Cuts it to the window, unless nothing is unread: the window is smaller than the memory by what
@@ -294,6 +295,19 @@ void take_fin(ControlBlock& cb, const Arrived& in, Time now) {
   }
 }
 
+// The next segment in sequence, of which every check says that it is good and no step has anything special to do
+// (header prediction, RFC 7323 5.6): what is left are ACK and payload.
+bool is_expected(const ControlBlock& cb, const wire::Segment& segment, std::uint32_t payload_bytes) noexcept {
+  if (segment.seq != cb.rcv_nxt || (segment.flags & ~wire::kPsh) != wire::kAck) return false;
+  if ((cb.options & (kOptTimestamps | kOptEcn)) != kOptTimestamps || cb.cold) return false;
+  if ((cb.state & (kTsRecentValid | kFinReceived)) != kTsRecentValid) return false;
+  const wire::TcpOptions& options = segment.options;
+  if (!options.has_timestamps || options.sack_count > 0) return false;
+  if (static_cast<std::int32_t>(options.ts_val - cb.ts_recent) < 0) return false;
+  if (segment.ack < cb.snd_una || segment.ack > cb.snd_nxt) return false;
+  return payload_bytes < offered_window(cb);
+}
+
 }  // namespace
 
 void add_quick_acks(ControlBlock& cb, std::uint32_t most) noexcept {
@@ -311,7 +325,8 @@ std::string_view name(Arrival arrival) noexcept {
   return index < kNames.size() ? kNames[index] : "unknown";
 }
 
-Arrival on_segment(ControlBlock& cb, const wire::Segment& segment, const Payload& payload, Host& host, Time now) {
+Arrival on_segment_in_steps(ControlBlock& cb, const wire::Segment& segment, const Payload& payload, Host& host,
+                            Time now) {
   const Arrived in{segment, payload, segment.seq + payload.size()};
   const Arrival verdict = check(cb, in, host.counters(), now);
   if (to_software(verdict)) return verdict;
@@ -328,6 +343,19 @@ Arrival on_segment(ControlBlock& cb, const wire::Segment& segment, const Payload
   const Arrival taken = cb.has(kFinReceived) ? answer_after_fin(cb, in) : take_text(cb, in, host, now);
   take_fin(cb, in, now);
   return taken;
+}
+
+Arrival on_segment(ControlBlock& cb, const wire::Segment& segment, const Payload& payload, Host& host, Time now) {
+  if (!is_expected(cb, segment, payload.size())) return on_segment_in_steps(cb, segment, payload, host, now);
+  ++host.counters().segs_in;
+  update_ts_recent(cb, segment, now);
+  catch_up_with_echo(cb, segment, now);
+  cb.last_receive = to_tick(now);
+  if (!take_plain_ack(cb, segment, host, now)) process_ack(cb, segment, payload.size(), host, now);
+  cb.flags &= static_cast<std::uint8_t>(~kMoreFollows);
+  if (payload.empty()) return Arrival::kAccepted;
+  ++host.counters().data_segs_in;
+  return take_in_order(cb, payload, host, now);
 }
 
 }  // namespace twinstack::tcp

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/clock.h"
+#include "tcp/connection.h"
 #include "tcp/control_block.h"
 
 namespace twinstack::tcp {
@@ -11,5 +12,9 @@ namespace twinstack::tcp {
 // The next `most` segments are acknowledged at once, half a window of them at most, at least two (Linux
 // tcp_incr_quickack()).
 void add_quick_acks(ControlBlock& cb, std::uint32_t most) noexcept;
+
+// on_segment() without the short way that it takes with the segments that nearly all are. For tests.
+Arrival on_segment_in_steps(ControlBlock& cb, const wire::Segment& segment, const Payload& payload, Host& host,
+                            Time now);
 
 }  // namespace twinstack::tcp

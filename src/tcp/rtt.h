@@ -3,6 +3,7 @@
 // counts an eighth.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "base/clock.h"
@@ -13,6 +14,12 @@ namespace twinstack::tcp {
 inline constexpr std::uint32_t kInitialRtoUs = 1'000'000;  // RFC 6298 2.1
 inline constexpr std::uint32_t kMinVarianceUs = 200'000;   // Linux TCP_RTO_MIN
 inline constexpr std::uint32_t kMaxRtoUs = 120'000'000;    // Linux TCP_RTO_MAX
+
+// A round trip that began at `then`: at least 1, so that it is none that is not known.
+[[nodiscard]] inline std::uint32_t us_since(Time then, Time now) noexcept {
+  const auto us = std::chrono::duration_cast<std::chrono::microseconds>(now - then).count();
+  return static_cast<std::uint32_t>(std::clamp<std::int64_t>(us, 1, kMaxRtoUs));
+}
 
 // What a connection knew before (MinTcp); 0 = nothing.
 void set_rtt_estimates(ControlBlock& cb, std::uint32_t srtt_us, std::uint32_t rttvar_us) noexcept;

@@ -47,6 +47,10 @@ void back_off(ControlBlock& cb) noexcept {
   if (cb.backoff < 16) ++cb.backoff;
 }
 
+void count_probe(ControlBlock& cb) noexcept {
+  if (cb.probes_out < UINT8_MAX) ++cb.probes_out;
+}
+
 TimerVerdict fire_retransmit(ControlBlock& cb, Host& host, Time now) {
   if (packets_out(cb) == 0) return TimerVerdict::kNothing;
   const bool closed = held_by_window(cb, now) && cb.user_timeout_ms == 0;
@@ -86,7 +90,7 @@ TimerVerdict fire_persist(ControlBlock& cb, Time now) {
   const bool open = cb.snd_una + cb.snd_wnd > cb.snd_nxt;
   cb.set(open ? kForceSend : kProbeNow);
   if (open) push_next(cb, full_segment_bytes(cb));
-  if (!open) ++cb.probes_out;
+  if (!open) count_probe(cb);
   back_off(cb);
   start_sender_timer(cb, SenderTimer::kPersist, now);
   return TimerVerdict::kFired;
@@ -121,7 +125,7 @@ void set_keepalive_deadline(ControlBlock& cb, Time at) noexcept {
 // RFC 9293 3.8.4. Arrivals do not move the timer; it looks back when it fires.
 TimerVerdict fire_keepalive(ControlBlock& cb, Time now) {
   const bool busy = cb.snd_una != cb.write_seq;  // the other timers watch the peer
-  const Duration quiet = age(cb.last_receive, now);
+  const Duration quiet = cb.probes_out == 0 ? age(cb.last_receive, now) : stalled_for(cb, now);
   if (busy || quiet < keepalive_idle(cb)) {
     if (!busy) cb.probes_out = 0;
     set_keepalive_deadline(cb, busy ? now + keepalive_idle(cb) : now + (keepalive_idle(cb) - quiet));
@@ -131,7 +135,7 @@ TimerVerdict fire_keepalive(ControlBlock& cb, Time now) {
   const bool timed_out = cb.user_timeout_ms != 0 && cb.probes_out > 0 && stalled_for(cb, now) >= user_timeout(cb);
   set_keepalive_deadline(cb, now + std::chrono::seconds(cb.keepalive_interval_s));
   if (timed_out || (cb.user_timeout_ms == 0 && cb.probes_out >= cb.keepalive_probes)) return TimerVerdict::kToSoftware;
-  ++cb.probes_out;
+  count_probe(cb);
   cb.set(kProbeNow);
   return TimerVerdict::kFired;
 }

@@ -8,6 +8,7 @@
 #include "tcp/connection.h"
 #include "tcp/cwnd_use.h"
 #include "tcp/flight.h"
+#include "tcp/lone_segment.h"
 #include "tcp/loss_probe.h"
 #include "tcp/pacing.h"
 #include "tcp/path_mtu.h"
@@ -180,6 +181,20 @@ bool plan_text(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
   return give_up_frto(cb) && plan_retransmission(cb, host, now, plan);
 }
 
+bool plan_any(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
+  if (cb.flight) cb.flight->lone = false;
+  plan = SegmentPlan{};
+  cb.clear(kPacingHolds);
+  if (plan_text(cb, host, now, plan)) return true;
+  plan.segment = wire::Segment{};
+  if (plan_probe(cb, host, now, plan) || plan_ack(cb, host, now, plan)) return true;
+  if (!cb.has(kPacingHolds)) cb.clear(kForceSend);
+  watch_stalled_data(cb, now);
+  release_cold_state(cb);
+  release_flight(cb);
+  return false;
+}
+
 }  // namespace
 
 std::uint32_t full_segment_bytes(const ControlBlock& cb) noexcept {
@@ -197,16 +212,11 @@ bool rest(ControlBlock& cb) {
 
 bool poll_transmit(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
   if (rest(cb)) return false;
-  plan = SegmentPlan{};
-  cb.clear(kPacingHolds);
-  if (plan_text(cb, host, now, plan)) return true;
-  plan.segment = wire::Segment{};
-  if (plan_probe(cb, host, now, plan) || plan_ack(cb, host, now, plan)) return true;
-  if (!cb.has(kPacingHolds)) cb.clear(kForceSend);
-  watch_stalled_data(cb, now);
-  release_cold_state(cb);
-  release_flight(cb);
-  return false;
+  return plan_lone_segment(cb, host, now, plan) || plan_any(cb, host, now, plan);
+}
+
+bool poll_transmit_in_steps(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
+  return !rest(cb) && plan_any(cb, host, now, plan);
 }
 
 // As Linux tcp_acceptable_seq(): a peer whose window has shrunk would not believe a number beyond it.

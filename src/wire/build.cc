@@ -92,15 +92,15 @@ std::uint64_t write_ipv6(std::byte* out, const PathHeader& path, const FlowKey& 
 
 // The checksum field is left zero. Returns the sum of the header.
 std::uint64_t write_tcp(std::span<std::byte> out, const FlowKey& flow, const Segment& segment,
-                        std::uint32_t option_bytes) noexcept {
+                        const HeaderShape& shape) noexcept {
   SummingWriter header(out.data());
   header.u64(std::uint64_t{flow.local_port} << 48 | std::uint64_t{flow.remote_port} << 32 | segment.seq.raw());
-  const std::uint32_t offset = (kTcpBytes + option_bytes) / 4;
+  const std::uint32_t offset = (kTcpBytes + shape.option_bytes) / 4;
   header.u64(std::uint64_t{segment.ack.raw()} << 32 | offset << 28 | std::uint32_t{segment.flags} << 16 |
              segment.window);
   header.u32(segment.urgent);
   const TcpOptions& options = segment.options;
-  if (only_timestamps(options)) {
+  if (shape.only_timestamps) {
     header.u32(kTimestampsAligned);
     header.u64(std::uint64_t{options.ts_val} << 32 | options.ts_ecr);
   } else {
@@ -108,8 +108,6 @@ std::uint64_t write_tcp(std::span<std::byte> out, const FlowKey& flow, const Seg
   }
   return header.sum();
 }
-
-std::uint32_t ip_bytes(const FlowKey& flow) noexcept { return flow.is_v4() ? kIpv4Bytes : kIpv6Bytes; }
 
 // Where the parts of an IP packet of ours lie: found from the packet, so that filling needs nothing else.
 struct Layout {
@@ -126,38 +124,32 @@ Layout layout_of(std::span<const std::byte> packet) noexcept {
   return {8, 32, kIpv6Bytes};
 }
 
-struct Headers {
-  std::uint32_t bytes;
-  std::uint32_t tcp_offset;
-  std::uint64_t sum;  // of pseudo-header and TCP header, host order
-};
-
-Headers write_ip(std::span<std::byte> packet, const PathHeader& path, const FlowKey& flow, const Segment& segment,
-                 std::uint32_t payload_bytes) noexcept {
-  const bool v4 = flow.is_v4();
-  const std::uint32_t option_bytes = options_bytes(segment.options);
-  const std::uint32_t tcp_bytes = kTcpBytes + option_bytes + payload_bytes;
-  const std::uint32_t tcp_offset = v4 ? kIpv4Bytes : kIpv6Bytes;
-  ASSERT(packet.size() >= tcp_offset + tcp_bytes && tcp_bytes <= 0xffffU - kIpv4Bytes);
-  const std::uint64_t addresses = v4 ? write_ipv4(packet.data(), path, flow, segment, tcp_bytes)
-                                     : write_ipv6(packet.data(), path, flow, segment, tcp_bytes);
-  const std::uint64_t header = write_tcp(packet.subspan(tcp_offset), flow, segment, option_bytes);
-  return {tcp_offset + kTcpBytes + option_bytes, tcp_offset, addresses + header + tcp_bytes + kProtocolTcp};
+// Returns the sum of pseudo-header and TCP header, host order.
+std::uint64_t write_ip(std::span<std::byte> packet, const PathHeader& path, const FlowKey& flow, const Segment& segment,
+                       const HeaderShape& shape, std::uint32_t payload_bytes) noexcept {
+  const std::uint32_t tcp_bytes = kTcpBytes + shape.option_bytes + payload_bytes;
+  ASSERT(packet.size() >= shape.ip_bytes() + tcp_bytes && tcp_bytes <= 0xffffU - kIpv4Bytes);
+  const std::uint64_t addresses = shape.v4 ? write_ipv4(packet.data(), path, flow, segment, tcp_bytes)
+                                           : write_ipv6(packet.data(), path, flow, segment, tcp_bytes);
+  const std::uint64_t header = write_tcp(packet.subspan(shape.ip_bytes()), flow, segment, shape);
+  return addresses + header + tcp_bytes + kProtocolTcp;
 }
 
 }  // namespace
 
 std::uint32_t ip_packet_header_bytes(const FlowKey& flow, const Segment& segment) noexcept {
-  return ip_bytes(flow) + kTcpBytes + options_bytes(segment.options);
+  return shape_of(flow, segment).ip_packet_bytes();
 }
 
 std::uint32_t header_bytes(const FlowKey& flow, const Segment& segment) noexcept {
-  return kEthernetBytes + ip_packet_header_bytes(flow, segment);
+  return shape_of(flow, segment).bytes();
 }
 
 std::uint32_t write_ip_headers(std::span<std::byte> packet, const PathHeader& path, const FlowKey& flow,
                                const Segment& segment, std::uint32_t payload_bytes) noexcept {
-  return write_ip(packet, path, flow, segment, payload_bytes).bytes;
+  const HeaderShape shape = shape_of(flow, segment);
+  write_ip(packet, path, flow, segment, shape, payload_bytes);
+  return shape.ip_packet_bytes();
 }
 
 std::uint32_t write_headers(std::span<std::byte> frame, const PathHeader& path, const FlowKey& flow,
@@ -167,16 +159,14 @@ std::uint32_t write_headers(std::span<std::byte> frame, const PathHeader& path, 
   return kEthernetBytes + write_ip_headers(frame.subspan(kEthernetBytes), path, flow, segment, payload_bytes);
 }
 
-std::uint32_t write_headers(std::span<std::byte> frame, const PathHeader& path, const FlowKey& flow,
-                            const Segment& segment, std::uint32_t payload_bytes,
-                            const InternetSum& payload_sum) noexcept {
+void write_headers(std::span<std::byte> frame, const PathHeader& path, const FlowKey& flow, const Segment& segment,
+                   const HeaderShape& shape, std::uint32_t payload_bytes, const InternetSum& payload_sum) noexcept {
   ASSERT(frame.size() > kEthernetBytes);
-  write_ethernet(frame.data(), path, flow.is_v4());
+  write_ethernet(frame.data(), path, shape.v4);
   const std::span<std::byte> packet = frame.subspan(kEthernetBytes);
-  const Headers headers = write_ip(packet, path, flow, segment, payload_bytes);
-  const std::uint16_t sum = fold(headers.sum + swap_to_network(payload_sum.folded()));
-  store_be(packet.data() + headers.tcp_offset + kTcpChecksumAt, static_cast<std::uint16_t>(~sum));
-  return kEthernetBytes + headers.bytes;
+  const std::uint64_t headers = write_ip(packet, path, flow, segment, shape, payload_bytes);
+  const std::uint16_t sum = fold(headers + swap_to_network(payload_sum.folded()));
+  store_be(packet.data() + shape.ip_bytes() + kTcpChecksumAt, static_cast<std::uint16_t>(~sum));
 }
 
 void fill_ip_checksum(std::span<std::byte> packet) noexcept {

@@ -7,7 +7,7 @@
 //   wire::fill_checksum(room.first(head + payload_bytes));
 //   link.commit_tx(head + payload_bytes);
 //
-// or, saving two passes, wire::copy_and_sum() of the payload to where header_bytes() says that it begins, and then
+// or, saving two passes, wire::copy_and_sum() of the payload to where shape_of() says that it begins, and then
 // write_headers() with that sum.
 #pragma once
 
@@ -19,6 +19,7 @@
 #include "wire/flow.h"
 #include "wire/packet.h"
 #include "wire/segment.h"
+#include "wire/tcp_options.h"
 
 namespace twinstack::wire {
 
@@ -37,6 +38,21 @@ struct PathHeader {
   std::uint32_t flow_label = 0;    // IPv6, host order, 20 bits
 };
 
+// How long the headers of a segment are.
+struct HeaderShape {
+  bool v4 = true;
+  bool only_timestamps = true;
+  std::uint32_t option_bytes = 0;
+
+  [[nodiscard]] std::uint32_t ip_bytes() const noexcept { return v4 ? kIpv4Bytes : kIpv6Bytes; }
+  [[nodiscard]] std::uint32_t ip_packet_bytes() const noexcept { return ip_bytes() + kTcpBytes + option_bytes; }
+  [[nodiscard]] std::uint32_t bytes() const noexcept { return kEthernetBytes + ip_packet_bytes(); }
+};
+[[nodiscard]] inline HeaderShape shape_of(const FlowKey& flow, const Segment& segment) noexcept {
+  const bool plain = only_timestamps(segment.options);
+  return {flow.is_v4(), plain, plain ? kTimestampBytes : all_options_bytes(segment.options)};
+}
+
 // Length of all headers that write_headers() will write.
 [[nodiscard]] std::uint32_t header_bytes(const FlowKey& flow, const Segment& segment) noexcept;
 
@@ -46,10 +62,9 @@ struct PathHeader {
 std::uint32_t write_headers(std::span<std::byte> frame, const PathHeader& path, const FlowKey& flow,
                             const Segment& segment, std::uint32_t payload_bytes) noexcept;
 
-// The same, TCP checksum included: `payload_sum` is that of the payload (copy_and_sum()).
-std::uint32_t write_headers(std::span<std::byte> frame, const PathHeader& path, const FlowKey& flow,
-                            const Segment& segment, std::uint32_t payload_bytes,
-                            const InternetSum& payload_sum) noexcept;
+// The same, TCP checksum included: `payload_sum` is that of the payload (copy_and_sum()), `shape` that of the segment.
+void write_headers(std::span<std::byte> frame, const PathHeader& path, const FlowKey& flow, const Segment& segment,
+                   const HeaderShape& shape, std::uint32_t payload_bytes, const InternetSum& payload_sum) noexcept;
 
 // Computes the TCP checksum of a frame made by write_headers() whose payload is in place.
 // REQUIRES: `frame` is exactly headers and payload.

@@ -174,26 +174,69 @@ ParseVerdict parse_ip(const Frame& frame, TcpPacket& out) noexcept {
   return verdict;
 }
 
+constexpr std::size_t kPlainTcpAt = kEthernetHead + kIpv4Head;
+constexpr std::uint32_t kPlainTcpBytes = kTcpHead + kTimestampBytes;
+
+// What nearly every frame is: IPv4 without options, all in one part, and timestamps as the only TCP option.
+bool is_plain(const Frame& frame) noexcept {
+  if (frame.head.size() < frame.length_bytes || frame.length_bytes < kPlainTcpAt + kPlainTcpBytes) return false;
+  const std::byte* const ip = frame.head.data() + kEthernetHead;
+  const std::byte* const tcp = frame.head.data() + kPlainTcpAt;
+  const std::uint32_t first = load_be<std::uint32_t>(ip);  // version, header length, traffic class, total length
+  const std::uint32_t total = first & 0xffffU;
+  if (load_be<std::uint16_t>(ip - 2) != kTypeIpv4 || first >> 24 != 0x45) return false;
+  if (total < kIpv4Head + kPlainTcpBytes || total > frame.length_bytes - kEthernetHead) return false;
+  if ((load_be<std::uint16_t>(ip + 6) & 0x3fffU) != 0 || ip[9] != std::byte{kProtocolTcp}) return false;
+  return static_cast<std::uint8_t>(tcp[12]) / 16 * 4 == kPlainTcpBytes &&
+         load_be<std::uint32_t>(tcp + kTcpHead) == kTimestampsAligned;
+}
+
+void read_plain_headers(const std::byte* head, TcpPacket& out) noexcept {
+  const std::byte* const ip = head + kEthernetHead;
+  const std::byte* const tcp = head + kPlainTcpAt;
+  std::memcpy(out.destination_mac.data(), head, 6);
+  std::memcpy(out.source_mac.data(), head + 6, 6);
+  out.vlan_tci = 0;
+  out.has_vlan = false;
+  out.traffic_class = static_cast<std::uint8_t>(ip[1]);
+  out.ttl = static_cast<std::uint8_t>(ip[8]);
+  out.ip_offset = kEthernetHead;
+  out.ip_header_bytes = kIpv4Head;
+  out.tcp_header_bytes = kPlainTcpBytes;
+  read_v4_address(ip + 12, out.flow.remote);
+  read_v4_address(ip + 16, out.flow.local);
+  read_tcp_fields(ByteView(tcp, kTcpHead), out);
+  out.segment.ecn = static_cast<Ecn>(out.traffic_class & 3U);
+  out.segment.options = TcpOptions{};
+  out.segment.options.has_timestamps = true;
+  out.segment.options.ts_val = load_be<std::uint32_t>(tcp + kTcpHead + 4);
+  out.segment.options.ts_ecr = load_be<std::uint32_t>(tcp + kTcpHead + 8);
+}
+
+// True: `out` is what the steps would have made of the frame. False: they are to be taken, and say what is wrong or
+// else about it.
+bool parse_plain(const Frame& frame, TcpPacket& out) noexcept {
+  if (!is_plain(frame)) return false;
+  const ByteView ip = frame.head.subspan(kEthernetHead, kIpv4Head);
+  out.ip_bytes = load_be<std::uint16_t>(ip.data() + 2);
+  const std::uint32_t tcp_bytes = out.ip_bytes - static_cast<std::uint32_t>(kIpv4Head);
+  out.tcp_offset = kPlainTcpAt;
+  out.partial_checksum = false;
+  if (fold(sum_words(ip.data(), kIpv4Head)) != 0xffff) return false;
+  if (!checksum_ok(frame, out, tcp_bytes, pseudo_header(ip.subspan(12, 8), tcp_bytes))) return false;
+  read_plain_headers(frame.head.data(), out);
+  out.payload = Payload(frame.parts, kPlainTcpAt + kPlainTcpBytes, tcp_bytes - kPlainTcpBytes);
+  return true;
+}
+
 Frame examine(std::span<const ByteView> parts, std::uint32_t length_bytes, ChecksumMode mode) noexcept {
   ByteView head;
   if (!parts.empty()) head = parts.front().first(std::min<std::size_t>(parts.front().size(), length_bytes));
   return {parts, head, length_bytes, mode};
 }
 
-}  // namespace
-
-std::string_view name(ParseVerdict verdict) noexcept {
-  static constexpr std::array<std::string_view, kParseVerdicts> kNames = {
-      "ok",       "truncated", "not-ip",         "bad-ip-header", "ip-options",
-      "fragment", "not-tcp",   "bad-tcp-header", "bad-checksum"};
-  const auto index = static_cast<std::size_t>(verdict);
-  return index < kNames.size() ? kNames[index] : "unknown";
-}
-
-ParseVerdict parse_frame(std::span<const ByteView> parts, std::uint32_t length_bytes, ChecksumMode mode,
-                         TcpPacket& out) noexcept {
+ParseVerdict parse_frame_in_steps(const Frame& frame, TcpPacket& out) noexcept {
   out = TcpPacket{};
-  const Frame frame = examine(parts, length_bytes, mode);
   if (frame.head.size() < kEthernetHead || !has_total(frame)) return ParseVerdict::kTruncated;
   std::memcpy(out.destination_mac.data(), frame.head.data(), 6);
   std::memcpy(out.source_mac.data(), frame.head.data() + 6, 6);
@@ -211,6 +254,27 @@ ParseVerdict parse_frame(std::span<const ByteView> parts, std::uint32_t length_b
   const unsigned version = byte_at(frame.head, out.ip_offset) >> 4;
   if (version != (type == kTypeIpv4 ? 4U : 6U)) return ParseVerdict::kBadIpHeader;
   return parse_ip(frame, out);
+}
+
+}  // namespace
+
+std::string_view name(ParseVerdict verdict) noexcept {
+  static constexpr std::array<std::string_view, kParseVerdicts> kNames = {
+      "ok",       "truncated", "not-ip",         "bad-ip-header", "ip-options",
+      "fragment", "not-tcp",   "bad-tcp-header", "bad-checksum"};
+  const auto index = static_cast<std::size_t>(verdict);
+  return index < kNames.size() ? kNames[index] : "unknown";
+}
+
+ParseVerdict parse_frame(std::span<const ByteView> parts, std::uint32_t length_bytes, ChecksumMode mode,
+                         TcpPacket& out) noexcept {
+  const Frame frame = examine(parts, length_bytes, mode);
+  return parse_plain(frame, out) ? ParseVerdict::kOk : parse_frame_in_steps(frame, out);
+}
+
+ParseVerdict parse_frame_in_steps(std::span<const ByteView> parts, std::uint32_t length_bytes, ChecksumMode mode,
+                                  TcpPacket& out) noexcept {
+  return parse_frame_in_steps(examine(parts, length_bytes, mode), out);
 }
 
 ParseVerdict parse_ip_packet(std::span<const ByteView> parts, std::uint32_t length_bytes, ChecksumMode mode,

@@ -57,6 +57,10 @@ struct TcpPacket {
 [[nodiscard]] ParseVerdict parse_frame(std::span<const ByteView> parts, std::uint32_t length_bytes, ChecksumMode mode,
                                        TcpPacket& out) noexcept;
 
+// The same without the short way that it takes with the frames that nearly all are. For tests.
+[[nodiscard]] ParseVerdict parse_frame_in_steps(std::span<const ByteView> parts, std::uint32_t length_bytes,
+                                                ChecksumMode mode, TcpPacket& out) noexcept;
+
 // The same for an IP packet without Ethernet header (a late packet of the kernel filter). Offsets count from its start.
 [[nodiscard]] ParseVerdict parse_ip_packet(std::span<const ByteView> parts, std::uint32_t length_bytes,
                                            ChecksumMode mode, TcpPacket& out) noexcept;

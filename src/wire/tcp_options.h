@@ -22,8 +22,9 @@ bool parse_options(ByteView bytes, TcpOptions& out) noexcept;
 
 // Timestamps and nothing else, as nearly every segment carries them.
 [[nodiscard]] inline bool only_timestamps(const TcpOptions& options) noexcept {
-  return options.has_timestamps && options.sack_count == 0 && !options.has_mss && !options.has_window_scale &&
-         !options.sack_permitted && !options.fast_open.present;
+  const bool others =
+      options.has_mss || options.has_window_scale || options.sack_permitted || options.fast_open.present;
+  return options.has_timestamps && options.sack_count == 0 && !others;
 }
 
 // Bytes that write_options() takes: a multiple of 4, at most 40.

@@ -204,6 +204,34 @@ TEST_F(Behaviour, SegmentsThatARouterCannotForwardBecomeSmaller) {
   expect_no_reset();
 }
 
+// A link that swallows what is longer than the other end's MTU and tells nobody (RFC 4821). The kernel, which would not
+// find out by itself, is told of the size.
+TEST_F(Behaviour, ABlackHoleIsFoundAndTheSizeGoesAlong) {
+  shell(Side::kB, "ethtool -K ts-b0 tso off gso off");  // veth measures no super-packets
+  for (const bool v6 : {false, true}) {
+    SCOPED_TRACE(v6 ? "IPv6" : "IPv4");
+    const auto talk = open(v6);
+    talk->exchange(20'000);
+    to_engine(*talk);
+    talk->exchange(20'000);
+    shell(Side::kA, "ip link set ts-a0 mtu 1300");
+    talk->served_sends(50'000);
+    talk->settle();
+    EXPECT_TRUE(is_in_engine(*talk));
+    const std::uint16_t found = hardware(*talk).min.mss_found;
+    EXPECT_GE(found, 1024);
+    EXPECT_LE(found, 1300 - 40);
+    to_kernel(*talk);
+    EXPECT_LE(info_of(talk->served->fd()).tcpi_snd_mss, found);
+    talk->exchange(50'000);
+    to_engine(*talk);
+    EXPECT_LE(hardware(*talk).min.mss_found, 1300 - 40);
+    talk->exchange(50'000);
+    shell(Side::kA, "ip link set ts-a0 mtu 1500");
+  }
+  expect_no_reset();
+}
+
 class ImpatientWithOrphans : public Behaviour {
  protected:
   [[nodiscard]] driver::ServiceOptions options() const override {

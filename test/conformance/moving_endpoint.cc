@@ -46,7 +46,8 @@ Result<> MovingEndpoint::start(std::span<const std::pair<std::string, std::strin
       .send_limits = [this](const moving::EngineConn& conn) { return send_limits(conn.fd()); },
       .to_software = [this](moving::EngineConn& conn,
                             const std::string& cause) { bring_back(conn.fd(), cause, /*stays=*/true); },
-      .deliver_late = [this] { deliver_late(); }};
+      .deliver_late = [this] { deliver_late(); },
+      .takes_more = {}};
   ASSIGN_OR_RETURN(engine_,
                    moving::EngineSide::make({.mtu = config_.mtu, .room_bytes = kRoomBytes}, now_, std::move(hooks)));
   engine_->set_host_settings({.tcp_slow_start_after_idle = config_.tcp_slow_start_after_idle,
