@@ -108,6 +108,7 @@ std::uint32_t initial_cwnd(const Handshake& handshake, const HandshakeConfig& co
 
 void give_sequences(const Handshake& handshake, MinTcp& state) noexcept {
   state.snd_una = state.snd_nxt = state.write_seq = (handshake.iss + 1 + handshake.acked_bytes).raw();
+  state.bytes_acked = handshake.acked_bytes;
   state.snd_wl1 = handshake.snd_wl1.raw();
   state.snd_wnd = handshake.snd_wnd;
   state.max_window = handshake.max_window;

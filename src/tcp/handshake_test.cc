@@ -302,6 +302,7 @@ TEST(HandshakeEstablishedState, EveryFieldOfAnActiveOpen) {
   wanted.size_bytes = sizeof(MinTcp);
   wanted.flow = v4_flow();
   wanted.snd_una = wanted.snd_nxt = wanted.write_seq = kOurSeq + 1;
+  wanted.bytes_acked = 0;
   wanted.snd_wl1 = kPeerSeq;
   wanted.snd_wnd = wanted.max_window = 64000;
   wanted.rcv_nxt = wanted.copied_seq = wanted.rcv_wup = kPeerSeq + 1;
@@ -324,6 +325,15 @@ TEST(HandshakeEstablishedState, EveryFieldOfAnActiveOpen) {
   EXPECT_EQ(std::memcmp(&got, &wanted, sizeof wanted), 0);
 }
 
+// An ACK that the peer sent before our SYN's data had reached it is not too old (RFC 5961 5.2).
+TEST(HandshakeEstablishedState, DataOfTheSynIsAcknowledged) {
+  const HandshakeConfig config = linux_config();
+  Opening opening = syn_sent(config);
+  ASSERT_EQ(opening.receive(peer_syn_ack(), at_ms(30)), HandshakeVerdict::kCompletedBySynAck);
+  opening.handshake.acked_bytes = 1000;
+  EXPECT_EQ(established_state(opening.handshake, config, at_ms(30)).bytes_acked, 1000U);
+}
+
 TEST(HandshakeEstablishedState, EveryFieldOfAPassiveOpen) {
   HandshakeConfig config = linux_config();
   config.settings = template_settings();
@@ -334,6 +344,7 @@ TEST(HandshakeEstablishedState, EveryFieldOfAPassiveOpen) {
   wanted.size_bytes = sizeof(MinTcp);
   wanted.flow = v4_flow();
   wanted.snd_una = wanted.snd_nxt = wanted.write_seq = kOurSeq + 1;
+  wanted.bytes_acked = 0;
   wanted.snd_wl1 = kPeerSeq + 1;
   wanted.snd_wnd = wanted.max_window = 500 << 9;
   wanted.rcv_nxt = wanted.copied_seq = wanted.rcv_wup = kPeerSeq + 1;
