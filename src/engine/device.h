@@ -40,7 +40,7 @@ enum class CommandOp : std::uint32_t {
   kNotify = 15,    // completion entry kOwnerChanged for session/slot/tag through `ring`
   kSetHopOf = 16,  // connection `id` uses `hop_index` from now on
   kSilent = 17,    // the stack that `id` came from sends no more; it has sent up to `min.snd_nxt`. Reply: state
-  kLoad = 18,          // of a reserved connection, before kInstall: more of its queues than one command has chunks for
+  kLoad = 18,      // of a reserved connection, before kInstall: more of its queues than one command has chunks for
   kPacketTooBig = 19,  // a router says that the segment `quoted_seq` of `id` exceeds `path_mtu_bytes`
 };
 

@@ -39,7 +39,7 @@ struct ColdState {
 
   // INVARIANT: blocks sorted and disjoint; together they lie within the window that was offered.
   std::vector<OutOfOrderBlock> out_of_order;
-  OutOfOrderShare share;  // what they take of the memory that there is for all
+  OutOfOrderShare share;                                       // what they take of the memory that there is for all
   std::array<wire::SackBlock, wire::kMaxSackBlocks> recent{};  // ranges to report, most recent first (RFC 2018 4)
   std::uint32_t recent_count = 0;
   wire::SackBlock dsack{};  // duplicate to report once (RFC 2883), when dsack_due

@@ -90,8 +90,8 @@ struct MinTcp {
   // Limits and the program's own settings.
   std::uint32_t snd_buf_bytes = 0;  // SO_SNDBUF
   std::uint32_t rcv_buf_bytes = 0;  // SO_RCVBUF
-  // TCP_WINDOW_CLAMP: no more is offered, however large the buffer; 0 = it makes no difference. A clamp that the program
-  // has not set goes when the buffer grows (as Linux).
+  // TCP_WINDOW_CLAMP: no more is offered, however large the buffer; 0 = it makes no difference. A clamp that the
+  // program has not set goes when the buffer grows (as Linux).
   std::uint32_t window_clamp_bytes = 0;
   std::uint32_t user_timeout_ms = 0;
   std::uint32_t keepalive_idle_s = 0;
