@@ -7,6 +7,7 @@
 #include "base/assert.h"
 #include "engine/conn_host.h"
 #include "engine/lane.h"
+#include "tcp/cold_state.h"
 #include "tcp/window.h"
 
 namespace twinstack::engine {
@@ -172,7 +173,8 @@ void Lane::on_out_of_order(std::uint32_t index) {
   const HwConnKept& kept = kept_[index];
   const tcp::OutOfOrderMemory& memory = region_.out_of_order();
   counters_.out_of_order_pruned = memory.pruned();
-  if (memory.is_scarce()) return;
+  const auto& cold = conns_[index].tcb.cold;
+  if (cold && memory.is_scarce_for(cold->share)) return;
   if ((kept.flags & tcp::kFlagFixedReceiveBuffer) != 0 || !host_settings_.tcp_moderate_rcvbuf) return;
   widen_receive(index, tcp::window_with_out_of_order(kept.receive, conns_[index].tcb));
 }
@@ -207,8 +209,8 @@ std::uint32_t Lane::receive_space(std::uint32_t index) {
   const std::uint64_t left = std::uint64_t{owner.pool().available()} * owner.chunk_bytes() + open_bytes;
   const std::uint32_t unread = conn.unread_bytes;
   std::uint32_t own = conn.rcv_buf_bytes - std::min(conn.rcv_buf_bytes, unread);
-  // While memory for data out of order is scarce, who holds some is offered nothing more (as Linux tcp_prune_queue()).
-  if (conn.tcb.cold && region_.out_of_order().is_scarce() && tcp::has_out_of_order_data(conn.tcb)) {
+  // While memory for data out of order is scarce, who holds much is offered nothing more (as Linux tcp_prune_queue()).
+  if (conn.tcb.cold && region_.out_of_order().is_scarce_for(conn.tcb.cold->share)) {
     own = std::min(own, tcp::offered_window(conn.tcb));
   }
   if (conn.tcb.has(tcp::kWindowClamped)) own = std::min(own, kept_[index].window_clamp_bytes);

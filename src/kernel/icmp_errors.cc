@@ -92,9 +92,11 @@ void IcmpErrors::poll(Time now, const std::function<void(const wire::IcmpError&)
   if (now >= turn_end_) {
     turn_end_ = now + kTurn;
     left_ = kMessagesPerTurn;
+    v6_first_ = !v6_first_;
   }
+  if (v6_ && v6_first_) read_v6(take);
   read_v4(take);
-  if (v6_) read_v6(take);
+  if (v6_ && !v6_first_) read_v6(take);
   if (resting_ != (left_ == 0)) rest(left_ == 0);
 }
 

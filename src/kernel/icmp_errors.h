@@ -42,6 +42,7 @@ class IcmpErrors {
   Time turn_end_{};
   int left_ = 0;  // of this turn
   bool resting_ = false;
+  bool v6_first_ = false;  // in turns: a flood of one family takes only half from the other
 };
 
 }  // namespace twinstack::kernel

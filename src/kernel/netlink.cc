@@ -103,14 +103,14 @@ Result<RouteAnswer> read_route(nl_msg* message) {
   }
   RouteAnswer answer{.interface_index = get_number(attributes[RTA_OIF]),
                      .gateway = get_address(attributes[RTA_GATEWAY]),
-                     .mtu_bytes = 0};
+                     .mtu_bytes = 0,
+                     .mtu_expires = false};
   std::array<nlattr*, RTAX_MAX + 1> metrics{};
   if (attributes[RTA_METRICS] != nullptr &&
       nla_parse_nested(metrics.data(), RTAX_MAX, attributes[RTA_METRICS], nullptr) == 0) {
     answer.mtu_bytes = get_number(metrics[RTAX_MTU]);
   }
-  // A router's word, which is forgotten without notice: the connection brings it along, and forgets it as well.
-  if (expires(attributes[RTA_CACHEINFO])) answer.mtu_bytes = 0;
+  answer.mtu_expires = expires(attributes[RTA_CACHEINFO]);
   if (answer.interface_index == 0) return error(ErrorCode::kNotEligible, "the route names no interface");
   return answer;
 }
@@ -207,7 +207,18 @@ Result<> NetlinkRequests::transact(nl_msg* message, const char* what, const std:
 }
 
 Result<RouteAnswer> NetlinkRequests::route(const RouteQuery& query) {
+  ASSIGN_OR_RETURN(RouteAnswer answer, ask_route(query, 0));
+  if (!answer.mtu_expires) return answer;
+  // A router's word is forgotten without notice: the connection brings it along, and forgets it as well. The route
+  // itself may have an MTU behind it.
+  const auto own = ask_route(query, RTM_F_FIB_MATCH);
+  answer.mtu_bytes = own.has_value() ? own->mtu_bytes : 0;
+  return answer;
+}
+
+Result<RouteAnswer> NetlinkRequests::ask_route(const RouteQuery& query, std::uint32_t flags) {
   rtmsg header{};
+  header.rtm_flags = flags;
   header.rtm_family = family_of(query.remote);
   header.rtm_tos = query.traffic_class;
   const auto bits = static_cast<unsigned char>(query.remote.is_v4() ? 32 : 128);

@@ -25,7 +25,8 @@ using NlSocket = std::unique_ptr<nl_sock, NlSocketFree>;
 struct RouteAnswer {
   std::uint32_t interface_index = 0;
   std::optional<IpAddress> gateway;
-  std::uint32_t mtu_bytes = 0;  // of the route or the path, 0 = not set
+  std::uint32_t mtu_bytes = 0;  // of the route, 0 = not set
+  bool mtu_expires = false;     // it is a router's word in place of the route's own
 };
 
 struct LinkAnswer {
@@ -57,6 +58,7 @@ class NetlinkRequests {
  private:
   explicit NetlinkRequests(NlSocket socket) : socket_(std::move(socket)) {}
   // Sends, and hands the one answer (if it is one) to `on_answer`. The error of the kernel is `system_errno`.
+  Result<RouteAnswer> ask_route(const RouteQuery& query, std::uint32_t flags);
   Result<> transact(nl_msg* message, const char* what, const std::function<void(nl_msg*)>& on_answer);
 
   NlSocket socket_;

@@ -158,6 +158,14 @@ TEST_F(RoutesTest, WhatARouterHasSaidIsNotTheRoutes) {
   EXPECT_EQ(resolve({.local = v4(10, 77, 0, 1), .remote = v4(10, 99, 0, 1)}).mtu_bytes, 1500U);
 }
 
+TEST_F(RoutesTest, TheMtuOfTheRouteHoldsBehindWhatARouterHasSaid) {
+  run(Side::kB, "sysctl -qw net.ipv4.ip_forward=1; ip link set ts-b1 mtu 1300; ip route add 10.99.0.0/16 dev ts-b1");
+  run(Side::kA, "ip route add 10.99.0.0/16 via 10.77.0.2 mtu 1400");
+  run(Side::kA, "bash -c 'head -c 1350 /dev/zero >/dev/udp/10.99.0.1/9'");
+  run(Side::kA, "for i in $(seq 50); do ip route get 10.99.0.1 | grep expires && exit 0; sleep 0.1; done; exit 1");
+  EXPECT_EQ(resolve({.local = v4(10, 77, 0, 1), .remote = v4(10, 99, 0, 1)}).mtu_bytes, 1400U);
+}
+
 TEST_F(RoutesTest, OnLinkRouteResolvesThePeerItself) {
   run(Side::kA, "ip route add 10.98.0.5/32 via 10.77.0.2 dev ts-a0 onlink");
   EXPECT_EQ(resolve({.local = v4(10, 77, 0, 1), .remote = v4(10, 98, 0, 5)}).neighbour, v4(10, 77, 0, 2));

@@ -97,8 +97,10 @@ class OutOfOrderMemory {
   void set_limit(std::uint64_t bytes) noexcept { limit_ = bytes; }
   [[nodiscard]] std::uint64_t limit() const noexcept { return limit_; }
   [[nodiscard]] std::uint64_t used() const noexcept { return used_; }
-  // Little is left: nobody who holds something should be offered more.
-  [[nodiscard]] bool is_scarce() const noexcept { return used_ > limit_ - limit_ / 8; }
+  // Little is left, and this peer holds no less than the others on average: it should be offered no more.
+  [[nodiscard]] bool is_scarce_for(const OutOfOrderShare& share) const noexcept {
+    return used_ > limit_ - limit_ / 8 && share.peer != nullptr && share.peer->bytes * peers_.size() >= used_;
+  }
   // Blocks that were given up, and segments that found no room, so far.
   [[nodiscard]] std::uint64_t pruned() const noexcept { return pruned_; }
 

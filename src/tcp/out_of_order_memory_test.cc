@@ -156,6 +156,19 @@ TEST(OutOfOrderMemory, TheNearerGoesBeforeTheFarther) {
   conn.expect_reports_to_be_true();
 }
 
+TEST(OutOfOrderMemory, IsScarceForWhoHoldsMuchOfIt) {
+  OutOfOrderMemory memory(kLimit);
+  Conn modest(memory, address(1));
+  Conn hog(memory, address(2));
+  modest.get(1, 11);
+  EXPECT_FALSE(memory.is_scarce_for(modest.cb.cold->share));
+  hog.get(1, 60);
+  for (std::uint32_t i = 30; i < 45; ++i) hog.get(2 * i + 1);
+  ASSERT_GT(memory.used(), kLimit - kLimit / 8);
+  EXPECT_TRUE(memory.is_scarce_for(hog.cb.cold->share));
+  EXPECT_FALSE(memory.is_scarce_for(modest.cb.cold->share));
+}
+
 TEST(OutOfOrderMemory, ARepetitionCostsNothing) {
   OutOfOrderMemory memory(kLimit);
   Conn conn(memory, address(1));
