@@ -210,13 +210,22 @@ void add_faults(std::vector<Event>& events, const Options& options, const Shape&
   }
 }
 
-void shape_later_fault(Event& event, Rng& rng, const Shape& shape, const std::vector<Duration>& opened) {
+// Smaller and smaller as time goes on, or whoever was told once would hear nothing new.
+std::uint32_t mtu_of_router(Rng& rng, const Options& options, Duration at) {
+  const std::uint32_t any = rng.below(8) == 0 ? between(rng, 200, 600) : between(rng, 600, 1499);
+  const auto most = 1499 - static_cast<std::uint32_t>(800 * at / options.duration);
+  const std::uint32_t next = between(rng, most - 150, most);
+  return rng.below(16) == 0 ? any : next;
+}
+
+void shape_later_fault(Event& event, Rng& rng, const Options& options, const Shape& shape,
+                       const std::vector<Duration>& opened) {
   event.detail = static_cast<std::uint8_t>(rng.below(2));
   event.span = milliseconds(rng.below(4) == 0 ? between(rng, 200, 1000) : between(rng, 1, 200));
   switch (event.kind) {
     case EventKind::kTooBig:
       event.target = rng.below(shape.peers);
-      event.amount = rng.below(8) == 0 ? between(rng, 200, 600) : between(rng, 600, 1499);
+      event.amount = mtu_of_router(rng, options, event.at);
       return;
     case EventKind::kForgedTooBig:
       event.target = pick_connection(rng, opened, event.at);
@@ -243,7 +252,7 @@ void add_later_faults(std::vector<Event>& events, const Options& options, const 
     Event event{.at = random_time(rng, options.duration),
                 .kind = kinds[rng.below(static_cast<std::uint32_t>(kinds.size()))]};
     event.seed = rng.next();
-    shape_later_fault(event, rng, shape, opened);
+    shape_later_fault(event, rng, options, shape, opened);
     events.push_back(event);
   }
 }
