@@ -246,7 +246,7 @@ void add_later_faults(std::vector<Event>& events, const Options& options, const 
   Rng rng = rng_for(options, kLaterFaultStream);
   const std::vector<EventKind> kinds = kinds_of_run(options, true);
   if (kinds.empty()) return;
-  const auto per_s = one_of(rng, std::array{5U, 20U, 100U});
+  const auto per_s = one_of(rng, std::array{20U, 100U, 300U});
   const auto count = static_cast<std::uint64_t>(std::chrono::duration<double>(options.duration).count() * per_s);
   for (std::uint64_t i = 0; i < count; ++i) {
     Event event{.at = random_time(rng, options.duration),
