@@ -156,6 +156,7 @@ class World {
   void go_to(Time when);
   void pass(Duration span);  // within a move: all but the driver goes on
   [[nodiscard]] bool is_everything_over() const;
+  [[nodiscard]] bool only_unheard_are_left() const;
   [[nodiscard]] std::string what_hangs() const;
   void from_moving_host(Frame frame, bool by_lane);
   void fail(std::string what);
