@@ -136,10 +136,11 @@ std::string text_of(const Failure& failure) {
 std::string text_of(const Totals& totals) {
   return fmt::format(
       "{} connections, {} moves to the engine, {} back; {} refused, {} undone, {} connections reset\n"
-      "{} frames, {:.1f} MB read by programs, {:.1f} s of virtual time, {} instants, {} full checks\n",
+      "{} frames, {:.1f} MB read by programs, {:.1f} s of virtual time, {} instants, {} full checks\n"
+      "{} ICMP errors heard by software stacks, {} path MTUs lowered in the engine; {} blocks pruned there\n",
       totals.connections, totals.moves_out, totals.moves_back, totals.refused, totals.failed, totals.broken,
       totals.frames, static_cast<double>(totals.bytes) / 1e6, Seconds(totals.virtual_time).count(), totals.instants,
-      totals.checks);
+      totals.checks, totals.told_kernel, totals.told_engine, totals.pruned);
 }
 
 nlohmann::json json_of(const Tally& tally) {
@@ -169,6 +170,9 @@ nlohmann::json json_of(const Tally& tally) {
           {"reset", totals.broken},
           {"frames", totals.frames},
           {"bytes", totals.bytes},
+          {"icmp_heard_by_kernel", totals.told_kernel},
+          {"icmp_heard_by_engine", totals.told_engine},
+          {"pruned", totals.pruned},
           {"virtual_s", Seconds(totals.virtual_time).count()},
           {"wall_s", tally.wall_s},
           {"moves_per_s", tally.moves_per_s()},

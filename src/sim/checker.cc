@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "sim/world.h"
+#include "tcp/cold_state.h"
 #include "tcp/flight.h"
 #include "tcp/invariants.h"
 
@@ -101,6 +102,7 @@ void Checker::check_all() {
   if (world_.driver_->is_dead()) return;  // what it posted last, nobody is woken for
   check_wakeups();
   check_counts();
+  check_out_of_order();
 }
 
 void Checker::check_hosts() {
@@ -261,12 +263,25 @@ void Checker::check_counts() {
         fmt::format("{} users of next hops, {} connections in the engine", world_.interface_->hop_users(), in_engine));
 }
 
+// What a lane counts is what its connections hold.
+void Checker::check_out_of_order() {
+  for (const auto& lane : world_.interface_->lanes()) {
+    std::uint64_t held = 0;
+    for (const engine::HwConn& hw : lane->region.conns())
+      if (hw.tcb.cold && hw.tcb.cold->share.memory != nullptr) held += hw.tcb.cold->share.bytes;
+    const std::uint64_t counted = lane->region.out_of_order().used();
+    if (held != counted)
+      world_.fail(fmt::format("{} bytes count as held out of order, connections hold {}", counted, held));
+  }
+}
+
 // Everything has ended: nothing is left.
 void Checker::check_end() {
   check_all();
   if (world_.driver_->is_dead()) return;
   for (const auto& lane : world_.interface_->lanes()) {
     if (lane->lane.active_connections() != 0) world_.fail("a connection is left in a lane");
+    if (lane->region.out_of_order().used() != 0) world_.fail("something is left out of order");
     if (lane->lane.free_pieces() != world_.shape_.capacity.pieces)
       world_.fail(fmt::format("{} pieces are lost", world_.shape_.capacity.pieces - lane->lane.free_pieces()));
   }

@@ -8,12 +8,12 @@ namespace twinstack::sim {
 namespace {
 
 constexpr std::array<std::string_view, kEventKinds> kNames = {
-    "open",        "move-out",     "move-back",     "loss",           "burst",         "duplicate",   "reorder",
-    "corrupt",     "jitter",       "black-hole",    "link-down",      "slow",          "short-queue", "clock-jump",
-    "stall-lane",  "stall-driver", "stall-program", "no-read",        "map-full",      "no-chunks",   "no-slots",
-    "late-full",   "nic-full",     "other-queue",   "refuse-offload", "refuse-upload", "fail-check",  "fail-attach",
-    "fail-freeze", "fail-park",    "fail-park-gap", "fail-restore",   "fail-release",  "fail-inject", "option-set",
-    "storm",       "call-inside",  "program-death", "driver-death",
+    "open",        "move-out",     "move-back",     "loss",           "burst",         "duplicate",      "reorder",
+    "corrupt",     "jitter",       "black-hole",    "link-down",      "slow",          "short-queue",    "clock-jump",
+    "stall-lane",  "stall-driver", "stall-program", "no-read",        "map-full",      "no-chunks",      "no-slots",
+    "late-full",   "nic-full",     "other-queue",   "refuse-offload", "refuse-upload", "fail-check",     "fail-attach",
+    "fail-freeze", "fail-park",    "fail-park-gap", "fail-restore",   "fail-release",  "fail-inject",    "option-set",
+    "storm",       "call-inside",  "program-death", "driver-death",   "too-big",       "forged-too-big", "prune",
 };
 
 std::string time_text(Duration time) { return fmt::format("{:.3f} ms", static_cast<double>(time.count()) / 1e6); }
@@ -28,12 +28,14 @@ std::string what(const Event& event) {
     case EventKind::kStallLane:
     case EventKind::kNoSlots:
     case EventKind::kNicFull:
+    case EventKind::kPrune:
       return fmt::format("lane {}", event.target);
     case EventKind::kStallProgram:
     case EventKind::kNoChunks:
     case EventKind::kProgramDeath:
       return fmt::format("program {}", event.target);
     case EventKind::kNoRead:
+    case EventKind::kForgedTooBig:
       return fmt::format("connection {} at the {}", event.target, event.detail == 0 ? "moving host" : "peer");
     case EventKind::kStorm:
     case EventKind::kClockJump:
@@ -65,6 +67,7 @@ bool is_of_connection(EventKind kind) noexcept {
     case EventKind::kMoveBack:
     case EventKind::kNoRead:
     case EventKind::kCallInside:
+    case EventKind::kForgedTooBig:
       return true;
     default:
       return kind >= EventKind::kRefuseOffload && kind <= EventKind::kOptionSet && kind != EventKind::kFailInject;

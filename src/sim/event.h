@@ -59,16 +59,21 @@ enum class EventKind : std::uint8_t {
   // Ends.
   kProgramDeath,
   kDriverDeath,
+  // What came later (see plan.cc).
+  kTooBig,        // of a link: a router before it has an MTU of `amount` bytes, and answers what is larger
+  kForgedTooBig,  // such an answer of MTU `amount` that no router has sent, to the end `detail` of a connection
+  kPrune,         // a lane keeps no more than `amount` bytes out of order for `span`
 };
-inline constexpr std::size_t kEventKinds = 39;
+inline constexpr std::size_t kEventKinds = 42;
 inline constexpr std::size_t kFirstFault = 3;
 
 [[nodiscard]] std::string_view name(EventKind kind) noexcept;
 [[nodiscard]] std::optional<EventKind> event_kind(std::string_view name) noexcept;
 [[nodiscard]] constexpr bool is_fault(EventKind kind) noexcept { return static_cast<std::size_t>(kind) >= kFirstFault; }
 [[nodiscard]] constexpr bool is_link_fault(EventKind kind) noexcept {
-  return kind >= EventKind::kLoss && kind <= EventKind::kShortQueue;
+  return (kind >= EventKind::kLoss && kind <= EventKind::kShortQueue) || kind == EventKind::kTooBig;
 }
+[[nodiscard]] constexpr bool is_later_fault(EventKind kind) noexcept { return kind >= EventKind::kTooBig; }
 
 // Whether `target` is a connection.
 [[nodiscard]] bool is_of_connection(EventKind kind) noexcept;

@@ -42,6 +42,37 @@ TEST(Plan, TheSameSeedGivesTheSameEvents) {
   EXPECT_NE(describe(make_events(options, make_shape(options)).back()), describe(one.back()));
 }
 
+// found_test.cc lives on it.
+TEST(Plan, WithoutLaterFaultsASeedMeansWhatItMeant) {
+  for (std::uint64_t seed = 1; seed <= 30; ++seed) {
+    Options options;
+    options.seed = seed;
+    const auto all = make_events(options, make_shape(options));
+    for (std::size_t kind = 0; kind < kEventKinds; ++kind)
+      if (is_later_fault(static_cast<EventKind>(kind))) options.faults.on[kind] = false;
+    const Shape shape = make_shape(options);
+    for (const stack::Config& host : shape.hosts) EXPECT_EQ(host.tcp_mtu_probing, stack::Config{}.tcp_mtu_probing);
+    const auto before = make_events(options, shape);
+    std::size_t at = 0;
+    for (Event event : all) {
+      if (is_later_fault(event.kind)) continue;
+      ASSERT_LT(at, before.size());
+      event.number = before[at].number;
+      EXPECT_EQ(describe(event), describe(before[at])) << "seed " << seed;
+      EXPECT_EQ(event.seed, before[at++].seed);
+    }
+    EXPECT_EQ(at, before.size());
+  }
+}
+
+TEST(Plan, HostsDifferInHowTheyLookForSizes) {
+  std::array<int, 3> hosts{};
+  Options options;
+  for (options.seed = 1; options.seed <= 50; ++options.seed)
+    for (const stack::Config& host : make_shape(options).hosts) ++hosts.at(host.tcp_mtu_probing);
+  for (const int count : hosts) EXPECT_GT(count, 20);
+}
+
 TEST(Plan, OnlyKeepsNumbers) {
   Options options;
   options.only = std::set<std::uint32_t>{2, 5, 9};

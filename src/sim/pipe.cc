@@ -2,10 +2,13 @@
 
 #include <algorithm>
 
+#include "sim/router.h"
+
 namespace twinstack::sim {
 namespace {
 
 using std::chrono::microseconds;
+using std::chrono::milliseconds;
 
 constexpr std::size_t kIpOffset = 14;
 
@@ -86,10 +89,26 @@ void Pipe::apply(Fault& fault, Frame& frame, Fate& fate) {
       hit = true;
       fate.lost = true;
       break;
+    case EventKind::kTooBig:
+      hit = refuse(fault, frame, fate);
+      break;
     default:  // those that change rate and queue
       return;
   }
   if (hit) ++counters_.hit[static_cast<std::size_t>(fault.kind)];
+}
+
+// Of several routers the one with the smallest MTU.
+bool Pipe::refuse(Fault& fault, const Frame& frame, Fate& fate) {
+  if (!is_too_big(frame, fault.amount)) return false;
+  constexpr std::uint32_t kLatestMs = 400;
+  const Refusal refusal{
+      .mtu_bytes = fault.amount,
+      .tells = fault.rng.below(8) != 0,
+      .is_silent = fault.rng.below(4) == 0,
+      .later = fault.rng.below(4) == 0 ? Duration(milliseconds(fault.rng.below(kLatestMs))) : Duration(0)};
+  if (!fate.refusal || refusal.mtu_bytes < fate.refusal->mtu_bytes) fate.refusal = refusal;
+  return true;
 }
 
 Pipe::Fate Pipe::decide(Frame& frame) {
@@ -115,6 +134,11 @@ void Pipe::send(Frame frame, Time now) {
   ++counters_.frames;
   if (!faults_.empty()) drop_old_faults(now);
   Fate fate = decide(frame);
+  if (fate.refusal) {
+    // What is damaged, no router answers.
+    if (!fate.lost && !fate.corrupted && !fate.refusal->is_silent) on_too_big(frame, *fate.refusal);
+    fate.lost = true;
+  }
   const std::size_t queued = waiting(now);
   if (fate.lost || queued >= queue_limit()) {
     if (!fate.lost) ++counters_.queue_drops;

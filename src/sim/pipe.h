@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -31,6 +32,14 @@ struct PipeCounters {
   std::array<std::uint64_t, kEventKinds> hit{};  // frames that met a fault, by kind
 };
 
+// What a router does with a packet that is too large for its next link.
+struct Refusal {
+  std::uint32_t mtu_bytes = 0;
+  bool tells = true;       // the MTU
+  bool is_silent = false;  // its answer is lost at once
+  Duration later{};        // than it should have answered
+};
+
 class Pipe {
  public:
   // REQUIRES: `pool` outlives it.
@@ -47,6 +56,8 @@ class Pipe {
   void end_faults() noexcept { faults_.clear(); }
   // Of kind `kind`, at this instant.
   [[nodiscard]] bool suffers(EventKind kind, Time now) const noexcept;
+  // Called for a packet that the router before this link has refused, and of which it tells the sender.
+  std::function<void(const Frame&, const Refusal&)> on_too_big = [](const Frame&, const Refusal&) {};
   [[nodiscard]] const PipeCounters& counters() const noexcept { return counters_; }
 
  private:
@@ -67,11 +78,13 @@ class Pipe {
     Duration later{};  // others may overtake
     Duration held{};   // and those behind it as well
     std::optional<Duration> copy_later;
+    std::optional<Refusal> refusal;
   };
 
   void drop_old_faults(Time now);
   [[nodiscard]] Fate decide(Frame& frame);
   void apply(Fault& fault, Frame& frame, Fate& fate);
+  [[nodiscard]] static bool refuse(Fault& fault, const Frame& frame, Fate& fate);
   [[nodiscard]] std::size_t waiting(Time now);
   [[nodiscard]] std::uint64_t rate() const noexcept;
   [[nodiscard]] std::uint32_t queue_limit() const noexcept;

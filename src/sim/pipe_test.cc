@@ -20,6 +20,15 @@ Frame numbered(unsigned number, std::size_t bytes = 1000) {
   return frame;
 }
 
+// Of TCP over IPv4, as far as a device looks.
+Frame segment_of(std::size_t ip_bytes) {
+  Frame frame(14 + ip_bytes);
+  frame[12] = std::byte{0x08};
+  frame[14] = std::byte{0x45};
+  frame[23] = std::byte{6};
+  return frame;
+}
+
 unsigned number_of(const Frame& frame) {
   return std::to_integer<unsigned>(frame[0]) | std::to_integer<unsigned>(frame[1]) << 8;
 }
@@ -126,6 +135,33 @@ TEST_F(PipeTest, SwallowsWhatIsTooLarge) {
   pipe.send(numbered(1, 514), kStart);
   pipe.send(numbered(2, 515), kStart);
   EXPECT_EQ(arrived(), std::vector<unsigned>{1});
+}
+
+TEST_F(PipeTest, RefusesWhatIsTooLargeAndMostlyTells) {
+  suffer(EventKind::kTooBig, 600);
+  suffer(EventKind::kTooBig, 900);
+  std::vector<Refusal> told;
+  pipe.on_too_big = [&](const Frame& frame, const Refusal& how) {
+    EXPECT_GT(frame.size(), 614U);
+    told.push_back(how);
+  };
+  for (int i = 0; i < 400; ++i) pipe.send(segment_of(1000), kStart + milliseconds(2) * i);
+  pipe.send(segment_of(600), kStart + seconds(1));
+  EXPECT_EQ(arrived().size(), 1U);
+  EXPECT_NEAR(static_cast<double>(told.size()), 300, 40) << "some answers are lost";
+  const auto is_late = [](const Refusal& how) { return how.later > Duration::zero(); };
+  EXPECT_NEAR(static_cast<double>(std::ranges::count_if(told, is_late)), 75, 30);
+  EXPECT_NEAR(static_cast<double>(std::ranges::count(told, false, &Refusal::tells)), 37, 20);
+  EXPECT_TRUE(std::ranges::all_of(told, [](const Refusal& how) { return how.mtu_bytes == 600; })) << "the smaller one";
+}
+
+TEST_F(PipeTest, NoRouterAnswersWhatIsLostOrDamagedBefore) {
+  suffer(EventKind::kTooBig, 600);
+  suffer(EventKind::kCorrupt, 1'000'000);
+  pipe.on_too_big = [](const Frame&, const Refusal&) { FAIL(); };
+  for (int i = 0; i < 50; ++i) pipe.send(segment_of(1000), kStart);
+  suffer(EventKind::kLinkDown, 0);
+  for (int i = 0; i < 50; ++i) pipe.send(segment_of(1000), kStart);
 }
 
 TEST_F(PipeTest, AFaultEndsByItself) {

@@ -24,7 +24,16 @@ using std::chrono::milliseconds;
 constexpr Duration kMostJumps = std::chrono::seconds(40);
 
 // Streams of chance that do not disturb each other.
-enum Stream : std::uint64_t { kShapeStream = 1, kOpenStream, kMoveStream, kFaultStream, kKindStream };
+enum Stream : std::uint64_t {
+  kShapeStream = 1,
+  kOpenStream,
+  kMoveStream,
+  kFaultStream,
+  kKindStream,
+  kLaterFaultStream,
+  kLaterKindStream,
+  kSettingStream
+};
 
 Rng rng_for(const Options& options, Stream stream) { return Rng(options.seed * 0x9e3779b97f4a7c15U + stream); }
 
@@ -165,12 +174,14 @@ void shape_host_fault(Event& event, Rng& rng, const Shape& shape, const std::vec
 }
 
 // Each run has some kinds of faults, so that those that hide others are not always there.
-std::vector<EventKind> kinds_of_run(const Options& options) {
-  Rng rng = rng_for(options, kKindStream);
+std::vector<EventKind> kinds_of_run(const Options& options, bool later) {
+  Rng rng = rng_for(options, later ? kLaterKindStream : kKindStream);
   const std::uint32_t parts = between(rng, 1, 4);
   std::vector<EventKind> kinds;
-  for (std::size_t kind = kFirstFault; kind < kEventKinds; ++kind)
-    if (options.faults.on[kind] && rng.below(4) < parts) kinds.push_back(static_cast<EventKind>(kind));
+  for (std::size_t number = kFirstFault; number < kEventKinds; ++number) {
+    const auto kind = static_cast<EventKind>(number);
+    if (is_later_fault(kind) == later && options.faults.has(kind) && rng.below(4) < parts) kinds.push_back(kind);
+  }
   return kinds;
 }
 
@@ -179,7 +190,7 @@ bool is_death(EventKind kind) { return kind == EventKind::kProgramDeath || kind 
 void add_faults(std::vector<Event>& events, const Options& options, const Shape& shape,
                 const std::vector<Duration>& opened) {
   Rng rng = rng_for(options, kFaultStream);
-  const std::vector<EventKind> kinds = kinds_of_run(options);
+  const std::vector<EventKind> kinds = kinds_of_run(options, false);
   if (kinds.empty()) return;
   const auto per_s = one_of(rng, std::array{20U, 100U, 300U});
   const auto count = static_cast<std::uint64_t>(std::chrono::duration<double>(options.duration).count() * per_s);
@@ -197,6 +208,60 @@ void add_faults(std::vector<Event>& events, const Options& options, const Shape&
     if (event.kind == EventKind::kClockJump) jumped += event.span;
     if (!rarely) events.push_back(event);
   }
+}
+
+// Smaller and smaller as time goes on, or whoever was told once would hear nothing new.
+std::uint32_t mtu_of_router(Rng& rng, const Options& options, Duration at) {
+  const std::uint32_t any = rng.below(8) == 0 ? between(rng, 200, 600) : between(rng, 600, 1499);
+  const auto most = 1499 - static_cast<std::uint32_t>(800 * at / options.duration);
+  const std::uint32_t next = between(rng, most - 150, most);
+  return rng.below(16) == 0 ? any : next;
+}
+
+void shape_later_fault(Event& event, Rng& rng, const Options& options, const Shape& shape,
+                       const std::vector<Duration>& opened) {
+  event.detail = static_cast<std::uint8_t>(rng.below(2));
+  event.span = milliseconds(rng.below(4) == 0 ? between(rng, 200, 1000) : between(rng, 1, 200));
+  switch (event.kind) {
+    case EventKind::kTooBig:
+      event.target = rng.below(shape.peers);
+      event.amount = mtu_of_router(rng, options, event.at);
+      return;
+    case EventKind::kForgedTooBig:
+      event.target = pick_connection(rng, opened, event.at);
+      event.amount = one_of(rng, std::array{0U, 68U, 552U, 576U, 1000U, 1279U, 1280U, 1400U, 1500U, 65535U});
+      event.span = Duration(0);
+      return;
+    default:
+      event.target = rng.below(shape.lanes);
+      event.amount = rng.below(4) == 0 ? between(rng, 1, 3000) : between(rng, 3000, 60'000);
+      return;
+  }
+}
+
+// What the simulator has learned since seeds were noted has chance of its own: without these kinds a seed means what it
+// meant before.
+void add_later_faults(std::vector<Event>& events, const Options& options, const Shape& shape,
+                      const std::vector<Duration>& opened) {
+  Rng rng = rng_for(options, kLaterFaultStream);
+  const std::vector<EventKind> kinds = kinds_of_run(options, true);
+  if (kinds.empty()) return;
+  const auto per_s = one_of(rng, std::array{20U, 100U, 300U});
+  const auto count = static_cast<std::uint64_t>(std::chrono::duration<double>(options.duration).count() * per_s);
+  for (std::uint64_t i = 0; i < count; ++i) {
+    Event event{.at = random_time(rng, options.duration),
+                .kind = kinds[rng.below(static_cast<std::uint32_t>(kinds.size()))]};
+    event.seed = rng.next();
+    shape_later_fault(event, rng, options, shape, opened);
+    events.push_back(event);
+  }
+}
+
+// How a host looks for the size that its paths carry. Where routers are heard there is a choice.
+void choose_mtu_probing(Shape& shape, const Options& options) {
+  if (!options.faults.has(EventKind::kTooBig)) return;
+  Rng rng = rng_for(options, kSettingStream);
+  for (stack::Config& host : shape.hosts) host.tcp_mtu_probing = static_cast<std::uint8_t>(rng.below(3));
 }
 
 stack::Config make_host(Rng& rng, std::uint32_t number) {
@@ -256,6 +321,7 @@ Shape make_shape(const Options& options) {
   if (is_fast(options)) shape.grace = std::min<Duration>(shape.grace, microseconds(200));
   ASSERT(shape.grace > kLongestSoftirq);  // what it is there for
   for (std::uint32_t i = 0; i <= shape.peers; ++i) shape.hosts.push_back(make_host(rng, i));
+  choose_mtu_probing(shape, options);
   return shape;
 }
 
@@ -264,6 +330,7 @@ std::vector<Event> make_events(const Options& options, const Shape& shape) {
   const std::vector<Duration> opened = add_opens(events, options);
   add_moves(events, options, opened);
   add_faults(events, options, shape, opened);
+  add_later_faults(events, options, shape, opened);
   sort_by_time(events);
   for (std::uint32_t i = 0; i < events.size(); ++i) events[i].number = i;
   if (options.only) std::erase_if(events, [&](const Event& event) { return !options.only->contains(event.number); });

@@ -33,6 +33,42 @@ TEST_F(RunTest, MovesUnderTrafficAreWithoutFault) {
   EXPECT_GT(moves, 200U);
 }
 
+FaultSet only(EventKind kind) {
+  FaultSet faults;
+  faults.on[static_cast<std::size_t>(kind)] = true;
+  return faults;
+}
+
+TEST_F(RunTest, RoutersAreHeardByWhoeverHasTheConnection) {
+  for (const EventKind kind : {EventKind::kTooBig, EventKind::kForgedTooBig}) {
+    Totals totals;
+    for (std::uint64_t seed = 1; seed <= 12; ++seed) {
+      Options options = quiet(seed);
+      options.faults = only(kind);
+      options.duration = std::chrono::seconds(1);
+      options.moves_per_s = 100;
+      const Outcome outcome = run_here(options);
+      ASSERT_TRUE(outcome.ok()) << "seed " << seed << ": " << outcome.failure;
+      totals.add(outcome.totals);
+    }
+    EXPECT_GT(totals.told_kernel, 20U) << name(kind);
+    EXPECT_GT(totals.told_engine, 2U) << name(kind) << ": whoever was told remembers it";
+  }
+}
+
+TEST_F(RunTest, LanesGiveUpWhatIsOutOfOrder) {
+  std::uint64_t pruned = 0;
+  for (std::uint64_t seed = 1; seed <= 12; ++seed) {
+    Options options = quiet(seed);
+    options.faults = only(EventKind::kPrune);
+    options.faults.on[static_cast<std::size_t>(EventKind::kLoss)] = true;
+    const Outcome outcome = run_here(options);
+    ASSERT_TRUE(outcome.ok()) << "seed " << seed << ": " << outcome.failure;
+    pruned += outcome.totals.pruned;
+  }
+  EXPECT_GT(pruned, 20U);
+}
+
 TEST_F(RunTest, TheSameSeedGivesTheSameRun) {
   Options options = quiet(5);
   options.faults = FaultSet::all();

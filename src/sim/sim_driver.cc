@@ -129,7 +129,7 @@ void SimDriver::upload(ManagedConnection& conn) {
 Time SimDriver::due(Time now) const {
   if (is_dead()) return kNever;
   const Time free = std::max(now, stalled_until_);
-  if (messages_wait_ || events_wait_ || stack_.late_packets_wait()) return free;
+  if (messages_wait_ || events_wait_ || stack_.late_packets_wait() || interface_.icmp_waits()) return free;
   return std::max(free, std::min(mover_->next_deadline(), grace_.due()));
 }
 
@@ -148,6 +148,7 @@ void SimDriver::loop(Time now) {
     for (Session* session : all) serve(*session);
   }
   if (stack_.late_packets_wait()) mover_->on_late_packets();
+  if (interface_.icmp_waits()) mover_->on_icmp_errors();
   if (std::exchange(events_wait_, false)) take_engine_events();
   bury_sessions();
 }

@@ -11,6 +11,7 @@ std::uint32_t SimInterface::queue_of(const FlowKey& flow) const {
 void SimInterface::demultiplex(Frame frame) {
   FrameHead head;
   if (is_dead || !read_head(frame, head)) {
+    overhear(frame);
     to_kernel_(std::move(frame));
     return;
   }
@@ -20,6 +21,19 @@ void SimInterface::demultiplex(Frame frame) {
     lanes_[queue]->nic().push(std::move(frame));
   else
     to_kernel_(std::move(frame));
+}
+
+// What the driver's raw socket gets of what is the kernel's.
+void SimInterface::overhear(ByteView frame) {
+  constexpr std::size_t kEthernetBytes = 14;
+  constexpr std::size_t kSocketMessages = 256;
+  if (is_dead || frame.size() <= kEthernetBytes || icmp_.size() >= kSocketMessages) return;
+  const auto error = wire::parse_icmp_error(frame.subspan(kEthernetBytes));
+  if (error && error->kind == wire::IcmpKind::kTooBig) icmp_.push_back(*error);
+}
+
+void SimInterface::process_icmp(const std::function<void(const wire::IcmpError&)>& too_big) {
+  for (const wire::IcmpError& error : std::exchange(icmp_, {})) too_big(error);
 }
 
 std::uint32_t SimInterface::hop_users() const noexcept {

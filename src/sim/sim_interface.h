@@ -12,6 +12,7 @@
 #include "driver/interface.h"
 #include "sim/frame.h"
 #include "sim/sim_lane.h"
+#include "wire/icmp.h"
 
 namespace twinstack::sim {
 
@@ -40,7 +41,8 @@ class SimInterface final : public driver::Interface {
   Result<std::optional<std::uint32_t>> hop_for(const kernel::RouteQuery& query) override;
   void release_hop(std::uint32_t hop_index) override;
   void process_routes(const std::function<void(std::uint32_t, const std::string&)>& /*lost*/) override {}
-  void process_icmp(const std::function<void(const wire::IcmpError&)>& /*too_big*/) override {}
+  void process_icmp(const std::function<void(const wire::IcmpError&)>& too_big) override;
+  [[nodiscard]] bool icmp_waits() const noexcept { return !icmp_.empty(); }
   [[nodiscard]] std::size_t lane_count() const noexcept override { return lanes_.size(); }
   [[nodiscard]] handoff::EnginePort& port(std::size_t lane) override { return lanes_[lane]->port; }
   [[nodiscard]] std::vector<std::vector<std::byte>> take_strays(std::size_t lane) override;
@@ -65,6 +67,7 @@ class SimInterface final : public driver::Interface {
   };
   [[nodiscard]] std::uint32_t queue_of(const FlowKey& flow) const;
   void tell_lanes(std::uint32_t hop_index);
+  void overhear(ByteView frame);
 
   std::function<void(Frame)> to_kernel_;
   FramePool& pool_;
@@ -72,6 +75,7 @@ class SimInterface final : public driver::Interface {
   std::vector<std::unique_ptr<SimLane>> lanes_;
   std::unordered_map<FlowKey, std::uint32_t, FlowHash> steered_;  // generation
   std::unordered_map<FlowKey, std::uint32_t, FlowHash> watched_;  // the queue of its last packet
+  std::vector<wire::IcmpError> icmp_;                             // for the driver
   std::vector<Hop> hops_;                                         // one for each other host
 };
 

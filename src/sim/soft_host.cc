@@ -156,7 +156,12 @@ void SoftHost::on_time(Time now) {
   while (!softirq_.empty() && softirq_.front().due <= now_) {
     Frame frame = std::move(softirq_.front().frame);
     softirq_.pop_front();
-    stack_.on_packet_past_filter(ByteView(frame).subspan(wire::kEthernetBytes), now_);
+    FrameHead head;
+    const ByteView packet = ByteView(frame).subspan(wire::kEthernetBytes);
+    if (read_head(frame, head))
+      stack_.on_packet_past_filter(packet, now_);
+    else
+      stack_.on_ip_packet(packet, now_);
     pool_.give(std::move(frame));
   }
   if (stack_.next_deadline() <= now_) stack_.on_timer(now_);

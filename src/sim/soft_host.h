@@ -51,6 +51,8 @@ class SoftHost final : public HostStack, private stack::Outlet, private stack::W
   [[nodiscard]] bool late_packets_wait() const override { return !late_.packets.empty(); }
   [[nodiscard]] std::size_t open_sockets() const override { return stack_.socket_count(); }
   void set_late_ring_full(bool full) override { late_.is_full = full; }
+  // ICMP errors that concerned a connection.
+  [[nodiscard]] std::uint64_t errors_believed() const noexcept { return stack_.stats().icmps; }
   [[nodiscard]] const char* broken_invariant() const override { return stack_.broken_invariant(); }
 
  private:

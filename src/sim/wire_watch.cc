@@ -16,6 +16,8 @@ void World::trace(const Frame& frame) {
 
 namespace {
 
+constexpr std::size_t kLargestFrame = 14 + 1500;
+
 std::string text_of(const wire::Segment& segment) {
   return fmt::format("flags {:#x} seq {} ack {} window {}", segment.flags, segment.seq.raw(), segment.ack.raw(),
                      segment.window);
@@ -48,6 +50,7 @@ void World::watch_wire(const Frame& frame, unsigned direction, bool by_lane) {
     fail(fmt::format("a frame on the wire that is none: {}", wire::name(verdict)));
     return;
   }
+  if (frame.size() > kLargestFrame) fail(fmt::format("a packet of {} bytes is sent", packet.payload.size()));
   // A frame is seen from its receiver.
   FlowKey flow = packet.flow;
   if (direction == 0) std::swap(flow.local, flow.remote), std::swap(flow.local_port, flow.remote_port);

@@ -37,6 +37,9 @@ void Totals::add(const Totals& other) noexcept {
   instants += other.instants;
   spins += other.spins;
   checks += other.checks;
+  told_kernel += other.told_kernel;
+  told_engine += other.told_engine;
+  pruned += other.pruned;
   virtual_time += other.virtual_time;
 }
 
@@ -93,6 +96,9 @@ void World::build_hosts() {
       watch_wire(frame, 1, false);
       from->send(std::move(frame), now_);
     };
+    Pipe* to = peer.to.get();
+    to->on_too_big = [this, from](const Frame& frame, const Refusal& how) { answer_too_big(*from, frame, how); };
+    from->on_too_big = [this, to](const Frame& frame, const Refusal& how) { answer_too_big(*to, frame, how); };
     peer.stack = std::make_unique<SoftHost>(shape_.hosts[i + 1], pool_, send, options_.seed + 2000 + i);
     peer.stack->on_ready = [this, i](SocketId socket) {
       for (auto& conn : conns_)
@@ -147,7 +153,9 @@ void World::build_lanes() {
                              if (is_sabotaged(Options::Sabotage::kForgetWakeup)) return;
                              if (session < apps_.size()) apps_[session].woken = true;
                            }};
-    interface_->add_lane(std::make_unique<SimLane>(i, shape_.capacity, std::move(nic), std::move(hooks)));
+    auto lane = std::make_unique<SimLane>(i, shape_.capacity, std::move(nic), std::move(hooks));
+    lane->lane.set_host_settings({.tcp_mtu_probing = shape_.hosts[0].tcp_mtu_probing});
+    interface_->add_lane(std::move(lane));
   }
 }
 
@@ -392,6 +400,11 @@ void World::update_totals() {
   totals.refused = moves.offload_refused;
   totals.failed = moves.offload_failed + moves.upload_failed;
   totals.broken = moves.broken;
+  totals.told_engine = moves.icmp_too_big;
+  totals.told_kernel = stack_->errors_believed();
+  for (const Peer& peer : peers_) totals.told_kernel += peer.stack->errors_believed();
+  totals.pruned = 0;
+  for (const auto& lane : interface_->lanes()) totals.pruned += lane->region.out_of_order().pruned();
   totals.connections = conns_.size();
   totals.virtual_time = now_ - kBeginning;
   totals.frames = 0;

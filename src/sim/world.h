@@ -42,8 +42,11 @@ struct Totals {
   std::uint64_t bytes = 0;   // that programs have read
   std::uint64_t connections = 0;
   std::uint64_t instants = 0;
-  std::uint64_t spins = 0;   // times that a call of a program waited for a lane without sleeping
-  std::uint64_t checks = 0;  // full ones
+  std::uint64_t spins = 0;        // times that a call of a program waited for a lane without sleeping
+  std::uint64_t checks = 0;       // full ones
+  std::uint64_t told_kernel = 0;  // ICMP errors that a software stack, of any host, has taken for true
+  std::uint64_t told_engine = 0;  // ... and the engine
+  std::uint64_t pruned = 0;       // blocks that lanes gave up, and segments that they had no room for, out of order
   Duration virtual_time{};
 
   void add(const Totals& other) noexcept;
@@ -172,6 +175,9 @@ class World {
   void fault_of_moves(const Event& event);
   void take_chunks(const Event& event);
   void take_program_chunks(const Event& event, std::uint32_t left);
+  void answer_too_big(Pipe& back, const Frame& frame, const Refusal& how);
+  void forge_too_big(const Event& event);
+  void prune(const Event& event);
   void stop_reading(const Event& event);
   void storm();
   void take_slots(const Event& event);

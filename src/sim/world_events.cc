@@ -3,6 +3,7 @@
 
 #include "base/assert.h"
 #include "sim/checker.h"
+#include "sim/router.h"
 #include "sim/world.h"
 
 namespace twinstack::sim {
@@ -229,6 +230,12 @@ void World::fault_of_host(const Event& event) {
     case EventKind::kOtherQueue:
       ++interface_->queue_offset;
       return;
+    case EventKind::kForgedTooBig:
+      forge_too_big(event);
+      return;
+    case EventKind::kPrune:
+      prune(event);
+      return;
     case EventKind::kProgramDeath:
       kill_program(event.target);
       return;
@@ -291,6 +298,34 @@ void World::fault_of_moves(const Event& event) {
     default:
       return;
   }
+}
+
+// By the other direction of the link, where it may meet faults itself.
+void World::answer_too_big(Pipe& back, const Frame& frame, const Refusal& how) {
+  Frame answer = too_big_answer(frame, how.mtu_bytes, how.tells, pool_);
+  if (how.later == Duration::zero())
+    back.send(std::move(answer), now_);
+  else
+    until(how.later, [this, &back, answer = std::move(answer)] { back.send(pool_.copy(answer), now_); });
+}
+
+// Who knows the ports guesses the number: within what is out, or anything.
+void World::forge_too_big(const Event& event) {
+  const auto found = std::ranges::find_if(conns_, [&](const auto& conn) { return conn->number == event.target; });
+  if (found == conns_.end()) return;
+  const SimConn& conn = **found;
+  Rng rng(event.seed);
+  const Seq seq = rng.below(4) == 0 ? Seq(static_cast<std::uint32_t>(rng.next()))
+                                    : conn.wire[1 - event.detail].highest_ack + rng.below(3000);
+  const FlowKey flow = event.detail == 0 ? conn.flow : reversed(conn.flow);
+  Peer& peer = peers_[conn.peer];
+  (event.detail == 0 ? peer.from : peer.to)->send(forged_too_big(flow, seq, event.amount, pool_), now_);
+}
+
+void World::prune(const Event& event) {
+  engine::Lane& lane = interface_->lanes()[event.target]->lane;
+  lane.set_out_of_order_limit(event.amount);
+  until(event.span, [&lane] { lane.set_out_of_order_limit(tcp::OutOfOrderMemory::kDefaultLimit); });
 }
 
 void World::stop_reading(const Event& event) {
