@@ -40,7 +40,7 @@ struct HostSettings {
   bool tcp_slow_start_after_idle = true;
   bool tcp_moderate_rcvbuf = true;
   std::uint8_t tcp_min_tso_segs = 2;
-  std::uint8_t tcp_mtu_probing = 1;              // 2: small segments at first; black holes are looked for in any case
+  std::uint8_t tcp_mtu_probing = 1;              // 2: always; black holes are looked for in any case
   std::uint32_t tcp_invalid_ratelimit_ms = 500;  // 0: no limit; other values are taken for 500
   std::uint32_t tcp_rmem_max_bytes = 6U << 20;   // the third of tcp_rmem
   std::uint32_t tcp_wmem_max_bytes = 4U << 20;   // ... of tcp_wmem

@@ -225,7 +225,8 @@ Reply Lane::install(const Command& command, Time now) {
   tcp::begin_receive_tuning(kept_[index].receive, conn.tcb, conn.rcv_buf_bytes, command.min.advmss, now);
   record.snd_buf_units = kInitialSendBuffer / HwConnRecord::kSendBufferUnit;
   tcp::install_path(conn.tcb, path_limit(index), command.min.mss_found, now);
-  if (host_settings_.tcp_mtu_probing >= 2) tcp::probe_path(conn.tcb, now);
+  // Who sends full segments has found what the path carries, or was never to search (an accepted socket of Linux).
+  if (host_settings_.tcp_mtu_probing >= 2 && command.min.mss_found != 0) tcp::probe_path(conn.tcb, now);
   owner.arena().slot(record.slot).tx_limit_bytes.store(record.snd_buf_bytes(), std::memory_order_relaxed);
   return Reply{.status = Status::kOk, .id = command.id};
 }

@@ -82,9 +82,15 @@ TEST_F(LanePath, WhatTheOtherStackHasFoundIsGoneOnWith) {
   for (const auto& segment : got()) EXPECT_LE(segment.payload.size(), 1100U);
 }
 
-TEST_F(LanePath, AHostThatAlwaysProbesBeginsSmall) {
-  start_with(2);
+TEST_F(LanePath, AHostThatAlwaysProbesGoesOnWithItsSearchAndBeginsNone) {
+  start_with(2, 1036);
   EXPECT_EQ(payload(), 1024U);
+  EXPECT_EQ(state().mss_found, 0) << "which nothing has confirmed";
+}
+
+TEST_F(LanePath, AMoveMakesNoSegmentsSmall) {
+  start_with(2);
+  EXPECT_EQ(payload(), 1448U);
 }
 
 TEST_F(LanePath, ARouterIsBelievedForTenMinutes) {

@@ -11,6 +11,7 @@
 #include "base/assert.h"
 #include "stack/socket_host.h"
 #include "tcp/cold_state.h"
+#include "wire/tcp_options.h"
 
 namespace twinstack::stack {
 
@@ -165,6 +166,9 @@ void SoftKernelConn::take_min(const Socket& socket, tcp::MinTcp& min) const {
   const std::uint32_t clamp = conn.receive.clamp_bytes();
   min.window_clamp_bytes = clamp < min.rcv_buf_bytes / 2 ? clamp : 0;
   tcp::extract(conn.cb, now_(), min);
+  // What it sends, proved or not, as one sees it of Linux's (kernel/snapshot.cc, take_mss_found()).
+  const std::uint32_t options = (min.options & tcp::kOptTimestamps) != 0 ? wire::kTimestampBytes : 0;
+  if (tcp::is_searching_path(conn.cb)) min.mss_found = static_cast<std::uint16_t>(conn.cb.mss + options);
   if (quirks.forgets) min.ts_recent = 0;  // Linux does not tell
   min.copied_seq = min.rcv_nxt - conn.receive.bytes.size();
   const std::uint64_t acked = restored_.bytes_acked + conn.counters.bytes_acked;

@@ -238,7 +238,8 @@ void set_path_limit(ControlBlock& cb, std::uint16_t limit);
 bool on_packet_too_big(ControlBlock& cb, Seq quoted, std::uint16_t mss, Time now);
 // The same for a caller that has compared the sequence number.
 bool on_mtu_reduced(ControlBlock& cb, std::uint16_t mss, Time now);
-// Begins with small segments and probes for larger ones (RFC 4821; Linux tcp_mtu_probing = 2).
+// Begins with small segments and probes for larger ones (RFC 4821; Linux tcp_mtu_probing = 2). A search that goes on
+// already is of that kind, too: it needs no suspicion.
 void probe_path(ControlBlock& cb, Time now);
 // Whether black holes are looked for; on after install().
 void set_size_search(ControlBlock& cb, bool on);

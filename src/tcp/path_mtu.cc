@@ -192,6 +192,7 @@ void install_path(ControlBlock& cb, std::uint16_t limit, std::uint16_t found, Ti
 void probe_path(ControlBlock& cb, Time now) {
   const auto base = static_cast<std::uint16_t>(kBase + option_bytes(cb));
   if (search_of(cb) == nullptr && base < largest(cb)) search_from(cb, begin_path(cb), base, true, now);
+  if (PathMtu* const search = search_of(cb); search != nullptr) search->suspected = false;
 }
 
 void set_size_search(ControlBlock& cb, bool on) {

@@ -128,9 +128,11 @@ struct BlackHole {
     return out;
   }
   void transfer(std::uint32_t bytes, Duration limit) {
-    const std::uint64_t wanted = b.received + bytes;
-    const Time end = net.now + limit;
     a.write(bytes, net.now);
+    wait_for(b.received + bytes, limit);
+  }
+  void wait_for(std::uint64_t wanted, Duration limit) {
+    const Time end = net.now + limit;
     while (b.received < wanted && net.now < end) {
       b.read_all(net.now);
       net.step(end);
@@ -344,7 +346,7 @@ TEST(BlackHole, AnOutageIsForgottenAfterTenMinutes) {
   while (outage.net.now < end) outage.net.step(end);
   ASSERT_LT(outage.a.cb.mss, kMss);
   outage.net.faults.largest_payload = UINT32_MAX;
-  outage.transfer(100, std::chrono::seconds(30));
+  outage.wait_for(5000, std::chrono::seconds(30));
   ASSERT_LT(outage.a.cb.mss, kMss);
   outage.net.now += std::chrono::minutes(10);
   outage.transfer(5000, std::chrono::seconds(30));

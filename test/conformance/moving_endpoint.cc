@@ -53,6 +53,7 @@ Result<> MovingEndpoint::start(std::span<const std::pair<std::string, std::strin
   engine_->set_host_settings({.tcp_slow_start_after_idle = config_.tcp_slow_start_after_idle,
                               .tcp_moderate_rcvbuf = config_.tcp_moderate_rcvbuf,
                               .tcp_min_tso_segs = config_.tcp_min_tso_segs,
+                              .tcp_mtu_probing = config_.tcp_mtu_probing,
                               .tcp_invalid_ratelimit_ms = config_.tcp_invalid_ratelimit_ms,
                               .tcp_rmem_max_bytes = config_.tcp_rmem.max_bytes,
                               .tcp_wmem_max_bytes = config_.tcp_wmem.max_bytes});
