@@ -164,7 +164,7 @@ void SoftKernelConn::take_min(const Socket& socket, tcp::MinTcp& min) const {
   min.snd_buf_bytes = stack_.send_buffer(socket);
   min.rcv_buf_bytes = conn.receive.buffer_bytes();
   const std::uint32_t clamp = conn.receive.clamp_bytes();
-  min.window_clamp_bytes = clamp < min.rcv_buf_bytes / 2 ? clamp : 0;
+  min.window_clamp_bytes = clamp < min.rcv_buf_bytes / 4 ? clamp : 0;
   tcp::extract(conn.cb, now_(), min);
   // What it sends, proved or not, as one sees it of Linux's (kernel/snapshot.cc, take_mss_found()).
   const std::uint32_t options = (min.options & tcp::kOptTimestamps) != 0 ? wire::kTimestampBytes : 0;

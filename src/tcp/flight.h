@@ -51,7 +51,7 @@ class SentQueue {
  public:
   using Position = std::uint32_t;
 
-  SentQueue() noexcept = default;
+  SentQueue() noexcept { ring_ = few_.data(); }  // which lies behind it
   SentQueue(const SentQueue&) = delete;
   SentQueue& operator=(const SentQueue&) = delete;
 
@@ -97,7 +97,7 @@ class SentQueue {
 
   static constexpr std::uint32_t kFew = 4;
 
-  SentSegment* ring_ = few_.data();
+  SentSegment* ring_ = nullptr;
   std::uint32_t mask_ = kFew - 1;  // places in the ring, a power of two, less one
   Position first_ = 0;
   std::uint32_t count_ = 0;

@@ -206,7 +206,7 @@ bool is_path_told(const ControlBlock& cb) { return cb.cold && cb.cold->path_mtu.
 
 std::uint16_t found_mss(const ControlBlock& cb) {
   const PathMtu* const search = search_of(cb);
-  return search != nullptr && search->proved && (search->suspected || search->narrow) ? search->low : 0;
+  return search != nullptr && search->proved ? search->low : 0;
 }
 
 std::uint16_t unsearched_mss(const ControlBlock& cb) {

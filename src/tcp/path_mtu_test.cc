@@ -323,12 +323,12 @@ TEST(SizeProbe, ARoutersAnswerToItCostsNoWindow) {
   EXPECT_EQ(f.end.counters.fast_recoveries, 0U);
 }
 
-TEST(SizeProbe, WithoutALossThereIsNothingToTellTheOtherStack) {
+TEST(SizeProbe, WhatHasArrivedIsToldToTheOtherStack) {
   Probed f;
   MinTcp out{};
   f.receive(kOurSeq + Probed::kSize, at_ms(10));
   extract(f.end.cb, at_ms(10), out);
-  EXPECT_EQ(out.mss_found, 0);
+  EXPECT_EQ(out.mss_found, Probed::kSize);
 }
 
 TEST(SizeProbe, ARoutersWordIsCarriedOnDuringASearch) {
