@@ -220,7 +220,7 @@ INSTANTIATE_TEST_SUITE_P(Wires, LaneMoves,
                                                                  {.duplicate_ppm = 5'000,
                                                                   .reorder_ppm = 20'000,
                                                                   .reorder_by = milliseconds(1)}}),
-                                          testing::Range(1, 3)),
+                                          testing::Range(1, 6)),
                          [](const auto& tested) {
                            return std::string(std::get<0>(tested.param).name) + "_" +
                                   std::to_string(std::get<1>(tested.param));

@@ -122,7 +122,7 @@ Result<> install(ControlBlock& cb, const MinTcp& state, Time now) {
   if (cb.snd_una != cb.snd_nxt) {
     // As if the timer had been running all the time: it may be due at once.
     const Time since = now - std::chrono::microseconds(state.stalled_us);
-    cb.stall_since = to_coarse_tick(since);
+    cb.stall_since = coarse_tick_of(since);
     add_foreign(cb, cb.snd_una, cb.snd_nxt, since);
     note_cwnd_use(cb, packets_in_flight(cb) >= cb.cwnd, now);  // else a move would cost a round trip's growth
     // No loss probe: where moves follow each other fast, each would begin with one, and the timeout never come.
@@ -160,8 +160,8 @@ void extract(const ControlBlock& cb, Time now, MinTcp& state) {
   state.rttvar_us = cb.mdev_us4 / 4;
   state.rto_us = cb.rto_us;
   state.min_rtt_us = cb.min_rtt_us;
-  const Duration stalled = cb.snd_una == cb.snd_nxt ? Duration::zero() : stalled_for(cb, now);
-  const auto stalled_us = std::chrono::duration_cast<std::chrono::microseconds>(stalled).count();
+  const Duration stalled = cb.snd_una == cb.snd_nxt ? Duration::zero() : coarse_ticks_since(cb.stall_since, now);
+  const auto stalled_us = std::chrono::round<std::chrono::microseconds>(stalled).count();
   state.stalled_us = static_cast<std::uint32_t>(std::min<std::int64_t>(stalled_us, UINT32_MAX));
   state.cwnd_segments = cb.cwnd;
   state.ssthresh_segments = cb.ssthresh;

@@ -57,6 +57,27 @@ TEST(LongTime, AgesAreRightForThreeDaysAndForDaysOfTimeouts) {
   }
 }
 
+// However often a connection moves, and however soon again: what one move lost, thousands would lose for good.
+TEST(LongTime, AStallAddsUpOverMoves) {
+  for (const auto step : {std::chrono::microseconds(40), std::chrono::microseconds(700)}) {
+    Since since(Time(hours(1)) + std::chrono::microseconds(7));
+    since.end.write(5000, Time(hours(1)));
+    Time now = Time(hours(1)) + std::chrono::microseconds(7);
+    since.end.poll(now);
+    const Time begin = now;
+    MinTcp state = Since::idle();
+    for (int moves = 0; moves < 2500; ++moves) {
+      now += step;
+      extract(since.end.cb, now, state);
+      ASSERT_TRUE(install(since.end.cb, state, now).has_value());
+      const Duration stalled = std::chrono::microseconds(state.stalled_us);
+      // Whole microseconds are carried: now and then that is a tick more or less.
+      ASSERT_LE(stalled, now - begin + (now - begin) / 100 + kCoarseTick) << moves;
+      ASSERT_GE(stalled, now - begin - (now - begin) / 100 - 2 * kCoarseTick) << moves;
+    }
+  }
+}
+
 TEST(LongTime, AUserTimeoutOfDaysIsMetOnTime) {
   for (const Time start : kClocks) {
     for (const int h : {30, 50, 100, 590}) {

@@ -49,19 +49,28 @@ enum class CoarseTick : std::uint32_t {};
 
 inline constexpr int kCoarseTickShift = 19;
 inline constexpr Duration kCoarseTick{std::int64_t{1} << kCoarseTickShift};
+inline constexpr std::uint32_t kCoarseAhead = 0U - (1U << 21);  // a stamp that lies less ahead counts as of now
 
 // Rounded up: what is measured from it is never too long.
 [[nodiscard]] constexpr CoarseTick to_coarse_tick(Time at) noexcept {
   return static_cast<CoarseTick>((at.time_since_epoch().count() + kCoarseTick.count() - 1) >> kCoarseTickShift);
 }
 
+// The tick that `at` lies in, and the ticks that have begun since `stamp`: what is carried from stack to stack. They
+// add up to what has passed in all however often that happens, where anything rounded each time would not.
+[[nodiscard]] constexpr CoarseTick coarse_tick_of(Time at) noexcept {
+  return static_cast<CoarseTick>(at.time_since_epoch().count() >> kCoarseTickShift);
+}
+[[nodiscard]] constexpr Duration coarse_ticks_since(CoarseTick stamp, Time now) noexcept {
+  const auto passed = static_cast<std::uint32_t>(coarse_tick_of(now)) - static_cast<std::uint32_t>(stamp);
+  return passed >= kCoarseAhead ? Duration::zero() : passed * kCoarseTick;
+}
+
 // Time since `stamp`; as above, with 26 days.
 [[nodiscard]] constexpr Duration age(CoarseTick stamp, Time now) noexcept {
-  constexpr std::uint32_t kAhead = 0U - (1U << 21);
-  const std::int64_t ns = now.time_since_epoch().count();
-  const auto passed = static_cast<std::uint32_t>(ns >> kCoarseTickShift) - static_cast<std::uint32_t>(stamp);
-  if (passed >= kAhead) return Duration::zero();
-  return passed * kCoarseTick + Duration(ns & (kCoarseTick.count() - 1));
+  const auto passed = static_cast<std::uint32_t>(coarse_tick_of(now)) - static_cast<std::uint32_t>(stamp);
+  if (passed >= kCoarseAhead) return Duration::zero();
+  return passed * kCoarseTick + Duration(now.time_since_epoch().count() & (kCoarseTick.count() - 1));
 }
 
 }  // namespace twinstack::tcp
