@@ -162,10 +162,7 @@ void Lane::tune_receive(std::uint32_t index, Seq copied_seq, Time now) {
   HwConnKept& kept = kept_[index];
   if ((kept.flags & tcp::kFlagFixedReceiveBuffer) != 0 || !host_settings_.tcp_moderate_rcvbuf) return;
   tcp::measure_receive_rtt(kept.receive, conn.tcb, copied_seq, conn.rcv_buf_bytes, now);
-  std::uint32_t rtt_us = tcp::receive_rtt_us(kept.receive);
-  if (const std::uint32_t ours = tcp::smoothed_rtt_us(conn.tcb); ours != 0) {
-    rtt_us = rtt_us == 0 ? ours : std::min(rtt_us, ours);
-  }
+  const std::uint32_t rtt_us = tcp::shorter_rtt_us(conn.tcb, tcp::receive_rtt_us(kept.receive));
   widen_receive(index, tcp::tune_receive_window(kept.receive, conn.tcb, copied_seq, rtt_us, now));
 }
 

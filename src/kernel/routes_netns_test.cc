@@ -80,6 +80,14 @@ class RoutesTest : public ::testing::Test {
     return {};
   }
 
+  // A router on the way to 10.99.0.1 answers a packet of `bytes` that the next link, of MTU 1300, does not take.
+  void hear_of_a_smaller_mtu(const std::string& route_options, unsigned bytes) {
+    run(Side::kB, "sysctl -qw net.ipv4.ip_forward=1; ip link set ts-b1 mtu 1300; ip route add 10.99.0.0/16 dev ts-b1");
+    run(Side::kA, "ip route add 10.99.0.0/16 via 10.77.0.2 " + route_options);
+    run(Side::kA, "bash -c 'head -c " + std::to_string(bytes) + " /dev/zero >/dev/udp/10.99.0.1/9'");
+    run(Side::kA, "for i in $(seq 50); do ip route get 10.99.0.1 | grep expires && exit 0; sleep 0.1; done; exit 1");
+  }
+
   std::string why_not(const RouteQuery& query) {
     const auto found = table_->lookup(query);
     if (found.has_value()) return "";
@@ -151,18 +159,12 @@ TEST_F(RoutesTest, GoesThroughAGatewayAndTakesTheMtuOfTheRoute) {
 
 // The kernel forgets it after ten minutes and tells nobody.
 TEST_F(RoutesTest, WhatARouterHasSaidIsNotTheRoutes) {
-  run(Side::kB, "sysctl -qw net.ipv4.ip_forward=1; ip link set ts-b1 mtu 1300; ip route add 10.99.0.0/16 dev ts-b1");
-  run(Side::kA, "ip route add 10.99.0.0/16 via 10.77.0.2");
-  run(Side::kA, "bash -c 'head -c 1400 /dev/zero >/dev/udp/10.99.0.1/9'");
-  run(Side::kA, "for i in $(seq 50); do ip route get 10.99.0.1 | grep expires && exit 0; sleep 0.1; done; exit 1");
+  hear_of_a_smaller_mtu("", 1400);
   EXPECT_EQ(resolve({.local = v4(10, 77, 0, 1), .remote = v4(10, 99, 0, 1)}).mtu_bytes, 1500U);
 }
 
 TEST_F(RoutesTest, TheMtuOfTheRouteHoldsBehindWhatARouterHasSaid) {
-  run(Side::kB, "sysctl -qw net.ipv4.ip_forward=1; ip link set ts-b1 mtu 1300; ip route add 10.99.0.0/16 dev ts-b1");
-  run(Side::kA, "ip route add 10.99.0.0/16 via 10.77.0.2 mtu 1400");
-  run(Side::kA, "bash -c 'head -c 1350 /dev/zero >/dev/udp/10.99.0.1/9'");
-  run(Side::kA, "for i in $(seq 50); do ip route get 10.99.0.1 | grep expires && exit 0; sleep 0.1; done; exit 1");
+  hear_of_a_smaller_mtu("mtu 1400", 1350);
   EXPECT_EQ(resolve({.local = v4(10, 77, 0, 1), .remote = v4(10, 99, 0, 1)}).mtu_bytes, 1400U);
 }
 

@@ -120,9 +120,7 @@ void ReceiveBuffer::measure_rtt(const tcp::ControlBlock& cb, Time now) noexcept 
 // Linux tcp_rcv_space_adjust().
 void ReceiveBuffer::on_read(const Config& config, const tcp::ControlBlock& cb, Seq copied_seq, bool may_grow,
                             Time now) noexcept {
-  std::uint32_t rtt = rtt_us_;
-  const std::uint32_t smoothed = tcp::smoothed_rtt_us(cb);
-  if (smoothed != 0) rtt = rtt == 0 ? smoothed : std::min(rtt, smoothed);
+  const std::uint32_t rtt = tcp::shorter_rtt_us(cb, rtt_us_);
   const std::uint32_t window = tcp::tune_receive_window(tuning_, cb, copied_seq, rtt, now);
   if (window != 0 && may_grow) grow_buffer(config, window);
 }

@@ -77,8 +77,8 @@ struct MinTcp {
   std::uint32_t rto_us = 0;
   std::uint32_t min_rtt_us = 0;
   // For how long nothing of [snd_una, snd_nxt) has been acknowledged, 0 when nothing is out or it is not known,
-  // UINT32_MAX when it is longer. A move
-  // begins no retransmission timer anew: connections that move more often than it fires would never repair a loss.
+  // UINT32_MAX when it is longer. A move begins no retransmission timer anew: connections that move more often than it
+  // fires would never repair a loss.
   std::uint32_t stalled_us = 0;
 
   // Congestion state, in segments of `mss` bytes. ssthresh 0x7fffffff = infinite, as Linux.

@@ -48,6 +48,12 @@ void measure_receive_rtt(ReceiveTuning& tuning, const ControlBlock& cb, Seq copi
   if (first) begin_round(tuning, copied_seq, now);  // this one may have been much longer than a round trip
 }
 
+std::uint32_t shorter_rtt_us(const ControlBlock& cb, std::uint32_t of_peers_data_us) noexcept {
+  const std::uint32_t ours = smoothed_rtt_us(cb);
+  if (ours == 0 || of_peers_data_us == 0) return std::max(ours, of_peers_data_us);
+  return std::min(ours, of_peers_data_us);
+}
+
 std::uint32_t tune_receive_window(ReceiveTuning& tuning, const ControlBlock& cb, Seq copied_seq, std::uint32_t rtt_us,
                                   Time now) noexcept {
   const Duration passed = age(tuning.since, now);

@@ -35,6 +35,9 @@ void measure_receive_rtt(ReceiveTuning& tuning, const ControlBlock& cb, Seq copi
   return static_cast<std::uint32_t>(tuning.rtt_ticks * kTickNs / 1000);
 }
 
+// The round trip to tune by: the shorter of that of the peer's data (0: not measured) and that of our own.
+[[nodiscard]] std::uint32_t shorter_rtt_us(const ControlBlock& cb, std::uint32_t of_peers_data_us) noexcept;
+
 // The program has read all before `copied_seq`. The window that it deserves by that, bytes; 0 when that is no news.
 // `rtt_us`: 0 when not known, and then nothing changes.
 [[nodiscard]] std::uint32_t tune_receive_window(ReceiveTuning& tuning, const ControlBlock& cb, Seq copied_seq,
