@@ -4,6 +4,8 @@
 find_program(BPF_CLANG NAMES clang-19 clang REQUIRED)
 find_program(BPFTOOL bpftool PATHS /usr/sbin /sbin REQUIRED)
 
+add_custom_target(bpf_skeletons)  # all of them, for tools that read the source
+
 function(twinstack_bpf name)
   set(source ${PROJECT_SOURCE_DIR}/src/bpf/${name}.bpf.c)
   set(dir ${CMAKE_BINARY_DIR}/bpf)
@@ -18,6 +20,7 @@ function(twinstack_bpf name)
     DEPFILE ${dir}/${name}.d
     VERBATIM)
   add_custom_target(bpf_${name} DEPENDS ${dir}/${name}.skel.h)
+  add_dependencies(bpf_skeletons bpf_${name})
   add_library(twinstack_bpf_${name} INTERFACE)
   target_include_directories(twinstack_bpf_${name} SYSTEM INTERFACE ${dir})
   target_link_libraries(twinstack_bpf_${name} INTERFACE PkgConfig::LIBBPF)

@@ -8,8 +8,8 @@ set(TWINSTACK_SANITIZE "" CACHE STRING "Sanitizers to build with, as for -fsanit
 set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
 if(TWINSTACK_SANITIZE)
-  set(CMAKE_C_FLAGS_DEBUG "-g1")
-  set(CMAKE_CXX_FLAGS_DEBUG "-g1")
+  set(CMAKE_C_FLAGS_DEBUG "-O1 -g1")
+  set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g1")
 endif()
 
 add_compile_options(-Wall -Wextra -Wconversion -Wshadow -Werror -fno-omit-frame-pointer)
@@ -27,6 +27,15 @@ endif()
 if(TWINSTACK_SANITIZE)
   add_compile_options(-fsanitize=${TWINSTACK_SANITIZE} -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${TWINSTACK_SANITIZE})
+endif()
+
+# Eight sources are compiled together: half the time of a whole build, since most of a small file's time is its headers'.
+# Without it a change of one file is built faster, and each file is seen to include what it needs.
+option(TWINSTACK_UNITY "Compile several sources together" ON)
+set(CMAKE_UNITY_BUILD ${TWINSTACK_UNITY})
+set(CMAKE_UNITY_BUILD_BATCH_SIZE 8)
+if(TWINSTACK_UNITY AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wno-subobject-linkage>)  # takes a source for a header then
 endif()
 
 find_program(CCACHE ccache)

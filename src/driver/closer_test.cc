@@ -10,12 +10,10 @@
 #include <utility>
 
 #include "driver/lingering.h"
+#include "driver/test_users.h"
 
 namespace twinstack::driver {
 namespace {
-
-constexpr uid_t kAnna = 1000;
-constexpr uid_t kBert = 1001;
 
 // A pipe whose reader sees when the writer has been closed.
 struct Watched {

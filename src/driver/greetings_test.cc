@@ -6,18 +6,17 @@
 #include <algorithm>
 #include <map>
 
+#include "driver/test_users.h"
+
 namespace twinstack::driver {
 namespace {
 
-constexpr uid_t kRoot = 0;
-constexpr uid_t kAnna = 1000;
-constexpr uid_t kBert = 1001;
-constexpr Time kStart = Time() + std::chrono::seconds(1000);
+constexpr Time kArrival = Time() + std::chrono::seconds(1000);
 
 class GreetingsTest : public testing::Test {
  protected:
   // The number of the one that had to go, or -1.
-  int add(uid_t uid, Time now = kStart) {
+  int add(uid_t uid, Time now = kArrival) {
     UniqueFd socket(::eventfd(0, EFD_CLOEXEC));
     fds_[next_] = socket.get();
     const auto displaced = greetings_.add(next_++, std::move(socket), uid, now);
@@ -59,13 +58,13 @@ TEST_F(GreetingsTest, AFullTableLosesItsOldest) {
 
 TEST_F(GreetingsTest, TheSilentHaveTwoSeconds) {
   EXPECT_EQ(greetings_.next_deadline(), kNever);
-  EXPECT_EQ(add(kAnna, kStart), -1);
-  EXPECT_EQ(add(kBert, kStart + std::chrono::seconds(1)), -1);
-  EXPECT_EQ(greetings_.next_deadline(), kStart + std::chrono::seconds(2));
-  EXPECT_TRUE(greetings_.expire(kStart + std::chrono::milliseconds(1999)).empty());
-  EXPECT_EQ(greetings_.expire(kStart + std::chrono::seconds(2)).size(), 1U);
-  EXPECT_EQ(greetings_.next_deadline(), kStart + std::chrono::seconds(3));
-  EXPECT_EQ(greetings_.expire(kStart + std::chrono::seconds(5)).size(), 1U);
+  EXPECT_EQ(add(kAnna, kArrival), -1);
+  EXPECT_EQ(add(kBert, kArrival + std::chrono::seconds(1)), -1);
+  EXPECT_EQ(greetings_.next_deadline(), kArrival + std::chrono::seconds(2));
+  EXPECT_TRUE(greetings_.expire(kArrival + std::chrono::milliseconds(1999)).empty());
+  EXPECT_EQ(greetings_.expire(kArrival + std::chrono::seconds(2)).size(), 1U);
+  EXPECT_EQ(greetings_.next_deadline(), kArrival + std::chrono::seconds(3));
+  EXPECT_EQ(greetings_.expire(kArrival + std::chrono::seconds(5)).size(), 1U);
   // Nobody waits: nothing wakes the driver.
   EXPECT_EQ(greetings_.next_deadline(), kNever);
 }

@@ -2,12 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include "driver/test_users.h"
+
 namespace twinstack::driver {
 namespace {
-
-constexpr uid_t kRoot = 0;
-constexpr uid_t kAnna = 1000;
-constexpr uid_t kBert = 1001;
 
 TEST(UserQuota, AUserHasBoundsOfHisOwn) {
   UserQuota quota({.sessions = 2, .connections = 3});

@@ -14,8 +14,6 @@
 namespace twinstack::engine {
 namespace {
 
-Reply refuse(Status status) { return Reply{.status = status}; }
-
 std::uint32_t chunks_for(std::uint32_t bytes, std::uint32_t chunk_bytes) {
   return (bytes + chunk_bytes - 1) / chunk_bytes;
 }

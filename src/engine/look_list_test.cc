@@ -9,7 +9,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr Time kBegin = Time(std::chrono::hours(5));
+constexpr Time kFirstLook = Time(std::chrono::hours(5));
 
 struct Looks {
   std::vector<std::uint32_t> at(Time now) {
@@ -29,28 +29,28 @@ using Indices = std::vector<std::uint32_t>;
 TEST(LookList, LooksAtEachOnceInTheirOrderAfterTheWait) {
   Looks looks;
   EXPECT_EQ(looks.list.next(), kNever);
-  looks.list.add(7, kBegin);
-  looks.list.add(3, kBegin);
-  looks.list.add(5, kBegin + milliseconds(2));
-  EXPECT_EQ(looks.list.next(), kBegin + LookList::kLookAfter);
-  EXPECT_EQ(looks.at(kBegin + LookList::kLookAfter - Duration(1)), Indices{});
-  EXPECT_EQ(looks.at(kBegin + LookList::kLookAfter), (Indices{7, 3}));
-  EXPECT_EQ(looks.list.next(), kBegin + milliseconds(2) + LookList::kLookAfter);
-  EXPECT_EQ(looks.at(kBegin + std::chrono::hours(1)), Indices{5});
+  looks.list.add(7, kFirstLook);
+  looks.list.add(3, kFirstLook);
+  looks.list.add(5, kFirstLook + milliseconds(2));
+  EXPECT_EQ(looks.list.next(), kFirstLook + LookList::kLookAfter);
+  EXPECT_EQ(looks.at(kFirstLook + LookList::kLookAfter - Duration(1)), Indices{});
+  EXPECT_EQ(looks.at(kFirstLook + LookList::kLookAfter), (Indices{7, 3}));
+  EXPECT_EQ(looks.list.next(), kFirstLook + milliseconds(2) + LookList::kLookAfter);
+  EXPECT_EQ(looks.at(kFirstLook + std::chrono::hours(1)), Indices{5});
   EXPECT_EQ(looks.list.next(), kNever);
 }
 
 TEST(LookList, AsksAheadForThoseThatCome) {
   Looks looks;
-  for (std::uint32_t i = 0; i < 20; ++i) looks.list.add(i, kBegin);
-  EXPECT_EQ(looks.at(kBegin + LookList::kLookAfter).size(), 20U);
+  for (std::uint32_t i = 0; i < 20; ++i) looks.list.add(i, kFirstLook);
+  EXPECT_EQ(looks.at(kFirstLook + LookList::kLookAfter).size(), 20U);
   EXPECT_EQ(looks.asked, (Indices{8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19}));
 }
 
 // A look may put its connection back; that one is not due now.
 TEST(LookList, WhoIsAddedByALookWaitsAgain) {
   LookList list;
-  list.add(1, kBegin);
+  list.add(1, kFirstLook);
   int looked = 0;
   const auto advance = [&](Time now) {
     list.advance(
@@ -60,9 +60,9 @@ TEST(LookList, WhoIsAddedByALookWaitsAgain) {
           list.add(index, now);
         });
   };
-  advance(kBegin + LookList::kLookAfter);
+  advance(kFirstLook + LookList::kLookAfter);
   EXPECT_EQ(looked, 1);
-  EXPECT_EQ(list.next(), kBegin + 2 * LookList::kLookAfter);
+  EXPECT_EQ(list.next(), kFirstLook + 2 * LookList::kLookAfter);
 }
 
 }  // namespace

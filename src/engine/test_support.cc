@@ -349,6 +349,9 @@ Moved extract(LaneBox& box, Program& program, ProgramConn& conn) {
   moved.min.copied_seq = moved.min.rcv_nxt;
   std::uint32_t skip = reply.send_head_skip;
   const auto pieces = box.port.pieces();
+  std::size_t queued_bytes = 0;
+  for (std::uint32_t at = reply.send_head; at != kNone; at = pieces[at].next) queued_bytes += pieces[at].bytes();
+  moved.send_queue.reserve(queued_bytes);
   for (std::uint32_t at = reply.send_head; at != kNone; at = pieces[at].next) {
     const auto bytes =
         program.arena().chunk(pieces[at].chunk).subspan(pieces[at].offset + skip, pieces[at].bytes() - skip);

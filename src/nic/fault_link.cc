@@ -5,12 +5,12 @@
 #include <utility>
 
 #include "base/assert.h"
+#include "wire/build.h"
 
 namespace twinstack::nic {
 namespace {
 
 constexpr std::size_t kPullFrames = 256;
-constexpr std::uint32_t kEthernetBytes = 14;
 
 }  // namespace
 
@@ -92,7 +92,7 @@ void FaultLink::release() {
 
 std::span<std::byte> FaultLink::allocate_tx() {
   if (!is_allocated_ && inner_->tx_room() == 0) return {};
-  allocated_.resize(inner_->info().mtu_bytes + kEthernetBytes);
+  allocated_.resize(inner_->info().mtu_bytes + wire::kEthernetBytes);
   is_allocated_ = true;
   return allocated_;
 }

@@ -17,7 +17,6 @@ using ::testing::ElementsAreArray;
 using ::testing::IsEmpty;
 using ::testing::UnorderedElementsAreArray;
 
-constexpr Time at(Duration since_start) { return Time(since_start); }
 constexpr std::uint32_t kAlways = 1'000'000;
 
 struct Bench {

@@ -4,11 +4,11 @@
 #include <utility>
 
 #include "base/assert.h"
+#include "wire/build.h"
 
 namespace twinstack::nic {
 namespace {
 
-constexpr std::uint32_t kEthernetBytes = 14;
 constexpr std::uint32_t kMinPartBytes = 128;
 
 Duration time_on_wire(std::size_t bytes, std::uint64_t bits_per_second) {
@@ -73,7 +73,7 @@ MemoryLink::Buffer MemoryLink::take_buffer() {
     buffer = std::move(shared_->spare.back());
     shared_->spare.pop_back();
   }
-  buffer.resize(shared_->options.mtu_bytes + kEthernetBytes);
+  buffer.resize(shared_->options.mtu_bytes + wire::kEthernetBytes);
   return buffer;
 }
 

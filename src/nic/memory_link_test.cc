@@ -12,8 +12,6 @@ using namespace std::chrono_literals;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
-constexpr Time at(Duration since_start) { return Time(since_start); }
-
 TEST(MemoryLink, FramesGoBothWaysInOrder) {
   auto wire = MemoryWire::make();
   ASSERT_TRUE(commit(*wire.a, bytes_of("one")));

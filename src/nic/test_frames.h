@@ -11,6 +11,8 @@ namespace twinstack::nic {
 
 using Bytes = std::vector<std::byte>;
 
+inline constexpr Time at(Duration since_start) { return Time(since_start); }
+
 inline Bytes bytes_of(std::string_view text) {
   const auto view = std::as_bytes(std::span(text));
   return {view.begin(), view.end()};

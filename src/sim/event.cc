@@ -7,7 +7,7 @@
 namespace twinstack::sim {
 namespace {
 
-constexpr std::array<std::string_view, kEventKinds> kNames = {
+constexpr std::array<std::string_view, kEventKinds> kEventNames = {
     "open",        "move-out",     "move-back",     "loss",           "burst",         "duplicate",      "reorder",
     "corrupt",     "jitter",       "black-hole",    "link-down",      "slow",          "short-queue",    "clock-jump",
     "stall-lane",  "stall-driver", "stall-program", "no-read",        "map-full",      "no-chunks",      "no-slots",
@@ -52,12 +52,12 @@ std::string what(const Event& event) {
 
 }  // namespace
 
-std::string_view name(EventKind kind) noexcept { return kNames[static_cast<std::size_t>(kind)]; }
+std::string_view name(EventKind kind) noexcept { return kEventNames[static_cast<std::size_t>(kind)]; }
 
 std::optional<EventKind> event_kind(std::string_view word) noexcept {
-  const auto found = std::ranges::find(kNames, word);
-  if (found == kNames.end() || word.empty()) return std::nullopt;
-  return static_cast<EventKind>(found - kNames.begin());
+  const auto found = std::ranges::find(kEventNames, word);
+  if (found == kEventNames.end() || word.empty()) return std::nullopt;
+  return static_cast<EventKind>(found - kEventNames.begin());
 }
 
 bool is_of_connection(EventKind kind) noexcept {

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cstring>
 
+#include "wire/build.h"
 #include "wire/checksum.h"
 
 namespace twinstack::sim {
 namespace {
 
-constexpr std::size_t kEthernetBytes = 14;
 constexpr std::size_t kV6Bytes = 40;
 constexpr unsigned kTcp = 6;
 
@@ -32,25 +32,25 @@ IpAddress v6_at(ByteView frame, std::size_t at) noexcept {
 
 bool read_addresses(ByteView frame, FrameHead& head) noexcept {
   if (is_v4(frame)) {
-    const std::size_t header_bytes = (byte_at(frame, kEthernetBytes) & 0xf) * 4;
-    if (header_bytes < 20 || byte_at(frame, kEthernetBytes + 9) != kTcp) return false;
-    head.flow.remote = v4_at(frame, kEthernetBytes + 12);
-    head.flow.local = v4_at(frame, kEthernetBytes + 16);
-    head.tcp_offset = static_cast<std::uint32_t>(kEthernetBytes + header_bytes);
+    const std::size_t header_bytes = (byte_at(frame, wire::kEthernetBytes) & 0xf) * 4;
+    if (header_bytes < 20 || byte_at(frame, wire::kEthernetBytes + 9) != kTcp) return false;
+    head.flow.remote = v4_at(frame, wire::kEthernetBytes + 12);
+    head.flow.local = v4_at(frame, wire::kEthernetBytes + 16);
+    head.tcp_offset = static_cast<std::uint32_t>(wire::kEthernetBytes + header_bytes);
     return true;
   }
-  if (word_at(frame, 12) != 0x86dd || frame.size() < kEthernetBytes + kV6Bytes + 20) return false;
-  if (byte_at(frame, kEthernetBytes + 6) != kTcp) return false;
-  head.flow.remote = v6_at(frame, kEthernetBytes + 8);
-  head.flow.local = v6_at(frame, kEthernetBytes + 24);
-  head.tcp_offset = kEthernetBytes + kV6Bytes;
+  if (word_at(frame, 12) != 0x86dd || frame.size() < wire::kEthernetBytes + kV6Bytes + 20) return false;
+  if (byte_at(frame, wire::kEthernetBytes + 6) != kTcp) return false;
+  head.flow.remote = v6_at(frame, wire::kEthernetBytes + 8);
+  head.flow.local = v6_at(frame, wire::kEthernetBytes + 24);
+  head.tcp_offset = wire::kEthernetBytes + kV6Bytes;
   return true;
 }
 
 }  // namespace
 
 bool read_head(ByteView frame, FrameHead& head) noexcept {
-  if (frame.size() < kEthernetBytes + 40 || !read_addresses(frame, head)) return false;
+  if (frame.size() < wire::kEthernetBytes + 40 || !read_addresses(frame, head)) return false;
   if (frame.size() < head.tcp_offset + 20) return false;
   head.flow.remote_port = word_at(frame, head.tcp_offset);
   head.flow.local_port = word_at(frame, head.tcp_offset + 2);
@@ -58,7 +58,7 @@ bool read_head(ByteView frame, FrameHead& head) noexcept {
 }
 
 bool is_ecn_capable(ByteView frame) noexcept {
-  if (frame.size() < kEthernetBytes + 20) return false;
+  if (frame.size() < wire::kEthernetBytes + 20) return false;
   const unsigned field = is_v4(frame) ? byte_at(frame, 15) & 3 : byte_at(frame, 15) >> 4 & 3;
   return field != 0;
 }
@@ -71,7 +71,7 @@ void mark_congestion(Frame& frame) noexcept {
   frame[15] |= std::byte{3};
   frame[24] = frame[25] = std::byte{0};
   wire::InternetSum sum;
-  sum.add(ByteView(frame).subspan(kEthernetBytes, (byte_at(frame, kEthernetBytes) & 0xf) * 4));
+  sum.add(ByteView(frame).subspan(wire::kEthernetBytes, (byte_at(frame, wire::kEthernetBytes) & 0xf) * 4));
   const std::uint16_t checksum = sum.checksum();
   std::memcpy(frame.data() + 24, &checksum, sizeof checksum);
 }

@@ -1,6 +1,7 @@
 #include "sim/lane_nic.h"
 
 #include "base/assert.h"
+#include "wire/build.h"
 
 namespace twinstack::sim {
 
@@ -42,9 +43,8 @@ void LaneNic::release() {
 }
 
 std::span<std::byte> LaneNic::allocate_tx() {
-  constexpr std::size_t kEthernetBytes = 14;
   if (committed_.size() >= kTxFrames) return {};
-  if (allocated_.empty()) allocated_ = pool_.take(info_.mtu_bytes + kEthernetBytes);
+  if (allocated_.empty()) allocated_ = pool_.take(info_.mtu_bytes + wire::kEthernetBytes);
   return allocated_;
 }
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "wire/build.h"
+
 namespace twinstack::sim {
 
 std::uint32_t SimInterface::queue_of(const FlowKey& flow) const {
@@ -25,10 +27,9 @@ void SimInterface::demultiplex(Frame frame) {
 
 // What the driver's raw socket gets of what is the kernel's.
 void SimInterface::overhear(ByteView frame) {
-  constexpr std::size_t kEthernetBytes = 14;
   constexpr std::size_t kSocketMessages = 256;
-  if (is_dead || frame.size() <= kEthernetBytes || icmp_.size() >= kSocketMessages) return;
-  const auto error = wire::parse_icmp_error(frame.subspan(kEthernetBytes));
+  if (is_dead || frame.size() <= wire::kEthernetBytes || icmp_.size() >= kSocketMessages) return;
+  const auto error = wire::parse_icmp_error(frame.subspan(wire::kEthernetBytes));
   if (error && error->kind == wire::IcmpKind::kTooBig) icmp_.push_back(*error);
 }
 

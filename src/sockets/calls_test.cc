@@ -1,6 +1,6 @@
 // Data calls: the same in the kernel, in the engine, and with the owner changing all the time.
 #include <linux/sockios.h>
-#include <netinet/tcp.h>
+#include <linux/tcp.h>
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/un.h>
@@ -20,14 +20,6 @@ class Calls : public Everywhere {};
 INSTANTIATE_TEST_SUITE_P(, Calls, ::testing::Values(Where::kKernel, Where::kEngine, Where::kFlipping), where_name);
 class CallsInTheKernel : public Everywhere {};
 INSTANTIATE_TEST_SUITE_P(, CallsInTheKernel, ::testing::Values(Where::kKernel), where_name);
-
-std::string receive_some(int fd, std::size_t size, int flags = 0) {
-  std::string text(size, '\0');
-  const ssize_t n = ts_recv(fd, text.data(), size, flags);
-  EXPECT_GE(n, 0) << std::strerror(errno);
-  text.resize(n > 0 ? static_cast<std::size_t>(n) : 0);
-  return text;
-}
 
 TEST_P(Calls, ReadAndWrite) {
   Pair pair;

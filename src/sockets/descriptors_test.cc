@@ -22,14 +22,6 @@ class Descriptors : public Everywhere {};
 INSTANTIATE_TEST_SUITE_P(, Descriptors, ::testing::Values(Where::kKernel, Where::kEngine, Where::kFlipping),
                          where_name);
 
-std::string receive_some(int fd, std::size_t size, int flags = 0) {
-  std::string text(size, '\0');
-  const ssize_t n = ts_recv(fd, text.data(), size, flags);
-  EXPECT_GE(n, 0) << std::strerror(errno);
-  text.resize(n > 0 ? static_cast<std::size_t>(n) : 0);
-  return text;
-}
-
 TEST_P(Descriptors, OptionsAreTheKernels) {
   Pair pair;
   place(pair.ours);

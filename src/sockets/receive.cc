@@ -19,10 +19,9 @@ namespace {
 constexpr std::uint64_t kUrgentReturnBytes = 16384;
 // Of one chunk: read bytes that are given back before the rest is read.
 constexpr std::uint32_t kReturnAheadBytes = 8192;
-constexpr std::size_t kPartsPerCall = 64;
 
 // Flags that the layer understands; with any other the connection goes back to the kernel first.
-constexpr int kKnownFlags = MSG_DONTWAIT | MSG_PEEK | MSG_WAITALL | MSG_TRUNC | MSG_NOSIGNAL | MSG_CMSG_CLOEXEC;
+constexpr int kReceiveFlags = MSG_DONTWAIT | MSG_PEEK | MSG_WAITALL | MSG_TRUNC | MSG_NOSIGNAL | MSG_CMSG_CLOEXEC;
 
 struct Reader {
   Sonode& sonode;
@@ -201,7 +200,7 @@ Outcome receive(Sonode& sonode, int fd, std::span<const iovec> parts, int flags,
   if (!IoCursor::is_valid(parts)) return fail(Failure::kInvalid);
   if (sonode.state.load(std::memory_order_acquire) == SonodeState::kConnecting) confirm_connected(sonode, fd);
   if ((flags & MSG_OOB) != 0) return receive_urgent(sonode, fd, parts, flags);
-  if ((flags & ~kKnownFlags) != 0)
+  if ((flags & ~kReceiveFlags) != 0)
     if (const Outcome moved = keep_in_kernel(sonode, "recv flags"); moved < 0) return moved;
   if (const Outcome late = take_pending_error(sonode); late < 0) return late;
   IoCursor out(parts);

@@ -19,13 +19,12 @@ namespace {
 
 // Copied inside the gate at a time: a move waits for the calls inside.
 constexpr std::size_t kBytesPerPass = 128U << 10;
-constexpr std::size_t kPartsPerCall = 64;
 constexpr std::uint32_t kEntriesPerPass = 72;  // 128 KB in chunks of 2 KB, and the ends
 // The engine takes entries within microseconds as a rule: so often a call lets it run. It does not while none of its
 // pieces is free; then the call would block.
 constexpr unsigned kNudges = 8;
 
-constexpr int kKnownFlags = MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE | MSG_EOR;
+constexpr int kSendFlags = MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE | MSG_EOR;
 
 // The submission ring is full, or things changed while we looked: the call tries on for a moment, which is cheaper than
 // having the program wait. Never leaves this file.
@@ -184,7 +183,7 @@ void raise_sigpipe() noexcept { ::syscall(SYS_tgkill, ::getpid(), ::syscall(SYS_
 Outcome send(Sonode& sonode, int fd, std::span<const iovec> parts, int flags) noexcept {
   if (!IoCursor::is_valid(parts)) return fail(Failure::kInvalid);
   if (sonode.state.load(std::memory_order_acquire) == SonodeState::kConnecting) confirm_connected(sonode, fd);
-  if ((flags & ~kKnownFlags) != 0)
+  if ((flags & ~kSendFlags) != 0)
     if (const Outcome moved = keep_in_kernel(sonode, "send flags"); moved < 0) return moved;
   if (const Outcome late = take_pending_error(sonode); late < 0) return late;
   IoCursor in(parts);

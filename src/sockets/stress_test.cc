@@ -18,7 +18,7 @@ namespace {
 
 constexpr std::size_t kBytesPerConnection = 2'000'000;
 constexpr int kConnections = 8;
-constexpr int kLimitMs = 20'000;
+constexpr int kStressLimitMs = 20'000;
 
 enum class Server { kBlockingThreads, kPoll, kSelect, kEpollLevel, kEpollEdge, kEpollOneShot };
 
@@ -86,7 +86,7 @@ void run_client(const Listener& listener, std::uint64_t seed) {
   std::size_t got = 0;
   for (;;) {
     pollfd entry{.fd = fd, .events = POLLIN, .revents = 0};
-    if (::poll(&entry, 1, kLimitMs) != 1) {
+    if (::poll(&entry, 1, kStressLimitMs) != 1) {
       ADD_FAILURE() << "connection " << seed << " stalls at byte " << got;
       ::shutdown(fd, SHUT_RDWR);
       break;
@@ -144,9 +144,9 @@ void serve_poll(const Listener& listener, bool with_select) {
       if (echo.wants_in()) FD_SET(fd, &readable);
       if (echo.wants_out()) FD_SET(fd, &writable);
     }
-    timeval limit{.tv_sec = kLimitMs / 1000, .tv_usec = 0};
+    timeval limit{.tv_sec = kStressLimitMs / 1000, .tv_usec = 0};
     const int ready = with_select ? ts_select(FD_SETSIZE, &readable, &writable, nullptr, &limit)
-                                  : ts_poll(fds.data(), fds.size(), kLimitMs);
+                                  : ts_poll(fds.data(), fds.size(), kStressLimitMs);
     ASSERT_GT(ready, 0) << "an event was lost";
     for (const pollfd& entry : fds) {
       const bool is_ready =
@@ -169,7 +169,7 @@ void serve_epoll(const Listener& listener, std::uint32_t mode) {
   }
   while (!echoes.empty()) {
     std::array<epoll_event, 5> events;
-    const int count = ts_epoll_wait(set, events.data(), static_cast<int>(events.size()), kLimitMs);
+    const int count = ts_epoll_wait(set, events.data(), static_cast<int>(events.size()), kStressLimitMs);
     ASSERT_GT(count, 0) << "an event was lost";
     for (int i = 0; i < count; ++i) {
       const int fd = events[static_cast<std::size_t>(i)].data.fd;
@@ -209,7 +209,7 @@ void serve_one_shot(const Listener& listener) {
     threads.emplace_back([&] {
       for (;;) {
         epoll_event event{};
-        ASSERT_EQ(ts_epoll_wait(set, &event, 1, kLimitMs), 1) << "an event was lost";
+        ASSERT_EQ(ts_epoll_wait(set, &event, 1, kStressLimitMs), 1) << "an event was lost";
         const int fd = event.data.fd;
         if (fd == over) return;
         Echo& echo = echoes.at(fd);

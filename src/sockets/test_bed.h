@@ -233,4 +233,13 @@ inline std::string where_name(const ::testing::TestParamInfo<Where>& info) {
   return ::testing::PrintToString(info.param);
 }
 
+// What one ts_recv() gives, at most `size` bytes.
+inline std::string receive_some(int fd, std::size_t size, int flags = 0) {
+  std::string text(size, '\0');
+  const ssize_t n = ts_recv(fd, text.data(), size, flags);
+  EXPECT_GE(n, 0) << std::strerror(errno);
+  text.resize(n > 0 ? static_cast<std::size_t>(n) : 0);
+  return text;
+}
+
 }  // namespace twinstack::sockets

@@ -15,6 +15,9 @@
 
 namespace twinstack::sockets {
 
+// Buffers of one readv() or writev() that are looked at; the call is a short one then.
+inline constexpr std::size_t kPartsPerCall = 64;
+
 // What recvmsg() gives beside the bytes: from the kernel's socket only, the engine's connections have none.
 struct Ancillary {
   std::span<std::byte> room;  // msg_control

@@ -1,6 +1,6 @@
 // What socket calls return: errno by errno, as Linux.
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 

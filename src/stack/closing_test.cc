@@ -1,6 +1,6 @@
 // The end of a connection: close(), shutdown(), linger, orphans, in every order.
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 

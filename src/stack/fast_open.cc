@@ -1,7 +1,7 @@
 // TCP Fast Open (RFC 7413), as Linux has it: data in the SYN, on both sides. A client shows the cookie that the server
 // gave it; the server makes it from the addresses, so that it need not keep any.
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 

@@ -1,6 +1,6 @@
 // LISTEN: exact replies, the two queues and their bounds, deferred accept, a listener that goes.
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 

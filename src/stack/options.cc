@@ -1,6 +1,6 @@
 // setsockopt() and getsockopt(): names, ranges and errors as on Linux.
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 

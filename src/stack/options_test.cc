@@ -1,6 +1,6 @@
 // Socket options and TCP_INFO.
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 

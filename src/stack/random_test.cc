@@ -1,7 +1,7 @@
 // Hosts in disorder: random calls on random sockets over a bad network, and random segments at every state. Nothing may
 // break, and once all is closed and quiet nothing may be left.
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 

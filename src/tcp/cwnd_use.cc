@@ -10,8 +10,6 @@ namespace twinstack::tcp {
 
 namespace {
 
-constexpr std::uint32_t kInitialWindow = 10;  // segments (RFC 6928)
-
 Duration rto(const ControlBlock& cb) noexcept { return std::chrono::microseconds(cb.rto_us); }
 
 // RFC 2861 3.2: half way down to what was used.

@@ -11,8 +11,6 @@ namespace {
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
-constexpr std::uint16_t kSackAndStamps = kOptSack | kOptTimestamps;
-
 // One segment, a millisecond later the next, and so on.
 struct Spread {
   explicit Spread(std::uint32_t segments) : f(kOptSack, 1, 1) {

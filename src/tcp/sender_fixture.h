@@ -12,6 +12,8 @@
 
 namespace twinstack::tcp::test {
 
+inline constexpr std::uint16_t kSackAndStamps = kOptSack | kOptTimestamps;
+
 using Ranges = std::vector<std::pair<std::uint32_t, std::uint32_t>>;  // in segments from kOurSeq
 
 // `segments` full segments are in flight, sent at 0 ms; the round trip is 10 ms.

@@ -10,10 +10,10 @@
 namespace twinstack::tcp::test {
 namespace {
 
-struct Sender {
-  explicit Sender(const MinTcp& state = idle_state()) : end(state, at_ms(0)) { end.poll(at_ms(0)); }
-  explicit Sender(std::uint16_t flags)
-      : Sender([&] {
+struct Writer {
+  explicit Writer(const MinTcp& state = idle_state()) : end(state, at_ms(0)) { end.poll(at_ms(0)); }
+  explicit Writer(std::uint16_t flags)
+      : Writer([&] {
           MinTcp state = idle_state();
           state.flags = flags;
           return state;
@@ -38,7 +38,7 @@ std::vector<std::uint32_t> sizes(const std::vector<SegmentPlan>& plans) {
 using Sizes = std::vector<std::uint32_t>;
 
 TEST(Transmit, OneSmallWrite) {
-  Sender s;
+  Writer s;
   const auto plans = s.write(100);
   ASSERT_EQ(sizes(plans), Sizes{100});
   EXPECT_EQ(plans[0].segment.seq, Seq(kOurSeq));
@@ -50,7 +50,7 @@ TEST(Transmit, OneSmallWrite) {
 }
 
 TEST(Transmit, FullSegmentsThenTheRestWithPush) {
-  Sender s;
+  Writer s;
   const auto plans = s.write(3 * kMss + 10);
   ASSERT_EQ(sizes(plans), (Sizes{kMss, kMss, kMss, 10}));
   for (int i = 0; i < 3; ++i) {
@@ -65,7 +65,7 @@ TEST(Transmit, TimestampsTakeTheirRoom) {
   state.options = kOptTimestamps;
   state.ts_val = 0xfffffffe;  // wraps under way
   state.ts_recent = 42;
-  Sender s(state);
+  Writer s(state);
   const auto plans = s.write(2000, at_ms(10));
   EXPECT_EQ(sizes(plans), (Sizes{kMss - 12, 2000 - (kMss - 12)}));
   EXPECT_TRUE(plans[0].segment.options.has_timestamps);
@@ -77,14 +77,14 @@ TEST(Transmit, MicrosecondTimestampsCountMicroseconds) {
   MinTcp state = idle_state();
   state.options = kOptTimestamps | kOptTsMicroseconds;
   state.ts_val = 100;
-  Sender s(state);
+  Writer s(state);
   EXPECT_EQ(s.write(1, at_ms(10))[0].segment.options.ts_val, 10100U);
 }
 
 TEST(Transmit, SackBlocksTakeTheirRoom) {
   MinTcp state = idle_state();
   state.options = kOptTimestamps | kOptSack;
-  Sender s(state);
+  Writer s(state);
   s.end.receive(from_peer(kPeerSeq + 10), "x", at_ms(1));
   const auto plans = s.write(3000);
   EXPECT_EQ(plans[0].payload_bytes, kMss - 12U - 12U);
@@ -92,14 +92,14 @@ TEST(Transmit, SackBlocksTakeTheirRoom) {
 }
 
 TEST(Transmit, CwndLimits) {
-  Sender s;
+  Writer s;
   EXPECT_EQ(s.write(20 * kMss).size(), 10U);
   s.ack(2 * kMss, at_ms(2));
   EXPECT_EQ(s.end.poll(at_ms(2)).size(), 4U) << "slow start: two for each acknowledged";
 }
 
 TEST(Transmit, PeerWindowLimits) {
-  Sender s;
+  Writer s;
   s.ack(0, at_ms(1));
   s.end.cb.snd_wnd = 5000;
   EXPECT_EQ(sizes(s.write(20 * kMss)), (Sizes{kMss, kMss, kMss})) << "no small piece for the rest (3.8.6.2.1)";
@@ -109,7 +109,7 @@ TEST(Transmit, WindowScaleIsApplied) {
   MinTcp state = idle_state();
   state.snd_wscale = 4;
   state.rcv_wscale = 2;
-  Sender s(state);
+  Writer s(state);
   s.ack(0, at_ms(1), 1000);
   s.write(1);
   s.ack(1, at_ms(2), 1000);
@@ -118,7 +118,7 @@ TEST(Transmit, WindowScaleIsApplied) {
 }
 
 TEST(Transmit, NagleHoldsTheSecondSmallSegment) {
-  Sender s;
+  Writer s;
   EXPECT_EQ(s.write(10).size(), 1U);
   EXPECT_TRUE(s.write(10).empty());
   EXPECT_TRUE(s.write(10).empty());
@@ -127,25 +127,25 @@ TEST(Transmit, NagleHoldsTheSecondSmallSegment) {
 }
 
 TEST(Transmit, NagleAsMinshallLetsTheTailOfALargeWriteGo) {
-  Sender s;
+  Writer s;
   EXPECT_EQ(sizes(s.write(kMss + 10)), (Sizes{kMss, 10}));
 }
 
 TEST(Transmit, NoDelaySendsEverything) {
-  Sender s(kFlagNoDelay);
+  Writer s(kFlagNoDelay);
   EXPECT_EQ(s.write(10).size(), 1U);
   EXPECT_EQ(s.write(10).size(), 1U);
 }
 
 TEST(Transmit, CorkHoldsSmallSegmentsUntilItIsPulledOrTimeIsUp) {
-  Sender s(kFlagCork | kFlagNoDelay);
+  Writer s(kFlagCork | kFlagNoDelay);
   EXPECT_EQ(sizes(s.write(kMss + 10)), Sizes{kMss});
   s.ack(kMss, at_ms(2));
   EXPECT_TRUE(s.end.poll(at_ms(2)).empty());
   set_flags(s.end.cb, kFlagNoDelay, at_ms(3));
   EXPECT_EQ(sizes(s.end.poll(at_ms(3))), Sizes{10});
 
-  Sender t(kFlagCork);
+  Writer t(kFlagCork);
   EXPECT_TRUE(t.write(10).empty());
   const Time at = t.end.fire(at_ms(1));
   EXPECT_EQ(sizes(t.end.poll(at)), Sizes{10});
@@ -153,7 +153,7 @@ TEST(Transmit, CorkHoldsSmallSegmentsUntilItIsPulledOrTimeIsUp) {
 
 // As Linux TCP_NAGLE_PUSH: setting it again lets go, too, what MSG_MORE holds; nobody has asked for PSH.
 TEST(Transmit, NoDelayOnceMorePushes) {
-  Sender s(kFlagNoDelay);
+  Writer s(kFlagNoDelay);
   s.end.write(10, at_ms(1), true);
   EXPECT_TRUE(s.end.poll(at_ms(1)).empty());
   push_pending(s.end.cb);
@@ -164,7 +164,7 @@ TEST(Transmit, NoDelayOnceMorePushes) {
 
 // The tail that MSG_MORE held back is no part of the burst before it.
 TEST(Transmit, WhatWasHeldBackIsNoEndOfABurst) {
-  Sender s(kFlagNoDelay);
+  Writer s(kFlagNoDelay);
   s.end.write(2 * kMss + 10, at_ms(1), true);
   const auto burst = s.end.poll(at_ms(1));
   ASSERT_EQ(sizes(burst), (Sizes{kMss, kMss}));
@@ -180,7 +180,7 @@ TEST(Transmit, WhatWasHeldBackIsNoEndOfABurst) {
 std::vector<bool> pushes_of_a_long_write(int longer) {
   MinTcp state = idle_state();
   state.cwnd_segments = 1;
-  Sender s(state);
+  Writer s(state);
   s.end.cb.max_window = 2 * kMss;
   for (int i = 0; i < 4; ++i) {
     if (i == longer) move_push(s.end.cb, kMss);
@@ -206,7 +206,7 @@ TEST(Transmit, AMarkOfPshMovesWithTheEndOfItsBuffer) {
 }
 
 TEST(Transmit, WhatMoreFollowsWaitsForItOrUntilTimeIsUp) {
-  Sender s(kFlagNoDelay);
+  Writer s(kFlagNoDelay);
   s.end.write(kMss + 10, at_ms(1), true);
   EXPECT_EQ(sizes(s.end.poll(at_ms(1))), Sizes{kMss});
   EXPECT_EQ(sizes(s.write(20, at_ms(2))), Sizes{30});
@@ -215,7 +215,7 @@ TEST(Transmit, WhatMoreFollowsWaitsForItOrUntilTimeIsUp) {
   extract(s.end.cb, at_ms(3), state);
   EXPECT_EQ(state.flags, kFlagNoDelay | kFlagMoreFollows);
 
-  Sender t(kFlagNoDelay);
+  Writer t(kFlagNoDelay);
   t.end.write(10, at_ms(1), true);
   EXPECT_TRUE(t.end.poll(at_ms(1)).empty());
   const Time at = t.end.fire(at_ms(1));
@@ -223,7 +223,7 @@ TEST(Transmit, WhatMoreFollowsWaitsForItOrUntilTimeIsUp) {
 }
 
 TEST(Transmit, DrainingSendsNoNewDataButRetransmits) {
-  Sender s;
+  Writer s;
   s.write(2 * kMss);
   s.end.write(1000, at_ms(2));
   set_draining(s.end.cb, true, at_ms(2));
@@ -242,7 +242,7 @@ TEST(Transmit, DrainingSendsNoNewDataButRetransmits) {
 }
 
 TEST(Transmit, StopsAndGoesOnWhereTheLinkHadNoRoom) {
-  Sender s;
+  Writer s;
   s.end.write(4 * kMss, at_ms(1));
   SegmentPlan plan;
   ASSERT_TRUE(poll_transmit(s.end.cb, s.end, at_ms(1), plan));
@@ -251,7 +251,7 @@ TEST(Transmit, StopsAndGoesOnWhereTheLinkHadNoRoom) {
 }
 
 TEST(Transmit, CwndThatIsNotUsedDoesNotGrow) {
-  Sender s;
+  Writer s;
   std::uint32_t offset = 0;
   for (int i = 0; i < 100; ++i) {
     s.write(100, at_ms(i * 10));
@@ -262,7 +262,7 @@ TEST(Transmit, CwndThatIsNotUsedDoesNotGrow) {
 }
 
 TEST(Transmit, CwndDecaysAfterIdleness) {
-  Sender s;
+  Writer s;
   s.end.cb.cwnd = 80;
   s.end.cb.ssthresh = 20;
   s.write(1, at_ms(1500));  // the RTO is 1 s: one and a half of idleness
@@ -289,18 +289,18 @@ TEST(Transmit, EctOnNewDataOnly) {
 TEST(Transmit, SmallPeerWindowHalvesTheSegment) {
   MinTcp state = idle_state();
   state.snd_wnd = state.max_window = 2000;
-  Sender s(state);
+  Writer s(state);
   EXPECT_EQ(sizes(s.write(5000)), (Sizes{1000, 1000}));
 }
 
 TEST(Transmit, MssCanChange) {
-  Sender s;
+  Writer s;
   set_mss(s.end.cb, 1000);
   EXPECT_EQ(sizes(s.write(1500)), (Sizes{1000, 500}));
 }
 
 TEST(Transmit, RetransmissionOfTheLastSegmentPushes) {
-  Sender s;
+  Writer s;
   s.write(kMss + 10);
   const Time at = s.end.fire(at_ms(1));
   EXPECT_EQ(s.end.poll_one(at).segment.flags, wire::kAck);
@@ -311,7 +311,7 @@ TEST(Transmit, RetransmissionOfTheLastSegmentPushes) {
 }
 
 TEST(Transmit, OldAcksChangeNothing) {
-  Sender s;
+  Writer s;
   s.write(1000);
   s.ack(1000, at_ms(2));
   s.ack(500, at_ms(3), 10);
@@ -323,7 +323,7 @@ TEST(Transmit, OldAcksChangeNothing) {
 TEST(Transmit, TheLargestWindowOfThePeerIsRemembered) {
   MinTcp state = idle_state();
   state.snd_wnd = state.max_window = 1000;
-  Sender s(state);
+  Writer s(state);
   s.write(1);
   s.ack(1, at_ms(2), 30000);
   s.write(1, at_ms(3));
@@ -333,7 +333,7 @@ TEST(Transmit, TheLargestWindowOfThePeerIsRemembered) {
 }
 
 TEST(Transmit, CountersCount) {
-  Sender s;
+  Writer s;
   s.write(kMss + 10);
   s.ack(kMss + 10, at_ms(2));
   const Counters& c = s.end.counters;

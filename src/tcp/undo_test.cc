@@ -11,8 +11,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr std::uint16_t kSackAndStamps = kOptSack | kOptTimestamps;
-
 TEST(Undo, AnEchoOlderThanTheRetransmissionEndsRecoveryAsIfNothingHadBeen) {
   Sender f(kSackAndStamps, 10, 10);
   ASSERT_EQ(f.what(f.ack(0, {{1, 4}}, at_ms(10), 0)), Sent{-1000});

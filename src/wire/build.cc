@@ -10,9 +10,6 @@ namespace twinstack::wire {
 
 namespace {
 
-constexpr std::uint16_t kTypeIpv4 = 0x0800;
-constexpr std::uint16_t kTypeIpv6 = 0x86dd;
-constexpr std::uint8_t kProtocolTcp = 6;
 constexpr std::uint16_t kDontFragment = 0x4000;
 constexpr std::size_t kTcpAckAt = 8;  // in the TCP header
 constexpr std::size_t kTcpWindowAt = 14;

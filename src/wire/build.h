@@ -17,16 +17,13 @@
 
 #include "wire/checksum.h"
 #include "wire/flow.h"
+#include "wire/numbers.h"
 #include "wire/packet.h"
 #include "wire/segment.h"
 #include "wire/tcp_options.h"
 
 namespace twinstack::wire {
 
-inline constexpr std::uint32_t kEthernetBytes = 14;
-inline constexpr std::uint32_t kIpv4Bytes = 20;
-inline constexpr std::uint32_t kIpv6Bytes = 40;
-inline constexpr std::uint32_t kTcpBytes = 20;
 inline constexpr std::uint32_t kMaxHeaderBytes = kEthernetBytes + kIpv6Bytes + kTcpBytes + 40;
 
 // What is the same for all segments of a connection until its route changes.

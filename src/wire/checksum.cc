@@ -3,12 +3,12 @@
 #include <array>
 
 #include "base/assert.h"
+#include "wire/numbers.h"
 
 namespace twinstack::wire {
 
 namespace {
 
-constexpr std::uint8_t kProtocolTcp = 6;
 constexpr std::size_t kBlock = 32;
 
 // Sum of `count` bytes as if they began at an even offset. kCopy: also copies them to `out`, read once.

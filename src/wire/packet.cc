@@ -1,21 +1,14 @@
 #include "wire/packet.h"
 
 #include "wire/bytes.h"
+#include "wire/numbers.h"
 #include "wire/tcp_options.h"
 
 namespace twinstack::wire {
 
 namespace {
 
-constexpr std::size_t kEthernetHead = 14;
 constexpr std::size_t kVlanTag = 4;
-constexpr std::uint16_t kTypeIpv4 = 0x0800;
-constexpr std::uint16_t kTypeIpv6 = 0x86dd;
-constexpr std::uint16_t kTypeVlan = 0x8100;
-constexpr std::size_t kIpv4Head = 20;
-constexpr std::size_t kIpv6Head = 40;
-constexpr std::size_t kTcpHead = 20;
-constexpr std::uint8_t kProtocolTcp = 6;
 
 // The frame under examination: the first part, where all headers must lie, and the length of all.
 struct Frame {
@@ -24,8 +17,6 @@ struct Frame {
   std::uint32_t length_bytes;
   ChecksumMode mode;
 };
-
-std::uint8_t byte_at(ByteView bytes, std::size_t at) noexcept { return static_cast<std::uint8_t>(bytes[at]); }
 
 bool has_total(const Frame& frame) noexcept {
   std::size_t total = 0;
@@ -72,17 +63,17 @@ InternetSum pseudo_header(ByteView addresses, std::uint32_t tcp_bytes) noexcept 
 // RFC 9293 3.1. `tcp_bytes`: header and payload, as the IP header says; all of it lies in the frame.
 ParseVerdict parse_tcp(const Frame& frame, std::uint32_t tcp_bytes, const InternetSum& pseudo,
                        TcpPacket& out) noexcept {
-  if (tcp_bytes < kTcpHead) return ParseVerdict::kBadTcpHeader;
-  if (frame.head.size() < out.tcp_offset + kTcpHead) return ParseVerdict::kTruncated;
+  if (tcp_bytes < kTcpBytes) return ParseVerdict::kBadTcpHeader;
+  if (frame.head.size() < out.tcp_offset + kTcpBytes) return ParseVerdict::kTruncated;
   const std::size_t header_bytes = std::size_t{byte_at(frame.head, out.tcp_offset + 12U)} / 16 * 4;
-  if (header_bytes < kTcpHead || header_bytes > tcp_bytes) return ParseVerdict::kBadTcpHeader;
+  if (header_bytes < kTcpBytes || header_bytes > tcp_bytes) return ParseVerdict::kBadTcpHeader;
   if (frame.head.size() < out.tcp_offset + header_bytes) return ParseVerdict::kTruncated;
   if (!checksum_ok(frame, out, tcp_bytes, pseudo)) return ParseVerdict::kBadChecksum;
 
   const ByteView tcp = frame.head.subspan(out.tcp_offset, header_bytes);
   out.tcp_header_bytes = static_cast<std::uint16_t>(header_bytes);
   read_tcp_fields(tcp, out);
-  if (header_bytes > kTcpHead) parse_options(tcp.subspan(kTcpHead), out.segment.options);
+  if (header_bytes > kTcpBytes) parse_options(tcp.subspan(kTcpBytes), out.segment.options);
   const auto header = static_cast<std::uint32_t>(header_bytes);
   out.payload = Payload(frame.parts, out.tcp_offset + header, tcp_bytes - header);
   return ParseVerdict::kOk;
@@ -101,30 +92,30 @@ void read_v4_address(const std::byte* from, IpAddress& out) noexcept {
 
 // RFC 791 3.1.
 ParseVerdict parse_ipv4(const Frame& frame, TcpPacket& out) noexcept {
-  if (frame.head.size() < out.ip_offset + kIpv4Head) return ParseVerdict::kTruncated;
+  if (frame.head.size() < out.ip_offset + kIpv4Bytes) return ParseVerdict::kTruncated;
   const ByteView ip = frame.head.subspan(out.ip_offset);
   const std::size_t header_bytes = std::size_t{byte_at(ip, 0)} % 16 * 4;
   const std::uint32_t total = load_be<std::uint16_t>(ip.data() + 2);
-  if (header_bytes < kIpv4Head || total < header_bytes) return ParseVerdict::kBadIpHeader;
+  if (header_bytes < kIpv4Bytes || total < header_bytes) return ParseVerdict::kBadIpHeader;
   if (total > frame.length_bytes - out.ip_offset || ip.size() < header_bytes) return ParseVerdict::kTruncated;
   InternetSum sum;
-  if (header_bytes == kIpv4Head)
-    sum.add_few(ip.first(kIpv4Head));
+  if (header_bytes == kIpv4Bytes)
+    sum.add_few(ip.first(kIpv4Bytes));
   else
     sum.add(ip.first(header_bytes));
   if (sum.checksum() != 0) return ParseVerdict::kBadIpHeader;
-  if (header_bytes > kIpv4Head) return ParseVerdict::kIpOptions;
+  if (header_bytes > kIpv4Bytes) return ParseVerdict::kIpOptions;
   if ((load_be<std::uint16_t>(ip.data() + 6) & 0x3fffU) != 0) return ParseVerdict::kFragment;  // MF, offset
   if (byte_at(ip, 9) != kProtocolTcp) return ParseVerdict::kNotTcp;
 
-  out.ip_header_bytes = kIpv4Head;
+  out.ip_header_bytes = kIpv4Bytes;
   out.ip_bytes = total;
   out.traffic_class = byte_at(ip, 1);
   out.ttl = byte_at(ip, 8);
   read_v4_address(ip.data() + 12, out.flow.remote);
   read_v4_address(ip.data() + 16, out.flow.local);
-  out.tcp_offset = static_cast<std::uint16_t>(out.ip_offset + kIpv4Head);
-  const std::uint32_t tcp_bytes = total - static_cast<std::uint32_t>(kIpv4Head);
+  out.tcp_offset = static_cast<std::uint16_t>(out.ip_offset + kIpv4Bytes);
+  const std::uint32_t tcp_bytes = total - static_cast<std::uint32_t>(kIpv4Bytes);
   return parse_tcp(frame, tcp_bytes, pseudo_header(ip.subspan(12, 8), tcp_bytes), out);
 }
 
@@ -146,21 +137,21 @@ ParseVerdict next_header_verdict(std::uint8_t next_header) noexcept {
 
 // RFC 8200 3.
 ParseVerdict parse_ipv6(const Frame& frame, TcpPacket& out) noexcept {
-  if (frame.head.size() < out.ip_offset + kIpv6Head) return ParseVerdict::kTruncated;
+  if (frame.head.size() < out.ip_offset + kIpv6Bytes) return ParseVerdict::kTruncated;
   const ByteView ip = frame.head.subspan(out.ip_offset);
   const std::uint32_t payload_bytes = load_be<std::uint16_t>(ip.data() + 4);
-  if (payload_bytes + kIpv6Head > frame.length_bytes - out.ip_offset) return ParseVerdict::kTruncated;
+  if (payload_bytes + kIpv6Bytes > frame.length_bytes - out.ip_offset) return ParseVerdict::kTruncated;
   if (const auto verdict = next_header_verdict(byte_at(ip, 6)); verdict != ParseVerdict::kOk) return verdict;
 
-  out.ip_header_bytes = kIpv6Head;
-  out.ip_bytes = payload_bytes + static_cast<std::uint32_t>(kIpv6Head);
+  out.ip_header_bytes = kIpv6Bytes;
+  out.ip_bytes = payload_bytes + static_cast<std::uint32_t>(kIpv6Bytes);
   out.traffic_class = static_cast<std::uint8_t>(load_be<std::uint16_t>(ip.data()) >> 4 & 0xffU);
   out.ttl = byte_at(ip, 7);
   read_address(ip.data() + 8, out.flow.remote);
   read_address(ip.data() + 24, out.flow.local);
   // A mapped address on the wire would be taken for an IPv4 connection further in (RFC 4942 2.2).
   if (out.flow.remote.is_v4() || out.flow.local.is_v4()) return ParseVerdict::kBadIpHeader;
-  out.tcp_offset = static_cast<std::uint16_t>(out.ip_offset + kIpv6Head);
+  out.tcp_offset = static_cast<std::uint16_t>(out.ip_offset + kIpv6Bytes);
   return parse_tcp(frame, payload_bytes, pseudo_header(ip.subspan(8, 32), payload_bytes), out);
 }
 
@@ -174,25 +165,25 @@ ParseVerdict parse_ip(const Frame& frame, TcpPacket& out) noexcept {
   return verdict;
 }
 
-constexpr std::size_t kPlainTcpAt = kEthernetHead + kIpv4Head;
-constexpr std::uint32_t kPlainTcpBytes = kTcpHead + kTimestampBytes;
+constexpr std::size_t kPlainTcpAt = kEthernetBytes + kIpv4Bytes;
+constexpr std::uint32_t kPlainTcpBytes = kTcpBytes + kTimestampBytes;
 
 // What nearly every frame is: IPv4 without options, all in one part, and timestamps as the only TCP option.
 bool is_plain(const Frame& frame) noexcept {
   if (frame.head.size() < frame.length_bytes || frame.length_bytes < kPlainTcpAt + kPlainTcpBytes) return false;
-  const std::byte* const ip = frame.head.data() + kEthernetHead;
+  const std::byte* const ip = frame.head.data() + kEthernetBytes;
   const std::byte* const tcp = frame.head.data() + kPlainTcpAt;
   const std::uint32_t first = load_be<std::uint32_t>(ip);  // version, header length, traffic class, total length
   const std::uint32_t total = first & 0xffffU;
   if (load_be<std::uint16_t>(ip - 2) != kTypeIpv4 || first >> 24 != 0x45) return false;
-  if (total < kIpv4Head + kPlainTcpBytes || total > frame.length_bytes - kEthernetHead) return false;
+  if (total < kIpv4Bytes + kPlainTcpBytes || total > frame.length_bytes - kEthernetBytes) return false;
   if ((load_be<std::uint16_t>(ip + 6) & 0x3fffU) != 0 || ip[9] != std::byte{kProtocolTcp}) return false;
   return static_cast<std::uint8_t>(tcp[12]) / 16 * 4 == kPlainTcpBytes &&
-         load_be<std::uint32_t>(tcp + kTcpHead) == kTimestampsAligned;
+         load_be<std::uint32_t>(tcp + kTcpBytes) == kTimestampsAligned;
 }
 
 void read_plain_headers(const std::byte* head, TcpPacket& out) noexcept {
-  const std::byte* const ip = head + kEthernetHead;
+  const std::byte* const ip = head + kEthernetBytes;
   const std::byte* const tcp = head + kPlainTcpAt;
   std::memcpy(out.destination_mac.data(), head, 6);
   std::memcpy(out.source_mac.data(), head + 6, 6);
@@ -200,29 +191,29 @@ void read_plain_headers(const std::byte* head, TcpPacket& out) noexcept {
   out.has_vlan = false;
   out.traffic_class = static_cast<std::uint8_t>(ip[1]);
   out.ttl = static_cast<std::uint8_t>(ip[8]);
-  out.ip_offset = kEthernetHead;
-  out.ip_header_bytes = kIpv4Head;
+  out.ip_offset = kEthernetBytes;
+  out.ip_header_bytes = kIpv4Bytes;
   out.tcp_header_bytes = kPlainTcpBytes;
   read_v4_address(ip + 12, out.flow.remote);
   read_v4_address(ip + 16, out.flow.local);
-  read_tcp_fields(ByteView(tcp, kTcpHead), out);
+  read_tcp_fields(ByteView(tcp, kTcpBytes), out);
   out.segment.ecn = static_cast<Ecn>(out.traffic_class & 3U);
   out.segment.options = TcpOptions{};
   out.segment.options.has_timestamps = true;
-  out.segment.options.ts_val = load_be<std::uint32_t>(tcp + kTcpHead + 4);
-  out.segment.options.ts_ecr = load_be<std::uint32_t>(tcp + kTcpHead + 8);
+  out.segment.options.ts_val = load_be<std::uint32_t>(tcp + kTcpBytes + 4);
+  out.segment.options.ts_ecr = load_be<std::uint32_t>(tcp + kTcpBytes + 8);
 }
 
 // True: `out` is what the steps would have made of the frame. False: they are to be taken, and say what is wrong or
 // else about it.
 bool parse_plain(const Frame& frame, TcpPacket& out) noexcept {
   if (!is_plain(frame)) return false;
-  const ByteView ip = frame.head.subspan(kEthernetHead, kIpv4Head);
+  const ByteView ip = frame.head.subspan(kEthernetBytes, kIpv4Bytes);
   out.ip_bytes = load_be<std::uint16_t>(ip.data() + 2);
-  const std::uint32_t tcp_bytes = out.ip_bytes - static_cast<std::uint32_t>(kIpv4Head);
+  const std::uint32_t tcp_bytes = out.ip_bytes - static_cast<std::uint32_t>(kIpv4Bytes);
   out.tcp_offset = kPlainTcpAt;
   out.partial_checksum = false;
-  if (fold(sum_words(ip.data(), kIpv4Head)) != 0xffff) return false;
+  if (fold(sum_words(ip.data(), kIpv4Bytes)) != 0xffff) return false;
   if (!checksum_ok(frame, out, tcp_bytes, pseudo_header(ip.subspan(12, 8), tcp_bytes))) return false;
   read_plain_headers(frame.head.data(), out);
   out.payload = Payload(frame.parts, kPlainTcpAt + kPlainTcpBytes, tcp_bytes - kPlainTcpBytes);
@@ -237,17 +228,17 @@ Frame examine(std::span<const ByteView> parts, std::uint32_t length_bytes, Check
 
 ParseVerdict parse_frame_in_steps(const Frame& frame, TcpPacket& out) noexcept {
   out = TcpPacket{};
-  if (frame.head.size() < kEthernetHead || !has_total(frame)) return ParseVerdict::kTruncated;
+  if (frame.head.size() < kEthernetBytes || !has_total(frame)) return ParseVerdict::kTruncated;
   std::memcpy(out.destination_mac.data(), frame.head.data(), 6);
   std::memcpy(out.source_mac.data(), frame.head.data() + 6, 6);
   auto type = load_be<std::uint16_t>(frame.head.data() + 12);
-  out.ip_offset = kEthernetHead;
+  out.ip_offset = kEthernetBytes;
   if (type == kTypeVlan) {
-    if (frame.head.size() < kEthernetHead + kVlanTag) return ParseVerdict::kTruncated;
+    if (frame.head.size() < kEthernetBytes + kVlanTag) return ParseVerdict::kTruncated;
     out.has_vlan = true;
-    out.vlan_tci = load_be<std::uint16_t>(frame.head.data() + kEthernetHead);
-    type = load_be<std::uint16_t>(frame.head.data() + kEthernetHead + 2);
-    out.ip_offset = kEthernetHead + kVlanTag;
+    out.vlan_tci = load_be<std::uint16_t>(frame.head.data() + kEthernetBytes);
+    type = load_be<std::uint16_t>(frame.head.data() + kEthernetBytes + 2);
+    out.ip_offset = kEthernetBytes + kVlanTag;
   }
   if (type != kTypeIpv4 && type != kTypeIpv6) return ParseVerdict::kNotIp;
   if (frame.head.size() <= out.ip_offset) return ParseVerdict::kTruncated;

@@ -93,7 +93,7 @@ class Endpoint {
   virtual CallResult receive(SocketId socket, std::span<std::byte> room, int flags) = 0;
   virtual CallResult shutdown(SocketId socket, int how) = 0;
   virtual CallResult close(SocketId socket) = 0;
-  // By names as in <netinet/tcp.h>: TCP_NODELAY, SO_RCVBUF. `text`: value of options that are words.
+  // By names as in <linux/tcp.h>: TCP_NODELAY, SO_RCVBUF. `text`: value of options that are words.
   virtual CallResult set_option(SocketId socket, std::string_view name, std::int64_t value,
                                 const std::string& text) = 0;
   // The value, or a negative errno.

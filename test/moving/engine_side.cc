@@ -67,8 +67,8 @@ EngineSide::EngineSide(const Options& options, const Time& now, Hooks hooks, ipc
       hooks_(std::move(hooks)),
       arena_(std::move(arena)),
       program_(arena_),
-      receive_room_(options.room_bytes),
-      send_room_(options.room_bytes) {
+      receive_room_(std::make_unique_for_overwrite<std::byte[]>(options.room_bytes)),
+      send_room_(std::make_unique_for_overwrite<std::byte[]>(options.room_bytes)) {
   nic::MemoryWire wire = nic::MemoryWire::make({.mtu_bytes = 65535, .checksum = options.checksum});
   wire_end_ = std::move(wire.b);
   std::unique_ptr<nic::Link> device = std::move(wire.a);
@@ -79,8 +79,8 @@ EngineSide::EngineSide(const Options& options, const Time& now, Hooks hooks, ipc
   const auto limit = static_cast<std::uint32_t>(options.room_bytes) - kRoomMargin;
   tools_.limits.receive_queue_bytes = std::min(tools_.limits.receive_queue_bytes, limit);
   tools_.limits.send_queue_bytes = std::min(tools_.limits.send_queue_bytes, limit);
-  tools_.receive_room = receive_room_;
-  tools_.send_room = send_room_;
+  tools_.receive_room = {receive_room_.get(), options.room_bytes};
+  tools_.send_room = {send_room_.get(), options.room_bytes};
   tools_.deliver_late = hooks_.deliver_late;
   tools_.now = [this] { return now_; };
   // The engine's last words leave before the other stack speaks (Lane::take_last_words()).

@@ -124,8 +124,8 @@ class EngineSide final : private handoff::PacketPath {
   std::unique_ptr<nic::MemoryLink> wire_end_;
   std::unique_ptr<engine::test::LaneBox> box_;
   handoff::MoveTools tools_;
-  std::vector<std::byte> receive_room_;
-  std::vector<std::byte> send_room_;
+  std::unique_ptr<std::byte[]> receive_room_;  // not cleared: mostly never touched
+  std::unique_ptr<std::byte[]> send_room_;
   std::list<EngineConn> conns_;
   std::vector<FlowKey> steered_;
 };

@@ -25,7 +25,6 @@ namespace twinstack::packetdrill {
 namespace {
 
 constexpr int kTcpCcInfo = 26;  // TCP_CC_INFO
-constexpr int kTcpInq = 36;     // TCP_INQ
 constexpr std::uint32_t kGrownSendBuffer = 1U << 20;
 
 struct Name {
@@ -45,13 +44,6 @@ constexpr std::array kSetForGood = {Name{SOL_SOCKET, SO_TIMESTAMP},    Name{SOL_
                                     Name{SOL_SOCKET, SO_RCVLOWAT},     Name{IPPROTO_TCP, kTcpInq}};
 
 ssize_t as_negative(ssize_t result) noexcept { return result < 0 ? -errno : result; }
-
-std::span<const iovec> parts_of(const msghdr& message) noexcept { return {message.msg_iov, message.msg_iovlen}; }
-
-bool has_bad_address(const msghdr& message) noexcept {
-  return std::ranges::any_of(parts_of(message),
-                             [](const iovec& part) { return part.iov_base == nullptr && part.iov_len > 0; });
-}
 
 // As getsockopt(): at most *length bytes.
 int answer_option(const void* answer, std::size_t bytes, void* value, socklen_t* length) noexcept {

@@ -8,14 +8,26 @@
 
 #include <sys/socket.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "base/clock.h"
 #include "wire/payload.h"
 
 namespace twinstack::packetdrill {
+
+inline constexpr int kTcpInq = 36;  // TCP_INQ, TCP_CM_INQ
+
+inline std::span<const iovec> parts_of(const msghdr& message) noexcept { return {message.msg_iov, message.msg_iovlen}; }
+
+inline bool has_bad_address(const msghdr& message) noexcept {
+  return std::ranges::any_of(parts_of(message),
+                             [](const iovec& part) { return part.iov_base == nullptr && part.iov_len > 0; });
+}
 
 // Whom a form tells what comes of its calls, within them.
 class Observer {

@@ -22,15 +22,7 @@ namespace twinstack::packetdrill {
 
 namespace {
 
-constexpr int kTcpInq = 36;                 // TCP_INQ, TCP_CM_INQ
 constexpr std::size_t kMostFragments = 17;  // MAX_SKB_FRAGS
-
-std::span<const iovec> parts_of(const msghdr& message) noexcept { return {message.msg_iov, message.msg_iovlen}; }
-
-bool has_bad_address(const msghdr& message) noexcept {
-  return std::ranges::any_of(parts_of(message),
-                             [](const iovec& part) { return part.iov_base == nullptr && part.iov_len > 0; });
-}
 
 std::vector<std::byte> bytes_of(std::span<const iovec> parts) {
   std::vector<std::byte> bytes;

@@ -12,8 +12,6 @@ namespace twinstack::packetdrill {
 
 namespace {
 
-std::span<const iovec> parts_of(const msghdr& message) noexcept { return {message.msg_iov, message.msg_iovlen}; }
-
 std::size_t total_bytes(const msghdr& message) noexcept {
   const auto parts = parts_of(message);
   return std::accumulate(parts.begin(), parts.end(), std::size_t{0},

@@ -10,18 +10,18 @@
 #include "nic/af_xdp/af_xdp_link.h"
 #include "nic/af_xdp/kernel_abi.h"
 #include "nic/af_xdp/netns.h"
+#include "wire/build.h"
 
 namespace twinstack::nic {
 namespace {
 
-constexpr std::uint32_t kEthernetBytes = 14;
 // The kernel leaves this much free in front of each received frame.
 constexpr std::uint32_t kReceiveHeadroomBytes = 256;
 
 Result<std::uint32_t> choose_frame_bytes(const AfXdpOptions& options, std::uint32_t mtu_bytes) {
   if (options.frame_bytes == 2048 || options.frame_bytes == 4096) return options.frame_bytes;
   if (options.frame_bytes != 0) return error(ErrorCode::kInvalid, "frame_bytes must be 2048 or 4096");
-  return mtu_bytes + kEthernetBytes + kReceiveHeadroomBytes <= 2048 ? 2048U : 4096U;
+  return mtu_bytes + wire::kEthernetBytes + kReceiveHeadroomBytes <= 2048 ? 2048U : 4096U;
 }
 
 Result<> check_options(const XdpAttachment& attachment, const AfXdpOptions& options) {
@@ -112,7 +112,7 @@ AfXdpLink::AfXdpLink(UniqueFd socket, Umem umem, const LinkInfo& info, const AfX
   frames_.reserve(options.rx_frames);
   parts_.reserve(options.rx_frames);
   held_.reserve(options.rx_frames);
-  const std::uint32_t frame_room = info.mtu_bytes + kEthernetBytes;
+  const std::uint32_t frame_room = info.mtu_bytes + wire::kEthernetBytes;
   chunks_per_slot_ = (frame_room + options.frame_bytes - 1) / options.frame_bytes;
   slot_bytes_ = chunks_per_slot_ * options.frame_bytes;
   const std::uint32_t slots = options.tx_frames / chunks_per_slot_;
@@ -158,7 +158,7 @@ Result<> AfXdpLink::bind(const XdpAttachment& attachment) {
 }
 
 std::uint32_t AfXdpLink::largest_mtu_of_one_buffer() const noexcept {
-  return options_.frame_bytes - kReceiveHeadroomBytes - kEthernetBytes;
+  return options_.frame_bytes - kReceiveHeadroomBytes - wire::kEthernetBytes;
 }
 
 std::unexpected<Error> AfXdpLink::mtu_too_large(const std::string& interface) const {

@@ -19,11 +19,11 @@
 #include "nic/af_xdp/netns.h"
 #include "nic/resegment.h"
 #include "pass.skel.h"
+#include "wire/build.h"
 
 namespace twinstack::nic {
 namespace {
 
-constexpr std::uint32_t kEthernetBytes = 14;
 static_assert(sizeof(ts_inject_frame) % 8 == 0);  // so that the elements of the mapped array lie side by side
 
 }  // namespace
@@ -110,7 +110,7 @@ Result<std::unique_ptr<PacketInjector>> PacketInjector::create(const InjectorOpt
   static_cast<void>(made->program_->drop_anchor());
   made->mac_ = facts.mac;
   made->interface_index_ = facts.index;
-  made->max_frame_bytes_ = std::min<std::uint32_t>(facts.mtu_bytes + kEthernetBytes, TS_INJECT_BYTES);
+  made->max_frame_bytes_ = std::min<std::uint32_t>(facts.mtu_bytes + wire::kEthernetBytes, TS_INJECT_BYTES);
   return made;
 }
 
@@ -138,13 +138,13 @@ Result<> PacketInjector::add_ip(const RxFrame& packet, ChecksumMode mode, Inject
   }
   const bool is_v6 = (packet.parts[0][0] >> 4) == std::byte{6};
   // The parser wants all headers in one part: the first part gets its Ethernet header in front, in a buffer of ours.
-  head_.assign(kEthernetBytes, std::byte{0});
+  head_.assign(wire::kEthernetBytes, std::byte{0});
   head_[12] = is_v6 ? std::byte{0x86} : std::byte{0x08};
   head_[13] = is_v6 ? std::byte{0xdd} : std::byte{0x00};
   head_.insert(head_.end(), packet.parts[0].begin(), packet.parts[0].end());
   parts_.assign(packet.parts.begin(), packet.parts.end());
   parts_[0] = head_;
-  return add({parts_, packet.length_bytes + kEthernetBytes}, mode, count);
+  return add({parts_, packet.length_bytes + wire::kEthernetBytes}, mode, count);
 }
 
 // Puts one frame, made good, behind those that wait in the map; a full map is handed over first.
@@ -168,7 +168,7 @@ Result<> PacketInjector::add(const RxFrame& frame, ChecksumMode mode, InjectionC
 Result<> PacketInjector::run(InjectionCount& count) {
   const std::uint32_t frames = std::exchange(waiting_, 0);
   if (frames == 0) return {};
-  std::uint32_t longest = kEthernetBytes;
+  std::uint32_t longest = wire::kEthernetBytes;
   for (std::uint32_t i = 0; i < frames; ++i) {
     // Destination: a stranger's MAC would be dropped. Source: the mark that steer.bpf.c lets pass.
     std::memcpy(program_->frames[i].bytes, mac_.data(), mac_.size());

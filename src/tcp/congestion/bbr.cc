@@ -24,7 +24,6 @@ constexpr std::uint32_t kStartupGain = kBbrUnit * 2885 / 1000 + 1;
 constexpr std::uint32_t kDrainGain = kBbrUnit * 1000 / 2885;
 constexpr std::uint32_t kCwndGain = kBbrUnit * 2;
 constexpr std::uint32_t kSmallestCwnd = 4;
-constexpr std::uint32_t kInitialWindow = 10;
 // Draft 4.3.4.3: look for more, give back what that has queued, cruise.
 constexpr std::array<std::uint32_t, 8> kCycle = {kBbrUnit * 5 / 4, kBbrUnit * 3 / 4, kBbrUnit, kBbrUnit,
                                                  kBbrUnit,         kBbrUnit,         kBbrUnit, kBbrUnit};

@@ -9,7 +9,6 @@ namespace twinstack::tcp {
 namespace {
 
 constexpr std::uint64_t kUsPerSecond = 1'000'000;
-constexpr std::uint32_t kInitialWindow = 10;  // segments (RFC 6928)
 
 // Draft 4.3.2.2.
 constexpr std::uint64_t kFullPipeGrowth = kBbrUnit * 5 / 4;

@@ -15,6 +15,8 @@
 
 namespace twinstack::tcp {
 
+inline constexpr std::uint32_t kInitialWindow = 10;  // segments (RFC 6928)
+
 enum class CongestionEvent : std::uint8_t {
   kSendStart,  // the first segment after nothing was in flight
   kRestart,    // cwnd was lowered after idleness (RFC 2861)
