@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -36,6 +37,8 @@ struct Connection {
   std::uint32_t hop_index = 0;
   // Packets that had waited and were none of this connection when they were to be injected; whoever counts takes them.
   std::uint64_t held_dropped = 0;
+  std::optional<std::uint32_t>
+      lesson_una;                       // the snd_una of the last return, when the kernel was to be taught (lesson.h)
   tcp::InfoCounters engine_counters{};  // of the stays in the engine that have ended
 
   [[nodiscard]] ipc::ConnSlot& shared() const { return arena->slot(slot); }
@@ -65,7 +68,7 @@ struct MoveTools {
   Duration call_deadline = kCallDeadline;
   kernel::Limits limits;
   std::span<std::byte> receive_room;  // at least limits.receive_queue_bytes
-  std::span<std::byte> send_room;     // at least limits.send_queue_bytes
+  std::span<std::byte> send_room;     // more than limits.send_queue_bytes
   // Delivers packets that the late filter caught to their connections (the engine or the kernel, by its state).
   std::function<void()> deliver_late;
   std::function<Time()> now;

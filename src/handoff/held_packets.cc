@@ -1,5 +1,6 @@
 #include "handoff/held_packets.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "wire/build.h"
@@ -37,18 +38,23 @@ class FrameList {
 
   [[nodiscard]] std::size_t size() const { return frames_.size(); }
 
+  [[nodiscard]] bool has_older_than(std::uint32_t ts_val) const {
+    return std::ranges::any_of(frames_, [&](const std::vector<std::byte>& frame) {
+      wire::TcpPacket packet;
+      const wire::TcpOptions& options = packet.segment.options;
+      return parse(frame, packet) && options.has_timestamps && Seq(options.ts_val) < Seq(ts_val);
+    });
+  }
+
   // Valid as long as the list.
   [[nodiscard]] std::vector<nic::RxFrame> frames(const std::optional<OvertakenAcks>& overtaken) {
     parts_.clear();
     for (auto& frame : frames_) {
-      const ByteView whole(frame);
       wire::TcpPacket packet;
-      const auto length = static_cast<std::uint32_t>(whole.size());
-      const auto verdict = wire::parse_frame({&whole, 1}, length, wire::ChecksumMode::kAcceptPartial, packet);
-      if (verdict != wire::ParseVerdict::kOk || packet.flow != conn_.kernel->flow()) continue;
+      if (!parse(frame, packet)) continue;
       if (overtaken && is_overtaken(packet, *overtaken))
         wire::replace_ack(frame, packet, overtaken->newest, overtaken->window);
-      parts_.push_back(whole);
+      parts_.emplace_back(frame);
     }
     std::vector<nic::RxFrame> out;
     out.reserve(parts_.size());
@@ -58,20 +64,36 @@ class FrameList {
   }
 
  private:
+  bool parse(ByteView frame, wire::TcpPacket& out) const {
+    const auto length = static_cast<std::uint32_t>(frame.size());
+    const auto verdict = wire::parse_frame({&frame, 1}, length, wire::ChecksumMode::kAcceptPartial, out);
+    return verdict == wire::ParseVerdict::kOk && out.flow == conn_.kernel->flow();
+  }
+
   const Connection& conn_;
   std::vector<std::vector<std::byte>> frames_;
   std::vector<ByteView> parts_;
 };
 
+FrameList held_by(const Connection& conn, const engine::Reply& swept) {
+  FrameList list(conn);
+  list.add(swept.late_head, swept.late_pieces);
+  list.add(swept.held_head, swept.held_pieces);
+  return list;
+}
+
 }  // namespace
+
+Result<bool> holds_older_packets(Connection& conn, std::uint32_t ts_val) {
+  ASSIGN_OR_RETURN(const engine::Reply swept, conn.port->request({.op = engine::CommandOp::kSweep, .id = conn.hw}));
+  return held_by(conn, swept).has_older_than(ts_val);
+}
 
 Result<std::uint32_t> inject_held(Connection& conn, int rounds, std::optional<OvertakenAcks> overtaken) {
   std::uint32_t injected = 0;
   for (int round = 0; round < rounds; ++round) {
     ASSIGN_OR_RETURN(const engine::Reply swept, conn.port->request({.op = engine::CommandOp::kSweep, .id = conn.hw}));
-    FrameList list(conn);
-    list.add(swept.late_head, swept.late_pieces);
-    list.add(swept.held_head, swept.held_pieces);
+    FrameList list = held_by(conn, swept);
     if (list.size() == 0) break;
     const auto frames = list.frames(overtaken);
     if (!frames.empty()) TRY(conn.path->inject(frames));

@@ -24,4 +24,7 @@ struct OvertakenAcks {
 [[nodiscard]] Result<std::uint32_t> inject_held(Connection& conn, int rounds,
                                                 std::optional<OvertakenAcks> overtaken = std::nullopt);
 
+// Whether PAWS would drop one that waits, with `ts_val` for the peer's last TSval: it waited while newer ones went by.
+Result<bool> holds_older_packets(Connection& conn, std::uint32_t ts_val);
+
 }  // namespace twinstack::handoff

@@ -6,6 +6,7 @@
 
 #include "handoff/held_packets.h"
 #include "handoff/inject.h"
+#include "handoff/lesson.h"
 #include "handoff/steps.h"
 #include "wire/build.h"
 
@@ -125,6 +126,7 @@ Result<> freeze(Offload& move) {
   TRY(move.before(OffloadStep::kFreeze));
   ASSIGN_OR_RETURN(move.snapshot,
                    move.conn.kernel->freeze({.receive = move.tools.receive_room, .send = move.tools.send_room}));
+  forget_lesson(move.conn, move.snapshot);
   return {};
 }
 

@@ -170,13 +170,16 @@ Result<kernel::RestoreReport> FakeKernel::restore(const tcp::MinTcp& min, const 
   tcp::MinTcp held = min;
   held.write_seq = held.snd_nxt;
   held.ts_recent = 0;  // as with Linux: PAWS begins with the next packet
+  held.srtt_us = held.rttvar_us = held.min_rtt_us = 0;
+  held.rto_us = 3'000'000;
   ASSERT(tcp::install(tcb_, held, now_).has_value());
+  if (queues.acked_bytes > 0) tcp::measure_by_echo(tcb_, queues.acked_bytes);
   sent_.assign(queues.unacked.begin(), queues.unacked.end());
   unread_.assign(queues.unread.begin(), queues.unread.end());
   is_restored_ = true;
   restored_una_ = tcb_.snd_una;
   phase_ = Phase::kRestored;
-  return kernel::RestoreReport{.congestion_restored = true};
+  return kernel::RestoreReport{.congestion_restored = true, .ts_val = held.ts_val};
 }
 
 Result<kernel::ReleaseReport> FakeKernel::release(std::span<const std::byte> unsent, bool /*probe*/) {

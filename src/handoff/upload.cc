@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "handoff/held_packets.h"
+#include "handoff/lesson.h"
 #include "handoff/offload.h"
 #include "handoff/steps.h"
 
@@ -20,8 +21,9 @@ struct Upload {
   Connection& conn;
   MoveTools& tools;
   engine::Reply extracted{};
-  std::span<std::byte> send_queue{};  // in tools.send_room
+  std::span<std::byte> send_queue{};  // in tools.send_room, kLessonBytes from its start
   std::size_t unacked_bytes = 0;
+  std::uint32_t ts_val = 0;  // RestoreReport
   Time frozen_at{};
   MoveReport report{};
 
@@ -64,22 +66,27 @@ Result<> hold(Upload& move) {
 
 void undo_hold(Upload& move) { (void)move.conn.port->call({.op = CommandOp::kActivate, .id = move.conn.hw}); }
 
-// The send queue out of the chunks, [snd_una, write_seq).
+// The send queue out of the chunks, [snd_una, write_seq); in front of it what was acknowledged last, or zeros.
 Result<> copy_send_queue(Upload& move) {
   const Connection& conn = move.conn;
   const auto pieces = conn.port->pieces();
+  const std::span<std::byte> room = move.tools.send_room.subspan(kLessonBytes);
   std::size_t used = 0;
   std::uint32_t skip = move.extracted.send_head_skip;
+  move.tools.send_room[0] = std::byte{0};
+  static_assert(kLessonBytes == 1);
   for (std::uint32_t at = move.extracted.send_head; at != engine::kNone; at = pieces[at].next) {
     const Piece& piece = pieces[at];
-    const auto bytes = conn.arena->chunk(piece.chunk).subspan(piece.offset + skip, piece.bytes() - skip);
+    const ByteView whole = conn.arena->chunk(piece.chunk).subspan(piece.offset, piece.bytes());
+    if (skip > 0) move.tools.send_room[0] = whole[skip - 1];
+    const ByteView bytes = whole.subspan(skip);
     skip = 0;
-    if (used + bytes.size() > move.tools.send_room.size())
+    if (used + bytes.size() > room.size())
       return error(ErrorCode::kNoResource, "the send queue exceeds what one move can carry");
-    std::memcpy(move.tools.send_room.data() + used, bytes.data(), bytes.size());
+    std::memcpy(room.data() + used, bytes.data(), bytes.size());
     used += bytes.size();
   }
-  move.send_queue = move.tools.send_room.first(used);
+  move.send_queue = room.first(used);
   return {};
 }
 
@@ -99,13 +106,31 @@ Result<> extract(Upload& move) {
 
 Result<> restore(Upload& move) {
   TRY(move.before(UploadStep::kRestore));
-  const kernel::RestoreQueues queues{.unread = {}, .unacked = move.send_queue.first(move.unacked_bytes)};
-  auto restored = move.conn.kernel->restore(move.extracted.state.min, queues);
+  tcp::MinTcp min = move.extracted.state.min;
+  kernel::RestoreQueues queues{.unread = {}, .unacked = move.send_queue.first(move.unacked_bytes)};
+  move.conn.lesson_una.reset();
+  if (can_be_taught(min)) {
+    move.conn.lesson_una = min.snd_una;
+    min = before_lesson(min);
+    queues.acked_bytes = kLessonBytes;
+    queues.unacked = move.tools.send_room.first(kLessonBytes + move.unacked_bytes);
+  }
+  auto restored = move.conn.kernel->restore(min, queues);
   // Midway the socket is closed silently and can be restored again.
-  if (!restored) restored = move.conn.kernel->restore(move.extracted.state.min, queues);
+  if (!restored) restored = move.conn.kernel->restore(min, queues);
   if (!restored) return std::unexpected(std::move(restored.error()));
   move.report.congestion_restored = restored->congestion_restored;
+  move.ts_val = restored->ts_val;
   return {};
+}
+
+// Before the program sees the socket. When it fails nothing is missed but what the lesson was for. Packets that waited
+// while newer ones went by measure the path themselves.
+void give_lesson(Upload& move) {
+  const tcp::MinTcp& min = move.extracted.state.min;
+  if (!move.conn.lesson_una) return;
+  if (min.ts_recent != 0 && holds_older_packets(move.conn, min.ts_recent).value_or(true)) return;
+  (void)teach(move.conn, min, move.ts_val);
 }
 
 // Not undone: from here the connection is the kernel's.
@@ -123,6 +148,7 @@ Result<> release(Upload& move) {
   // An error of the connection is the program's to see; there is nobody to send the rest to.
   if (released->unsent_taken_bytes != unsent.size() && released->socket_error == 0)
     return error(ErrorCode::kBroken, "the kernel had no memory for the unsent bytes");
+  if (released->socket_error == 0) give_lesson(move);
   return {};
 }
 

@@ -106,6 +106,9 @@ struct LateBytes {
 struct RestoreQueues {
   std::span<const std::byte> unread;   // [copied_seq, rcv_nxt) of the MinTcp
   std::span<const std::byte> unacked;  // [snd_una, snd_nxt) of the MinTcp
+  // So many at the front of `unacked` the peer has acknowledged: a segment of their own, whose acknowledgement is still
+  // to come (handoff/lesson.h).
+  std::uint32_t acked_bytes = 0;
 };
 
 // Bytes of the stream, without SYN and FIN.
@@ -116,6 +119,7 @@ struct StreamBytes {
 
 struct RestoreReport {
   bool congestion_restored = false;  // cwnd and ssthresh are what MinTcp says
+  std::uint32_t ts_val = 0;          // our timestamp clock at this instant; only with timestamps
 };
 
 struct ReleaseReport {

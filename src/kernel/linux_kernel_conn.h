@@ -137,7 +137,8 @@ class LinuxKernelConn final : public KernelConn {
   Result<RestoreReport> put_state(const tcp::MinTcp& min, const RestoreQueues& queues);
   [[nodiscard]] std::uint32_t timestamp_to_go_on_with(const tcp::MinTcp& min) const;
   Result<> put_receive_queue(std::span<const std::byte> bytes);
-  Result<> put_send_queue(std::span<const std::byte> bytes);
+  Result<> put_send_queue(const RestoreQueues& queues);
+  Result<> put_sent(std::span<const std::byte> bytes);
   Result<> put_window(const tcp::MinTcp& min);
   bool put_congestion(const tcp::MinTcp& min);
   Result<> put_lost_options();
@@ -179,6 +180,7 @@ class LinuxKernelConn final : public KernelConn {
   // Of the send queue, by the last freeze(), though it never left (A3).
   std::uint32_t marked_as_sent_ = 0;
   tcp::MinTcp restored_;  // of the last restore()
+  std::uint32_t lesson_bytes_ = 0;  // RestoreQueues::acked_bytes of it
   // As of that: since when there has been unacknowledged data (MinTcp::stalled_us).
   Time stalled_since_ = kNever;
   Time frozen_at_{};                   // when the last freeze() read the timestamp; the epoch when there was none

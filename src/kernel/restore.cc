@@ -62,25 +62,37 @@ Result<RestoreReport> LinuxKernelConn::restore(const tcp::MinTcp& min, const Res
   ASSIGN_OR_RETURN(const RestoreReport report, put_state(min, queues));
   past_.bytes_received -= unread;  // counted a second time as they were put back
   past_stream_.received -= unread;
+  if (queues.acked_bytes > 0) {  // will be counted a second time, and so will what says it
+    past_.bytes_acked -= queues.acked_bytes;
+    past_stream_.acked -= queues.acked_bytes;
+    --past_.delivered;
+    --past_.segs_in;
+  }
   restored_ = min;
-  stalled_since_ = queues.unacked.empty() ? kNever : monotonic_now() - std::chrono::microseconds(min.stalled_us);
+  restored_.snd_una += queues.acked_bytes;
+  lesson_bytes_ = queues.acked_bytes;
+  restored_.bytes_acked -= std::min(restored_.bytes_acked, queues.acked_bytes);
+  stalled_since_ = queues.unacked.size() == queues.acked_bytes
+                       ? kNever
+                       : monotonic_now() - std::chrono::microseconds(min.stalled_us);
   phase_ = Phase::kRestored;
   return report;
 }
 
 Result<RestoreReport> LinuxKernelConn::put_state(const tcp::MinTcp& min, const RestoreQueues& queues) {
-  const int raw = socket_.get();
+  RestoreReport report;
   if ((min.options & tcp::kOptTimestamps) != 0) {
-    TRY(set_option(raw, IPPROTO_TCP, TCP_TIMESTAMP, timestamp_to_go_on_with(min), "TCP_TIMESTAMP"));
+    report.ts_val = timestamp_to_go_on_with(min);
+    TRY(set_option(socket_.get(), IPPROTO_TCP, TCP_TIMESTAMP, report.ts_val, "TCP_TIMESTAMP"));
   }
   TRY(take_over_receive_buffer(min.rcv_buf_bytes));
   unread_restored_ = !queues.unread.empty();
   if (!queues.unread.empty()) TRY(put_receive_queue(queues.unread));
-  if (!queues.unacked.empty()) TRY(put_send_queue(queues.unacked));
+  if (!queues.unacked.empty()) TRY(put_send_queue(queues));
   TRY(put_window(min));  // R4
-  const bool congestion = put_congestion(min);
+  report.congestion_restored = put_congestion(min);
   TRY(put_lost_options());
-  return RestoreReport{.congestion_restored = congestion};
+  return report;
 }
 
 // S6. With a millisecond clock the low bit must be 0, and the clock must never go back, or the peer's PAWS drops all
@@ -121,10 +133,15 @@ Result<> LinuxKernelConn::put_receive_queue(std::span<const std::byte> bytes) {
   return {};
 }
 
-// In repair mode what is written counts as sent and leaves no packet.
-Result<> LinuxKernelConn::put_send_queue(std::span<const std::byte> bytes) {
+// In repair mode what is written counts as sent and leaves no packet. A call begins a segment.
+Result<> LinuxKernelConn::put_send_queue(const RestoreQueues& queues) {
+  TRY(repair::select_queue(socket_.get(), repair::Queue::kSend));
+  TRY(put_sent(queues.unacked.first(queues.acked_bytes)));
+  return put_sent(queues.unacked.subspan(queues.acked_bytes));
+}
+
+Result<> LinuxKernelConn::put_sent(std::span<const std::byte> bytes) {
   const int raw = socket_.get();
-  TRY(repair::select_queue(raw, repair::Queue::kSend));
   int refused = send_some(raw, bytes);
   if (refused == EAGAIN) {
     TRY(raise_send_buffer(bytes.size()));

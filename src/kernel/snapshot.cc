@@ -168,17 +168,18 @@ Result<> LinuxKernelConn::take_timestamp(const tcp_info& info, tcp::MinTcp& min)
   return {};
 }
 
-// Since it came back the kernel may have measured nothing (R10): what was known then is better than an RTO of 3 s.
+// Since it came back the kernel may have measured nothing but what it was taught (R10): what was known then is better.
 void LinuxKernelConn::take_estimates(const tcp_info& info, tcp::MinTcp& min) const {
   min.srtt_us = info.tcpi_rtt;
   min.rttvar_us = info.tcpi_rttvar;
   min.rto_us = info.tcpi_rto;
   min.min_rtt_us = info.tcpi_min_rtt == ~0U ? 0 : info.tcpi_min_rtt;
-  if (info.tcpi_rtt != 0 || restored_.srtt_us == 0) return;
+  const bool measured = info.tcpi_rtt != 0 && (lesson_bytes_ == 0 || info.tcpi_bytes_acked > lesson_bytes_);
+  if (measured || restored_.srtt_us == 0) return;
   min.srtt_us = restored_.srtt_us;
   min.rttvar_us = restored_.rttvar_us;
   min.rto_us = restored_.rto_us;
-  if (min.min_rtt_us == 0) min.min_rtt_us = restored_.min_rtt_us;
+  min.min_rtt_us = restored_.min_rtt_us;
 }
 
 // Linux does not tell since when its timer runs. But what was out at the last return, and is out still, we know.

@@ -11,6 +11,7 @@
 #include "base/assert.h"
 #include "stack/socket_host.h"
 #include "tcp/cold_state.h"
+#include "tcp/flight.h"
 #include "wire/tcp_options.h"
 
 namespace twinstack::stack {
@@ -173,7 +174,8 @@ void SoftKernelConn::take_min(const Socket& socket, tcp::MinTcp& min) const {
   min.copied_seq = min.rcv_nxt - conn.receive.bytes.size();
   const std::uint64_t acked = restored_.bytes_acked + conn.counters.bytes_acked;
   min.bytes_acked = static_cast<std::uint32_t>(std::min<std::uint64_t>(acked, UINT32_MAX));
-  if (min.srtt_us != 0 || restored_.srtt_us == 0) return;
+  const bool measured = min.srtt_us != 0 && (lesson_bytes_ == 0 || conn.counters.bytes_acked > lesson_bytes_);
+  if (measured || restored_.srtt_us == 0) return;
   min.srtt_us = restored_.srtt_us;  // R10
   min.rttvar_us = restored_.rttvar_us;
   min.rto_us = restored_.rto_us;
@@ -339,7 +341,7 @@ Result<kernel::RestoreReport> SoftKernelConn::restore(const tcp::MinTcp& min, co
   held.stalled_us = 0;
   if (quirks.forgets) {
     held.srtt_us = held.rttvar_us = held.min_rtt_us = 0;
-    held.rto_us = queues.unacked.empty() ? kRtoAfterRestoreUs : kRtoOfRestoredUs;
+    held.rto_us = queues.unacked.size() == queues.acked_bytes ? kRtoAfterRestoreUs : kRtoOfRestoredUs;
     held.ts_recent = 0;
     held.reordering_segments = 3;
   }
@@ -355,6 +357,7 @@ Result<kernel::RestoreReport> SoftKernelConn::restore(const tcp::MinTcp& min, co
   held.ts_val = max(Seq(min.ts_val), Seq(frozen_.ts_val) + static_cast<std::uint32_t>(ticks)).raw();
   TRY(establish(*found, held));
   Connection& conn = *found->conn;
+  if (queues.acked_bytes > 0) tcp::measure_by_echo(conn.cb, queues.acked_bytes);
   conn.receive.bytes.append(queues.unread);
   if (!queues.unacked.empty()) {
     conn.send.begin_chunk();
@@ -363,9 +366,18 @@ Result<kernel::RestoreReport> SoftKernelConn::restore(const tcp::MinTcp& min, co
   stack_.arm(*found, now_());
   unread_restored_ = !queues.unread.empty();
   restored_ = min;
+  if (queues.acked_bytes > 0) {  // will be counted a second time, and so will what says it
+    past_.bytes_acked -= queues.acked_bytes;
+    --past_.delivered;
+    --past_.segs_in;
+  }
+  restored_.snd_una += queues.acked_bytes;
+  lesson_bytes_ = queues.acked_bytes;
+  restored_.bytes_acked -= std::min(restored_.bytes_acked, queues.acked_bytes);
   phase_ = Phase::kRestored;
   stack_.deliver_wakes();
-  return kernel::RestoreReport{.congestion_restored = quirks.restores_congestion && min.cwnd_segments != 0};
+  return kernel::RestoreReport{.congestion_restored = quirks.restores_congestion && min.cwnd_segments != 0,
+                               .ts_val = held.ts_val};
 }
 
 Result<kernel::ReleaseReport> SoftKernelConn::release(std::span<const std::byte> unsent, bool probe) {

@@ -262,4 +262,11 @@ void add_foreign(ControlBlock& cb, Seq from, Seq to, Time sent) {
   if (last.length < cb.mss) cb.snd_sml = to;
 }
 
+void measure_by_echo(ControlBlock& cb, std::uint32_t length) {
+  Flight& f = *cb.flight;
+  if (f.sent.front().length > length) split_sent(f, f.sent.first(), length);
+  f.sent.front().clear(kForeign);
+  f.sent.front().set(kEverRetransmitted);
+}
+
 }  // namespace twinstack::tcp

@@ -269,6 +269,9 @@ void end_lone_flight(ControlBlock& cb) noexcept;
 void add_sent(ControlBlock& cb, Seq seq, std::uint32_t length, Time now);
 // [from, to) was sent by another stack, at `sent` or before, in segments of the MSS.
 void add_foreign(ControlBlock& cb, Seq from, Seq to, Time sent);
+// The first `length` bytes of the flight are a segment of their own whose acknowledgement is measured by its timestamp
+// echo alone, as Linux does with what was written in repair mode (TCPCB_REPAIRED). REQUIRES: add_foreign() of them.
+void measure_by_echo(ControlBlock& cb, std::uint32_t length);
 // The segment is sent again at `now`.
 void note_repeat(ControlBlock& cb, SentQueue::Position position, Time now);
 // As SentQueue::split(); counts and hints stay right.

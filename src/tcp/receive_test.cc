@@ -529,6 +529,14 @@ TEST(Paws, TimestampsWrap) {
   EXPECT_EQ(r.stamped(0xfffffff0, 10, 10), Arrival::kDroppedPaws);
 }
 
+TEST(Paws, NothingIsOlderThanZero) {
+  Stamped r;
+  r.end.cb.ts_recent = 0;
+  EXPECT_EQ(r.stamped(0xf0000000, 0, 10), Arrival::kAccepted);
+  EXPECT_EQ(r.end.cb.ts_recent, 0xf0000000U);
+  EXPECT_EQ(r.stamped(0xefffffff, 10, 10), Arrival::kDroppedPaws);
+}
+
 TEST(Paws, AfterTwentyFourDaysOfSilenceEverythingPasses) {
   Stamped r;
   EXPECT_EQ(r.stamped(5, 0, 10, at_ms(0) + std::chrono::hours(24 * 24 - 1)), Arrival::kDroppedPaws);

@@ -28,8 +28,9 @@ std::uint32_t clock_units(const ControlBlock& cb, Time now) noexcept {
 
 bool outdated(const ControlBlock& cb, Time now) noexcept { return stamp(now) - cb.ts_recent_stamp_s > kOutdatedAfter; }
 
+// 0 is what some stacks send before their clock runs; nothing is older than that (as Linux).
 bool older_than_recent(const ControlBlock& cb, const wire::Segment& segment) noexcept {
-  return static_cast<std::int32_t>(segment.options.ts_val - cb.ts_recent) < 0;
+  return cb.ts_recent != 0 && static_cast<std::int32_t>(segment.options.ts_val - cb.ts_recent) < 0;
 }
 
 }  // namespace

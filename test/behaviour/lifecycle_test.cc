@@ -162,13 +162,17 @@ TEST_F(Behaviour, B17_EitherSideCanStartAReturn) {
 // An order that would be undone at once is refused in words, not called a move.
 TEST_F(Behaviour, AConnectionOnItsWayBackIsNotOffloaded) {
   const auto talk = open();
-  to_engine(*talk);
-  ASSERT_GT(talk->served_sends(100), 0U);
   driver::Json answer = driver::Json::object();
-  for (int i = 0; i < 50 && answer.value("refused", driver::Json::array()).empty(); ++i) {
+  for (int i = 0; i < 10 && answer.value("refused", driver::Json::array()).empty(); ++i) {
     to_engine(*talk);
+    // The peer's ACKs get lost, so that the way back begins with waiting for them, five milliseconds at least.
+    shell(Side::kA, "ip route add blackhole 10.77.0.2/32");
+    ASSERT_GT(talk->served_sends(100), 0U);
+    EXPECT_TRUE(eventually([&] { return hardware(*talk).min.snd_nxt != hardware(*talk).min.snd_una; }));
     (void)service_->ask("upload", sk(*talk));
-    answer = service_->ask("offload", sk(*talk));  // it waits for its park, or is home already
+    answer = service_->ask("offload", sk(*talk));
+    shell(Side::kA, "ip route del blackhole 10.77.0.2/32");
+    talk->settle();
   }
   ASSERT_EQ(answer["refused"].size(), 1U);
   EXPECT_NE(answer.dump().find("on its way back"), std::string::npos) << answer.dump();
