@@ -38,6 +38,15 @@ void World::watch_sender(const SimConn& conn, const wire::Segment& segment, bool
     fail(fmt::format("connection {}: its parked socket sends ({})", conn.number, text_of(segment)));
 }
 
+// Both sides have said their last and know that the other has it.
+bool World::have_ended(const SimConn& conn) {
+  const auto is_acknowledged = [&conn](unsigned direction) {
+    const SimConn::Direction& back = conn.wire[1 - direction];
+    return conn.wire[direction].has_fin && back.has_ack && back.highest_ack > conn.wire[direction].fin;
+  };
+  return is_acknowledged(0) && is_acknowledged(1);
+}
+
 // `direction` 0: from the moving host.
 void World::watch_wire(const Frame& frame, unsigned direction, bool by_lane) {
   if (direction == 0) trace(frame);
@@ -63,7 +72,8 @@ void World::watch_wire(const Frame& frame, unsigned direction, bool by_lane) {
   if (!packet.payload.empty()) ++seen.data_segments;
   const bool may_break = conn.talk->breaks_allowed() || conn.talk->is_closed(0) || conn.talk->is_closed(1);
   if (segment.has(wire::kRst)) {
-    if (!may_break && conn.talk->is_open(0) && conn.talk->is_open(1)) ++seen.resets;
+    // A late duplicate of an ACK finds no connection any more where both ends have been acknowledged.
+    if (!may_break && conn.talk->is_open(0) && conn.talk->is_open(1) && !have_ended(conn)) ++seen.resets;
     return;
   }
   if (segment.has(wire::kSyn)) {
@@ -81,6 +91,10 @@ void World::watch_wire(const Frame& frame, unsigned direction, bool by_lane) {
   if (segment.has(wire::kAck)) {
     seen.highest_ack = seen.has_ack ? max(seen.highest_ack, segment.ack) : segment.ack;
     seen.has_ack = true;
+  }
+  if (segment.has(wire::kFin)) {
+    seen.fin = segment.seq + static_cast<std::uint32_t>(packet.payload.size());
+    seen.has_fin = true;
   }
   if (is_stale || may_break) return;
   const bool scaled = seen.has_scale && conn.wire[1 - direction].has_scale;

@@ -92,7 +92,9 @@ struct SimConn {
     bool has_start = false;
     Seq start;  // sequence number of the first byte of the stream
     bool has_ack = false;
-    Seq highest_ack;                  // that it has sent
+    Seq highest_ack;  // that it has sent
+    bool has_fin = false;
+    Seq fin;                          // sequence number of the FIN that it has sent
     std::uint64_t data_segments = 0;  // repetitions included
   } wire[2];
   static constexpr SocketId kNone = -1;
@@ -197,6 +199,7 @@ class World {
 
   // wire_watch.cc
   void watch_wire(const Frame& frame, unsigned direction, bool by_lane);
+  [[nodiscard]] static bool have_ended(const SimConn& conn);
   void watch_sender(const SimConn& conn, const wire::Segment& segment, bool by_lane);
   void trace(const Frame& frame);
 

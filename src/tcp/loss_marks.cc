@@ -100,7 +100,9 @@ void reno_mark_first(ControlBlock& cb, bool una_advanced) noexcept {
   if (f.sent.empty() || f.sent.front().has(kLost)) return;
   const bool enough = cb.recovery < RecoveryState::kRecovery && f.sacked >= cb.reordering;
   const bool partial = cb.recovery == RecoveryState::kRecovery && una_advanced;  // RFC 6582 3.2 (3)
-  if (enough || partial) mark_lost(cb, f.sent.first());
+  if (!enough && !partial) return;
+  mark_lost(cb, f.sent.first());
+  (void)limit_counted(f);  // all others may be marked, or counted, by now
 }
 
 }  // namespace twinstack::tcp

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tcp/loss_marks.h"
 #include "tcp/sender_fixture.h"
 
 namespace twinstack::tcp::test {
@@ -50,6 +51,19 @@ TEST(NewReno, EveryPartialAckRetransmitsTheNextHole) {
   EXPECT_EQ(f.end.cb.recovery, RecoveryState::kOpen);
   EXPECT_GE(f.end.cb.cwnd, f.end.cb.ssthresh);
   EXPECT_EQ(f.end.cb.cold, nullptr);
+}
+
+// With all others lost or counted, the first is what makes it one too many (seed 102929 of the simulator).
+TEST(NewReno, APartialAckCountsNoMoreThanIsOut) {
+  Sender f(0, 10, 10);
+  ControlBlock& cb = f.end.cb;
+  Flight& flight = *cb.flight;
+  cb.recovery = RecoveryState::kRecovery;
+  for (auto p = flight.sent.first() + 3; p != flight.sent.end(); ++p) mark_lost(cb, p);
+  reno_add_duplicates(cb, 3);
+  reno_mark_first(cb, true);
+  EXPECT_EQ(flight.lost, 8U);
+  EXPECT_EQ(flight.sacked, 2U);
 }
 
 TEST(NewReno, StateIsKeptUntilSomethingAboveTheRecoveryPointIsAcknowledged) {
