@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "tcp/control_block.h"
+#include "tcp/flight.h"
 #include "tcp/tcp_info.h"
 #include "tcp/timers.h"
 
@@ -23,7 +24,8 @@ class Chronograph {
   // What the sender waits for; `no_room`: the program has found none in the send buffer.
   [[nodiscard]] static Activity activity_of(const tcp::ControlBlock& cb, bool no_room) noexcept {
     const bool unsent = cb.snd_nxt != cb.write_seq;
-    if (unsent && !tcp::window_admits_next(cb)) return Activity::kReceiveLimited;
+    const bool cwnd_has_room = tcp::packets_in_flight(cb) < cb.cwnd;  // else that is what holds it back (as Linux)
+    if (unsent && cwnd_has_room && !tcp::window_admits_next(cb)) return Activity::kReceiveLimited;
     if (cb.snd_una == cb.write_seq) return Activity::kIdle;
     return !unsent && no_room ? Activity::kSendLimited : Activity::kBusy;
   }

@@ -268,6 +268,19 @@ TEST_F(OptionsTest, InfoTellsWhatHoldsTheSenderBack) {
   EXPECT_GE(info.busy_time_us, info.rwnd_limited_us);
 }
 
+TEST_F(OptionsTest, AFullCongestionWindowIsNoReceiveLimit) {
+  const SocketId id = establish();
+  ack(1, 14'600);  // ten segments, as many as cwnd allows
+  write(id, 30'000);
+  EXPECT_EQ(take().size(), 10U);
+  advance(milliseconds(100));
+  TcpInfo info;
+  s().info(id, info, now);
+  EXPECT_EQ(info.snd_cwnd, 10U);
+  EXPECT_EQ(info.rwnd_limited_us, 0U);
+  EXPECT_NEAR(static_cast<double>(info.busy_time_us), 100'000, 1000);
+}
+
 TEST_F(OptionsTest, InfoOfAListener) {
   establish();
   TcpInfo info;
