@@ -179,7 +179,7 @@ class LinuxKernelConn final : public KernelConn {
   bool has_left_ = false;
   // Of the send queue, by the last freeze(), though it never left (A3).
   std::uint32_t marked_as_sent_ = 0;
-  tcp::MinTcp restored_;  // of the last restore()
+  tcp::MinTcp restored_;            // of the last restore()
   std::uint32_t lesson_bytes_ = 0;  // RestoreQueues::acked_bytes of it
   // As of that: since when there has been unacknowledged data (MinTcp::stalled_us).
   Time stalled_since_ = kNever;

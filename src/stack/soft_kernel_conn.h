@@ -88,7 +88,7 @@ class SoftKernelConn final : public kernel::KernelConn {
   bool checked_ = false;  // since the last freeze
   bool filter_on_ = false;
   tcp::MinTcp frozen_;
-  tcp::MinTcp restored_;  // of the last restore: estimates while nothing new was measured (R10)
+  tcp::MinTcp restored_;            // of the last restore: estimates while nothing new was measured (R10)
   std::uint32_t lesson_bytes_ = 0;  // RestoreQueues::acked_bytes of it
   Time frozen_at_{};
   bool unread_restored_ = false;
