@@ -66,8 +66,7 @@ void Peers::write_frame(std::uint32_t i, std::uint32_t payload_bytes, Time now) 
   segment.options.has_timestamps = true;
   segment.options.ts_val = segment.options.ts_ecr = milliseconds_of(now);
   const std::span<std::byte> room = std::span(rx_memory_).subspan(frames_.size() * kFrameBytes, kFrameBytes);
-  const std::uint32_t head =
-      wire::write_headers(room, {}, test::reversed(test::flow_number(i)), segment, payload_bytes);
+  const std::uint32_t head = wire::write_headers(room, {}, reversed(test::flow_number(i)), segment, payload_bytes);
   wire::fill_checksum(room.first(head + payload_bytes));
   ByteView& view = views_[frames_.size()];
   view = room.first(head + payload_bytes);
@@ -123,7 +122,7 @@ void Peers::check_answers() {
     ASSERT(verdict == wire::ParseVerdict::kOk);
     if (packet.payload.empty()) continue;  // an ACK without delay, as a connection sends at its beginning
     ASSERT(packet.payload.size() == kMessageBytes);
-    Peer& peer = peers_[number_of(test::reversed(packet.flow))];
+    Peer& peer = peers_[number_of(reversed(packet.flow))];
     ASSERT(packet.segment.seq == Seq(peer.seen));
     peer.seen += kMessageBytes;
     --expected_;

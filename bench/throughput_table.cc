@@ -40,12 +40,18 @@ std::uint32_t queue_bytes(const Row& row) {
   return static_cast<std::uint32_t>(std::max<std::uint64_t>(product, 20ULL * kMtu));
 }
 
+bool marks(const Row& row) { return row.congestion == "dctcp"; }
+
+// Alizadeh et al. (SIGCOMM 2010) mark from 20 packets on at 1 Gbit/s; where the path is longer, a quarter of the queue.
+std::uint32_t mark_bytes(const Row& row) { return std::max(queue_bytes(row) / 4, 20U * kMtu); }
+
 // Long enough for a steady state, short enough for a table of many rows.
 Duration length_of(const Row& row) { return row.rate_mbit >= 1000 ? seconds(4) : seconds(10); }
 
 Config config_for(std::uint8_t last, const Row& row) {
   Config config = host_config(last);
   config.tcp_congestion_control = row.congestion;
+  if (marks(row)) config.tcp_ecn = 1;
   config.tcp_rmem.max_bytes = config.tcp_wmem.max_bytes = 64U << 20;  // the window is not to be the limit
   return config;
 }
@@ -57,6 +63,7 @@ Result measure(const Row& row) {
   net.faults.rate_bytes_s = std::uint64_t{row.rate_mbit} * 125'000;
   net.faults.delay = milliseconds(row.rtt_ms) / 2;
   net.faults.queue_bytes = queue_bytes(row);
+  if (marks(row)) net.faults.mark_bytes = mark_bytes(row);
   const auto pair = net.connect(net.listen());
   net.faults.loss_ppm = row.loss_ppm;
   const Bytes text(256U << 10);
@@ -80,22 +87,23 @@ Result measure(const Row& row) {
           .queue_ms = std::max(info.rtt_us / 1000.0 - row.rtt_ms, 0.0)};
 }
 
+void add_rows(std::vector<Row>& all, const char* congestion, const std::vector<std::uint32_t>& round_trips_ms) {
+  for (const std::uint32_t rate_mbit : {10U, 100U, 1000U})
+    for (const std::uint32_t rtt_ms : round_trips_ms)
+      for (const std::uint32_t loss_ppm : {0U, 100U, 1000U, 10'000U, 30'000U})
+        all.push_back({congestion, rate_mbit, rtt_ms, loss_ppm});
+}
+
 std::vector<Row> rows() {
   std::vector<Row> all;
-  for (const char* congestion : {"cubic", "reno", "bbr"}) {
-    for (const std::uint32_t rate_mbit : {10U, 100U, 1000U}) {
-      for (const std::uint32_t rtt_ms : {1U, 10U, 50U, 200U}) {
-        for (const std::uint32_t loss_ppm : {0U, 100U, 1000U, 10'000U, 30'000U}) {
-          all.push_back({congestion, rate_mbit, rtt_ms, loss_ppm});
-        }
-      }
-    }
-  }
+  for (const char* congestion : {"cubic", "reno", "bbr"}) add_rows(all, congestion, {1, 10, 50, 200});
+  add_rows(all, "dctcp", {1, 10});  // of a data centre
   return all;
 }
 
 std::string table() {
-  std::string out = "# bench/throughput_table: one transfer, a queue of one bandwidth-delay product, loss each way\n";
+  std::string out =
+      "# bench/throughput_table: one transfer, a queue of one bandwidth-delay product, loss each way; dctcp: marks\n";
   out += fmt::format("{:<8}{:>8}{:>8}{:>8}{:>12}{:>10}{:>10}{:>10}\n", "control", "Mbit/s", "rtt ms", "loss %",
                      "goodput", "again %", "timeouts", "queue ms");
   for (const Row& row : rows()) {

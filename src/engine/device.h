@@ -105,8 +105,6 @@ struct Reply {
   ipc::HwConnState state{};
 };
 
-[[nodiscard]] inline Reply refuse(Status status) { return Reply{.status = status}; }
-
 enum class EventType : std::uint32_t {
   kToSoftware = 1,  // the connection must go back; `cause` says why. Its packet, if any, waits in the held list
   kDrained = 2,     // everything sent is acknowledged

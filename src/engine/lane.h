@@ -61,6 +61,8 @@ struct LaneCounters {
   std::uint64_t segments_out = 0;
 };
 
+[[nodiscard]] inline Reply refuse(Status status) { return Reply{.status = status}; }
+
 class Lane {
  public:
   // `index`: this lane's number among those that the sessions' arenas know. `secret` keys the flow table.

@@ -195,10 +195,7 @@ void Lane::hold_out_of_order(std::uint32_t index) {
   HwConn& conn = conns_[index];
   if (!tcp::has_out_of_order_data(conn.tcb)) return;
   const HwConnRecord& record = records_[index];
-  const FlowKey from_peer{.local = record.flow.remote,
-                          .remote = record.flow.local,
-                          .local_port = record.flow.remote_port,
-                          .remote_port = record.flow.local_port};
+  const FlowKey from_peer = reversed(record.flow);
   wire::Segment segment;
   segment.ack = conn.tcb.snd_una;
   segment.window = static_cast<std::uint16_t>(conn.tcb.snd_wnd >> conn.tcb.snd_wscale);

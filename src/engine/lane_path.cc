@@ -12,6 +12,7 @@ constexpr std::uint32_t kIpv6AndTcpBytes = 40 + 20;
 constexpr std::uint32_t kLeastPathMtuV4 = 552;   // Linux route/min_pmtu
 constexpr std::uint32_t kLeastPathMtuV6 = 1280;  // RFC 8200 5
 constexpr std::uint32_t kMaxNextHops = 65536;
+
 }  // namespace
 
 void Lane::set_hop(const Command& command) {

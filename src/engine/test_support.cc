@@ -76,10 +76,6 @@ FlowKey flow_number(std::uint32_t number, bool v6) {
   return flow;
 }
 
-FlowKey reversed(const FlowKey& flow) {
-  return {.local = flow.remote, .remote = flow.local, .local_port = flow.remote_port, .remote_port = flow.local_port};
-}
-
 tcp::MinTcp idle_state(const FlowKey& flow, std::uint32_t our_seq, std::uint32_t peer_seq) {
   tcp::MinTcp min;
   min.size_bytes = sizeof(min);

@@ -33,7 +33,6 @@ void fill_stream(std::uint32_t key, std::uint64_t position, std::span<std::byte>
 
 // The flow of connection `number`, seen from end a. End b sees reversed().
 [[nodiscard]] FlowKey flow_number(std::uint32_t number, bool v6 = false);
-[[nodiscard]] FlowKey reversed(const FlowKey& flow);
 // An idle connection: timestamps, SACK, window scale 7 on both sides, cwnd of ten segments.
 [[nodiscard]] tcp::MinTcp idle_state(const FlowKey& flow, std::uint32_t our_seq, std::uint32_t peer_seq);
 

@@ -15,7 +15,7 @@ using std::chrono::microseconds;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr Time kBegin = Time(std::chrono::hours(5));
+constexpr Time kBegin = Time(hours(5));
 
 struct Wheel {
   explicit Wheel(std::size_t count, Time start = kBegin) : conns(count), wheel(conns, start) {}

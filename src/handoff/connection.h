@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 
@@ -37,8 +36,6 @@ struct Connection {
   std::uint32_t hop_index = 0;
   // Packets that had waited and were none of this connection when they were to be injected; whoever counts takes them.
   std::uint64_t held_dropped = 0;
-  std::optional<std::uint32_t>
-      lesson_una;                       // the snd_una of the last return, when the kernel was to be taught (lesson.h)
   tcp::InfoCounters engine_counters{};  // of the stays in the engine that have ended
 
   [[nodiscard]] ipc::ConnSlot& shared() const { return arena->slot(slot); }

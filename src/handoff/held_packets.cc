@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "tcp/timestamps.h"
 #include "wire/build.h"
 #include "wire/packet.h"
 
@@ -11,10 +12,14 @@ namespace {
 
 using engine::Piece;
 
+// Than an ACK, which nobody would miss.
+bool carries_more(const wire::TcpPacket& packet) {
+  return !packet.payload.empty() || (packet.segment.flags & (wire::kFin | wire::kUrg)) != 0;
+}
+
 bool is_overtaken(const wire::TcpPacket& packet, const OvertakenAcks& overtaken) {
   const wire::Segment& segment = packet.segment;
-  const bool carries_more = !packet.payload.empty() || (segment.flags & (wire::kFin | wire::kUrg)) != 0;
-  return carries_more && (segment.flags & wire::kAck) != 0 && segment.ack >= overtaken.oldest &&
+  return carries_more(packet) && (segment.flags & wire::kAck) != 0 && segment.ack >= overtaken.oldest &&
          segment.ack < overtaken.newest;
 }
 
@@ -38,11 +43,12 @@ class FrameList {
 
   [[nodiscard]] std::size_t size() const { return frames_.size(); }
 
-  [[nodiscard]] bool has_older_than(std::uint32_t ts_val) const {
+  [[nodiscard]] bool has_older_than(std::uint32_t ts_recent) const {
     return std::ranges::any_of(frames_, [&](const std::vector<std::byte>& frame) {
       wire::TcpPacket packet;
       const wire::TcpOptions& options = packet.segment.options;
-      return parse(frame, packet) && options.has_timestamps && Seq(options.ts_val) < Seq(ts_val);
+      return parse(frame, packet) && carries_more(packet) && options.has_timestamps &&
+             tcp::is_older_stamp(options.ts_val, ts_recent);
     });
   }
 
@@ -75,18 +81,17 @@ class FrameList {
   std::vector<ByteView> parts_;
 };
 
-FrameList held_by(const Connection& conn, const engine::Reply& swept) {
+FrameList held_by(const Connection& conn, const engine::Reply& reply) {
   FrameList list(conn);
-  list.add(swept.late_head, swept.late_pieces);
-  list.add(swept.held_head, swept.held_pieces);
+  list.add(reply.late_head, reply.late_pieces);
+  list.add(reply.held_head, reply.held_pieces);
   return list;
 }
 
 }  // namespace
 
-Result<bool> holds_older_packets(Connection& conn, std::uint32_t ts_val) {
-  ASSIGN_OR_RETURN(const engine::Reply swept, conn.port->request({.op = engine::CommandOp::kSweep, .id = conn.hw}));
-  return held_by(conn, swept).has_older_than(ts_val);
+bool holds_older_packets(const Connection& conn, const engine::Reply& extracted, std::uint32_t ts_recent) {
+  return held_by(conn, extracted).has_older_than(ts_recent);
 }
 
 Result<std::uint32_t> inject_held(Connection& conn, int rounds, std::optional<OvertakenAcks> overtaken) {

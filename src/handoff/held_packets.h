@@ -24,7 +24,8 @@ struct OvertakenAcks {
 [[nodiscard]] Result<std::uint32_t> inject_held(Connection& conn, int rounds,
                                                 std::optional<OvertakenAcks> overtaken = std::nullopt);
 
-// Whether PAWS would drop one that waits, with `ts_val` for the peer's last TSval: it waited while newer ones went by.
-Result<bool> holds_older_packets(Connection& conn, std::uint32_t ts_val);
+// Whether PAWS would drop something that waits, with `ts_recent` known: it waited while newer packets went by.
+// `extracted`: the reply to kExtract.
+[[nodiscard]] bool holds_older_packets(const Connection& conn, const engine::Reply& extracted, std::uint32_t ts_recent);
 
 }  // namespace twinstack::handoff

@@ -16,14 +16,13 @@ namespace twinstack::handoff {
 // Of the byte that goes back, at the front of RestoreQueues::unacked.
 inline constexpr std::uint32_t kLessonBytes = 1;
 
+// None that waits for more to fill a segment (MSG_MORE): an ACK would let that go.
 [[nodiscard]] bool can_be_taught(const tcp::MinTcp& min) noexcept;
 // What to restore with: `min` as it was before the peer acknowledged the last kLessonBytes. REQUIRES: can_be_taught().
 [[nodiscard]] tcp::MinTcp before_lesson(const tcp::MinTcp& min) noexcept;
 // The kernel measures `min.srtt_us`, or up to two milliseconds more (its clock ticks in milliseconds): never less,
-// which a minimum would keep. `ts_val`: the kernel's timestamp clock, just now. REQUIRES: the connection runs in the
+// which a minimum would keep. `with_clock`: it learns the peer's clock as well. REQUIRES: the connection runs in the
 // kernel.
-Result<> teach(Connection& conn, const tcp::MinTcp& min, std::uint32_t ts_val);
-// A kernel that was not taught after all still counts the byte as unacknowledged.
-void forget_lesson(const Connection& conn, kernel::Snapshot& snapshot) noexcept;
+Result<> teach(const Connection& conn, const tcp::MinTcp& min, bool with_clock);
 
 }  // namespace twinstack::handoff

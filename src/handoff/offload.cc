@@ -6,7 +6,6 @@
 
 #include "handoff/held_packets.h"
 #include "handoff/inject.h"
-#include "handoff/lesson.h"
 #include "handoff/steps.h"
 #include "wire/build.h"
 
@@ -126,7 +125,6 @@ Result<> freeze(Offload& move) {
   TRY(move.before(OffloadStep::kFreeze));
   ASSIGN_OR_RETURN(move.snapshot,
                    move.conn.kernel->freeze({.receive = move.tools.receive_room, .send = move.tools.send_room}));
-  forget_lesson(move.conn, move.snapshot);
   return {};
 }
 
@@ -263,9 +261,7 @@ namespace {
 // Gives what the kernel took in after the snapshot, bytes and an acknowledgement, to the engine as a segment that could
 // have brought it. `known`: the engine's state.
 Result<> hand_over_late(Connection& conn, const kernel::LateBytes& late, const tcp::MinTcp& known) {
-  const FlowKey& flow = conn.kernel->flow();
-  const FlowKey from_peer{
-      .local = flow.remote, .remote = flow.local, .local_port = flow.remote_port, .remote_port = flow.local_port};
+  const FlowKey from_peer = reversed(conn.kernel->flow());
   wire::Segment segment;
   segment.seq = Seq(late.first_seq);
   segment.ack = max(Seq(late.snd_una), Seq(known.snd_una));

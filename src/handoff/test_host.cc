@@ -125,6 +125,10 @@ Result<kernel::Snapshot> FakeKernel::freeze(const kernel::QueueRoom& room) {
   snapshot.unread = room.receive.first(unread_.size());
   snapshot.unacked = room.send.subspan(stale_bytes, unacked);
   snapshot.unsent = room.send.subspan(stale_bytes + unacked, sent_.size() - unacked);
+  tcp::InfoCounters stay{};
+  stay.bytes_acked = bytes_between(restored_una_, tcb_.snd_una);
+  if (is_restored_) repeated_ack_.leave_out(stay, snapshot.min, snapshot.unacked);
+  frozen_una_ = Seq(snapshot.min.snd_una);
   if (std::exchange(opens_after_snapshot, false)) {
     snapshot.min.snd_wnd = 0;
     transmit();
@@ -150,7 +154,7 @@ Result<kernel::LateBytes> FakeKernel::park(std::span<std::byte> room) {
   std::copy(taken_after_snapshot.begin(), taken_after_snapshot.end(), room.begin());
   kernel::LateBytes late_bytes{.first_seq = tcb_.rcv_nxt.raw(),
                                .bytes = room.first(taken_after_snapshot.size()),
-                               .snd_una = tcb_.snd_una.raw(),
+                               .snd_una = max(tcb_.snd_una, frozen_una_).raw(),
                                .snd_nxt = tcb_.snd_nxt.raw()};
   taken_after_snapshot.clear();
   unread_.clear();
@@ -176,10 +180,12 @@ Result<kernel::RestoreReport> FakeKernel::restore(const tcp::MinTcp& min, const 
   if (queues.acked_bytes > 0) tcp::measure_by_echo(tcb_, queues.acked_bytes);
   sent_.assign(queues.unacked.begin(), queues.unacked.end());
   unread_.assign(queues.unread.begin(), queues.unread.end());
+  tcp::InfoCounters uncounted{};
+  repeated_ack_.expect(queues.acked_bytes, uncounted);
   is_restored_ = true;
   restored_una_ = tcb_.snd_una;
   phase_ = Phase::kRestored;
-  return kernel::RestoreReport{.congestion_restored = true, .ts_val = held.ts_val};
+  return kernel::RestoreReport{.congestion_restored = true};
 }
 
 Result<kernel::ReleaseReport> FakeKernel::release(std::span<const std::byte> unsent, bool /*probe*/) {
@@ -333,10 +339,8 @@ TwoHosts::TwoHosts(const ipc::ArenaConfig& arena)
   tools.now = [this] { return now; };
   theirs.send_key = mine.receive_key;
   theirs.receive_key = mine.send_key;
-  const engine::test::Moved idle{.min = engine::test::idle_state(engine::test::reversed(flow), kPeerSeq, kOurSeq),
-                                 .send_queue = {},
-                                 .unread = {},
-                                 .frames = {}};
+  const engine::test::Moved idle{
+      .min = engine::test::idle_state(reversed(flow), kPeerSeq, kOurSeq), .send_queue = {}, .unread = {}, .frames = {}};
   ASSERT(engine::test::install(*peer, peer_program, theirs, idle) == engine::Status::kOk);
 }
 

@@ -11,7 +11,9 @@
 
 #include "engine/test_support.h"
 #include "handoff/connection.h"
+#include "kernel/repeated_ack.h"
 #include "tcp/connection.h"
+#include "tcp/timestamps.h"
 
 namespace twinstack::handoff::test {
 
@@ -39,6 +41,7 @@ class FakeKernel final : public kernel::KernelConn {
   Result<kernel::ReleaseReport> release(std::span<const std::byte> unsent, bool probe) override;
   void reset() noexcept override { on_reset(); }
   [[nodiscard]] tcp::InfoCounters past_counters() const noexcept override { return past; }
+  Result<std::uint32_t> timestamp_clock() override { return tcp::ts_clock(tcb_, now_); }
   Result<std::uint32_t> rcv_queue_seq() override { return min_.rcv_nxt; }
   Result<bool> stray_write_detected() override { return false; }
 
@@ -95,7 +98,9 @@ class FakeKernel final : public kernel::KernelConn {
   bool checked_ = false;  // since the last freeze
   kernel::QueueSizes checked_queues_;
   bool is_restored_ = false;
-  Seq restored_una_;            // snd_una of the last restore
+  kernel::RepeatedAck repeated_ack_;
+  Seq restored_una_;            // snd_una of the last restore ...
+  Seq frozen_una_;              // ... and of the last snapshot
   std::deque<std::byte> sent_;  // from snd_una on
   std::deque<std::byte> unread_;
 };

@@ -23,7 +23,7 @@ struct Upload {
   engine::Reply extracted{};
   std::span<std::byte> send_queue{};  // in tools.send_room, kLessonBytes from its start
   std::size_t unacked_bytes = 0;
-  std::uint32_t ts_val = 0;  // RestoreReport
+  bool can_be_taught = false;
   Time frozen_at{};
   MoveReport report{};
 
@@ -66,7 +66,7 @@ Result<> hold(Upload& move) {
 
 void undo_hold(Upload& move) { (void)move.conn.port->call({.op = CommandOp::kActivate, .id = move.conn.hw}); }
 
-// The send queue out of the chunks, [snd_una, write_seq); in front of it what was acknowledged last, or zeros.
+// The send queue out of the chunks, [snd_una, write_seq); in front of it the byte that was acknowledged last, or 0.
 Result<> copy_send_queue(Upload& move) {
   const Connection& conn = move.conn;
   const auto pieces = conn.port->pieces();
@@ -108,9 +108,8 @@ Result<> restore(Upload& move) {
   TRY(move.before(UploadStep::kRestore));
   tcp::MinTcp min = move.extracted.state.min;
   kernel::RestoreQueues queues{.unread = {}, .unacked = move.send_queue.first(move.unacked_bytes)};
-  move.conn.lesson_una.reset();
-  if (can_be_taught(min)) {
-    move.conn.lesson_una = min.snd_una;
+  move.can_be_taught = can_be_taught(min);
+  if (move.can_be_taught) {
     min = before_lesson(min);
     queues.acked_bytes = kLessonBytes;
     queues.unacked = move.tools.send_room.first(kLessonBytes + move.unacked_bytes);
@@ -120,17 +119,16 @@ Result<> restore(Upload& move) {
   if (!restored) restored = move.conn.kernel->restore(min, queues);
   if (!restored) return std::unexpected(std::move(restored.error()));
   move.report.congestion_restored = restored->congestion_restored;
-  move.ts_val = restored->ts_val;
   return {};
 }
 
-// Before the program sees the socket. When it fails nothing is missed but what the lesson was for. Packets that waited
-// while newer ones went by measure the path themselves.
+// Before the program sees the socket, and behind what the filter caught: that is older than the peer's clock. When it
+// fails nothing is missed but what the lesson was for.
 void give_lesson(Upload& move) {
+  if (!move.can_be_taught) return;
+  move.tools.deliver_late();
   const tcp::MinTcp& min = move.extracted.state.min;
-  if (!move.conn.lesson_una) return;
-  if (min.ts_recent != 0 && holds_older_packets(move.conn, min.ts_recent).value_or(true)) return;
-  (void)teach(move.conn, min, move.ts_val);
+  (void)teach(move.conn, min, !holds_older_packets(move.conn, move.extracted, min.ts_recent));
 }
 
 // Not undone: from here the connection is the kernel's.

@@ -72,6 +72,8 @@ void LinuxKernelConn::end_stay() noexcept {
 }
 
 void LinuxKernelConn::leave(const tcp::InfoCounters& stay, std::uint32_t in_flight) noexcept {
+  past_stream_.acked += repeated_ack_.is_awaited(stay) ? repeated_ack_.bytes() : 0;
+  repeated_ack_.settle(stay, past_);
   past_ += stay;
   past_stream_.acked += stay.bytes_acked - acked_control(stay, in_flight);
   past_stream_.received += stay.bytes_received;

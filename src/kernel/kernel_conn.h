@@ -106,8 +106,9 @@ struct LateBytes {
 struct RestoreQueues {
   std::span<const std::byte> unread;   // [copied_seq, rcv_nxt) of the MinTcp
   std::span<const std::byte> unacked;  // [snd_una, snd_nxt) of the MinTcp
-  // So many at the front of `unacked` the peer has acknowledged: a segment of their own, whose acknowledgement is still
-  // to come (handoff/lesson.h).
+  // So many at the front of `unacked` the peer has acknowledged already: a segment of their own, which the caller is
+  // about to acknowledge once more, so that the kernel measures a round trip. They count once. Should the
+  // acknowledgement not come, freeze() leaves them out.
   std::uint32_t acked_bytes = 0;
 };
 
@@ -119,7 +120,6 @@ struct StreamBytes {
 
 struct RestoreReport {
   bool congestion_restored = false;  // cwnd and ssthresh are what MinTcp says
-  std::uint32_t ts_val = 0;          // our timestamp clock at this instant; only with timestamps
 };
 
 struct ReleaseReport {
@@ -202,6 +202,9 @@ class KernelConn {
   // What TCP_INFO had counted in the stays in the kernel that have ended; a freeze ends one, and its thaw undoes that.
   // Exact from the park on: until then what happens past the freeze is missing.
   [[nodiscard]] virtual tcp::InfoCounters past_counters() const noexcept = 0;
+
+  // Our TSval at this instant, or up to one unit less. REQUIRES: a connection with timestamps.
+  virtual Result<std::uint32_t> timestamp_clock() = 0;
 
   // The kernel's rcv_nxt now. REQUIRES: phase is not kRunning.
   virtual Result<std::uint32_t> rcv_queue_seq() = 0;

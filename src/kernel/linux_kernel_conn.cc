@@ -3,6 +3,7 @@
 
 #include <linux/filter.h>
 #include <linux/membarrier.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <sys/syscall.h>
@@ -83,6 +84,10 @@ void LinuxKernelConn::prepare_close(bool unread) noexcept {
 bool LinuxKernelConn::has_known_peer() const noexcept {
   const auto remote = remote_endpoint(socket_.get());
   return remote && remote->address == template_.flow.remote && remote->port == template_.flow.remote_port;
+}
+
+Result<std::uint32_t> LinuxKernelConn::timestamp_clock() {
+  return get_option<std::uint32_t>(socket_.get(), IPPROTO_TCP, TCP_TIMESTAMP, "TCP_TIMESTAMP");
 }
 
 Result<std::uint32_t> LinuxKernelConn::rcv_queue_seq() {

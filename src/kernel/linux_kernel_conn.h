@@ -19,6 +19,7 @@
 #include "kernel/congestion_hook.h"
 #include "kernel/kernel_conn.h"
 #include "kernel/late_filter.h"
+#include "kernel/repeated_ack.h"
 #include "kernel/sock_diag.h"
 
 struct tcp_info;
@@ -73,6 +74,7 @@ class LinuxKernelConn final : public KernelConn {
   [[nodiscard]] tcp::InfoCounters past_counters() const noexcept override;
   // What the kernel has carried until now, in all its stays.
   [[nodiscard]] StreamBytes stream_bytes();
+  Result<std::uint32_t> timestamp_clock() override;
   Result<std::uint32_t> rcv_queue_seq() override;
   Result<bool> stray_write_detected() override;
 
@@ -179,8 +181,8 @@ class LinuxKernelConn final : public KernelConn {
   bool has_left_ = false;
   // Of the send queue, by the last freeze(), though it never left (A3).
   std::uint32_t marked_as_sent_ = 0;
-  tcp::MinTcp restored_;            // of the last restore()
-  std::uint32_t lesson_bytes_ = 0;  // RestoreQueues::acked_bytes of it
+  tcp::MinTcp restored_;  // of the last restore()
+  RepeatedAck repeated_ack_;
   // As of that: since when there has been unacknowledged data (MinTcp::stalled_us).
   Time stalled_since_ = kNever;
   Time frozen_at_{};                   // when the last freeze() read the timestamp; the epoch when there was none

@@ -14,6 +14,7 @@
 #include "kernel/peek.h"
 #include "kernel/repair.h"
 #include "kernel/sockopt.h"
+#include "wire/seq.h"
 
 namespace twinstack::kernel {
 namespace {
@@ -67,6 +68,7 @@ Result<LateBytes> LinuxKernelConn::take_late_bytes(std::span<std::byte> room) {
   }
   LateBytes late{
       .first_seq = frozen_.rcv_nxt, .bytes = {}, .snd_una = write_seq - unacked, .snd_nxt = write_seq - unsent};
+  late.snd_una = max(Seq(late.snd_una), Seq(frozen_.snd_una)).raw();  // RepeatedAck::leave_out()
   // A3: no more than what the freeze had the kernel mark as sent, which it was not.
   if (late.snd_nxt - frozen_.snd_nxt <= marked_as_sent_) late.snd_nxt = frozen_.snd_nxt;
   TRY(repair::select_queue(raw, repair::Queue::kReceive));

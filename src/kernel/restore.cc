@@ -62,15 +62,10 @@ Result<RestoreReport> LinuxKernelConn::restore(const tcp::MinTcp& min, const Res
   ASSIGN_OR_RETURN(const RestoreReport report, put_state(min, queues));
   past_.bytes_received -= unread;  // counted a second time as they were put back
   past_stream_.received -= unread;
-  if (queues.acked_bytes > 0) {  // will be counted a second time, and so will what says it
-    past_.bytes_acked -= queues.acked_bytes;
-    past_stream_.acked -= queues.acked_bytes;
-    --past_.delivered;
-    --past_.segs_in;
-  }
+  repeated_ack_.expect(queues.acked_bytes, past_);
+  past_stream_.acked -= std::min<std::uint64_t>(past_stream_.acked, queues.acked_bytes);
   restored_ = min;
   restored_.snd_una += queues.acked_bytes;
-  lesson_bytes_ = queues.acked_bytes;
   restored_.bytes_acked -= std::min(restored_.bytes_acked, queues.acked_bytes);
   stalled_since_ = queues.unacked.size() == queues.acked_bytes
                        ? kNever
@@ -80,19 +75,17 @@ Result<RestoreReport> LinuxKernelConn::restore(const tcp::MinTcp& min, const Res
 }
 
 Result<RestoreReport> LinuxKernelConn::put_state(const tcp::MinTcp& min, const RestoreQueues& queues) {
-  RestoreReport report;
   if ((min.options & tcp::kOptTimestamps) != 0) {
-    report.ts_val = timestamp_to_go_on_with(min);
-    TRY(set_option(socket_.get(), IPPROTO_TCP, TCP_TIMESTAMP, report.ts_val, "TCP_TIMESTAMP"));
+    TRY(set_option(socket_.get(), IPPROTO_TCP, TCP_TIMESTAMP, timestamp_to_go_on_with(min), "TCP_TIMESTAMP"));
   }
   TRY(take_over_receive_buffer(min.rcv_buf_bytes));
   unread_restored_ = !queues.unread.empty();
   if (!queues.unread.empty()) TRY(put_receive_queue(queues.unread));
   if (!queues.unacked.empty()) TRY(put_send_queue(queues));
   TRY(put_window(min));  // R4
-  report.congestion_restored = put_congestion(min);
+  const bool congestion = put_congestion(min);
   TRY(put_lost_options());
-  return report;
+  return RestoreReport{.congestion_restored = congestion};
 }
 
 // S6. With a millisecond clock the low bit must be 0, and the clock must never go back, or the peer's PAWS drops all

@@ -122,8 +122,8 @@ Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
   ASSIGN_OR_RETURN(const tcp_info info, read_tcp_info(raw));
   TRY(check_still_eligible(info));
   take_info(info, min);
-  take_estimates(info, min);
   frozen_counters_ = tcp::take_counters(info);
+  take_estimates(info, min);
   const std::uint64_t acked = restored_.bytes_acked + frozen_counters_.bytes_acked;
   min.bytes_acked = static_cast<std::uint32_t>(std::min<std::uint64_t>(acked, UINT32_MAX));
   if (template_.mss_clamp == 0) {
@@ -141,8 +141,9 @@ Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
   snapshot.stamped_at = frozen_at_ = monotonic_now();
   ASSIGN_OR_RETURN(const std::span<const std::byte> unsent_and_unacked, take_send_queue(queued, room.send, min));
   const std::uint32_t sent = min.snd_nxt - min.snd_una;
-  min.stalled_us = stalled_us(min);
   snapshot.unacked = unsent_and_unacked.first(sent);
+  repeated_ack_.leave_out(frozen_counters_, min, snapshot.unacked);
+  min.stalled_us = stalled_us(min);
   snapshot.unsent = unsent_and_unacked.subspan(sent);
   return snapshot;
 }
@@ -174,7 +175,7 @@ void LinuxKernelConn::take_estimates(const tcp_info& info, tcp::MinTcp& min) con
   min.rttvar_us = info.tcpi_rttvar;
   min.rto_us = info.tcpi_rto;
   min.min_rtt_us = info.tcpi_min_rtt == ~0U ? 0 : info.tcpi_min_rtt;
-  const bool measured = info.tcpi_rtt != 0 && (lesson_bytes_ == 0 || info.tcpi_bytes_acked > lesson_bytes_);
+  const bool measured = info.tcpi_rtt != 0 && (repeated_ack_.bytes() == 0 || !repeated_ack_.is_all(frozen_counters_));
   if (measured || restored_.srtt_us == 0) return;
   min.srtt_us = restored_.srtt_us;
   min.rttvar_us = restored_.rttvar_us;

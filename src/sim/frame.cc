@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "wire/build.h"
-#include "wire/checksum.h"
 
 namespace twinstack::sim {
 namespace {
@@ -55,25 +54,6 @@ bool read_head(ByteView frame, FrameHead& head) noexcept {
   head.flow.remote_port = word_at(frame, head.tcp_offset);
   head.flow.local_port = word_at(frame, head.tcp_offset + 2);
   return true;
-}
-
-bool is_ecn_capable(ByteView frame) noexcept {
-  if (frame.size() < wire::kEthernetBytes + 20) return false;
-  const unsigned field = is_v4(frame) ? byte_at(frame, 15) & 3 : byte_at(frame, 15) >> 4 & 3;
-  return field != 0;
-}
-
-void mark_congestion(Frame& frame) noexcept {
-  if (!is_v4(frame)) {
-    frame[15] |= std::byte{0x30};
-    return;
-  }
-  frame[15] |= std::byte{3};
-  frame[24] = frame[25] = std::byte{0};
-  wire::InternetSum sum;
-  sum.add(ByteView(frame).subspan(wire::kEthernetBytes, (byte_at(frame, wire::kEthernetBytes) & 0xf) * 4));
-  const std::uint16_t checksum = sum.checksum();
-  std::memcpy(frame.data() + 24, &checksum, sizeof checksum);
 }
 
 }  // namespace twinstack::sim

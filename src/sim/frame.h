@@ -48,9 +48,4 @@ struct FrameHead {
 // False: not TCP over IPv4 or IPv6, or too short for its headers.
 [[nodiscard]] bool read_head(ByteView frame, FrameHead& head) noexcept;
 
-// RFC 3168: the ECN field of the IP header.
-[[nodiscard]] bool is_ecn_capable(ByteView frame) noexcept;
-// Congestion experienced. REQUIRES: is_ecn_capable().
-void mark_congestion(Frame& frame) noexcept;
-
 }  // namespace twinstack::sim

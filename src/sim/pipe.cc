@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "sim/router.h"
+#include "wire/build.h"
 
 namespace twinstack::sim {
 namespace {
@@ -10,16 +11,15 @@ namespace {
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
-constexpr std::size_t kIpOffset = 14;
-
 Duration time_on_wire(std::size_t bytes, std::uint64_t bits_per_second) {
   if (bits_per_second == 0) return Duration(0);
   return Duration(static_cast<std::int64_t>(bytes * 8 * 1'000'000'000 / bits_per_second));
 }
 
 void turn_a_bit(Frame& frame, Rng& rng) {
-  if (frame.size() <= kIpOffset) return;
-  const std::size_t at = kIpOffset + rng.below(static_cast<std::uint32_t>(frame.size() - kIpOffset));
+  if (frame.size() <= wire::kEthernetBytes) return;
+  const std::size_t at =
+      wire::kEthernetBytes + rng.below(static_cast<std::uint32_t>(frame.size() - wire::kEthernetBytes));
   frame[at] ^= static_cast<std::byte>(1U << rng.below(8));
 }
 
@@ -82,7 +82,7 @@ void Pipe::apply(Fault& fault, Frame& frame, Fate& fate) {
       fate.held += microseconds(fault.rng.below(fault.amount + 1));
       break;
     case EventKind::kBlackHole:
-      hit = frame.size() > kIpOffset + fault.amount;
+      hit = frame.size() > wire::kEthernetBytes + fault.amount;
       fate.lost = fate.lost || hit;
       break;
     case EventKind::kLinkDown:
@@ -145,8 +145,9 @@ void Pipe::send(Frame frame, Time now) {
     pool_.give(std::move(frame));
     return;
   }
-  if (shape_.mark_frames != 0 && queued >= shape_.mark_frames && is_ecn_capable(frame)) {
-    mark_congestion(frame);
+  if (shape_.mark_frames != 0 && queued >= shape_.mark_frames &&
+      wire::is_ecn_capable(ByteView(frame).subspan(wire::kEthernetBytes))) {
+    wire::mark_congestion(std::span(frame).subspan(wire::kEthernetBytes));
     ++counters_.marked;
   }
   free_at_ = std::max(free_at_, now) + time_on_wire(frame.size(), rate());

@@ -79,7 +79,7 @@ void World::watch_wire(const Frame& frame, unsigned direction, bool by_lane) {
   if (segment.has(wire::kSyn)) {
     seen.window_scale = segment.options.window_scale;
     seen.has_scale = segment.options.has_window_scale;
-    seen.seen = false;
+    seen.seen = seen.has_ack = seen.has_fin = false;
     seen.start = segment.seq + 1;
     seen.has_start = true;
     return;

@@ -25,10 +25,6 @@ FlowKey flow_of(std::uint32_t number, std::uint32_t peer, bool v6, bool from_pee
           .remote_port = from_peer ? client : kServerPort};
 }
 
-FlowKey reversed(const FlowKey& flow) {
-  return {.local = flow.remote, .remote = flow.local, .local_port = flow.remote_port, .remote_port = flow.local_port};
-}
-
 }  // namespace
 
 SimConn* World::by_socket(SocketId socket) {

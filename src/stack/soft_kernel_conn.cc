@@ -12,6 +12,7 @@
 #include "stack/socket_host.h"
 #include "tcp/cold_state.h"
 #include "tcp/flight.h"
+#include "tcp/timestamps.h"
 #include "wire/tcp_options.h"
 
 namespace twinstack::stack {
@@ -141,9 +142,10 @@ Result<kernel::Snapshot> SoftKernelConn::freeze(const kernel::QueueRoom& room) {
   kernel::Snapshot snapshot;
   take_min(*found, snapshot.min);
   take_queues(*found, room, snapshot);
+  frozen_counters_ = counters_of(conn);
+  repeated_ack_.leave_out(frozen_counters_, snapshot.min, snapshot.unacked);
   snapshot.stamped_at = frozen_at_ = now_();
   frozen_ = snapshot.min;
-  frozen_counters_ = counters_of(conn);
   found->repair = true;
   phase_ = Phase::kFrozen;
   checked_ = false;
@@ -167,6 +169,7 @@ void SoftKernelConn::take_min(const Socket& socket, tcp::MinTcp& min) const {
   const std::uint32_t clamp = conn.receive.clamp_bytes();
   min.window_clamp_bytes = clamp < min.rcv_buf_bytes / 4 ? clamp : 0;
   tcp::extract(conn.cb, now_(), min);
+  if (socket.options.receive_buffer_locked || min.window_clamp_bytes != 0) min.flags |= tcp::kFlagFixedReceiveBuffer;
   // What it sends, proved or not, as one sees it of Linux's (kernel/snapshot.cc, take_mss_found()).
   const std::uint32_t options = (min.options & tcp::kOptTimestamps) != 0 ? wire::kTimestampBytes : 0;
   if (tcp::is_searching_path(conn.cb)) min.mss_found = static_cast<std::uint16_t>(conn.cb.mss + options);
@@ -174,7 +177,7 @@ void SoftKernelConn::take_min(const Socket& socket, tcp::MinTcp& min) const {
   min.copied_seq = min.rcv_nxt - conn.receive.bytes.size();
   const std::uint64_t acked = restored_.bytes_acked + conn.counters.bytes_acked;
   min.bytes_acked = static_cast<std::uint32_t>(std::min<std::uint64_t>(acked, UINT32_MAX));
-  const bool measured = min.srtt_us != 0 && (lesson_bytes_ == 0 || conn.counters.bytes_acked > lesson_bytes_);
+  const bool measured = min.srtt_us != 0 && (repeated_ack_.bytes() == 0 || !repeated_ack_.is_all(counters_of(conn)));
   if (measured || restored_.srtt_us == 0) return;
   min.srtt_us = restored_.srtt_us;  // R10
   min.rttvar_us = restored_.rttvar_us;
@@ -230,6 +233,7 @@ Result<kernel::LateBytes> SoftKernelConn::take_late_bytes(const Socket& socket, 
   if (conn.cb.write_seq.raw() != frozen_.write_seq) {
     return error(ErrorCode::kBroken, "somebody wrote to the socket after the snapshot");
   }
+  late.snd_una = max(conn.cb.snd_una, Seq(frozen_.snd_una)).raw();  // RepeatedAck::leave_out()
   const std::uint32_t known = frozen_.rcv_nxt - frozen_.copied_seq;
   const std::uint32_t more = conn.cb.rcv_nxt.raw() - frozen_.rcv_nxt;
   if (known + more > conn.receive.bytes.size() || room.size() < more) {
@@ -249,6 +253,7 @@ Result<kernel::LateBytes> SoftKernelConn::park(std::span<std::byte> room) {
   tcp::InfoCounters stay = counters_of(*found->conn);
   stay.bytes_acked -= std::min<std::uint64_t>(stay.bytes_acked, late.snd_una - frozen_.snd_una);
   stay.bytes_received -= std::min<std::uint64_t>(stay.bytes_received, late.bytes.size());
+  repeated_ack_.settle(stay, past_);
   past_ += stay;
   phase_ = Phase::kGap;
   disconnect(*found);
@@ -315,6 +320,12 @@ Result<bool> SoftKernelConn::stray_write_detected() {
   return cb.rcv_nxt.raw() != shell_rcv_nxt_ || cb.write_seq.raw() != shell_write_seq_;
 }
 
+Result<std::uint32_t> SoftKernelConn::timestamp_clock() {
+  const Socket* const found = live();
+  if (found == nullptr) return refused("TCP_TIMESTAMP");
+  return tcp::ts_clock(found->conn->cb, now_());
+}
+
 Result<std::uint32_t> SoftKernelConn::rcv_queue_seq() {
   ASSERT(phase_ != Phase::kRunning);
   const Socket* const found = live();
@@ -365,19 +376,13 @@ Result<kernel::RestoreReport> SoftKernelConn::restore(const tcp::MinTcp& min, co
   }
   stack_.arm(*found, now_());
   unread_restored_ = !queues.unread.empty();
+  repeated_ack_.expect(queues.acked_bytes, past_);
   restored_ = min;
-  if (queues.acked_bytes > 0) {  // will be counted a second time, and so will what says it
-    past_.bytes_acked -= queues.acked_bytes;
-    --past_.delivered;
-    --past_.segs_in;
-  }
   restored_.snd_una += queues.acked_bytes;
-  lesson_bytes_ = queues.acked_bytes;
   restored_.bytes_acked -= std::min(restored_.bytes_acked, queues.acked_bytes);
   phase_ = Phase::kRestored;
   stack_.deliver_wakes();
-  return kernel::RestoreReport{.congestion_restored = quirks.restores_congestion && min.cwnd_segments != 0,
-                               .ts_val = held.ts_val};
+  return kernel::RestoreReport{.congestion_restored = quirks.restores_congestion && min.cwnd_segments != 0};
 }
 
 Result<kernel::ReleaseReport> SoftKernelConn::release(std::span<const std::byte> unsent, bool probe) {
@@ -411,7 +416,10 @@ Result<kernel::ReleaseReport> SoftKernelConn::release(std::span<const std::byte>
 void SoftKernelConn::reset() noexcept {
   Socket* const found = socket();
   if (found != nullptr) {
-    if (phase_ == Phase::kFrozen) past_ += frozen_counters_;
+    if (phase_ == Phase::kFrozen) {
+      repeated_ack_.settle(frozen_counters_, past_);
+      past_ += frozen_counters_;
+    }
     found->repair = false;
     found->late_filter = false;
     if (found->conn && !found->over) stack_.abort(*found, now_());

@@ -9,6 +9,7 @@
 #include <functional>
 
 #include "kernel/kernel_conn.h"
+#include "kernel/repeated_ack.h"
 #include "stack/stack.h"
 
 namespace twinstack::stack {
@@ -36,6 +37,7 @@ class SoftKernelConn final : public kernel::KernelConn {
   Result<kernel::ReleaseReport> release(std::span<const std::byte> unsent, bool probe) override;
   void reset() noexcept override;
   [[nodiscard]] tcp::InfoCounters past_counters() const noexcept override;
+  Result<std::uint32_t> timestamp_clock() override;
   Result<std::uint32_t> rcv_queue_seq() override;
   Result<bool> stray_write_detected() override;
 
@@ -88,8 +90,8 @@ class SoftKernelConn final : public kernel::KernelConn {
   bool checked_ = false;  // since the last freeze
   bool filter_on_ = false;
   tcp::MinTcp frozen_;
-  tcp::MinTcp restored_;            // of the last restore: estimates while nothing new was measured (R10)
-  std::uint32_t lesson_bytes_ = 0;  // RestoreQueues::acked_bytes of it
+  tcp::MinTcp restored_;  // of the last restore: estimates while nothing new was measured (R10)
+  kernel::RepeatedAck repeated_ack_;
   Time frozen_at_{};
   bool unread_restored_ = false;
   tcp::InfoCounters past_{};

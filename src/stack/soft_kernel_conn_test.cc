@@ -140,6 +140,36 @@ TEST_F(Moves, WhatARestoreLoses) {
   EXPECT_EQ(mover->taken.min.srtt_us, srtt) << "R10: nothing was measured since";
 }
 
+TEST_F(Moves, ABufferThatTheProgramHasSetStaysAsItIs) {
+  ASSERT_TRUE(mover->take_out().has_value());
+  EXPECT_EQ(mover->taken.min.flags & tcp::kFlagFixedReceiveBuffer, 0);
+  ASSERT_TRUE(mover->bring_back().has_value());
+  s().set_option(id, SOL_SOCKET, SO_RCVBUF, 50'000, now);
+  ASSERT_TRUE(mover->take_out().has_value());
+  EXPECT_NE(mover->taken.min.flags & tcp::kFlagFixedReceiveBuffer, 0) << "auto-tuning is off in the engine too";
+}
+
+// RestoreQueues::acked_bytes: the byte is in flight until its ACK comes again, and counts once.
+TEST_F(Moves, AByteThatTheKernelIsTaughtWithCountsOnce) {
+  write(1000);
+  data(1001, "", 1001);
+  const Seq una = c().cb.snd_una;
+  ASSERT_TRUE(mover->take_out().has_value());
+  tcp::MinTcp before = mover->taken.min;
+  before.snd_una -= 1;
+  const Bytes zero(1);
+  ASSERT_TRUE(mover->conn.restore(before, {.unread = {}, .unacked = zero, .acked_bytes = 1}).has_value());
+  ASSERT_TRUE(mover->conn.release({}, false).has_value());
+  EXPECT_EQ(c().cb.snd_una + 1, una);
+  EXPECT_EQ(mover->conn.past_counters().bytes_acked, 999U);
+  data(1001, "", 1001);
+  EXPECT_EQ(c().cb.snd_una, una);
+  EXPECT_EQ(c().counters.bytes_acked, 1U);
+  ASSERT_TRUE(mover->take_out().has_value());
+  EXPECT_EQ(mover->conn.past_counters().bytes_acked, 1000U);
+  EXPECT_EQ(mover->taken.min.bytes_acked, 1000U);
+}
+
 // For tests that tell what Linux forgets from what a move breaks.
 TEST_F(Moves, AKernelThatForgetsNothing) {
   mover->conn.quirks.forgets = false;

@@ -68,13 +68,15 @@ TwoHosts::TwoHosts(std::uint64_t seed, const Config& client, const Config& serve
 }
 
 // When the packet has left the link; `lost`: its queue was full.
-Time TwoHosts::pass_link(int from, std::size_t bytes, bool& lost) {
+Time TwoHosts::pass_link(int from, std::span<std::byte> packet, bool& lost) {
   if (faults.rate_bytes_s == 0) return now;
   const Time begin = std::max(now, link_free_[from]);
   const auto per_byte = 1e9 / static_cast<double>(faults.rate_bytes_s);
   const auto queued = static_cast<double>((begin - now).count()) / per_byte;
   lost = queued > static_cast<double>(faults.queue_bytes);
-  if (!lost) link_free_[from] = begin + Duration(static_cast<std::int64_t>(static_cast<double>(bytes) * per_byte));
+  if (!lost)
+    link_free_[from] = begin + Duration(static_cast<std::int64_t>(static_cast<double>(packet.size()) * per_byte));
+  if (queued > static_cast<double>(faults.mark_bytes) && wire::is_ecn_capable(packet)) wire::mark_congestion(packet);
   return link_free_[from];
 }
 
@@ -95,7 +97,7 @@ void TwoHosts::carry(int from, ByteView packet) {
     return;
   }
   bool lost = false;
-  const Time out = pass_link(from, bytes.size(), lost);
+  const Time out = pass_link(from, bytes, lost);
   if (lost || rng.chance_ppm(faults.loss_ppm)) return;
   const int copies = rng.chance_ppm(faults.duplicate_ppm) ? 2 : 1;
   for (int i = 0; i < copies; ++i) {

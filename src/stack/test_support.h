@@ -48,7 +48,8 @@ struct Faults {
   Duration reorder_delay = milliseconds(20);
   std::uint64_t rate_bytes_s = 0;  // of the link, each way; 0 = without limit
   std::uint32_t queue_bytes = 1U << 20;
-  std::uint32_t path_mtu = 65535;  // of a router on the way, which tells when a packet exceeds it
+  std::uint32_t mark_bytes = UINT32_MAX;  // so much in the queue is told by ECN
+  std::uint32_t path_mtu = 65535;         // of a router on the way, which tells when a packet exceeds it
 };
 
 class TwoHosts {
@@ -97,7 +98,7 @@ class TwoHosts {
     int index = 0;
   };
   void carry(int from, ByteView packet);
-  [[nodiscard]] Time pass_link(int from, std::size_t bytes, bool& lost);
+  [[nodiscard]] Time pass_link(int from, std::span<std::byte> packet, bool& lost);
   void check();
 
   End ends_[2];

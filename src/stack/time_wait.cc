@@ -12,9 +12,6 @@ namespace {
 
 // A new connection begins beyond all that the old one may have sent (as Linux).
 constexpr std::uint32_t kBeyondOldWindow = 65535 + 2;
-// RFC 7323 5.5: a stamp is too old to compare with after 24 days.
-constexpr Duration kStampsLast = std::chrono::hours(24 * 24);
-
 std::uint32_t segment_length(const wire::TcpPacket& packet) noexcept {
   const wire::Segment& segment = packet.segment;
   return packet.payload.size() + (segment.has(wire::kSyn) ? 1U : 0U) + (segment.has(wire::kFin) ? 1U : 0U);
@@ -23,9 +20,9 @@ std::uint32_t segment_length(const wire::TcpPacket& packet) noexcept {
 // RFC 7323 5.3 R1; a reset passes once the stamp is a minute old (as Linux tcp_paws_reject()).
 bool paws_rejects(const TimeWait& wait, const wire::Segment& segment, Time now) noexcept {
   if (!wait.has_ts_recent || !segment.options.has_timestamps) return false;
-  if (static_cast<std::int32_t>(segment.options.ts_val - wait.ts_recent) >= 0) return false;
+  if (!tcp::is_older_stamp(segment.options.ts_val, wait.ts_recent)) return false;
   const Duration age = now - wait.ts_recent_stamp;
-  if (age >= kStampsLast) return false;
+  if (age >= tcp::kTsRecentLasts) return false;
   return !(segment.has(wire::kRst) && age >= std::chrono::seconds(60));
 }
 

@@ -155,7 +155,7 @@ void extract(const ControlBlock& cb, Time now, MinTcp& state) {
   std::copy(congestion.begin(), congestion.end(), state.congestion.begin());
   state.flags = cb.flags;
   state.ts_val = ts_clock(cb, now);
-  state.ts_recent = cb.has(kTsRecentValid) ? cb.ts_recent : 0;
+  state.ts_recent = known_ts_recent(cb, now);
   state.srtt_us = smoothed_rtt_us(cb);
   state.rttvar_us = cb.mdev_us4 / 4;
   state.rto_us = cb.rto_us;

@@ -1,6 +1,7 @@
 // LISTEN (RFC 9293 3.10.7.2) and SYN-RECEIVED (3.10.7.4), the latter also after a simultaneous open.
 #include "base/assert.h"
 #include "tcp/handshake_rules.h"
+#include "tcp/timestamps.h"
 
 namespace twinstack::tcp {
 
@@ -19,9 +20,7 @@ bool is_crossing_syn_ack(const Handshake& handshake, const wire::Segment& segmen
 // RFC 7323 5.3 R1; resets are exempt (5.2).
 bool paws_accepts(const Handshake& handshake, const wire::Segment& segment) noexcept {
   const bool checked = (handshake.options & kOptTimestamps) != 0 && segment.options.has_timestamps;
-  // A stamp of 0 in the SYN says nothing: some stacks begin to count afterwards (as Linux).
-  if (!checked || segment.has(wire::kRst) || handshake.ts_recent == 0) return true;
-  return static_cast<std::int32_t>(segment.options.ts_val - handshake.ts_recent) >= 0;
+  return !checked || segment.has(wire::kRst) || !is_older_stamp(segment.options.ts_val, handshake.ts_recent);
 }
 
 // RFC 9293 3.10.7.4 first. The window is that of our SYN, as nothing was read since. As Linux, what begins at RCV.NXT

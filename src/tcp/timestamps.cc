@@ -7,8 +7,7 @@ namespace twinstack::tcp {
 namespace {
 
 constexpr int kStampShift = 30;  // stamps of ts_recent: 2^30 ns
-// 24 days (RFC 7323 5.5), hardly more: after 24.8 the clock of a peer that counts milliseconds looks like an older one.
-constexpr auto kOutdatedAfter = static_cast<std::uint32_t>(Duration(std::chrono::days(24)).count() >> kStampShift);
+constexpr auto kOutdatedAfter = static_cast<std::uint32_t>(Duration(kTsRecentLasts).count() >> kStampShift);
 constexpr std::uint32_t kLongestRttUs = 120'000'000;
 constexpr std::int64_t kLongestLeadNs = 60'000'000'000;  // beyond that it is no echo of ours
 
@@ -28,9 +27,8 @@ std::uint32_t clock_units(const ControlBlock& cb, Time now) noexcept {
 
 bool outdated(const ControlBlock& cb, Time now) noexcept { return stamp(now) - cb.ts_recent_stamp_s > kOutdatedAfter; }
 
-// 0 is what some stacks send before their clock runs; nothing is older than that (as Linux).
 bool older_than_recent(const ControlBlock& cb, const wire::Segment& segment) noexcept {
-  return cb.ts_recent != 0 && static_cast<std::int32_t>(segment.options.ts_val - cb.ts_recent) < 0;
+  return is_older_stamp(segment.options.ts_val, cb.ts_recent);
 }
 
 }  // namespace
@@ -50,6 +48,10 @@ void catch_up_with_echo(ControlBlock& cb, const wire::Segment& segment, Time now
 bool paws_accepts(const ControlBlock& cb, const wire::Segment& segment, Time now) noexcept {
   if (!segment.options.has_timestamps || !cb.has(kTsRecentValid)) return true;
   return !older_than_recent(cb, segment) || outdated(cb, now);
+}
+
+std::uint32_t known_ts_recent(const ControlBlock& cb, Time now) noexcept {
+  return cb.has(kTsRecentValid) && !outdated(cb, now) ? cb.ts_recent : 0;
 }
 
 void update_ts_recent(ControlBlock& cb, const wire::Segment& segment, Time now) noexcept {

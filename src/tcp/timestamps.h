@@ -1,6 +1,7 @@
 // Timestamps and protection against wrapped sequence numbers (RFC 7323).
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 
 #include "base/clock.h"
@@ -8,6 +9,15 @@
 #include "wire/segment.h"
 
 namespace twinstack::tcp {
+
+// For so long the peer's last timestamp can be compared with (RFC 7323 5.5). The RFC names 24 days, for clocks that
+// count milliseconds; one that counts microseconds has gone half around by then (Linux since 6.7: TCP_PAWS_WRAP).
+inline constexpr std::chrono::seconds kTsRecentLasts{2147};
+
+// RFC 7323 5.3, across the wrap. Nothing is older than 0, which some stacks send before their clock runs (as Linux).
+[[nodiscard]] constexpr bool is_older_stamp(std::uint32_t ts_val, std::uint32_t ts_recent) noexcept {
+  return ts_recent != 0 && static_cast<std::int32_t>(ts_val - ts_recent) < 0;
+}
 
 // Our TSval at `now`: in milliseconds or microseconds, as the kernel that established the connection counted.
 [[nodiscard]] std::uint32_t ts_clock(const ControlBlock& cb, Time now) noexcept;
@@ -21,6 +31,9 @@ void catch_up_with_echo(ControlBlock& cb, const wire::Segment& segment, Time now
 
 // RFC 7323 5.3 R1: false when the segment is an old duplicate. A segment without the option passes, as on Linux.
 [[nodiscard]] bool paws_accepts(const ControlBlock& cb, const wire::Segment& segment, Time now) noexcept;
+
+// What the peer's next segments are compared with; 0 when nothing is.
+[[nodiscard]] std::uint32_t known_ts_recent(const ControlBlock& cb, Time now) noexcept;
 
 // RFC 7323 4.3 (2). REQUIRES: the segment is acceptable.
 void update_ts_recent(ControlBlock& cb, const wire::Segment& segment, Time now) noexcept;

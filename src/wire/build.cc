@@ -166,6 +166,27 @@ void write_headers(std::span<std::byte> frame, const PathHeader& path, const Flo
   store_be(packet.data() + shape.ip_bytes() + kTcpChecksumAt, static_cast<std::uint16_t>(~sum));
 }
 
+bool is_ecn_capable(ByteView packet) noexcept {
+  if (packet.size() < kIpv4Bytes) return false;
+  const unsigned traffic_class = byte_at(packet, 1);
+  return ((byte_at(packet, 0) >> 4 == 4 ? traffic_class : traffic_class >> 4) & 3) != 0;
+}
+
+void mark_congestion(std::span<std::byte> packet) noexcept {
+  constexpr std::size_t kChecksumAt = 10;
+  const unsigned first = byte_at(packet, 0);
+  if (first >> 4 != 4) {
+    packet[1] |= std::byte{0x30};
+    return;
+  }
+  packet[1] |= std::byte{3};
+  packet[kChecksumAt] = packet[kChecksumAt + 1] = std::byte{0};
+  InternetSum sum;
+  sum.add(ByteView(packet).first(std::size_t{first & 0xf} * 4));
+  const std::uint16_t checksum = sum.checksum();
+  std::memcpy(packet.data() + kChecksumAt, &checksum, sizeof checksum);
+}
+
 void fill_ip_checksum(std::span<std::byte> packet) noexcept {
   const Layout at = layout_of(packet);
   const auto tcp_bytes = static_cast<std::uint32_t>(packet.size() - at.tcp);

@@ -73,6 +73,11 @@ std::uint32_t write_ip_headers(std::span<std::byte> packet, const PathHeader& pa
                                const Segment& segment, std::uint32_t payload_bytes) noexcept;
 void fill_ip_checksum(std::span<std::byte> packet) noexcept;
 
+// RFC 3168 5, of a bare IP packet with its whole header: the sender's transport knows ECN.
+[[nodiscard]] bool is_ecn_capable(ByteView packet) noexcept;
+// Congestion experienced, as a router says it. REQUIRES: is_ecn_capable().
+void mark_congestion(std::span<std::byte> packet) noexcept;
+
 // Another acknowledgement number and window (as in the header, unscaled) in a frame that parse_frame() took; `packet`
 // is what it said of it.
 void replace_ack(std::span<std::byte> frame, const TcpPacket& packet, Seq ack, std::uint16_t window) noexcept;

@@ -47,4 +47,9 @@ struct FlowKey {
 
 static_assert(sizeof(FlowKey) == 36);
 
+// As the other end sees it.
+[[nodiscard]] inline FlowKey reversed(const FlowKey& flow) noexcept {
+  return {.local = flow.remote, .remote = flow.local, .local_port = flow.remote_port, .remote_port = flow.local_port};
+}
+
 }  // namespace twinstack

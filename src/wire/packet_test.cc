@@ -222,6 +222,27 @@ TEST(Build, AnotherAckKeepsTheChecksumRightAndAWrongOneWrong) {
   }
 }
 
+TEST(Build, AMarkedPacketIsWholeAndSaysSo) {
+  for (const FlowKey& flow : {v4_flow(), v6_flow()}) {
+    Bytes frame = frame_of(flow, plain_segment(), "x");
+    const std::span<std::byte> ip = std::span(frame).subspan(kEthernetBytes);
+    EXPECT_FALSE(is_ecn_capable(ip));
+    wire::Segment capable = plain_segment();
+    capable.ecn = Ecn::kEct0;
+    frame = frame_of(flow, capable, "x");
+    const std::span<std::byte> marked = std::span(frame).subspan(kEthernetBytes);
+    ASSERT_TRUE(is_ecn_capable(marked));
+    mark_congestion(marked);
+    TcpPacket packet;
+    ASSERT_EQ(parse(frame, packet), ParseVerdict::kOk);
+    EXPECT_EQ(packet.segment.ecn, Ecn::kCe);
+    if (!flow.is_v4()) continue;
+    InternetSum header;
+    header.add(marked.first(kIpv4Bytes));
+    EXPECT_EQ(header.checksum(), 0) << "it covers the mark";
+  }
+}
+
 TEST(Parse, SuperPacketInManyParts) {
   std::string payload;
   for (int i = 0; i < 64000; ++i) payload += static_cast<char>(i * 7);

@@ -31,10 +31,6 @@ void lengthen_tcp_header(std::span<std::byte> tcp, std::size_t more_bytes) noexc
   tcp[12] = static_cast<std::byte>(std::to_integer<unsigned>(tcp[12]) + (more_bytes / 4 << 4));
 }
 
-FlowKey reversed(const FlowKey& flow) noexcept {
-  return {.local = flow.remote, .remote = flow.local, .local_port = flow.remote_port, .remote_port = flow.local_port};
-}
-
 // Type and code: RFC 792, RFC 4443.
 std::array<std::uint8_t, 2> icmp_type(IcmpKind kind, bool v4) noexcept {
   switch (kind) {

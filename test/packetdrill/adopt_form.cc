@@ -121,7 +121,7 @@ AdoptForm::Seen& AdoptForm::seen(const FlowKey& flow) {
 void AdoptForm::note_sent(ByteView packet) {
   const auto parsed = parse(packet);
   if (!parsed) return;
-  Seen& flow = seen(engine::test::reversed(parsed->flow));
+  Seen& flow = seen(reversed(parsed->flow));
   if (parsed->segment.has(wire::kSyn)) {
     flow.repeated = std::exchange(flow.asked, true);
     flow.syn_sent = clock_.now();

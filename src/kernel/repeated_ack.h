@@ -1,0 +1,51 @@
+// Bookkeeping of bytes that a restore has put in flight though the peer has acknowledged them (RestoreQueues::
+// acked_bytes), for whoever implements KernelConn. The acknowledgement that comes again is a packet and a byte that
+// were counted before.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernel/kernel_conn.h"
+
+namespace twinstack::kernel {
+
+class RepeatedAck {
+ public:
+  // At a restore. `past`: what the stays before have counted; it never falls under 0, and then they count twice.
+  void expect(std::uint32_t bytes, tcp::InfoCounters& past) noexcept {
+    bytes_ = bytes;
+    taken_off_ = {};
+    if (bytes_ == 0) return;
+    taken_off_.bytes_acked = std::min<std::uint64_t>(past.bytes_acked, bytes_);
+    taken_off_.delivered = std::min(past.delivered, 1U);
+    taken_off_.segs_in = std::min(past.segs_in, 1U);
+    past.bytes_acked -= taken_off_.bytes_acked;
+    past.delivered -= taken_off_.delivered;
+    past.segs_in -= taken_off_.segs_in;
+  }
+  // At the end of that stay, with what it has counted.
+  void settle(const tcp::InfoCounters& stay, tcp::InfoCounters& past) noexcept {
+    if (is_awaited(stay)) past += taken_off_;
+    bytes_ = 0;
+    taken_off_ = {};
+  }
+  // It has not come yet.
+  [[nodiscard]] bool is_awaited(const tcp::InfoCounters& stay) const noexcept { return stay.bytes_acked < bytes_; }
+  // Nothing else has been acknowledged in this stay.
+  [[nodiscard]] bool is_all(const tcp::InfoCounters& stay) const noexcept { return stay.bytes_acked <= bytes_; }
+  // The bytes are not in flight for anybody else.
+  void leave_out(const tcp::InfoCounters& stay, tcp::MinTcp& min, std::span<const std::byte>& unacked) const noexcept {
+    if (!is_awaited(stay)) return;
+    min.snd_una += bytes_;
+    min.bytes_acked += bytes_;
+    unacked = unacked.subspan(bytes_);
+  }
+  [[nodiscard]] std::uint32_t bytes() const noexcept { return bytes_; }
+
+ private:
+  std::uint32_t bytes_ = 0;
+  tcp::InfoCounters taken_off_{};
+};
+
+}  // namespace twinstack::kernel
