@@ -43,7 +43,9 @@ std::uint32_t queue_bytes(const Row& row) {
 bool marks(const Row& row) { return row.congestion == "dctcp"; }
 
 // Alizadeh et al. (SIGCOMM 2010) mark from 20 packets on at 1 Gbit/s; where the path is longer, a quarter of the queue.
-std::uint32_t mark_bytes(const Row& row) { return std::max(queue_bytes(row) / 4, 20U * kMtu); }
+std::uint32_t mark_bytes(const Row& row) {
+  return std::min(std::max(queue_bytes(row) / 4, 20U * kMtu), queue_bytes(row) / 2);
+}
 
 // Long enough for a steady state, short enough for a table of many rows.
 Duration length_of(const Row& row) { return row.rate_mbit >= 1000 ? seconds(4) : seconds(10); }
