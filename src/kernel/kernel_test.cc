@@ -26,6 +26,7 @@
 #include "kernel/kernel_conn.h"
 #include "kernel/late_filter.h"
 #include "kernel/linux_kernel_conn.h"
+#include "kernel/repeated_ack.h"
 
 namespace twinstack::kernel {
 namespace {
@@ -196,6 +197,64 @@ TEST(Doctor, EveryProbeSaysWhatItFoundAndABadOneHowToMendIt) {
   }
   EXPECT_THAT(names, ::testing::IsSupersetOf({"kernel", "capabilities", "tcp-repair", "bpf", "af-xdp", "btf",
                                               "congestion-hook", "memlock", "cgroup-v2", "bpf-jit"}));
+}
+
+struct Repeated {
+  Repeated() {
+    past.bytes_acked = 100;
+    past.delivered = past.segs_in = 10;
+    ack.expect(1, 999, past);
+    min.snd_una = 999;
+    min.snd_nxt = 1005;
+  }
+  // A freeze: `acked` bytes in this stay, as read at first; the send queue, read then, begins at `snd_una`.
+  void freeze(std::uint64_t acked, std::uint32_t snd_una) {
+    stay.bytes_acked = acked;
+    min.snd_una = snd_una;
+    unacked = std::span(queue).last(min.snd_nxt - snd_una);
+    ack.leave_out(stay, min, unacked);
+  }
+  RepeatedAck ack;
+  tcp::InfoCounters past{};
+  tcp::InfoCounters stay{};
+  tcp::MinTcp min;
+  std::array<std::byte, 6> queue{};
+  std::span<const std::byte> unacked;
+};
+
+TEST(RepeatedAck, CountsOnceWhenItHasCome) {
+  Repeated r;
+  r.freeze(1, 1000);
+  EXPECT_EQ(r.min.snd_una, 1000U);
+  EXPECT_EQ(r.unacked.size(), 5U);
+  r.ack.settle(r.stay, r.past);
+  EXPECT_EQ(r.past.bytes_acked + r.stay.bytes_acked, 100U);
+}
+
+TEST(RepeatedAck, CountsOnceWhenItHasNot) {
+  Repeated r;
+  r.freeze(0, 999);
+  EXPECT_EQ(r.min.snd_una, 1000U) << "the byte is not for the engine to repeat";
+  EXPECT_EQ(r.unacked.size(), 5U);
+  r.ack.settle(r.stay, r.past);
+  EXPECT_EQ(r.past.bytes_acked, 100U);
+  EXPECT_EQ(r.past.delivered, 10U);
+}
+
+TEST(RepeatedAck, ThatComesBetweenTwoLooksTakesNothingElseWithIt) {
+  Repeated r;
+  r.freeze(0, 1000);
+  EXPECT_EQ(r.min.snd_una, 1000U);
+  EXPECT_EQ(r.unacked.size(), 5U) << "real bytes";
+}
+
+TEST(RepeatedAck, NothingFallsUnderZero) {
+  RepeatedAck ack;
+  tcp::InfoCounters past{};
+  ack.expect(1, 999, past);
+  EXPECT_EQ(past.bytes_acked, 0U);
+  ack.settle({}, past);
+  EXPECT_EQ(past.bytes_acked, 0U);
 }
 
 }  // namespace

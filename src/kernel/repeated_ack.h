@@ -12,9 +12,11 @@ namespace twinstack::kernel {
 
 class RepeatedAck {
  public:
-  // At a restore. `past`: what the stays before have counted; it never falls under 0, and then they count twice.
-  void expect(std::uint32_t bytes, tcp::InfoCounters& past) noexcept {
+  // At a restore from `snd_una` on. `past`: what the stays before have counted; it never falls under 0, and then they
+  // count twice.
+  void expect(std::uint32_t bytes, std::uint32_t snd_una, tcp::InfoCounters& past) noexcept {
     bytes_ = bytes;
+    snd_una_ = snd_una;
     taken_off_ = {};
     if (bytes_ == 0) return;
     taken_off_.bytes_acked = std::min<std::uint64_t>(past.bytes_acked, bytes_);
@@ -34,9 +36,10 @@ class RepeatedAck {
   [[nodiscard]] bool is_awaited(const tcp::InfoCounters& stay) const noexcept { return stay.bytes_acked < bytes_; }
   // Nothing else has been acknowledged in this stay.
   [[nodiscard]] bool is_all(const tcp::InfoCounters& stay) const noexcept { return stay.bytes_acked <= bytes_; }
-  // The bytes are not in flight for anybody else.
+  // The bytes are not in flight for anybody else. `stay` may have been read before the queue: the acknowledgement can
+  // have come in between.
   void leave_out(const tcp::InfoCounters& stay, tcp::MinTcp& min, std::span<const std::byte>& unacked) const noexcept {
-    if (!is_awaited(stay)) return;
+    if (!is_awaited(stay) || min.snd_una != snd_una_ || unacked.size() < bytes_) return;
     min.snd_una += bytes_;
     min.bytes_acked += bytes_;
     unacked = unacked.subspan(bytes_);
@@ -45,6 +48,7 @@ class RepeatedAck {
 
  private:
   std::uint32_t bytes_ = 0;
+  std::uint32_t snd_una_ = 0;
   tcp::InfoCounters taken_off_{};
 };
 

@@ -62,7 +62,7 @@ Result<RestoreReport> LinuxKernelConn::restore(const tcp::MinTcp& min, const Res
   ASSIGN_OR_RETURN(const RestoreReport report, put_state(min, queues));
   past_.bytes_received -= unread;  // counted a second time as they were put back
   past_stream_.received -= unread;
-  repeated_ack_.expect(queues.acked_bytes, past_);
+  repeated_ack_.expect(queues.acked_bytes, min.snd_una, past_);
   past_stream_.acked -= std::min<std::uint64_t>(past_stream_.acked, queues.acked_bytes);
   restored_ = min;
   restored_.snd_una += queues.acked_bytes;

@@ -376,7 +376,7 @@ Result<kernel::RestoreReport> SoftKernelConn::restore(const tcp::MinTcp& min, co
   }
   stack_.arm(*found, now_());
   unread_restored_ = !queues.unread.empty();
-  repeated_ack_.expect(queues.acked_bytes, past_);
+  repeated_ack_.expect(queues.acked_bytes, min.snd_una, past_);
   restored_ = min;
   restored_.snd_una += queues.acked_bytes;
   restored_.bytes_acked -= std::min(restored_.bytes_acked, queues.acked_bytes);
