@@ -180,8 +180,7 @@ Result<kernel::RestoreReport> FakeKernel::restore(const tcp::MinTcp& min, const 
   if (queues.acked_bytes > 0) tcp::measure_by_echo(tcb_, queues.acked_bytes);
   sent_.assign(queues.unacked.begin(), queues.unacked.end());
   unread_.assign(queues.unread.begin(), queues.unread.end());
-  tcp::InfoCounters uncounted{};
-  repeated_ack_.expect(queues.acked_bytes, min.snd_una, uncounted);
+  repeated_ack_.expect(queues.acked_bytes, min.snd_una);
   is_restored_ = true;
   restored_una_ = tcb_.snd_una;
   phase_ = Phase::kRestored;

@@ -24,14 +24,16 @@ bool is_peers_fin_here(std::uint8_t state) {
 }  // namespace
 
 tcp::InfoCounters LinuxKernelConn::past_counters() const noexcept {
+  if (phase_ != Phase::kFrozen) return repeated_ack_.in_advance(past_);
   tcp::InfoCounters sum = past_;
-  if (phase_ == Phase::kFrozen) sum += frozen_counters_;
+  sum += repeated_ack_.without(frozen_counters_);
   return sum;
 }
 
 StreamBytes LinuxKernelConn::stream_bytes() {
   StreamBytes bytes = past_stream_;
-  const auto add = [&](const tcp::InfoCounters& stay, std::uint32_t in_flight) {
+  const auto add = [&](const tcp::InfoCounters& counted, std::uint32_t in_flight) {
+    const tcp::InfoCounters stay = repeated_ack_.without(counted);
     bytes.acked += stay.bytes_acked - acked_control(stay, in_flight);
     bytes.received += stay.bytes_received;
   };
@@ -71,9 +73,9 @@ void LinuxKernelConn::end_stay() noexcept {
   if (const auto info = read_tcp_info(socket_.get())) leave(tcp::take_counters(*info), 0);
 }
 
-void LinuxKernelConn::leave(const tcp::InfoCounters& stay, std::uint32_t in_flight) noexcept {
-  past_stream_.acked += repeated_ack_.is_awaited(stay) ? repeated_ack_.bytes() : 0;
-  repeated_ack_.settle(stay, past_);
+void LinuxKernelConn::leave(const tcp::InfoCounters& counted, std::uint32_t in_flight) noexcept {
+  const tcp::InfoCounters stay = repeated_ack_.without(counted);
+  repeated_ack_.end();
   past_ += stay;
   past_stream_.acked += stay.bytes_acked - acked_control(stay, in_flight);
   past_stream_.received += stay.bytes_received;

@@ -203,7 +203,7 @@ struct Repeated {
   Repeated() {
     past.bytes_acked = 100;
     past.delivered = past.segs_in = 10;
-    ack.expect(1, 999, past);
+    ack.expect(1, 999);
     min.snd_una = 999;
     min.snd_nxt = 1005;
   }
@@ -227,8 +227,8 @@ TEST(RepeatedAck, CountsOnceWhenItHasCome) {
   r.freeze(1, 1000);
   EXPECT_EQ(r.min.snd_una, 1000U);
   EXPECT_EQ(r.unacked.size(), 5U);
-  r.ack.settle(r.stay, r.past);
-  EXPECT_EQ(r.past.bytes_acked + r.stay.bytes_acked, 100U);
+  EXPECT_EQ(r.ack.without(r.stay).bytes_acked, 0U);
+  EXPECT_EQ(r.ack.in_advance(r.past).bytes_acked + r.stay.bytes_acked, 100U) << "as one sees it meanwhile";
 }
 
 TEST(RepeatedAck, CountsOnceWhenItHasNot) {
@@ -236,9 +236,8 @@ TEST(RepeatedAck, CountsOnceWhenItHasNot) {
   r.freeze(0, 999);
   EXPECT_EQ(r.min.snd_una, 1000U) << "the byte is not for the engine to repeat";
   EXPECT_EQ(r.unacked.size(), 5U);
-  r.ack.settle(r.stay, r.past);
-  EXPECT_EQ(r.past.bytes_acked, 100U);
-  EXPECT_EQ(r.past.delivered, 10U);
+  EXPECT_EQ(r.ack.without(r.stay).bytes_acked, 0U);
+  EXPECT_EQ(r.ack.in_advance(r.past).delivered, 9U);
 }
 
 TEST(RepeatedAck, ThatComesBetweenTwoLooksTakesNothingElseWithIt) {
@@ -249,12 +248,12 @@ TEST(RepeatedAck, ThatComesBetweenTwoLooksTakesNothingElseWithIt) {
 }
 
 TEST(RepeatedAck, NothingFallsUnderZero) {
-  RepeatedAck ack;
-  tcp::InfoCounters past{};
-  ack.expect(1, 999, past);
-  EXPECT_EQ(past.bytes_acked, 0U);
-  ack.settle({}, past);
-  EXPECT_EQ(past.bytes_acked, 0U);
+  Repeated r;
+  EXPECT_EQ(r.ack.in_advance({}).bytes_acked, 0U);
+  r.stay.bytes_acked = 1;  // nothing but the byte itself, of a connection that has only received
+  EXPECT_EQ(r.ack.without(r.stay).bytes_acked, 0U);
+  r.ack.end();
+  EXPECT_EQ(r.ack.without(r.stay).bytes_acked, 1U);
 }
 
 }  // namespace

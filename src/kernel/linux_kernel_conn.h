@@ -126,7 +126,7 @@ class LinuxKernelConn final : public KernelConn {
   [[nodiscard]] std::uint64_t acked_control(const tcp::InfoCounters& stay, std::uint32_t in_flight) const noexcept;
   void end_stay(const LateBytes& late) noexcept;  // by a park
   void end_stay() noexcept;                       // by a reset
-  void leave(const tcp::InfoCounters& stay, std::uint32_t in_flight) noexcept;
+  void leave(const tcp::InfoCounters& counted, std::uint32_t in_flight) noexcept;
 
   Result<LateBytes> take_late_bytes(std::span<std::byte> room);
   Result<> make_shell(std::uint32_t rcv_nxt);

@@ -12,26 +12,19 @@ namespace twinstack::kernel {
 
 class RepeatedAck {
  public:
-  // At a restore from `snd_una` on. `past`: what the stays before have counted; it never falls under 0, and then they
-  // count twice.
-  void expect(std::uint32_t bytes, std::uint32_t snd_una, tcp::InfoCounters& past) noexcept {
+  // At a restore from `snd_una` on.
+  void expect(std::uint32_t bytes, std::uint32_t snd_una) noexcept {
     bytes_ = bytes;
     snd_una_ = snd_una;
-    taken_off_ = {};
-    if (bytes_ == 0) return;
-    taken_off_.bytes_acked = std::min<std::uint64_t>(past.bytes_acked, bytes_);
-    taken_off_.delivered = std::min(past.delivered, 1U);
-    taken_off_.segs_in = std::min(past.segs_in, 1U);
-    past.bytes_acked -= taken_off_.bytes_acked;
-    past.delivered -= taken_off_.delivered;
-    past.segs_in -= taken_off_.segs_in;
   }
-  // At the end of that stay, with what it has counted.
-  void settle(const tcp::InfoCounters& stay, tcp::InfoCounters& past) noexcept {
-    if (is_awaited(stay)) past += taken_off_;
-    bytes_ = 0;
-    taken_off_ = {};
+  // That stay has ended.
+  void end() noexcept { bytes_ = 0; }
+  // What was not counted before of what the stay has counted.
+  [[nodiscard]] tcp::InfoCounters without(tcp::InfoCounters stay) const noexcept {
+    return is_awaited(stay) ? stay : less(stay);
   }
+  // What the stays before have counted, for whoever adds what this one counts. Never less than 0.
+  [[nodiscard]] tcp::InfoCounters in_advance(const tcp::InfoCounters& past) const noexcept { return less(past); }
   // It has not come yet.
   [[nodiscard]] bool is_awaited(const tcp::InfoCounters& stay) const noexcept { return stay.bytes_acked < bytes_; }
   // Nothing else has been acknowledged in this stay.
@@ -41,15 +34,21 @@ class RepeatedAck {
   void leave_out(const tcp::InfoCounters& stay, tcp::MinTcp& min, std::span<const std::byte>& unacked) const noexcept {
     if (!is_awaited(stay) || min.snd_una != snd_una_ || unacked.size() < bytes_) return;
     min.snd_una += bytes_;
-    min.bytes_acked += bytes_;
     unacked = unacked.subspan(bytes_);
   }
   [[nodiscard]] std::uint32_t bytes() const noexcept { return bytes_; }
 
  private:
+  [[nodiscard]] tcp::InfoCounters less(tcp::InfoCounters counters) const noexcept {
+    if (bytes_ == 0) return counters;
+    counters.bytes_acked -= std::min<std::uint64_t>(counters.bytes_acked, bytes_);
+    counters.delivered -= std::min(counters.delivered, 1U);
+    counters.segs_in -= std::min(counters.segs_in, 1U);
+    return counters;
+  }
+
   std::uint32_t bytes_ = 0;
   std::uint32_t snd_una_ = 0;
-  tcp::InfoCounters taken_off_{};
 };
 
 }  // namespace twinstack::kernel

@@ -62,11 +62,9 @@ Result<RestoreReport> LinuxKernelConn::restore(const tcp::MinTcp& min, const Res
   ASSIGN_OR_RETURN(const RestoreReport report, put_state(min, queues));
   past_.bytes_received -= unread;  // counted a second time as they were put back
   past_stream_.received -= unread;
-  repeated_ack_.expect(queues.acked_bytes, min.snd_una, past_);
-  past_stream_.acked -= std::min<std::uint64_t>(past_stream_.acked, queues.acked_bytes);
+  repeated_ack_.expect(queues.acked_bytes, min.snd_una);
   restored_ = min;
   restored_.snd_una += queues.acked_bytes;
-  restored_.bytes_acked -= std::min(restored_.bytes_acked, queues.acked_bytes);
   stalled_since_ = queues.unacked.size() == queues.acked_bytes
                        ? kNever
                        : monotonic_now() - std::chrono::microseconds(min.stalled_us);

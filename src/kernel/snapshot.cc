@@ -124,7 +124,7 @@ Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
   take_info(info, min);
   frozen_counters_ = tcp::take_counters(info);
   take_estimates(info, min);
-  const std::uint64_t acked = restored_.bytes_acked + frozen_counters_.bytes_acked;
+  const std::uint64_t acked = restored_.bytes_acked + repeated_ack_.without(frozen_counters_).bytes_acked;
   min.bytes_acked = static_cast<std::uint32_t>(std::min<std::uint64_t>(acked, UINT32_MAX));
   if (template_.mss_clamp == 0) {
     ASSIGN_OR_RETURN(const int clamp, get_option(raw, IPPROTO_TCP, TCP_MAXSEG, "TCP_MAXSEG"));  // S5

@@ -175,7 +175,7 @@ void SoftKernelConn::take_min(const Socket& socket, tcp::MinTcp& min) const {
   if (tcp::is_searching_path(conn.cb)) min.mss_found = static_cast<std::uint16_t>(conn.cb.mss + options);
   if (quirks.forgets) min.ts_recent = 0;  // Linux does not tell
   min.copied_seq = min.rcv_nxt - conn.receive.bytes.size();
-  const std::uint64_t acked = restored_.bytes_acked + conn.counters.bytes_acked;
+  const std::uint64_t acked = restored_.bytes_acked + repeated_ack_.without(counters_of(conn)).bytes_acked;
   min.bytes_acked = static_cast<std::uint32_t>(std::min<std::uint64_t>(acked, UINT32_MAX));
   const bool measured = min.srtt_us != 0 && (repeated_ack_.bytes() == 0 || !repeated_ack_.is_all(counters_of(conn)));
   if (measured || restored_.srtt_us == 0) return;
@@ -253,8 +253,8 @@ Result<kernel::LateBytes> SoftKernelConn::park(std::span<std::byte> room) {
   tcp::InfoCounters stay = counters_of(*found->conn);
   stay.bytes_acked -= std::min<std::uint64_t>(stay.bytes_acked, late.snd_una - frozen_.snd_una);
   stay.bytes_received -= std::min<std::uint64_t>(stay.bytes_received, late.bytes.size());
-  repeated_ack_.settle(stay, past_);
-  past_ += stay;
+  past_ += repeated_ack_.without(stay);
+  repeated_ack_.end();
   phase_ = Phase::kGap;
   disconnect(*found);
   if (take_failure(fail.purge)) return error(ErrorCode::kBroken, "bytes were acknowledged after the last look");  // F2
@@ -376,10 +376,9 @@ Result<kernel::RestoreReport> SoftKernelConn::restore(const tcp::MinTcp& min, co
   }
   stack_.arm(*found, now_());
   unread_restored_ = !queues.unread.empty();
-  repeated_ack_.expect(queues.acked_bytes, min.snd_una, past_);
+  repeated_ack_.expect(queues.acked_bytes, min.snd_una);
   restored_ = min;
   restored_.snd_una += queues.acked_bytes;
-  restored_.bytes_acked -= std::min(restored_.bytes_acked, queues.acked_bytes);
   phase_ = Phase::kRestored;
   stack_.deliver_wakes();
   return kernel::RestoreReport{.congestion_restored = quirks.restores_congestion && min.cwnd_segments != 0};
@@ -417,8 +416,8 @@ void SoftKernelConn::reset() noexcept {
   Socket* const found = socket();
   if (found != nullptr) {
     if (phase_ == Phase::kFrozen) {
-      repeated_ack_.settle(frozen_counters_, past_);
-      past_ += frozen_counters_;
+      past_ += repeated_ack_.without(frozen_counters_);
+      repeated_ack_.end();
     }
     found->repair = false;
     found->late_filter = false;
@@ -452,8 +451,9 @@ tcp::InfoCounters SoftKernelConn::counters_of(const Connection& conn) const noex
 }
 
 tcp::InfoCounters SoftKernelConn::past_counters() const noexcept {
+  if (phase_ != Phase::kFrozen) return repeated_ack_.in_advance(past_);
   tcp::InfoCounters sum = past_;
-  if (phase_ == Phase::kFrozen) sum += frozen_counters_;
+  sum += repeated_ack_.without(frozen_counters_);
   return sum;
 }
 
