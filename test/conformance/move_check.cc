@@ -13,6 +13,7 @@ constexpr std::string_view kKeptFields[] = {"state", "snd_wscale", "rcv_wscale",
 constexpr std::string_view kGrowingFields[] = {
     "bytes_acked", "bytes_received", "bytes_sent",   "bytes_retrans", "segs_out",   "segs_in",    "data_segs_in",
     "delivered",   "data_segs_out",  "delivered_ce", "total_retrans", "dsack_dups", "reord_seen", "rcv_ooopack"};
+constexpr std::int64_t kTimestamps = 1;
 constexpr std::int64_t kNegotiated = 7;  // of `options`: timestamps, SACK, window scaling
 
 }  // namespace
@@ -29,7 +30,10 @@ std::string changed_by_move(const Info& before, const Info& after) {
     changed += look(field, [](std::int64_t was, std::int64_t is) { return was == is; });
   }
   // The packet that teaches the round trip is an ACK, and lets a window that is full grow (handoff/lesson.h).
-  changed += look("snd_cwnd", [](std::int64_t was, std::int64_t is) { return was == is || was + 1 == is; });
+  const auto options = before.find("options");
+  const bool taught = options != before.end() && (options->second & kTimestamps) != 0;
+  changed +=
+      look("snd_cwnd", [taught](std::int64_t was, std::int64_t is) { return was == is || (taught && was + 1 == is); });
   for (const std::string_view field : kGrowingFields) {
     changed += look(field, [](std::int64_t was, std::int64_t is) { return was <= is; });
   }
