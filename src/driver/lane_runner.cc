@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "base/huge_pages.h"
 #include "base/log.h"
 #include "base/monotonic.h"
 #include "ipc/wake_event.h"
@@ -42,9 +43,9 @@ Result<std::unique_ptr<LaneRunner>> LaneRunner::create(const LaneRunnerOptions& 
   UniqueFd fd(static_cast<int>(::syscall(SYS_memfd_create, "twinstack-lane", MFD_CLOEXEC)));
   if (!fd) return system_error("memfd_create(lane)");
   if (::ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0) return system_error("ftruncate(lane)");
-  void* base = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
-  if (base == MAP_FAILED) return system_error("mmap(lane)");
-  Memory memory(static_cast<std::byte*>(base), Unmap{bytes});
+  ASSIGN_OR_RETURN(std::byte* const base, map_shared(fd.get(), bytes));
+  Memory memory(base, Unmap{bytes});
+  use_huge_pages({base, bytes});
   UniqueFd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!doorbell) return system_error("eventfd");
   UniqueFd doorbells(::epoll_create1(EPOLL_CLOEXEC));

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "base/assert.h"
+#include "base/huge_pages.h"
 
 namespace twinstack::engine::test {
 namespace {
@@ -250,9 +251,12 @@ void LaneBox::Free::operator()(std::byte* memory) const noexcept { std::free(mem
 LaneBox::LaneBox(std::unique_ptr<nic::Link> own_link, const Time& now, const LaneCapacity& capacity,
                  std::uint32_t index)
     : memory_([&] {
-        const std::size_t bytes = (LaneRegion::bytes_needed(capacity) + 63) / 64 * 64;
-        auto* memory = static_cast<std::byte*>(std::aligned_alloc(64, bytes));
+        const std::size_t needed = LaneRegion::bytes_needed(capacity);
+        const std::size_t alignment = needed < kHugePageBytes ? 64 : kHugePageBytes;
+        const std::size_t bytes = (needed + alignment - 1) / alignment * alignment;
+        auto* memory = static_cast<std::byte*>(std::aligned_alloc(alignment, bytes));
         ASSERT(memory != nullptr);
+        use_huge_pages({memory, bytes});
         std::memset(memory, 0, bytes);
         return memory;
       }()),

@@ -10,6 +10,7 @@
 #include <new>
 
 #include "base/assert.h"
+#include "base/huge_pages.h"
 #include "ipc/arena.h"
 
 namespace twinstack::ipc {
@@ -68,12 +69,12 @@ Result<Arena> Arena::create(const ArenaConfig& config, std::uint64_t session_id)
   // Without the seals an application could shrink the file and have the service killed by SIGBUS.
   if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
     return system_error("F_ADD_SEALS(arena)");
-  void* base = ::mmap(nullptr, g.total_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
-  if (base == MAP_FAILED) return system_error("mmap(arena)");
+  ASSIGN_OR_RETURN(std::byte* const base, map_shared(fd.get(), g.total_bytes));
+  use_huge_pages({base, g.chunks_offset});
   auto* header = new (base) ArenaHeader;
   header->session_id = session_id;
   header->geometry = g;
-  return Arena(std::move(fd), static_cast<std::byte*>(base), g);
+  return Arena(std::move(fd), base, g);
 }
 
 Result<Arena> Arena::map(UniqueFd fd, const ArenaGeometry& geometry) {
@@ -81,9 +82,8 @@ Result<Arena> Arena::map(UniqueFd fd, const ArenaGeometry& geometry) {
   if (::fstat(fd.get(), &status) != 0) return system_error("fstat(arena)");
   if (!is_valid_geometry(geometry, static_cast<std::uint64_t>(status.st_size)))
     return error(ErrorCode::kProtocol, "the service sent an arena of another layout");
-  void* base = ::mmap(nullptr, geometry.total_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
-  if (base == MAP_FAILED) return system_error("mmap(arena)");
-  Arena arena(std::move(fd), static_cast<std::byte*>(base), geometry);
+  ASSIGN_OR_RETURN(std::byte* const base, map_shared(fd.get(), geometry.total_bytes));
+  Arena arena(std::move(fd), base, geometry);
   if (arena.header().magic != kArenaMagic || arena.header().version != kLayoutVersion)
     return error(ErrorCode::kProtocol, "the service speaks another version of the shared memory");
   return arena;

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/assert.h"
+#include "base/huge_pages.h"
 #include "base/result.h"
 #include "wire/payload.h"
 
@@ -23,6 +24,7 @@ class Umem {
     const std::size_t bytes = std::size_t{buffers} * buffer_bytes;
     void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (memory == MAP_FAILED) return system_error("mmap of packet memory");
+    use_huge_pages({static_cast<std::byte*>(memory), bytes});  // now: the device is about to hold the pages
     return Umem(static_cast<std::byte*>(memory), bytes, buffer_bytes);
   }
   Umem(Umem&& other) noexcept
