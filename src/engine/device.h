@@ -93,6 +93,7 @@ enum class Status : std::uint32_t {
 struct Reply {
   Status status = Status::kOk;
   std::uint32_t drained = 0;  // kDrain: nothing is unacknowledged already, no event follows
+  std::uint32_t gave_up = 0;  // kExtract: its user timeout, keepalive or retries are over, and the peer is silent still
   HwConnId id{};
   std::uint32_t send_head = kNone;  // Piece index
   std::uint32_t send_head_skip = 0;

@@ -321,6 +321,7 @@ Reply Lane::extract(const Command& command, Time now) {
   fill_state(index, now, reply.state);
   reply.send_head = conn.send_queue.head;
   reply.send_head_skip = conn.send_head_skip;
+  reply.gave_up = conn.tcb.has(tcp::kGaveUp) ? 1 : 0;
   report_held(index, reply);
   return reply;
 }

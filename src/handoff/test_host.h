@@ -41,11 +41,16 @@ class FakeKernel final : public kernel::KernelConn {
   Result<kernel::ReleaseReport> release(std::span<const std::byte> unsent, bool probe) override;
   void reset() noexcept override { on_reset(); }
   [[nodiscard]] tcp::InfoCounters past_counters() const noexcept override { return past; }
+  Result<> expire() override {
+    ++expired;
+    return {};
+  }
   Result<std::uint32_t> timestamp_clock() override { return tcp::ts_clock(tcb_, now_); }
   Result<std::uint32_t> rcv_queue_seq() override { return min_.rcv_nxt; }
   Result<bool> stray_write_detected() override { return false; }
 
   std::function<void()> on_reset = [] {};
+  int expired = 0;  // calls of expire()
 
   // The program's side.
   void write(std::span<const std::byte> bytes);

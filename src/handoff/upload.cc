@@ -146,7 +146,10 @@ Result<> release(Upload& move) {
   // An error of the connection is the program's to see; there is nobody to send the rest to.
   if (released->unsent_taken_bytes != unsent.size() && released->socket_error == 0)
     return error(ErrorCode::kBroken, "the kernel had no memory for the unsent bytes");
-  if (released->socket_error == 0) give_lesson(move);
+  if (released->socket_error != 0) return {};
+  give_lesson(move);
+  // Refused: it takes the kernel's own time, no more.
+  if (move.extracted.gave_up != 0) (void)socket.expire();
   return {};
 }
 

@@ -86,6 +86,18 @@ bool LinuxKernelConn::has_known_peer() const noexcept {
   return remote && remote->address == template_.flow.remote && remote->port == template_.flow.remote_port;
 }
 
+Result<> LinuxKernelConn::expire() {
+  ASSERT(phase_ == Phase::kRunning);
+  constexpr int kShortestMs = 1;
+  constexpr int kShortestS = 1;
+  const int fd = socket_.get();
+  TRY(set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, kShortestMs, "TCP_USER_TIMEOUT"));
+  ASSIGN_OR_RETURN(const int keepalive, get_option(fd, SOL_SOCKET, SO_KEEPALIVE, "SO_KEEPALIVE"));
+  if (keepalive == 0) return {};
+  TRY(set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, kShortestS, "TCP_KEEPINTVL"));
+  return set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, kShortestS, "TCP_KEEPIDLE");  // the last: it sets the timer
+}
+
 Result<std::uint32_t> LinuxKernelConn::timestamp_clock() {
   return get_option<std::uint32_t>(socket_.get(), IPPROTO_TCP, TCP_TIMESTAMP, "TCP_TIMESTAMP");
 }

@@ -74,6 +74,7 @@ class LinuxKernelConn final : public KernelConn {
   [[nodiscard]] tcp::InfoCounters past_counters() const noexcept override;
   // What the kernel has carried until now, in all its stays.
   [[nodiscard]] StreamBytes stream_bytes();
+  Result<> expire() override;
   Result<std::uint32_t> timestamp_clock() override;
   Result<std::uint32_t> rcv_queue_seq() override;
   Result<bool> stray_write_detected() override;

@@ -86,6 +86,7 @@ class SoftHostConn final : public kernel::KernelConn {
     host_.filtered_.erase(inner_.flow());
   }
   [[nodiscard]] tcp::InfoCounters past_counters() const noexcept override { return inner_.past_counters(); }
+  Result<> expire() override { return inner_.expire(); }
   Result<std::uint32_t> timestamp_clock() override { return inner_.timestamp_clock(); }
   Result<std::uint32_t> rcv_queue_seq() override { return inner_.rcv_queue_seq(); }
   Result<bool> stray_write_detected() override { return inner_.stray_write_detected(); }

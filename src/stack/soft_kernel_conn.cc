@@ -1,6 +1,9 @@
 #include "stack/soft_kernel_conn.h"
 
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <poll.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -318,6 +321,14 @@ Result<bool> SoftKernelConn::stray_write_detected() {
   if (found == nullptr) return true;
   const tcp::ControlBlock& cb = found->conn->cb;
   return cb.rcv_nxt.raw() != shell_rcv_nxt_ || cb.write_seq.raw() != shell_write_seq_;
+}
+
+Result<> SoftKernelConn::expire() {
+  ASSERT(phase_ == Phase::kRunning);
+  const Time now = now_();
+  const auto refuses = [&](int option) { return stack_.set_option(id_, IPPROTO_TCP, option, 1, now) != 0; };
+  if (refuses(TCP_USER_TIMEOUT) || refuses(TCP_KEEPINTVL) || refuses(TCP_KEEPIDLE)) return refused("expire");
+  return {};
 }
 
 Result<std::uint32_t> SoftKernelConn::timestamp_clock() {

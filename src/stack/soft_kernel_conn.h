@@ -37,6 +37,7 @@ class SoftKernelConn final : public kernel::KernelConn {
   Result<kernel::ReleaseReport> release(std::span<const std::byte> unsent, bool probe) override;
   void reset() noexcept override;
   [[nodiscard]] tcp::InfoCounters past_counters() const noexcept override;
+  Result<> expire() override;
   Result<std::uint32_t> timestamp_clock() override;
   Result<std::uint32_t> rcv_queue_seq() override;
   Result<bool> stray_write_detected() override;

@@ -225,6 +225,18 @@ TEST_F(Moves, SentBytesThatWereLostReturnAfterASecond) {
   EXPECT_EQ(take_one().payload.size(), 1000U) << "R5";
 }
 
+TEST_F(Moves, WhoWasSilentForTooLongIsGivenUpAtTheNextTimeout) {
+  write(1000);
+  ASSERT_TRUE(mover->take_out().has_value());
+  ASSERT_TRUE(mover->bring_back().has_value());
+  ASSERT_TRUE(mover->conn.expire().has_value());
+  advance(milliseconds(1100));
+  EXPECT_EQ(s().state(id), State::kClosed);
+  int error = 0;
+  s().get_option(id, SOL_SOCKET, SO_ERROR, &error, now);
+  EXPECT_EQ(error, ETIMEDOUT);
+}
+
 TEST_F(Moves, CongestionStateComesBackIfThereIsAHook) {
   for (const bool hook : {true, false}) {
     mover->conn.quirks.restores_congestion = hook;

@@ -82,6 +82,7 @@ enum StateBit : std::uint32_t {
   kKeepWindowIdle = 1U << 24,   // an idle program keeps its congestion window (Linux tcp_slow_start_after_idle = 0)
   kNoSizeSearch = 1U << 25,     // black holes are not looked for (Linux tcp_mtu_probing = 0)
   kWindowClamped = 1U << 26,    // the host offers no more than MinTcp::window_clamp_bytes
+  kGaveUp = 1U << 27,           // the peer has been silent for as long as it may (on_timer() said so); no ACK since
 };
 
 // Bit of ControlBlock::flags: the last write was with MSG_MORE; a segment under the full size waits for the next, as

@@ -47,6 +47,7 @@ bool take_plain_ack(ControlBlock& cb, const wire::Segment& segment, Host& host, 
   cb.snd_una = segment.ack;
   cb.retries = 0;
   cb.probes_out = 0;
+  cb.clear(kGaveUp);
   cb.stall_since = to_coarse_tick(now);
   ++cb.delivered;
   if (!maybe_delayed || rtt_us <= cb.min_rtt_us) note_min_rtt(cb, rtt_us, now);

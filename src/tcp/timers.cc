@@ -238,6 +238,7 @@ TimerVerdict on_timer(ControlBlock& cb, Host& host, Time now) {
   if (cb.sender_timer != SenderTimer::kNone && due(cb.sender_deadline, now)) note(fire_sender(cb, host, now));
   if (cb.has(kKeepaliveArmed) && due(cb.keepalive_deadline, now)) note(fire_keepalive(cb, now));
   if (cb.has(kPacingHolds) && pacing_release(cb) <= now) note(end_pacing_hold(cb));
+  if (verdict == TimerVerdict::kToSoftware) cb.set(kGaveUp);
   return verdict;
 }
 
