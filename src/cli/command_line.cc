@@ -236,6 +236,10 @@ void Declaration::add_sim() {
       ->check(CLI::Range(0, 1'000'000));
   app->add_option("--faults", sim.faults, "all (default), none, or names; a minus takes one out: all,-driver-death")
       ->type_name("LIST");
+  app->add_option("--congestion", sim.congestion, "congestion controls, one for each host (default all four)")
+      ->type_name("LIST")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"cubic", "reno", "dctcp", "bbr"}));
   app->add_option("--only", sim.only, "of the seed's events these numbers only")->type_name("LIST")->delimiter(',');
   app->add_option("--trace", sim.trace, "write what passes the moving host's interface")->type_name("FILE.pcap");
   app->add_flag("--live", sim.live, "show throughput and moves while it runs");

@@ -37,6 +37,7 @@ struct SimArguments {
   std::uint32_t connections = 8;
   std::uint32_t moves_per_s = 1000;
   std::string faults = "all";
+  std::vector<std::string> congestion;  // empty: all
   std::vector<std::uint32_t> only;
   std::string trace;
   bool live = false;

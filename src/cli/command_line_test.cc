@@ -146,15 +146,17 @@ TEST(CommandLine, WordsThatAreNotKnownAreNamed) {
 }
 
 TEST(CommandLine, WhatTheSimulatorIsTold) {
-  const SimArguments sim = parsed({"sim", "--seed", "7", "--seeds", "3", "--duration-s", "0.5", "--connections", "2",
-                                   "--moves-per-s", "10", "--faults", "loss", "--only", "1,5", "--live"})
-                               .sim;
+  const SimArguments sim =
+      parsed({"sim", "--seed", "7", "--seeds", "3", "--duration-s", "0.5", "--connections", "2", "--moves-per-s", "10",
+              "--faults", "loss", "--only", "1,5", "--live", "--congestion", "bbr,dctcp"})
+          .sim;
   EXPECT_EQ(sim.seed, 7U);
   EXPECT_EQ(sim.seeds, 3U);
   EXPECT_EQ(sim.duration_s, 0.5);
   EXPECT_EQ(sim.connections, 2U);
   EXPECT_EQ(sim.moves_per_s, 10U);
   EXPECT_EQ(sim.faults, "loss");
+  EXPECT_THAT(sim.congestion, ElementsAre("bbr", "dctcp"));
   EXPECT_THAT(sim.only, ElementsAre(1U, 5U));
   EXPECT_TRUE(sim.live);
   EXPECT_EQ(parsed({"sim"}).sim.faults, "all");

@@ -50,6 +50,7 @@ std::optional<sim::Options> options_of(const SimArguments& arguments, std::strin
   options.duration = std::chrono::duration_cast<Duration>(Seconds(arguments.duration_s));
   options.connections = arguments.connections;
   options.moves_per_s = arguments.moves_per_s;
+  if (!arguments.congestion.empty()) options.congestion_controls = arguments.congestion;
   options.trace = arguments.trace;
   const auto faults = sim::parse_faults(arguments.faults, wrong);
   if (!faults) return std::nullopt;

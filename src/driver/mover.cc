@@ -27,6 +27,7 @@ constexpr Duration kMaxDrain = std::chrono::milliseconds(60);
 constexpr Duration kRestInKernel = std::chrono::milliseconds(200);  // before the policy moves it again
 constexpr Duration kUnresponsive = std::chrono::seconds(1);
 constexpr Duration kShortCallDeadline = std::chrono::milliseconds(1);
+constexpr Duration kLongestExpiry = std::chrono::seconds(5);      // of a connection whose peer stays silent: R23
 constexpr Duration kUploadRetry = std::chrono::milliseconds(10);  // doubles with every failure
 constexpr Duration kMaxUploadRetry = std::chrono::seconds(1);
 constexpr unsigned kMostChecks = 3;  // of one move, while the program goes on setting options
@@ -219,6 +220,10 @@ void Mover::finish_upload(ManagedConnection& conn) {
   counters_.held_frames += moved->held_frames;
   if (!moved->congestion_restored) ++counters_.congestion_not_restored;
   upload_pauses_.add(moved->pause);
+  if (moved->expires) {
+    relent_at_ = ground_.now();
+    expiring_.push_back({.cookie = conn.move.kernel->cookie(), .until = relent_at_ + kLongestExpiry});
+  }
   if (conn.closing) finish_close(conn);
 }
 

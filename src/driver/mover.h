@@ -100,6 +100,7 @@ class Mover {
   [[nodiscard]] Duration deadline_for(const ManagedConnection& conn) const;
   void note_timeout(ManagedConnection& conn, const Error& why) const;
   void wait_draining(const ManagedConnection& conn);
+  void relent(Time now);
   void upload_failed(ManagedConnection& conn, const Error& why);
   void park(ManagedConnection& conn);
   void reset(ManagedConnection& conn, const Error& why);
@@ -124,6 +125,12 @@ class Mover {
   FlowIndex by_flow_;                    // of those in the engine
   std::vector<std::uint64_t> to_park_;   // cookies, in the order of their tickets
   std::vector<std::uint64_t> draining_;  // cookies
+  struct Expiring {
+    std::uint64_t cookie;
+    Time until;
+  };
+  std::vector<Expiring> expiring_;  // KernelConn::relent() is to be asked
+  Time relent_at_ = kNever;
   PauseStats offload_pauses_;
   PauseStats upload_pauses_;
   MoverCounters counters_;

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "tcp/congestion/congestion.h"
 #include "wire/build.h"
 
 namespace twinstack::handoff {
@@ -26,6 +27,9 @@ bool can_be_taught(const tcp::MinTcp& min) noexcept {
 tcp::MinTcp before_lesson(const tcp::MinTcp& min) noexcept {
   tcp::MinTcp before = min;
   before.snd_una -= kLessonBytes;
+  // Which takes every acknowledged segment on while it knows no bandwidth, as none does that has just been restored.
+  const bool is_bbr = tcp::congestion_kind(before.congestion.data()) == tcp::CongestionKind::kBbr;
+  if (is_bbr && before.cwnd_segments > 1) --before.cwnd_segments;
   return before;
 }
 

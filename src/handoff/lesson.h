@@ -18,7 +18,9 @@ inline constexpr std::uint32_t kLessonBytes = 1;
 
 // None that waits for more to fill a segment (MSG_MORE): an ACK would let that go.
 [[nodiscard]] bool can_be_taught(const tcp::MinTcp& min) noexcept;
-// What to restore with: `min` as it was before the peer acknowledged the last kLessonBytes. REQUIRES: can_be_taught().
+// What to restore with: `min` as it was before the peer acknowledged the last kLessonBytes, with the congestion window
+// that the ACK makes that of `min` (but CUBIC and NewReno grow by a segment when it was full). REQUIRES:
+// can_be_taught().
 [[nodiscard]] tcp::MinTcp before_lesson(const tcp::MinTcp& min) noexcept;
 // The kernel measures `min.srtt_us`, or up to two milliseconds more (its clock ticks in milliseconds): never less,
 // which a minimum would keep. `with_clock`: it learns the peer's clock as well. REQUIRES: the connection runs in the

@@ -45,6 +45,7 @@ class FakeKernel final : public kernel::KernelConn {
     ++expired;
     return {};
   }
+  bool relent(bool /*in_any_case*/) override { return true; }
   Result<std::uint32_t> timestamp_clock() override { return tcp::ts_clock(tcb_, now_); }
   Result<std::uint32_t> rcv_queue_seq() override { return min_.rcv_nxt; }
   Result<bool> stray_write_detected() override { return false; }

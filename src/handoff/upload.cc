@@ -146,10 +146,7 @@ Result<> release(Upload& move) {
   // An error of the connection is the program's to see; there is nobody to send the rest to.
   if (released->unsent_taken_bytes != unsent.size() && released->socket_error == 0)
     return error(ErrorCode::kBroken, "the kernel had no memory for the unsent bytes");
-  if (released->socket_error != 0) return {};
-  give_lesson(move);
-  // Refused: it takes the kernel's own time, no more.
-  if (move.extracted.gave_up != 0) (void)socket.expire();
+  if (released->socket_error == 0) give_lesson(move);
   return {};
 }
 
@@ -177,6 +174,12 @@ void hand_packets_over(Upload& move) {
   move.report.held_frames = first.value_or(0) + last.value_or(0);
 }
 
+// Unless a packet has come meanwhile. Refused: it takes the kernel's own time, no more.
+void expire_if_silent(Upload& move) {
+  if (move.extracted.gave_up == 0 || move.report.held_frames > 0) return;
+  move.report.expires = move.conn.kernel->expire().has_value();
+}
+
 }  // namespace
 
 Result<MoveReport> upload(Connection& conn, MoveTools& tools) {
@@ -197,6 +200,7 @@ Result<MoveReport> upload(Connection& conn, MoveTools& tools) {
   commit(move);
   move.report.pause = tools.now() - move.frozen_at;
   hand_packets_over(move);
+  if (released) expire_if_silent(move);
   (void)conn.port->call({.op = CommandOp::kRelease, .id = conn.hw});
   conn.hw = engine::HwConnId();
   notify_owner_changed(conn);

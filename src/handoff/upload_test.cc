@@ -115,21 +115,37 @@ TEST_F(UploadTest, BeforeItWasParkedItParksFirst) {
 // ---- A failure injected before each step that can be undone.
 
 // The engine sends on, to a peer that is gone, until it may no longer.
-TEST_F(UploadTest, WhoseTimeIsOverComesBackToEnd) {
-  hosts.run(milliseconds(50));
-  EXPECT_EQ(hosts.kernel->expired, 0);
-  hosts.program_writes(3000);
-  nic::Link& link = hosts.peer->lane.link();
-  const auto& tcb = hosts.lane->conn(hosts.conn.hw).tcb;
-  for (int i = 0; i < 100'000 && !tcb.has(tcp::kGaveUp); ++i) {
-    hosts.now += milliseconds(100);
-    hosts.lane->lane.poll(hosts.now);
-    link.advance(hosts.now);
-    while (!link.receive(64).empty()) link.release();
+class UploadOfTheSilent : public UploadTest {
+ protected:
+  void SetUp() override {
+    UploadTest::SetUp();
+    hosts.run(milliseconds(50));
+    hosts.program_writes(3000);
+    nic::Link& link = hosts.peer->lane.link();
+    const auto& tcb = hosts.lane->conn(hosts.conn.hw).tcb;
+    for (int i = 0; i < 100'000 && !tcb.has(tcp::kGaveUp); ++i) {
+      hosts.now += milliseconds(100);
+      hosts.lane->lane.poll(hosts.now);
+      link.advance(hosts.now);
+      while (!link.receive(64).empty()) link.release();
+    }
+    ASSERT_TRUE(tcb.has(tcp::kGaveUp));
   }
-  ASSERT_TRUE(tcb.has(tcp::kGaveUp));
-  ASSERT_TRUE(move().has_value());
+};
+
+TEST_F(UploadOfTheSilent, ItComesBackToEnd) {
+  const auto report = move();
+  ASSERT_TRUE(report.has_value());
+  EXPECT_TRUE(report->expires);
   EXPECT_EQ(hosts.kernel->expired, 1);
+}
+
+TEST_F(UploadOfTheSilent, ButNotWhenThePeerSpeaksInTheLastMoment) {
+  packets_between_steps();
+  const auto report = move();
+  ASSERT_TRUE(report.has_value());
+  EXPECT_FALSE(report->expires);
+  EXPECT_EQ(hosts.kernel->expired, 0);
 }
 
 // The last segments under way are lost, and the connection is moved more often than a retransmission timer fires: the

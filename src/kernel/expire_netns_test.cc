@@ -29,6 +29,7 @@ class ExpireTest : public MoveTest {
     return *mover_;
   }
   void set(int level, int name, int value) { ASSERT_TRUE(ok(set_option(ours(), level, name, value, "option"))); }
+  int get(int name) { return get_option(ours(), IPPROTO_TCP, name, "option").value_or(-1); }
   void silence_peer() { ASSERT_TRUE(ok(bench_->pair().run_ok(Side::kB, "ip route add blackhole 10.77.0.1/32"))); }
   // Until the connection is over: its error, and how long that took. -1 after 10 s.
   struct End {
@@ -72,12 +73,30 @@ TEST_F(ExpireTest, AKeptConnectionEndsWithTheSecondProbe) {
 
 TEST_F(ExpireTest, APeerThatAnswersAfterAllKeepsTheConnection) {
   set(SOL_SOCKET, SO_KEEPALIVE, 1);
+  set(IPPROTO_TCP, TCP_USER_TIMEOUT, kMinuteMs);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, 50);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, 7);
   ASSERT_EQ(::send(ours(), "heard", 5, MSG_DONTWAIT), 5);
   ASSERT_TRUE(ok(mover().round_trip()));
   ASSERT_TRUE(ok(mover().conn->expire()));
+  EXPECT_FALSE(mover().conn->relent(false));
+  set(IPPROTO_TCP, TCP_KEEPINTVL, 9);  // the program, meanwhile
   pollfd ready{.fd = ours(), .events = POLLIN, .revents = 0};
   EXPECT_EQ(::poll(&ready, 1, 3000), 0);
+  EXPECT_TRUE(mover().conn->relent(false)) << "a probe was answered";
+  EXPECT_EQ(get(TCP_USER_TIMEOUT), kMinuteMs);
+  EXPECT_EQ(get(TCP_KEEPIDLE), 50);
+  EXPECT_EQ(get(TCP_KEEPINTVL), 9);
   EXPECT_EQ(resets(), 0U);
+}
+
+TEST_F(ExpireTest, ACheckTakesItBackFirst) {
+  set(IPPROTO_TCP, TCP_USER_TIMEOUT, kMinuteMs);
+  ASSERT_TRUE(ok(mover().round_trip()));
+  ASSERT_TRUE(ok(mover().conn->expire()));
+  ASSERT_TRUE(ok(mover().conn->check_eligible(mover().limits)));
+  EXPECT_EQ(get(TCP_USER_TIMEOUT), kMinuteMs);
+  EXPECT_TRUE(mover().conn->relent(false));
 }
 
 }  // namespace

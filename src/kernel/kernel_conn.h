@@ -188,10 +188,11 @@ class KernelConn {
   virtual Result<ReleaseReport> release(std::span<const std::byte> unsent, bool probe = true) = 0;
 
   // The peer has been silent for as long as the program lets it: the connection ends with ETIMEDOUT at the kernel's
-  // next timer, a retransmission timeout or two seconds of keepalive from now, unless an ACK comes. The kernel's own
-  // clocks have begun anew, and the options for them (TCP_USER_TIMEOUT, TCP_KEEPIDLE, TCP_KEEPINTVL) are the only way
-  // to tell it; they read as the shortest times from here. REQUIRES: phase kRunning.
+  // next timer, a retransmission timeout or two seconds of keepalive from now, unless the peer is heard of (expiry.h).
+  // The caller asks relent() now and then until it is true. REQUIRES: phase kRunning.
   virtual Result<> expire() = 0;
+  // Takes expire() back if the peer was heard of since, or `in_any_case`. True: there is nothing to take back any more.
+  virtual bool relent(bool in_any_case) = 0;
 
   // Running, with no filter of ours on: as a failed offload leaves it, unless a holder of the descriptor interfered.
   [[nodiscard]] virtual bool is_untouched() const noexcept { return phase() == Phase::kRunning; }

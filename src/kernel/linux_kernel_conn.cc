@@ -13,9 +13,11 @@
 #include <cstdio>
 
 #include "base/assert.h"
+#include "base/monotonic.h"
 #include "kernel/address.h"
 #include "kernel/repair.h"
 #include "kernel/sockopt.h"
+#include "kernel/tcp_info.h"
 
 namespace twinstack::kernel {
 
@@ -86,16 +88,31 @@ bool LinuxKernelConn::has_known_peer() const noexcept {
   return remote && remote->address == template_.flow.remote && remote->port == template_.flow.remote_port;
 }
 
+LinuxKernelConn::~LinuxKernelConn() { relent(true); }
+
 Result<> LinuxKernelConn::expire() {
   ASSERT(phase_ == Phase::kRunning);
-  constexpr int kShortestMs = 1;
-  constexpr int kShortestS = 1;
   const int fd = socket_.get();
-  TRY(set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, kShortestMs, "TCP_USER_TIMEOUT"));
-  ASSIGN_OR_RETURN(const int keepalive, get_option(fd, SOL_SOCKET, SO_KEEPALIVE, "SO_KEEPALIVE"));
-  if (keepalive == 0) return {};
-  TRY(set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, kShortestS, "TCP_KEEPINTVL"));
-  return set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, kShortestS, "TCP_KEEPIDLE");  // the last: it sets the timer
+  const auto get = [fd](int level, int name) { return get_option(fd, level, name, "option of a silent peer"); };
+  const auto set = [fd](int level, int name, int value) {
+    return set_option(fd, level, name, value, "option of a silent peer");
+  };
+  auto begun = expiry_.begin(get, set, monotonic_now());
+  if (!begun) expiry_.end(get, set);
+  return begun;
+}
+
+bool LinuxKernelConn::relent(bool in_any_case) {
+  if (!expiry_.is_on()) return true;
+  const int fd = socket_.get();
+  if (!in_any_case) {
+    const auto info = read_tcp_info(fd);
+    if (!info.has_value() || info->tcpi_state == kTcpClosed) return true;
+    if (!expiry_.is_news(monotonic_now() - std::chrono::milliseconds(info->tcpi_last_ack_recv))) return false;
+  }
+  expiry_.end([fd](int level, int name) { return get_option(fd, level, name, "option of a silent peer"); },
+              [fd](int level, int name, int value) { return set_option(fd, level, name, value, "option"); });
+  return true;
 }
 
 Result<std::uint32_t> LinuxKernelConn::timestamp_clock() {

@@ -17,6 +17,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "kernel/congestion_hook.h"
+#include "kernel/expiry.h"
 #include "kernel/kernel_conn.h"
 #include "kernel/late_filter.h"
 #include "kernel/repeated_ack.h"
@@ -52,7 +53,7 @@ class LinuxKernelConn final : public KernelConn {
   // Takes the socket over. kInvalid when it is no connected TCP socket over IPv4 or IPv6.
   static Result<std::unique_ptr<LinuxKernelConn>> create(UniqueFd socket, const LinuxShared& shared);
   // Closes the descriptor; what that means for the connection is the other holders' business.
-  ~LinuxKernelConn() override = default;
+  ~LinuxKernelConn() override;
 
   [[nodiscard]] std::uint64_t cookie() const noexcept override { return cookie_; }
   [[nodiscard]] std::uint64_t netns_cookie() const noexcept override { return netns_cookie_; }
@@ -75,6 +76,7 @@ class LinuxKernelConn final : public KernelConn {
   // What the kernel has carried until now, in all its stays.
   [[nodiscard]] StreamBytes stream_bytes();
   Result<> expire() override;
+  bool relent(bool in_any_case) override;
   Result<std::uint32_t> timestamp_clock() override;
   Result<std::uint32_t> rcv_queue_seq() override;
   Result<bool> stray_write_detected() override;
@@ -192,6 +194,7 @@ class LinuxKernelConn final : public KernelConn {
   Phase phase_ = Phase::kRunning;
   Reason reason_ = Reason::kNone;
   bool is_v6_socket_ = false;
+  Expiry expiry_;
   bool checked_ = false;
   // The send window that freeze() closed, for thaw().
   bool window_closed_ = false;

@@ -10,6 +10,7 @@
 namespace twinstack::kernel {
 
 inline constexpr std::uint8_t kTcpEstablished = 1;  // TCP_ESTABLISHED
+inline constexpr std::uint8_t kTcpClosed = 7;       // TCP_CLOSE
 
 Result<tcp_info> read_tcp_info(int fd);
 

@@ -32,6 +32,7 @@ TEST_P(FoundSeed, PassesNow) {
   options.seed = GetParam().seed;
   options.moves_per_s = GetParam().moves_per_s;
   options.connections = GetParam().connections;
+  options.congestion_controls.clear();
   std::string wrong;
   const auto faults = parse_faults(GetParam().faults, wrong);
   ASSERT_TRUE(faults) << wrong;

@@ -5,6 +5,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "sim/event.h"
@@ -17,6 +18,8 @@ struct Options {
   std::uint32_t connections = 8;
   std::uint32_t moves_per_s = 1000;  // of virtual time, both directions
   FaultSet faults = FaultSet::all();
+  // Each host has one of these. Empty: CUBIC or NewReno, as at the time of the first seeds.
+  std::vector<std::string> congestion_controls = {"cubic", "reno", "dctcp", "bbr"};
   std::optional<std::set<std::uint32_t>> only;  // numbers of the events that happen; the others do not
   std::uint32_t check_every = 1;                // instants between two full checks
   std::string trace;                            // pcap file of the moving host's wire; empty: none

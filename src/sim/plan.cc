@@ -32,7 +32,8 @@ enum Stream : std::uint64_t {
   kKindStream,
   kLaterFaultStream,
   kLaterKindStream,
-  kSettingStream
+  kSettingStream,
+  kCongestionStream
 };
 
 Rng rng_for(const Options& options, Stream stream) { return Rng(options.seed * 0x9e3779b97f4a7c15U + stream); }
@@ -264,6 +265,13 @@ void choose_mtu_probing(Shape& shape, const Options& options) {
   for (stack::Config& host : shape.hosts) host.tcp_mtu_probing = static_cast<std::uint8_t>(rng.below(3));
 }
 
+void choose_congestion_controls(Shape& shape, const Options& options) {
+  const auto count = static_cast<std::uint32_t>(options.congestion_controls.size());
+  if (count == 0) return;
+  Rng rng = rng_for(options, kCongestionStream);
+  for (stack::Config& host : shape.hosts) host.tcp_congestion_control = options.congestion_controls[rng.below(count)];
+}
+
 stack::Config make_host(Rng& rng, std::uint32_t number) {
   stack::Config config;
   for (const bool v6 : {false, true})
@@ -322,6 +330,7 @@ Shape make_shape(const Options& options) {
   ASSERT(shape.grace > kLongestSoftirq);  // what it is there for
   for (std::uint32_t i = 0; i <= shape.peers; ++i) shape.hosts.push_back(make_host(rng, i));
   choose_mtu_probing(shape, options);
+  choose_congestion_controls(shape, options);
   return shape;
 }
 

@@ -1,7 +1,5 @@
 #include "stack/soft_kernel_conn.h"
 
-#include <linux/tcp.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -85,6 +83,7 @@ Result<> SoftKernelConn::check_live_state(const Socket& socket) {
 
 Result<> SoftKernelConn::check_eligible(const kernel::Limits& limits) {
   ASSERT(phase_ == Phase::kRunning);
+  relent(true);
   checked_ = false;
   limits_ = limits;
   reason_ = Reason::kNone;
@@ -325,9 +324,29 @@ Result<bool> SoftKernelConn::stray_write_detected() {
 
 Result<> SoftKernelConn::expire() {
   ASSERT(phase_ == Phase::kRunning);
+  return expiry_.begin([this](int level, int name) { return option(level, name); },
+                       [this](int level, int name, int value) { return set_option(level, name, value); }, now_());
+}
+
+bool SoftKernelConn::relent(bool in_any_case) {
+  if (!expiry_.is_on()) return true;
+  const Socket* const found = live();
+  if (found == nullptr) return true;
   const Time now = now_();
-  const auto refuses = [&](int option) { return stack_.set_option(id_, IPPROTO_TCP, option, 1, now) != 0; };
-  if (refuses(TCP_USER_TIMEOUT) || refuses(TCP_KEEPINTVL) || refuses(TCP_KEEPIDLE)) return refused("expire");
+  if (!in_any_case && !expiry_.is_news(now - tcp::age(found->conn->cb.last_receive, now))) return false;
+  expiry_.end([this](int level, int name) { return option(level, name); },
+              [this](int level, int name, int value) { return set_option(level, name, value); });
+  return true;
+}
+
+Result<int> SoftKernelConn::option(int level, int name) {
+  int value = 0;
+  if (stack_.get_option(id_, level, name, &value, now_()) < 0) return refused("getsockopt");
+  return value;
+}
+
+Result<> SoftKernelConn::set_option(int level, int name, int value) {
+  if (stack_.set_option(id_, level, name, value, now_()) != 0) return refused("setsockopt");
   return {};
 }
 

@@ -8,6 +8,7 @@
 
 #include <functional>
 
+#include "kernel/expiry.h"
 #include "kernel/kernel_conn.h"
 #include "kernel/repeated_ack.h"
 #include "stack/stack.h"
@@ -38,6 +39,7 @@ class SoftKernelConn final : public kernel::KernelConn {
   void reset() noexcept override;
   [[nodiscard]] tcp::InfoCounters past_counters() const noexcept override;
   Result<> expire() override;
+  bool relent(bool in_any_case) override;
   Result<std::uint32_t> timestamp_clock() override;
   Result<std::uint32_t> rcv_queue_seq() override;
   Result<bool> stray_write_detected() override;
@@ -70,6 +72,8 @@ class SoftKernelConn final : public kernel::KernelConn {
   [[nodiscard]] Socket* socket() const;
   [[nodiscard]] Socket* live() const;
   Result<> refuse(kernel::Reason reason);
+  Result<int> option(int level, int name);
+  Result<> set_option(int level, int name, int value);
   Result<> check_live_state(const Socket& socket);
   void take_min(const Socket& socket, tcp::MinTcp& min) const;
   void take_queues(const Socket& socket, const kernel::QueueRoom& room, kernel::Snapshot& snapshot) const;
@@ -92,6 +96,7 @@ class SoftKernelConn final : public kernel::KernelConn {
   bool filter_on_ = false;
   tcp::MinTcp frozen_;
   tcp::MinTcp restored_;  // of the last restore: estimates while nothing new was measured (R10)
+  kernel::Expiry expiry_;
   kernel::RepeatedAck repeated_ack_;
   Time frozen_at_{};
   bool unread_restored_ = false;

@@ -237,6 +237,24 @@ TEST_F(Moves, WhoWasSilentForTooLongIsGivenUpAtTheNextTimeout) {
   EXPECT_EQ(error, ETIMEDOUT);
 }
 
+TEST_F(Moves, WhoIsHeardOfAfterAllGoesOnAsBefore) {
+  const auto timeout = [&] {
+    int value = 0;
+    s().get_option(id, IPPROTO_TCP, TCP_USER_TIMEOUT, &value, now);
+    return value;
+  };
+  s().set_option(id, IPPROTO_TCP, TCP_USER_TIMEOUT, 30'000, now);
+  ASSERT_TRUE(mover->take_out().has_value());
+  ASSERT_TRUE(mover->bring_back().has_value());
+  ASSERT_TRUE(mover->conn.expire().has_value());
+  advance(milliseconds(100));
+  EXPECT_FALSE(mover->conn.relent(false));
+  EXPECT_EQ(timeout(), 1);
+  data(1001, "here");
+  EXPECT_TRUE(mover->conn.relent(false));
+  EXPECT_EQ(timeout(), 30'000);
+}
+
 TEST_F(Moves, CongestionStateComesBackIfThereIsAHook) {
   for (const bool hook : {true, false}) {
     mover->conn.quirks.restores_congestion = hook;

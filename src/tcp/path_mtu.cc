@@ -4,14 +4,17 @@
 
 #include "tcp/cold_state.h"
 #include "tcp/congestion/congestion.h"
+#include "tcp/cwnd_use.h"
 #include "tcp/flight.h"
 #include "tcp/loss_marks.h"
+#include "tcp/pacing.h"
 #include "tcp/plan.h"
 #include "tcp/recovery.h"
 #include "tcp/reduction.h"
 #include "tcp/retransmit.h"
 #include "tcp/sack.h"
 #include "tcp/timers.h"
+#include "tcp/transmit.h"
 #include "wire/tcp_options.h"
 
 namespace twinstack::tcp {
@@ -237,16 +240,17 @@ bool plan_size_probe(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) 
   const std::uint16_t size = next_probe(*search);
   if (size == 0) return false;
   const auto bytes = static_cast<std::uint32_t>(size - (segment_bytes(cb) - cb.mss));
-  if (!may_probe(cb, bytes)) return false;
+  if (packets_out(cb) == 0) restart_after_idle(cb, now);
+  if (!may_probe(cb, bytes) || pacing_holds(cb, now)) return false;
   fill_options(cb, now, plan.segment.options);
   if (plan.segment.options.sack_count > 0) return false;
   search->probe = size;
   search->probe_seq = cb.snd_nxt;
   search->probe_end = cb.snd_nxt + bytes;
+  flight_of(cb, host.flights());
   fill_text(cb, plan, cb.snd_nxt, bytes);
-  add_sent(cb, cb.snd_nxt, bytes, now);
-  cb.snd_nxt += bytes;
-  if (cb.sender_timer == SenderTimer::kNone) rearm_retransmit(cb, now);
+  account_new_data(cb, bytes, bytes, now);
+  pace_after(cb, bytes, now);
   complete(cb, host, now, plan);
   return true;
 }

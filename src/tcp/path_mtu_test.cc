@@ -303,6 +303,46 @@ TEST(SizeProbe, ProvesNothingWhenSomethingBeforeItIsLostAsWell) {
   EXPECT_EQ(f.end.cb.mss, 1024);
 }
 
+// It may be the first segment after a pause, and is treated as any that is.
+std::vector<SegmentPlan> after_a_minute(TestEnd& end) {
+  probe_path(end.cb, at_ms(0));
+  end.cb.cwnd = 40;
+  end.cb.ssthresh = 2;
+  end.write(100, at_ms(0));
+  end.poll(at_ms(0));
+  end.receive(from_peer(kPeerSeq, kOurSeq + 100), "", at_ms(10));
+  end.write(100'000, at_ms(60'000));
+  return end.poll(at_ms(60'000));
+}
+
+TEST(SizeProbe, AfterAPauseTheWindowIsTooSmall) {
+  TestEnd end(Sender::state(kOptSack), at_ms(0));
+  const auto plans = after_a_minute(end);
+  ASSERT_EQ(plans.size(), 10U) << "RFC 5681 4.1";
+  EXPECT_EQ(plans[0].payload_bytes, 1024U);
+}
+
+TEST(SizeProbe, BeginsAFlightAsAnySegmentDoes) {
+  TestEnd end(Sender::state(kOptSack), at_ms(0));
+  set_restart_after_idle(end.cb, false);
+  EXPECT_EQ(after_a_minute(end).at(0).payload_bytes, (1024U + kMss) / 2) << "the probe";
+  EXPECT_LT(stalled_for(end.cb, at_ms(60'000)), std::chrono::milliseconds(1));
+}
+
+TEST(SizeProbe, EndsAWaitAsAnySegmentDoes) {
+  TestEnd end(Sender::state(0), at_ms(0));
+  probe_path(end.cb, at_ms(0));
+  end.poll(at_ms(0));
+  end.cb.cwnd = 40;
+  end.cb.flags |= kFlagCork;
+  end.write(100, at_ms(0));
+  EXPECT_TRUE(end.poll(at_ms(0)).empty());
+  ASSERT_EQ(end.cb.sender_timer, SenderTimer::kPersist);
+  end.write(100'000, at_ms(10));
+  EXPECT_EQ(end.poll(at_ms(10)).at(0).payload_bytes, (1024U + kMss) / 2) << "the probe";
+  EXPECT_EQ(end.cb.sender_timer, SenderTimer::kRetransmit);
+}
+
 TEST(SizeProbe, ProvesNothingAfterATimeout) {
   Probed f;
   on_timer(f.end.cb, f.end, at_ms(20'000));

@@ -20,16 +20,21 @@ bool due(Tick deadline, Time now) noexcept { return static_cast<std::int32_t>(to
 
 Duration user_timeout(const ControlBlock& cb) noexcept { return std::chrono::milliseconds(cb.user_timeout_ms); }
 
+// The timer has fired before, and nothing has come of it. Only from then on does the user timeout count: however short
+// it is, something is sent once more (as Linux).
+bool has_tried(const ControlBlock& cb, SenderTimer which) noexcept {
+  return which == SenderTimer::kPersist ? cb.backoff > 0 : cb.retries > 0;
+}
+
 // The interval, cut so that the user timeout is met on time (as Linux tcp_clamp_rto_to_user_timeout).
 Duration within_user_timeout(const ControlBlock& cb, Duration interval, Time now) noexcept {
-  if (cb.user_timeout_ms == 0) return interval;
   const Duration left = user_timeout(cb) - stalled_for(cb, now);
   return std::clamp(interval, Duration(std::chrono::milliseconds(1)),
                     std::max(left, Duration(std::chrono::milliseconds(1))));
 }
 
-bool exhausted(const ControlBlock& cb, std::uint8_t tries, Time now) noexcept {
-  if (cb.user_timeout_ms != 0) return stalled_for(cb, now) >= user_timeout(cb);
+bool exhausted(const ControlBlock& cb, SenderTimer which, std::uint8_t tries, Time now) noexcept {
+  if (cb.user_timeout_ms != 0) return has_tried(cb, which) && stalled_for(cb, now) >= user_timeout(cb);
   return tries >= kMaxRetries;
 }
 
@@ -54,13 +59,13 @@ void count_probe(ControlBlock& cb) noexcept {
 TimerVerdict fire_retransmit(ControlBlock& cb, Host& host, Time now) {
   if (packets_out(cb) == 0) return TimerVerdict::kNothing;
   const bool closed = held_by_window(cb, now) && cb.user_timeout_ms == 0;
-  if (!closed && exhausted(cb, cb.retries, now)) {
+  if (!closed && exhausted(cb, SenderTimer::kRetransmit, cb.retries, now)) {
     start_sender_timer(cb, SenderTimer::kRetransmit, now);  // the upload takes its time: no spinning meanwhile
     return TimerVerdict::kToSoftware;
   }
   suspect_black_hole(cb, now);
   recovery_on_timeout(cb, now);
-  if (cb.retries < 255) ++cb.retries;
+  if (!closed && cb.retries < 255) ++cb.retries;
   back_off(cb);
   Counters& counters = host.counters();
   if (counters.timeouts < UINT16_MAX) ++counters.timeouts;
@@ -83,7 +88,7 @@ TimerVerdict fire_reorder(ControlBlock& cb, Host& host, Time now) {
 
 // RFC 9293 3.8.6.1: what the window admits, be it small, else a probe that asks for an ACK.
 TimerVerdict fire_persist(ControlBlock& cb, Time now) {
-  if (exhausted(cb, cb.probes_out, now)) {
+  if (exhausted(cb, SenderTimer::kPersist, cb.probes_out, now)) {
     start_sender_timer(cb, SenderTimer::kPersist, now);
     return TimerVerdict::kToSoftware;
   }
@@ -162,7 +167,8 @@ TimerVerdict end_pacing_hold(ControlBlock& cb) noexcept {
 }  // namespace
 
 void arm_sender_timer(ControlBlock& cb, SenderTimer which, Duration after, Time now) noexcept {
-  const bool bounded = which == SenderTimer::kRetransmit || which == SenderTimer::kPersist;
+  const bool watches_peer = which == SenderTimer::kRetransmit || which == SenderTimer::kPersist;
+  const bool bounded = watches_peer && cb.user_timeout_ms != 0 && has_tried(cb, which);
   cb.sender_deadline = to_tick_ceil(now + (bounded ? within_user_timeout(cb, after, now) : after));
   cb.sender_timer = which;
 }

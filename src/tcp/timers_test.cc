@@ -104,6 +104,46 @@ TEST(Timers, UserTimeoutIsMetOnTime) {
   EXPECT_LE(now, at_ms(1010));
 }
 
+// However short it is, what is lost is sent once more, and as late as without it (as Linux).
+TEST(Timers, AUserTimeoutDoesNotHurryTheFirstRetransmission) {
+  MinTcp state = state_with_rtt();
+  state.user_timeout_ms = 50;
+  Timed t(state);
+  t.end.write(100, at_ms(0));
+  t.end.poll(at_ms(0));
+  TimerVerdict verdict{};
+  const Time at = t.end.fire(at_ms(0), &verdict);
+  expect_about(at, at_ms(201));
+  EXPECT_EQ(verdict, TimerVerdict::kFired);
+  EXPECT_TRUE(t.end.poll_one(at).retransmission);
+  EXPECT_LT(t.end.fire(at, &verdict), at + milliseconds(2));
+  EXPECT_EQ(verdict, TimerVerdict::kToSoftware);
+}
+
+// A peer without memory drops what was sent and answers with a closed window for as long as it takes; once the window
+// opens it has as many timeouts before it as any.
+TEST(Timers, TimeoutsBehindAClosedWindowAreNotCounted) {
+  Timed t;
+  t.end.write(3 * kMss, at_ms(0));
+  t.end.poll(at_ms(0));
+  wire::Segment closed = from_peer();
+  closed.window = 0;
+  Time now = at_ms(1);
+  t.end.receive(closed, "", now);
+  for (int i = 0; i < 2 * kMaxRetries; ++i) {
+    TimerVerdict verdict{};
+    now = t.end.fire(now, &verdict);
+    ASSERT_EQ(verdict, TimerVerdict::kFired) << i;
+    EXPECT_FALSE(t.end.poll(now).empty());
+    t.end.receive(closed, "", now);
+  }
+  t.end.receive(from_peer(), "", now);
+  t.end.poll(now);
+  TimerVerdict verdict{};
+  now = t.end.fire(now, &verdict);
+  EXPECT_EQ(verdict, TimerVerdict::kFired);
+}
+
 TEST(Timers, DataOfTheOtherStackIsRetransmittedAfterAMove) {
   MinTcp state = state_with_rtt();
   state.snd_nxt = state.write_seq = kOurSeq + 300;
@@ -141,6 +181,22 @@ TEST(Persist, ProbesAClosedWindowWithBackOffAndGoesOnWhenItOpens) {
   EXPECT_EQ(t.end.poll(last).size(), 3U);
   EXPECT_EQ(t.end.cb.backoff, 0);
   expect_about(next_deadline(t.end.cb, last), last + milliseconds(201));
+}
+
+TEST(Persist, AUserTimeoutDoesNotHurryTheFirstProbe) {
+  MinTcp state = state_with_rtt();
+  state.snd_wnd = 0;
+  state.user_timeout_ms = 50;
+  Timed t(state);
+  t.end.write(10, at_ms(0));
+  t.end.poll(at_ms(0));
+  TimerVerdict verdict{};
+  const Time at = t.end.fire(at_ms(0), &verdict);
+  expect_about(at, at_ms(201));
+  EXPECT_EQ(verdict, TimerVerdict::kFired);
+  EXPECT_EQ(t.end.poll(at).size(), 1U);
+  t.end.fire(at, &verdict);
+  EXPECT_EQ(verdict, TimerVerdict::kToSoftware);
 }
 
 TEST(Persist, SendsWhatASmallWindowAdmits) {

@@ -62,21 +62,6 @@ void mark_ecn(ControlBlock& cb, SegmentPlan& plan) noexcept {
   cb.clear(kEcnSendCwr);
 }
 
-void account_new_data(ControlBlock& cb, std::uint32_t length, std::uint32_t limit, Time now) {
-  const bool first = packets_out(cb) == 0;
-  if (first) {
-    end_persist(cb, now);
-    cb.stall_since = to_coarse_tick(now);
-  }
-  if (packets_in_flight(cb) == 0) raise_event(cb, CongestionEvent::kSendStart, now);
-  add_sent(cb, cb.snd_nxt, length, now);
-  cb.snd_nxt += length;
-  if (length < limit) cb.snd_sml = cb.snd_nxt;
-  const bool probed = schedule_loss_probe(cb, false, now);
-  if (!probed && (first || cb.sender_timer == SenderTimer::kNone)) rearm_retransmit(cb, now);
-  note_cwnd_use(cb, packets_in_flight(cb) >= cb.cwnd, now);
-}
-
 void plan_new(ControlBlock& cb, std::uint32_t length, std::uint32_t limit, Host& host, Time now, SegmentPlan& plan) {
   flight_of(cb, host.flights());
   fill_text(cb, plan, cb.snd_nxt, length);
@@ -201,6 +186,21 @@ std::uint32_t full_segment_bytes(const ControlBlock& cb) noexcept {
   const std::uint32_t half = cb.max_window > kDefaultMss ? cb.max_window / 2 : cb.max_window;
   if (half >= cb.mss) return cb.mss;
   return std::max(half, kSmallestHalfWindow);
+}
+
+void account_new_data(ControlBlock& cb, std::uint32_t length, std::uint32_t limit, Time now) {
+  const bool first = packets_out(cb) == 0;
+  if (first) {
+    end_persist(cb, now);
+    cb.stall_since = to_coarse_tick(now);
+  }
+  if (packets_in_flight(cb) == 0) raise_event(cb, CongestionEvent::kSendStart, now);
+  add_sent(cb, cb.snd_nxt, length, now);
+  cb.snd_nxt += length;
+  if (length < limit) cb.snd_sml = cb.snd_nxt;
+  const bool probed = schedule_loss_probe(cb, false, now);
+  if (!probed && (first || cb.sender_timer == SenderTimer::kNone)) rearm_retransmit(cb, now);
+  note_cwnd_use(cb, packets_in_flight(cb) >= cb.cwnd, now);
 }
 
 bool rest(ControlBlock& cb) {

@@ -70,6 +70,13 @@ class Silence : public Behaviour {
 
 void set(int fd, int level, int name, int value) { ASSERT_EQ(::setsockopt(fd, level, name, &value, sizeof(value)), 0); }
 
+int user_timeout(int fd) {
+  int value = 0;
+  socklen_t length = sizeof(value);
+  EXPECT_EQ(::getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &value, &length), 0);
+  return value;
+}
+
 // Later than in the kernel by a timeout of what is restored, or two seconds of keepalive; not by all of it again.
 TEST_F(Silence, AUserTimeoutIsNotDoubledByTheReturn) {
   open_both([](int fd) { set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 5000); });
@@ -92,6 +99,20 @@ TEST_F(Silence, NorIsKeepalive) {
   wait_for_both();
   EXPECT_GT(of_moved_.after, of_kept_.after - milliseconds(500));
   EXPECT_LT(of_moved_.after, of_kept_.after + milliseconds(3500));
+}
+
+// The engine has given up, and before the kernel has the peer is there again.
+TEST_F(Silence, APeerThatComesBackAtTheVeryEndFindsAllAsItWas) {
+  open_both([](int fd) { set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 1000); });
+  silence_peer();
+  moved_->served_sends(5000);
+  EXPECT_TRUE(eventually([&] { return moved_->served->owner() == ipc::Owner::kKernel; }));
+  shell(Side::kA, "ip route del blackhole 10.77.0.2/32");
+  moved_->settle();
+  moved_->exchange(20'000);
+  EXPECT_TRUE(eventually([&] { return user_timeout(moved_->served->fd()) == 1000; }));
+  moved_->exchange(20'000);
+  expect_no_reset();
 }
 
 // Who is heard of in the last moment lives on, in the engine as in the kernel.
