@@ -3,7 +3,6 @@
 // What the program has set is put back should the peer be heard of after all.
 #pragma once
 
-#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
@@ -16,6 +15,11 @@
 
 namespace twinstack::kernel {
 
+// <linux/tcp.h> and <netinet/tcp.h> exclude each other; who includes this has one of them.
+inline constexpr int kKeepIdleOption = 4;      // TCP_KEEPIDLE
+inline constexpr int kKeepIntervalOption = 5;  // TCP_KEEPINTVL
+inline constexpr int kUserTimeoutOption = 18;  // TCP_USER_TIMEOUT
+
 class Expiry {
  public:
   // get(level, name) is a Result<int>, set(level, name, value) a Result<>.
@@ -24,10 +28,10 @@ class Expiry {
     since_ = now;
     count_ = 0;
     ASSIGN_OR_RETURN(const int keepalive, get(SOL_SOCKET, SO_KEEPALIVE));
-    TRY(shorten(get, set, TCP_USER_TIMEOUT));
+    TRY(shorten(get, set, kUserTimeoutOption));
     if (keepalive == 0) return {};
-    TRY(shorten(get, set, TCP_KEEPINTVL));
-    return shorten(get, set, TCP_KEEPIDLE);  // the last: it sets the timer
+    TRY(shorten(get, set, kKeepIntervalOption));
+    return shorten(get, set, kKeepIdleOption);  // the last: it sets the timer
   }
   // What the program has not set otherwise meanwhile.
   template <typename Get, typename Set>

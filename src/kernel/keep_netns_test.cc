@@ -245,6 +245,11 @@ TEST_P(CongestionTest, WindowAndThresholdSurviveAndGrowOn) {
     }
     EXPECT_TRUE(peer.finish(end.written()));
     EXPECT_EQ(peer.wrong(), 0U);
+    const auto frozen = mover.freeze();
+    ASSERT_TRUE(ok(frozen));
+    EXPECT_EQ(frozen->min.measured.bbr_bandwidth > 1'000'000, name == "bbr") << "what it has measured goes along";
+    EXPECT_EQ(frozen->min.measured.bbr_cwnd_gain > 256, name == "bbr");
+    ASSERT_TRUE(ok(mover.conn->thaw()));
   }
   // bbr sets it by the rate that it measures, up or down; the others must have grown above the 5 they were given last.
   if (name != "bbr") {

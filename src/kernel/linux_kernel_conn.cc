@@ -21,6 +21,9 @@
 
 namespace twinstack::kernel {
 
+static_assert(kKeepIdleOption == TCP_KEEPIDLE && kKeepIntervalOption == TCP_KEEPINTVL &&
+              kUserTimeoutOption == TCP_USER_TIMEOUT);
+
 Result<std::unique_ptr<LinuxKernelConn>> LinuxKernelConn::create(UniqueFd socket, const LinuxShared& shared) {
   ASSERT(shared.late_filter != nullptr);
   std::unique_ptr<LinuxKernelConn> made(new LinuxKernelConn(std::move(socket), shared));

@@ -122,6 +122,7 @@ class LinuxKernelConn final : public KernelConn {
   Result<std::span<const std::byte>> take_send_queue(std::uint32_t waiting, std::span<std::byte> room,
                                                      tcp::MinTcp& min);
   [[nodiscard]] std::uint32_t stalled_us(const tcp::MinTcp& min) const;
+  void take_measured_path(tcp::MinTcp& min) const;
   Result<> take_windows_and_close(tcp::MinTcp& min);
   Result<> reopen_window();
   Result<> leave_repair();

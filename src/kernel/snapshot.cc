@@ -1,4 +1,5 @@
 // Freeze and thaw: the state out of the kernel, in as few system calls as will do.
+#include <linux/inet_diag.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -124,6 +125,7 @@ Result<Snapshot> LinuxKernelConn::take_snapshot(const QueueRoom& room) {
   take_info(info, min);
   frozen_counters_ = tcp::take_counters(info);
   take_estimates(info, min);
+  take_measured_path(min);
   const std::uint64_t acked = restored_.bytes_acked + repeated_ack_.without(frozen_counters_).bytes_acked;
   min.bytes_acked = static_cast<std::uint32_t>(std::min<std::uint64_t>(acked, UINT32_MAX));
   if (template_.mss_clamp == 0) {
@@ -181,6 +183,27 @@ void LinuxKernelConn::take_estimates(const tcp_info& info, tcp::MinTcp& min) con
   min.rttvar_us = restored_.rttvar_us;
   min.rto_us = restored_.rto_us;
   min.min_rtt_us = restored_.min_rtt_us;
+}
+
+// Before anything else is done to the congestion control. What does not tell begins anew.
+void LinuxKernelConn::take_measured_path(tcp::MinTcp& min) const {
+  const std::string_view name(min.congestion.data());
+  if (name != "bbr" && name != "dctcp") return;
+  const auto told = get_option<tcp_cc_info>(socket_.get(), IPPROTO_TCP, TCP_CC_INFO, "TCP_CC_INFO");
+  if (!told.has_value()) return;
+  if (name == "dctcp") {
+    min.measured = {.dctcp_known = told->dctcp.dctcp_enabled,
+                    .dctcp_ce_state = told->dctcp.dctcp_ce_state,
+                    .dctcp_alpha = told->dctcp.dctcp_alpha};
+    return;
+  }
+  const tcp_bbr_info& bbr = told->bbr;
+  min.measured = {.bbr_bandwidth = std::uint64_t{bbr.bbr_bw_hi} << 32 | bbr.bbr_bw_lo,
+                  .bbr_min_rtt_us = bbr.bbr_min_rtt,
+                  .bbr_pacing_gain = static_cast<std::uint16_t>(bbr.bbr_pacing_gain),
+                  .bbr_cwnd_gain = static_cast<std::uint16_t>(bbr.bbr_cwnd_gain)};
+  // It has sent nothing since it came back: what was known then is better.
+  if (min.measured.bbr_bandwidth == 0) min.measured = restored_.measured;
 }
 
 // Linux does not tell since when its timer runs. But what was out at the last return, and is out still, we know.

@@ -384,6 +384,7 @@ Result<kernel::RestoreReport> SoftKernelConn::restore(const tcp::MinTcp& min, co
     held.srtt_us = held.rttvar_us = held.min_rtt_us = 0;
     held.rto_us = queues.unacked.size() == queues.acked_bytes ? kRtoAfterRestoreUs : kRtoOfRestoredUs;
     held.ts_recent = 0;
+    held.measured = {};
     held.reordering_segments = 3;
   }
   held.rcv_buf_bytes = buffer;

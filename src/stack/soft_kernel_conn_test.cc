@@ -1,6 +1,7 @@
 // SoftKernelConn: moves out of the stack and back in, with nobody in between, and the quirks of Linux one by one.
 #include "stack/soft_kernel_conn.h"
 
+#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>

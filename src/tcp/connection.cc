@@ -94,6 +94,7 @@ void take_estimates(ControlBlock& cb, const MinTcp& state, Time now) {
       std::clamp(state.ssthresh_segments == 0 ? kInfiniteSsthresh : state.ssthresh_segments, 2U, kInfiniteSsthresh);
   set_cwnd(cb, state.cwnd_segments);
   congestion_ops(cb).init(cb, now);
+  if (const auto take = congestion_ops(cb).take; take != nullptr) take(cb, state.measured);
 }
 
 void start_stamps(ControlBlock& cb, Time now) noexcept {
@@ -166,6 +167,7 @@ void extract(const ControlBlock& cb, Time now, MinTcp& state) {
   state.cwnd_segments = cb.cwnd;
   state.ssthresh_segments = cb.ssthresh;
   state.reordering_segments = cb.reordering;
+  if (const auto tell = congestion_ops(cb).tell; tell != nullptr) tell(cb, state.measured);
   state.user_timeout_ms = cb.user_timeout_ms;
 }
 

@@ -88,6 +88,31 @@ TEST(Install, InfiniteThresholdStaysInfinite) {
   }
 }
 
+TEST(Install, WhatTheCongestionControlHasMeasuredGoesOn) {
+  MinTcp state = full_state();
+  state.congestion = {'b', 'b', 'r'};
+  state.measured = {
+      .bbr_bandwidth = 12'500'000, .bbr_min_rtt_us = 40'000, .bbr_pacing_gain = 256, .bbr_cwnd_gain = 512};
+  ControlBlock cb;
+  ASSERT_TRUE(install(cb, state, at_ms(0)).has_value());
+  MinTcp back;
+  extract(cb, at_ms(0), back);
+  EXPECT_NEAR(static_cast<double>(back.measured.bbr_bandwidth), 12'500'000, 1000);
+  EXPECT_EQ(back.measured.bbr_min_rtt_us, 40'000U);
+  EXPECT_EQ(back.measured.bbr_cwnd_gain, 512);
+  EXPECT_EQ(back.measured.dctcp_known, 0);
+
+  state.congestion = {'d', 'c', 't', 'c', 'p'};
+  state.options |= kOptEcn;
+  state.measured = {.dctcp_known = 1, .dctcp_ce_state = 1, .dctcp_alpha = 77};
+  ASSERT_TRUE(install(cb, state, at_ms(0)).has_value());
+  back = {};
+  extract(cb, at_ms(0), back);
+  EXPECT_EQ(back.measured.dctcp_alpha, 77U);
+  EXPECT_EQ(back.measured.dctcp_ce_state, 1);
+  EXPECT_EQ(back.measured.bbr_bandwidth, 0U);
+}
+
 TEST(Install, OwesAnAckAndWatchesWhatIsInFlight) {
   ControlBlock cb;
   ASSERT_TRUE(install(cb, full_state(), at_ms(0)).has_value());

@@ -13,7 +13,7 @@
 
 namespace twinstack::tcp {
 
-inline constexpr std::uint32_t kMinTcpVersion = 3;
+inline constexpr std::uint32_t kMinTcpVersion = 4;
 
 // Bits of MinTcp::options: what was negotiated in the handshake.
 enum MinTcpOption : std::uint16_t {
@@ -31,6 +31,17 @@ enum MinTcpFlag : std::uint16_t {
   kFlagKeepalive = 1 << 2,           // SO_KEEPALIVE
   kFlagFixedReceiveBuffer = 1 << 8,  // the program has set SO_RCVBUF or a small TCP_WINDOW_CLAMP: no auto-tuning
   kFlagMoreFollows = 1 << 7,  // no option: the last write was with MSG_MORE, and a segment under the full size waits
+};
+
+// What a congestion control has found out and keeps to itself, as TCP_CC_INFO tells it. Linux takes none of it back.
+struct MeasuredPath {
+  std::uint64_t bbr_bandwidth = 0;  // bytes a second; 0: nothing is known
+  std::uint32_t bbr_min_rtt_us = 0;
+  std::uint16_t bbr_pacing_gain = 0;  // of 256
+  std::uint16_t bbr_cwnd_gain = 0;    // of 256
+  std::uint16_t dctcp_known = 0;      // 1: the two below are
+  std::uint16_t dctcp_ce_state = 0;   // 1: the last segment was marked
+  std::uint32_t dctcp_alpha = 0;      // of 1024
 };
 
 struct MinTcp {
@@ -101,9 +112,12 @@ struct MinTcp {
   std::uint8_t traffic_class = 0;  // IP_TOS / IPV6_TCLASS
   std::uint16_t mss_found = 0;     // as `mss`: what the path carries in spite of that (RFC 4821); 0 = not searched
   std::uint32_t flow_label = 0;    // IPv6 flow label to send with, host order, 0 = none
+  std::uint32_t reserved = 0;
+  MeasuredPath measured{};
 };
 
 static_assert(std::is_trivially_copyable_v<MinTcp>);
 static_assert(std::is_standard_layout_v<MinTcp>);
+static_assert(std::has_unique_object_representations_v<MinTcp>, "no byte of it is left undefined");
 
 }  // namespace twinstack::tcp

@@ -185,6 +185,14 @@ void Behaviour::to_kernel(Talk& talk, bool with_traffic) {
   talk.expect_owner(ipc::Owner::kKernel, with_traffic);
 }
 
+void Behaviour::wait_until_parked(const Talk& talk) {
+  constexpr unsigned kEstablished = 1;  // TCP_ESTABLISHED
+  EXPECT_TRUE(eventually([&] {
+    const tcp_info info = info_of(talk.served->fd());
+    return info.tcpi_bytes_received == 0 && info.tcpi_state == kEstablished;
+  }));
+}
+
 Json Behaviour::line(const Talk& talk) { return service_->find(talk.served->cookie()); }
 
 ipc::HwConnState Behaviour::hardware(const Talk& talk) {

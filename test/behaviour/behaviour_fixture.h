@@ -83,6 +83,9 @@ class Behaviour : public ::testing::Test {
   // Orders a move of this connection and waits for it.
   void to_engine(Talk& talk, bool with_traffic = false);
   void to_kernel(Talk& talk, bool with_traffic = false);
+  // Of a connection in the engine that has received something before: its socket is a shell, which knows nothing of it.
+  // While it becomes one it is closed for an instant, and only the steering keeps packets from it.
+  static void wait_until_parked(const Talk& talk);
   [[nodiscard]] static std::string sk(const Talk& talk);
   [[nodiscard]] driver::Json line(const Talk& talk);  // of `ls -j`; waits until the service knows the connection
   [[nodiscard]] ipc::HwConnState hardware(const Talk& talk);  // fails the test when the engine does not own it

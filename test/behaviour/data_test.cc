@@ -106,6 +106,7 @@ TEST_F(Behaviour, B13_PacketAtTheWrongStackIsHandedOver) {
     const auto talk = open(v6);
     talk->exchange(5000);
     to_engine(*talk);
+    wait_until_parked(*talk);
     talk->exchange(5000);
     const std::uint64_t late = service_->counter("late_packets");
     // The peer's next bytes come to the kernel, before the peer itself sends them.
@@ -134,6 +135,7 @@ TEST_F(Behaviour, B13_TheKernelNeverAnswersForTheEngine) {
   const auto talk = open();
   talk->exchange(5000);
   to_engine(*talk);
+  wait_until_parked(*talk);
   talk->exchange(5000);
   const std::uint64_t segments = counter(Side::kB, "TcpOutSegs");
   tcp::MinTcp old = hardware(*talk).min;

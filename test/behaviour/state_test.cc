@@ -186,6 +186,7 @@ int bind_error(const NetnsPair& pair, std::uint16_t port) {
 TEST_F(Behaviour, B10_TheKernelStateIsKeptAndHoldsThePorts) {
   for (const Opening opening : {Opening::kPassive, Opening::kActive}) {
     const auto talk = open(false, opening);
+    talk->exchange(1000);
     const std::uint64_t cookie = talk->served->cookie();
     sockaddr_in local{};
     socklen_t length = sizeof(local);
@@ -201,7 +202,8 @@ TEST_F(Behaviour, B10_TheKernelStateIsKeptAndHoldsThePorts) {
     expect_kept("before");
     for (int i = 0; i < 3; ++i) {
       to_engine(*talk);
-      expect_kept("in the engine");  // parked or about to be
+      wait_until_parked(*talk);
+      expect_kept("in the engine");
       talk->exchange(20000);
       expect_kept("in the engine, later");
       to_kernel(*talk);

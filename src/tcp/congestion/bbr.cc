@@ -8,6 +8,7 @@
 #include "tcp/congestion/bbr_model.h"
 #include "tcp/congestion/bbr_state.h"
 #include "tcp/flight.h"
+#include "tcp/min_tcp.h"
 #include "tcp/pacing.h"
 
 namespace twinstack::tcp {
@@ -333,6 +334,21 @@ void on_event(ControlBlock& cb, CongestionEvent event, Time now) {
 
 std::uint64_t pacing_rate(const ControlBlock& cb) { return cb.bbr->pacing_rate; }
 
+void tell(const ControlBlock& cb, MeasuredPath& measured) {
+  const BbrInfo info = bbr_info(cb);
+  measured.bbr_bandwidth = info.bandwidth;
+  measured.bbr_min_rtt_us = info.min_rtt_us;
+  measured.bbr_pacing_gain = static_cast<std::uint16_t>(info.pacing_gain);
+  measured.bbr_cwnd_gain = static_cast<std::uint16_t>(info.cwnd_gain);
+}
+
+void take(ControlBlock& cb, const MeasuredPath& measured) {
+  bbr_seed(cb, {.bandwidth = measured.bbr_bandwidth,
+                .min_rtt_us = measured.bbr_min_rtt_us,
+                .pacing_gain = measured.bbr_pacing_gain,
+                .cwnd_gain = measured.bbr_cwnd_gain});
+}
+
 constexpr CongestionOps kOps = {.name = "bbr",
                                 .init = init,
                                 .ssthresh = ssthresh,
@@ -341,6 +357,8 @@ constexpr CongestionOps kOps = {.name = "bbr",
                                 .on_recovery = on_recovery,
                                 .on_event = on_event,
                                 .control = control,
+                                .tell = tell,
+                                .take = take,
                                 .pacing_rate = pacing_rate};
 
 }  // namespace

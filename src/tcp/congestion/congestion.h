@@ -26,6 +26,8 @@ enum class CongestionEvent : std::uint8_t {
   kNoMarkSeen,  // ... did not
 };
 
+struct MeasuredPath;
+
 struct CongestionOps {
   std::string_view name;   // as TCP_CONGESTION
   bool wants_ecn = false;  // ECT on every segment, marks are the signal (RFC 8257)
@@ -49,6 +51,9 @@ struct CongestionOps {
   void (*on_event)(ControlBlock& cb, CongestionEvent event, Time now) = nullptr;
   // Takes the place of grow() and of proportional rate reduction: sets cwnd itself, at every ACK.
   void (*control)(ControlBlock& cb, const RateSample& sample, Time now) = nullptr;
+  // What it has measured, for the stack that the connection moves to; and goes on with, after init().
+  void (*tell)(const ControlBlock& cb, MeasuredPath& measured) = nullptr;
+  void (*take)(ControlBlock& cb, const MeasuredPath& measured) = nullptr;
   // Bytes a second at which to send; nullptr = not paced.
   std::uint64_t (*pacing_rate)(const ControlBlock& cb) = nullptr;
 };

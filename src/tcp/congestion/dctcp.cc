@@ -80,6 +80,17 @@ void on_event(ControlBlock& cb, CongestionEvent event, Time /*now*/) {
   if (event == CongestionEvent::kNoMarkSeen) take_ce(cb, false);
 }
 
+void tell(const ControlBlock& cb, MeasuredPath& measured) {
+  const DctcpInfo info = dctcp_info(cb);
+  measured.dctcp_known = 1;
+  measured.dctcp_ce_state = info.ce_state ? 1 : 0;
+  measured.dctcp_alpha = info.alpha;
+}
+
+void take(ControlBlock& cb, const MeasuredPath& measured) {
+  if (measured.dctcp_known != 0) dctcp_seed(cb, measured.dctcp_ce_state != 0, measured.dctcp_alpha);
+}
+
 constexpr CongestionOps kOps = {.name = "dctcp",
                                 .wants_ecn = true,
                                 .init = init,
@@ -88,7 +99,9 @@ constexpr CongestionOps kOps = {.name = "dctcp",
                                 .undo_cwnd = undo_cwnd,
                                 .on_ack = on_ack,
                                 .on_recovery = on_recovery,
-                                .on_event = on_event};
+                                .on_event = on_event,
+                                .tell = tell,
+                                .take = take};
 
 }  // namespace
 
