@@ -452,7 +452,7 @@ void SoftKernelConn::reset() noexcept {
     }
     found->repair = false;
     found->late_filter = false;
-    if (found->conn && !found->over) stack_.abort(*found, now_());
+    stack_.disconnect(*found, now_());  // as Linux: what is unread is in the engine, or was read there, and goes
     stack_.deliver_wakes();
   }
   filter_on_ = false;

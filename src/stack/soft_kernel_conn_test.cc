@@ -461,6 +461,17 @@ TEST_F(Moves, AFinPastTheFilterCannotBeReadBack) {
   EXPECT_EQ(late.error().code, ErrorCode::kBroken);
 }
 
+// Found by twinstack sim, seed 300618: the program read in the kernel what it had read in the engine.
+TEST_F(Moves, AResetLeavesNothingToRead) {
+  data(1001, "unread");
+  ASSERT_TRUE(mover->freeze().has_value());
+  EXPECT_EQ(mover->conn.phase(), Phase::kFrozen);
+  mover->conn.reset();
+  Bytes room(100);
+  EXPECT_EQ(s().recv(id, room, 0, now), -ENOTCONN);
+  EXPECT_EQ(take().back().segment.flags & wire::kRst, wire::kRst);
+}
+
 TEST_F(Moves, SomebodyReceivesOnTheShell) {
   ASSERT_TRUE(mover->take_out().has_value());
   EXPECT_FALSE(mover->conn.stray_write_detected().value());
