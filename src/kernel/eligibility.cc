@@ -70,7 +70,8 @@ Result<> LinuxKernelConn::check_eligible(const Limits& limits) {
               .send_queue_bytes = limits.send_queue_bytes,
               .allow_loss_recovery = limits.allow_loss_recovery};
   if (phase_ != Phase::kRunning) return refuse(Reason::kRepairOn);  // a freeze that could not be undone
-  relent(true);  // else the engine would be told of the options that it has set
+  // The options are not the program's while it expires.
+  if (!relent(false)) return refuse(Reason::kLossRecovery);
   TRY(check_state());
   TRY(check_options());
   TRY(check_extensions(limits));

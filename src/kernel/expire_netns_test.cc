@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
@@ -90,13 +91,17 @@ TEST_F(ExpireTest, APeerThatAnswersAfterAllKeepsTheConnection) {
   EXPECT_EQ(resets(), 0U);
 }
 
-TEST_F(ExpireTest, ACheckTakesItBackFirst) {
+TEST_F(ExpireTest, ItMovesNoMoreUntilThePeerIsHeardOf) {
   set(IPPROTO_TCP, TCP_USER_TIMEOUT, kMinuteMs);
   ASSERT_TRUE(ok(mover().round_trip()));
   ASSERT_TRUE(ok(mover().conn->expire()));
-  ASSERT_TRUE(ok(mover().conn->check_eligible(mover().limits)));
+  EXPECT_FALSE(mover().conn->check_eligible(mover().limits).has_value());
+  EXPECT_EQ(get(TCP_USER_TIMEOUT), 1);
+  ::usleep(30'000);
+  ASSERT_EQ(::send(theirs(), "x", 1, MSG_DONTWAIT), 1);
+  ASSERT_TRUE(wait_for(ours(), POLLIN));
+  EXPECT_TRUE(ok(mover().conn->check_eligible(mover().limits)));
   EXPECT_EQ(get(TCP_USER_TIMEOUT), kMinuteMs);
-  EXPECT_TRUE(mover().conn->relent(false));
 }
 
 }  // namespace

@@ -83,10 +83,10 @@ Result<> SoftKernelConn::check_live_state(const Socket& socket) {
 
 Result<> SoftKernelConn::check_eligible(const kernel::Limits& limits) {
   ASSERT(phase_ == Phase::kRunning);
-  relent(true);
   checked_ = false;
   limits_ = limits;
   reason_ = Reason::kNone;
+  if (!relent(false)) return refuse(Reason::kLossRecovery);
   if (take_failure(fail.check)) return refuse(Reason::kUrgentData);
   const Socket* const found = live();
   if (found == nullptr) return refuse(Reason::kNotEstablished);
