@@ -122,11 +122,11 @@ Result<> restore(Upload& move) {
   return {};
 }
 
-// Behind what the filter caught: that is older than the peer's clock. The peer's newer packets come after it, as the
-// flow is steered still; the program may be sending already. When it fails nothing is missed but what the lesson was
+// Before the program sees the socket, of which until then a byte less counts as acknowledged than it was told; and behind
+// what the filter caught: that is older than the peer's clock. When it fails nothing is missed but what the lesson was
 // for.
 void give_lesson(Upload& move) {
-  if (!move.can_be_taught || move.report.socket_error != 0) return;
+  if (!move.can_be_taught) return;
   move.tools.deliver_late();
   const tcp::MinTcp& min = move.extracted.state.min;
   (void)teach(move.conn, min, !holds_older_packets(move.conn, move.extracted, min.ts_recent));
@@ -147,6 +147,7 @@ Result<> release(Upload& move) {
   // An error of the connection is the program's to see; there is nobody to send the rest to.
   if (released->unsent_taken_bytes != unsent.size() && released->socket_error == 0)
     return error(ErrorCode::kBroken, "the kernel had no memory for the unsent bytes");
+  if (released->socket_error == 0) give_lesson(move);
   return {};
 }
 
@@ -199,7 +200,6 @@ Result<MoveReport> upload(Connection& conn, MoveTools& tools) {
   if (!released) conn.kernel->reset();
   commit(move);
   move.report.pause = tools.now() - move.frozen_at;
-  if (released) give_lesson(move);
   hand_packets_over(move);
   if (released) expire_if_silent(move);
   (void)conn.port->call({.op = CommandOp::kRelease, .id = conn.hw});
