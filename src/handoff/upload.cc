@@ -122,9 +122,9 @@ Result<> restore(Upload& move) {
   return {};
 }
 
-// Before the program sees the socket, of which until then a byte less counts as acknowledged than it was told; and behind
-// what the filter caught: that is older than the peer's clock. When it fails nothing is missed but what the lesson was
-// for.
+// Before the program sees the socket, of which until then a byte less counts as acknowledged than it was told; and
+// behind what the filter caught: that is older than the peer's clock. When it fails nothing is missed but what the
+// lesson was for.
 void give_lesson(Upload& move) {
   if (!move.can_be_taught) return;
   move.tools.deliver_late();
