@@ -354,35 +354,32 @@ TEST_F(LaneToSoftware, APeerThatDoesNotAnswerForAWhile) {
   EXPECT_LT(waited, std::chrono::seconds(60));
 }
 
-TEST_F(LaneToSoftware, AnUnansweringPeer) {
-  Moved moved = idle();
-  moved.min.user_timeout_ms = 3000;
-  start(moved);
-  program.write(conn, 100);
-  std::vector<Event> events;
-  for (int i = 0; i < 200 && events.empty(); ++i) {
-    poll(milliseconds(100));
-    got();
-    events = box.events();
+class LaneUserTimeout : public LaneToSoftware {
+ protected:
+  void wait_for_the_end() {
+    Moved moved = idle();
+    moved.min.user_timeout_ms = 3000;
+    start(moved);
+    program.write(conn, 100);
+    std::vector<Event> events;
+    for (int i = 0; i < 200 && events.empty(); ++i) {
+      poll(milliseconds(100));
+      got();
+      events = box.events();
+    }
+    ASSERT_EQ(events.size(), 1U);
+    EXPECT_EQ(events[0].cause, Cause::kTimeout);
   }
-  ASSERT_EQ(events.size(), 1U);
-  EXPECT_EQ(events[0].cause, Cause::kTimeout);
+};
+
+TEST_F(LaneUserTimeout, AnUnansweringPeer) {
+  wait_for_the_end();
   ASSERT_EQ(box.call({.op = CommandOp::kHold, .id = id()}).status, Status::kOk);
   EXPECT_EQ(box.call({.op = CommandOp::kExtract, .id = id()}).gave_up, 1U);
 }
 
-TEST_F(LaneToSoftware, APeerThatAnswersAfterAll) {
-  Moved moved = idle();
-  moved.min.user_timeout_ms = 3000;
-  start(moved);
-  program.write(conn, 100);
-  std::vector<Event> events;
-  for (int i = 0; i < 200 && events.empty(); ++i) {
-    poll(milliseconds(100));
-    got();
-    events = box.events();
-  }
-  ASSERT_EQ(events.size(), 1U);
+TEST_F(LaneUserTimeout, APeerThatAnswersAfterAll) {
+  wait_for_the_end();
   peer.send({});
   poll();
   ASSERT_EQ(box.call({.op = CommandOp::kHold, .id = id()}).status, Status::kOk);

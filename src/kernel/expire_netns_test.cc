@@ -97,7 +97,7 @@ TEST_F(ExpireTest, ItMovesNoMoreUntilThePeerIsHeardOf) {
   ASSERT_TRUE(ok(mover().conn->expire()));
   EXPECT_FALSE(mover().conn->check_eligible(mover().limits).has_value());
   EXPECT_EQ(get(TCP_USER_TIMEOUT), 1);
-  ::usleep(30'000);
+  ::usleep(30'000);  // longer than what the return injects counts as no news (Expiry)
   ASSERT_EQ(::send(theirs(), "x", 1, MSG_DONTWAIT), 1);
   ASSERT_TRUE(wait_for(ours(), POLLIN));
   EXPECT_TRUE(ok(mover().conn->check_eligible(mover().limits)));

@@ -24,6 +24,18 @@ namespace twinstack::kernel {
 static_assert(kKeepIdleOption == TCP_KEEPIDLE && kKeepIntervalOption == TCP_KEEPINTVL &&
               kUserTimeoutOption == TCP_USER_TIMEOUT);
 
+namespace {
+
+// For Expiry.
+auto getter(int fd) {
+  return [fd](int level, int name) { return get_option(fd, level, name, "option of a silent peer"); };
+}
+auto setter(int fd) {
+  return [fd](int level, int name, int value) { return set_option(fd, level, name, value, "option of a silent peer"); };
+}
+
+}  // namespace
+
 Result<std::unique_ptr<LinuxKernelConn>> LinuxKernelConn::create(UniqueFd socket, const LinuxShared& shared) {
   ASSERT(shared.late_filter != nullptr);
   std::unique_ptr<LinuxKernelConn> made(new LinuxKernelConn(std::move(socket), shared));
@@ -96,12 +108,8 @@ LinuxKernelConn::~LinuxKernelConn() { relent(true); }
 Result<> LinuxKernelConn::expire() {
   ASSERT(phase_ == Phase::kRunning);
   const int fd = socket_.get();
-  const auto get = [fd](int level, int name) { return get_option(fd, level, name, "option of a silent peer"); };
-  const auto set = [fd](int level, int name, int value) {
-    return set_option(fd, level, name, value, "option of a silent peer");
-  };
-  auto begun = expiry_.begin(get, set, monotonic_now());
-  if (!begun) expiry_.end(get, set);
+  auto begun = expiry_.begin(getter(fd), setter(fd), monotonic_now());
+  if (!begun) expiry_.end(getter(fd), setter(fd));
   return begun;
 }
 
@@ -113,8 +121,7 @@ bool LinuxKernelConn::relent(bool in_any_case) {
     if (!info.has_value() || info->tcpi_state == kTcpClosed) return true;
     if (!expiry_.is_news(monotonic_now() - std::chrono::milliseconds(info->tcpi_last_ack_recv))) return false;
   }
-  expiry_.end([fd](int level, int name) { return get_option(fd, level, name, "option of a silent peer"); },
-              [fd](int level, int name, int value) { return set_option(fd, level, name, value, "option"); });
+  expiry_.end(getter(fd), setter(fd));
   return true;
 }
 
