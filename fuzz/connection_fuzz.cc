@@ -1,6 +1,7 @@
 // One connection, typed operations from both sides: the program queues, ends records, reads and closes, the peer sends
 // segments that may be anything, routers and the other stack tell of themselves, time passes, the connection drains and
 // moves; in the engine's form and as the whole machine. The invariants of the control block hold after each.
+#include <algorithm>
 #include <array>
 #include <string_view>
 #include <utility>
@@ -8,6 +9,7 @@
 
 #include "base/assert.h"
 #include "input.h"
+#include "tcp/cold_state.h"
 #include "tcp/connection.h"
 #include "tcp/invariants.h"
 
@@ -156,8 +158,16 @@ class Fuzzed {
     for (std::uint32_t i = 0; i < most && tcp::poll_transmit(cb_, host, now_, plan); ++i) {
       if (plan.payload_bytes == 0) continue;
       ASSERT(plan.segment.seq >= cb_.snd_una && plan.segment.seq + plan.payload_bytes <= cb_.write_seq);
-      ASSERT(plan.payload_bytes <= cb_.mss);
+      ASSERT(plan.payload_bytes <= most_in_a_segment());
     }
+  }
+
+  // A probe is larger than other segments, but no larger than the path may carry (RFC 4821 7.3).
+  [[nodiscard]] std::uint32_t most_in_a_segment() const {
+    if (cb_.cold == nullptr) return cb_.mss;
+    const tcp::PathMtu& path = cb_.cold->path_mtu;
+    ASSERT(path.probe == 0 || path.probe <= path.high);
+    return std::max(cb_.mss, path.probe);
   }
 
   void queue() {
@@ -177,8 +187,8 @@ class Fuzzed {
     const Seq quoted = cb_.snd_una + static_cast<std::uint32_t>(input_.take<std::int16_t>());
     const auto mss = static_cast<std::uint16_t>(48 + input_.below(256) * 8);
     if (input_.below(4) == 0)
-      tcp::on_mtu_reduced(cb_, mss);
-    else if (tcp::on_packet_too_big(cb_, quoted, mss))
+      tcp::on_mtu_reduced(cb_, mss, now_);
+    else if (tcp::on_packet_too_big(cb_, quoted, mss, now_))
       ASSERT(quoted >= cb_.snd_una && quoted < cb_.snd_nxt && cb_.mss <= mss);
   }
 
