@@ -275,7 +275,7 @@ std::uint32_t Lane::deliver(std::uint32_t index, const Payload& payload) {
     }
   }
   conn.unread_bytes += taken;
-  if (conn.rx_fill != conn.rx_posted && (conn.flags & kInPostList) == 0) {
+  if (taken > 0 && (conn.flags & kInPostList) == 0) {
     conn.flags |= kInPostList;
     post_list_.push_back(index);
   }
@@ -330,6 +330,10 @@ void Lane::post_all() {
   for (const std::uint32_t index : post_list_) {
     conns_[index].flags &= static_cast<std::uint8_t>(~kInPostList);
     post_received(index);
+    const HwConn& conn = conns_[index];
+    owner_of(conn)
+        .slot(records_[index].slot)
+        .want_read.store(tcp::read_acknowledges(conn.tcb) ? 1 : 0, std::memory_order_relaxed);
   }
   post_list_.clear();
 }

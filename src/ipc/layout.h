@@ -22,7 +22,7 @@
 namespace twinstack::ipc {
 
 inline constexpr std::uint64_t kArenaMagic = 0x4b43415453'4e5754U;  // "TWNSTACK"
-inline constexpr std::uint32_t kLayoutVersion = 8;
+inline constexpr std::uint32_t kLayoutVersion = 9;
 inline constexpr std::uint32_t kMaxRings = 64;
 inline constexpr std::uint32_t kMaxLanes = 64;
 
@@ -93,7 +93,7 @@ struct alignas(64) ConnSlot {
   alignas(64) std::atomic<std::uint64_t> rx_posted_bytes;  // handed to the application through the completion ring
   std::atomic<std::uint64_t> tx_acked_bytes;  // of tx_submitted_bytes: acknowledged by the peer, or given to the kernel
   std::atomic<std::uint32_t> tx_limit_bytes;  // how far tx_submitted may run ahead of tx_acked: the send buffer
-  std::uint32_t reserved1;
+  std::atomic<std::uint32_t> want_read;       // nonzero: wake me when everything is read, the peer waits for an ACK
   std::uint64_t reserved2[5];
 
   // Line 2: written by the application.

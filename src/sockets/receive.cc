@@ -86,7 +86,8 @@ Outcome Reader::from_queue() const noexcept {
   const std::uint64_t queued = sonode.rx_queued_bytes.load(std::memory_order_relaxed);
   if (queued == 0) return fail(Failure::kWouldBlock);
   if (sonode.inherited_bytes != nullptr) return from_inherited();
-  const bool urgent = queued >= kUrgentReturnBytes;
+  const bool ends_wait = queued <= out.left() && sonode.slot->want_read.load(std::memory_order_relaxed) != 0;
+  const bool urgent = queued >= kUrgentReturnBytes || ends_wait;
   const ipc::Arena& arena = sonode.session->arena();
   std::uint64_t taken = 0;
   std::uint32_t chunk = sonode.rx_head;

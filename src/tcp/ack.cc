@@ -85,12 +85,12 @@ bool measure_rtt(ControlBlock& cb, const wire::Segment& segment, AckNews& news, 
   return true;
 }
 
-// The timer begins anew for progress; for a SACK only when it speaks of what was sent after the first segment that is
-// out, else the timeout could be put off for ever.
+// The timer begins anew for progress; for a SACK only when it speaks of what was sent before the first segment that is
+// out was last sent, else the timeout could be put off for ever (as Linux tcp_clean_rtx_queue()).
 void judge_timer(const ControlBlock& cb, AckNews& news, bool measured) noexcept {
   if (news.acked_segments > 0) {
     news.flags |= kRestartTimer;
-  } else if (measured && news.any_sacked && packets_out(cb) > 0 && news.first_sacked > cb.flight->sent.front().sent) {
+  } else if (measured && news.any_sacked && packets_out(cb) > 0 && news.first_sacked < cb.flight->sent.front().sent) {
     news.flags |= kRestartTimer;
   }
 }
@@ -242,7 +242,9 @@ void process_ack(ControlBlock& cb, const wire::Segment& segment, std::uint32_t p
     if (cb.flight->probe_out) probe_on_ack(cb, news, now);
   }
   update_timers(cb, news, now);
-  if (cb.snd_una == cb.write_seq) release_flight(cb);  // the flight is over
+  if (cb.snd_una != cb.write_seq) return;
+  expire_undo(cb, now);
+  release_flight(cb);
 }
 
 }  // namespace twinstack::tcp

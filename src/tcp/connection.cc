@@ -210,16 +210,22 @@ void on_read(ControlBlock& cb, Host& host, Time /*now*/) {
   const std::uint32_t offered = offered_window(cb);
   const std::uint32_t possible = possible_window(cb, host);
   if (possible > 0 && possible >= 2 * std::uint64_t{offered}) acknowledge_now(cb);
+  if (read_acknowledges(cb) && host.all_read()) acknowledge_now(cb);
+}
+
+bool read_acknowledges(const ControlBlock& cb) {
+  if (!cb.has(kAckOwed) || !cb.has(kAckOnRead)) return false;
+  return !cb.has(kPingPong) || cb.has(kAckOnAnyRead);
 }
 
 bool read_matters(const ControlBlock& cb, std::uint32_t capacity) {
   const std::uint64_t most = std::uint64_t{capacity} + (1U << cb.rcv_wscale) - 1;  // windows are rounded up
-  return cb.cold || 2 * std::uint64_t{offered_window(cb)} <= most;
+  return cb.cold || 2 * std::uint64_t{offered_window(cb)} <= most || read_acknowledges(cb);
 }
 
 void acknowledge_now(ControlBlock& cb) { cb.set(kAckOwed | kAckNow); }
 
-void owe_nothing(ControlBlock& cb) { cb.clear(kAckOwed | kAckNow | kAckArmed); }
+void owe_nothing(ControlBlock& cb) { cb.clear(kAckOwed | kAckNow | kAckArmed | kAckOnRead | kAckOnAnyRead); }
 
 void probe_now(ControlBlock& cb) { cb.set(kProbeNow); }
 

@@ -162,8 +162,10 @@ void run_whole_machine(ControlBlock& cb);
 // The state of RFC 9293 3.3.2 that the connection is in.
 [[nodiscard]] TcpState tcp_state(const ControlBlock& cb);
 
-// The program has read: receive_space() has grown. May owe a window update.
+// The program has read: receive_space() has grown. May owe a window update, or an ACK that waited for it.
 void on_read(ControlBlock& cb, Host& host, Time now);
+// Whether an ACK goes once the program has read everything. Cheap.
+[[nodiscard]] bool read_acknowledges(const ControlBlock& cb);
 // Whether on_read() could do anything when receive_space() is never more than `capacity`. Cheap.
 [[nodiscard]] bool read_matters(const ControlBlock& cb, std::uint32_t capacity);
 

@@ -83,6 +83,8 @@ enum StateBit : std::uint32_t {
   kNoSizeSearch = 1U << 25,     // black holes are not looked for (Linux tcp_mtu_probing = 0)
   kWindowClamped = 1U << 26,    // the host offers no more than MinTcp::window_clamp_bytes
   kGaveUp = 1U << 27,           // the peer has been silent for as long as it may (on_timer() said so); no ACK since
+  kAckOnRead = 1U << 28,        // with kAckOwed: the ACK goes when the program has read all, unless it answers
+  kAckOnAnyRead = 1U << 29,     // ... even if it answers
 };
 
 // Bit of ControlBlock::flags: the last write was with MSG_MORE; a segment under the full size waits for the next, as

@@ -36,6 +36,14 @@ std::uint32_t added_before(const ControlBlock& cb, SentQueue::Position position)
   return added;
 }
 
+// Also what they took of memory, unless it is little.
+void forget_repeats(Flight& f) noexcept {
+  constexpr std::size_t kFewRepeats = 16;
+  f.repeats.clear();
+  if (f.repeats.capacity() > kFewRepeats) f.repeats.shrink_to_fit();
+  f.repeats_first = 0;
+}
+
 void lay_pieces(Flight& f, const SentSegment whole, std::uint32_t count, std::uint32_t mss, SentQueue::Position to) {
   for (std::uint32_t i = 0; i < count; ++i) {
     const bool last = i + 1 == count;
@@ -77,7 +85,7 @@ void FlightPool::put(Flight* flight) noexcept {
     return;
   }
   static_cast<FlightRepair&>(*flight) = FlightRepair{};
-  flight->repeats.clear();
+  forget_repeats(*flight);
   flight->push_marks.clear();
   flight->record_ends.clear();
   keep(flight);
@@ -171,7 +179,15 @@ void release_empty_flight(ControlBlock& cb) {
     cb.flight.reset();
   } else if (f.undo_possible) {  // a D-SACK may still tell; until then it shall not hold what a long flight took
     f.sent.shrink();
+    forget_repeats(f);
   }
+}
+
+void expire_undo(ControlBlock& cb, Time now) noexcept {
+  if (!cb.flight || !cb.flight->undo_possible || cb.recovery != RecoveryState::kOpen) return;
+  if (uses_sack(cb) && within(cb.flight->last_repeat, std::chrono::microseconds(2 * std::uint64_t{cb.rto_us}), now))
+    return;
+  cb.flight->undo_possible = false;
 }
 
 void end_lone_flight(ControlBlock& cb) noexcept {
@@ -208,6 +224,7 @@ void note_repeat(ControlBlock& cb, SentQueue::Position position, Time now) {
   s.set(kRetransmitted | kEverRetransmitted);
   stamp(cb, s, now);
   if (uses_sack(cb)) rack_on_repeat(f, s.seq, now);
+  f.last_repeat = to_tick(now);
   f.undo_repeats = std::max(f.undo_repeats, 0) + 1;
   if (!f.repeat_stamped) f.repeat_ts = ts_clock(cb, now);
   f.repeat_stamped = true;

@@ -164,8 +164,10 @@ struct FlightRepair {
   std::uint32_t prr_delivered = 0;  // RFC 6937 3
   std::uint32_t prr_out = 0;
   bool repeat_stamped = false;
-  std::uint32_t repeat_ts = 0;  // our timestamp at the first retransmission of the episode (Eifel, RFC 3522)
-  bool reneged = false;         // the peer dropped what it had SACKed
+  std::uint32_t repeat_ts = 0;    // our timestamp at the first retransmission of the episode (Eifel, RFC 3522)
+  Tick last_repeat = 0;           // when something was last retransmitted
+  bool reneged = false;           // the peer dropped what it had SACKed
+  bool rate_app_limited = false;  // of the delivery rate below: the program was the limit
 
   // Tail loss probe.
   bool probe_repeats = false;  // it was a retransmission
@@ -178,7 +180,6 @@ struct FlightRepair {
   // Delivery rate.
   std::uint32_t rate_delivered = 0;    // the last one: segments ...
   std::uint32_t rate_interval_us = 0;  // ... in this time
-  bool rate_app_limited = false;       // the program was the limit
   Time next_send{};                    // pacing: nothing goes before
 
   friend bool operator==(const FlightRepair&, const FlightRepair&) = default;
@@ -246,6 +247,9 @@ class FlightPool {
 Flight& flight_of(ControlBlock& cb, FlightPool* pool = nullptr);
 // Frees it when it holds nothing.
 void release_empty_flight(ControlBlock& cb);
+// The flight is over; what its last retransmission was good for has been told by now, if it ever is: nothing is undone
+// any more (while it could be, the Flight is kept).
+void expire_undo(ControlBlock& cb, Time now) noexcept;
 inline void release_flight(ControlBlock& cb) {
   if (cb.flight && cb.flight->sent.empty()) release_empty_flight(cb);
 }

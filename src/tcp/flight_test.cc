@@ -8,6 +8,7 @@
 #include "tcp/ack_news.h"
 #include "tcp/invariants.h"
 #include "tcp/sack.h"
+#include "tcp/sender_fixture.h"
 #include "tcp/test_support.h"
 
 namespace twinstack::tcp::test {
@@ -95,6 +96,7 @@ TEST(Flight, ASplitKeepsCountsAndHints) {
   FlightModel model;
   model.report(100, 200);
   Flight& f = *model.cb_.flight;
+  for (std::uint32_t i = 0; i < 10; ++i) f.sent.at(f.sent.first() + i).set(kEverRetransmitted);
   f.rack_first = f.sent.first() + 15;
   f.next_retransmit = f.sent.first() + 3;
   split_sent(f, f.sent.first() + 12, 4);
@@ -153,6 +155,67 @@ TEST(Flight, WhatAnotherStackSentEndsWithPushAndMayBeSmall) {
   EXPECT_TRUE(cb.flight->sent.back().has(kPushed));
   add_foreign(cb, Seq(2000), Seq(2100), at_ms(5));
   EXPECT_EQ(cb.snd_sml, Seq(2100)) << "Nagle holds the next small one back";
+}
+
+// After 4 GiB the numbers come round: what was reported then is nobody's report now.
+TEST(Flight, ReportsOfAnEarlierRoundOfNumbersAreForgotten) {
+  Sender f(kOptSack, 10, 100);
+  f.ack(0, {{1, 5}});
+  f.ack(10, {}, at_ms(20));
+  ASSERT_TRUE(f.end.cb.flight) << "a D-SACK may still tell";
+  const std::uint32_t lap = 0U - bytes_between(Seq(kOurSeq), f.end.cb.snd_una);
+  for (Seq* seq : {&f.end.cb.snd_una, &f.end.cb.snd_nxt, &f.end.cb.write_seq, &f.end.cb.high_seq}) *seq += lap;
+  auto& sent = f.end.cb.flight->sent;
+  for (auto p = sent.first(); p != sent.end(); ++p) sent.at(p).seq += lap;
+  ASSERT_EQ(f.end.cb.snd_una, Seq(kOurSeq));
+  f.ack(0, {{1, 5}}, at_ms(40));
+  EXPECT_EQ(f.flight().sacked, 4U);
+}
+
+// Once nothing can be undone any more the connection is as before the loss.
+TEST(Flight, IsGivenBackSomeTimeAfterALoss) {
+  Sender f(kOptSack, 10, 10);
+  ASSERT_EQ(f.what(f.ack(0, {{1, 4}})), Sent{-1000});
+  f.ack(10, {}, at_ms(20));
+  ASSERT_TRUE(f.end.cb.flight) << "a D-SACK may still tell";
+  f.end.write(100, at_ms(1000));
+  f.end.poll(at_ms(1000));
+  wire::Segment ack = from_peer(kPeerSeq, kOurSeq + 10 * f.mss + 100);
+  f.end.receive(ack, "", at_ms(1010));
+  EXPECT_FALSE(f.end.cb.flight);
+}
+
+TEST(Flight, HoldsNoMemoryOfALongRepairWhenItIsOver) {
+  Sender f(kOptSack, 1000, 1000);
+  f.ack(0, {{990, 1000}});
+  f.end.cb.cwnd = 1000;
+  f.end.poll(at_ms(10));
+  ASSERT_GT(f.flight().repeats.capacity(), 500U);
+  f.ack(1000, {}, at_ms(20));
+  ASSERT_TRUE(f.end.cb.flight);
+  EXPECT_LE(f.flight().repeats.capacity(), 16U);
+}
+
+// While we report holes of the peer's stream, what was sent before is as long as it was: nothing is cut in two.
+TEST(Flight, ReportsOfOursDoNotSplitWhatGoesAgain) {
+  Sender f(kOptSack, 10, 10);
+  f.end.receive(from_peer(kPeerSeq + 1000, kOurSeq), "behind a hole", at_ms(5));
+  const auto ack_of_it = f.end.poll(at_ms(5));
+  ASSERT_EQ(ack_of_it.size(), 1U);
+  ASSERT_EQ(ack_of_it[0].segment.options.sack_count, 1U);
+  f.end.receive(from_peer(kPeerSeq + 2000, kOurSeq), "behind another", at_ms(10));
+  ASSERT_TRUE(f.end.cb.has(kAckNow));
+  wire::Segment report = from_peer(kPeerSeq, kOurSeq);
+  report.options.sack_count = 1;
+  report.options.sack[0] = {Seq(kOurSeq + f.mss), Seq(kOurSeq + 4 * f.mss)};
+  f.end.receive(report, "", at_ms(10));
+  const auto sent = f.end.poll(at_ms(10));
+  ASSERT_EQ(sent.size(), 2U);
+  EXPECT_TRUE(sent[0].retransmission);
+  EXPECT_EQ(sent[0].payload_bytes, f.mss);
+  EXPECT_EQ(sent[1].payload_bytes, 0U);
+  EXPECT_EQ(sent[1].segment.options.sack_count, 2U) << "the report that was due goes by itself";
+  EXPECT_EQ(f.flight().sent.size(), 10U);
 }
 
 }  // namespace

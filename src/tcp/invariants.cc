@@ -47,6 +47,9 @@ const char* check_hints(const Flight& f) noexcept {
   for (auto p = sent.first(); p != f.next_retransmit; ++p) {
     if (sent.at(p).has(kLost) && !sent.at(p).has(kRetransmitted)) return "a lost segment is passed over";
   }
+  for (auto p = sent.first(); p != f.rack_first; ++p) {
+    if (!sent.at(p).has(kSacked | kLost | kEverRetransmitted)) return "a segment that nobody judges";
+  }
   return nullptr;
 }
 

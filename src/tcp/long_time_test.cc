@@ -168,5 +168,14 @@ TEST(LongTime, ReceiveBuffersGrowAfterDays) {
   }
 }
 
+TEST(LongTime, AnAckThatIsLimitedInRateIsNotHeldBackByOneOfDaysAgo) {
+  for (const Time start : kClocks) {
+    for (const auto gap : {seconds(1), seconds(3600), seconds(281'000), seconds(600'000)}) {
+      EXPECT_FALSE(within(to_tick(start), milliseconds(500), start + gap)) << gap.count();
+    }
+    EXPECT_TRUE(within(to_tick(start), milliseconds(500), start + milliseconds(499)));
+  }
+}
+
 }  // namespace
 }  // namespace twinstack::tcp::test

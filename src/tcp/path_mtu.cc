@@ -280,7 +280,6 @@ bool size_probe_lost(ControlBlock& cb) {
   lower_high(*search, static_cast<std::uint16_t>(search->probe - 1));
   search->probe = 0;
   search->narrow = true;
-  set_cwnd(cb, cb.cwnd + 1);
   repeat_large(cb);
   return true;
 }

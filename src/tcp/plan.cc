@@ -19,7 +19,7 @@ constexpr std::uint32_t kSmallestPayload = 28;  // beside SACK blocks
 // time (Linux tcp_dec_quickack_mode()).
 void count_ack(ControlBlock& cb) noexcept {
   if (cb.has(kAckOwed) && cb.quick_acks > 0 && --cb.quick_acks == 0) cb.ack_timeout_ms = kShortestAckTimeoutMs;
-  cb.clear(kAckOwed | kAckNow | kAckArmed);
+  cb.clear(kAckOwed | kAckNow | kAckArmed | kAckOnRead | kAckOnAnyRead);
 }
 
 // Data that answers what came within the ACK's delay: the connection is interactive, ACKs may wait for answers (Linux

@@ -133,7 +133,9 @@ void rack_adapt_window(ControlBlock& cb, const RateSample& sample) noexcept {
 }
 
 Duration rack_patience(const ControlBlock& cb, const SentSegment& segment, Time now) noexcept {
-  return us(cb.flight->rack_rtt_us) - (now - segment.sent);
+  const Flight& f = *cb.flight;
+  const std::uint32_t rtt_us = f.rack_rtt_us != 0 ? f.rack_rtt_us : smoothed_rtt_us(cb);  // nothing has arrived yet
+  return us(rtt_us) - (now - segment.sent);
 }
 
 void rack_on_repeat(Flight& flight, Seq seq, Time now) {

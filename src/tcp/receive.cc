@@ -33,9 +33,22 @@ struct Arrived {
 
 void owe_ack_now(ControlBlock& cb) noexcept { cb.set(kAckOwed | kAckNow); }
 
+void enter_quick_ack_mode(ControlBlock& cb, std::uint32_t most) noexcept {
+  add_quick_acks(cb, most);
+  cb.clear(kPingPong);
+  cb.ack_timeout_ms = kShortestAckTimeoutMs;
+}
+
+// Of data that nothing is taken of. The peer sends it again since our ACK was lost, or probes: its window may be very
+// small now, and what it sends next wants ACKs at once, too (as Linux).
+void owe_ack_of_repeat(ControlBlock& cb) noexcept {
+  enter_quick_ack_mode(cb, kMaxQuickAcks);
+  owe_ack_now(cb);
+}
+
 // An ACK that an attacker, or two confused stacks, could make us send without end: at most one in the interval.
 void owe_challenge_ack(ControlBlock& cb, Time now) noexcept {
-  if (age(cb.last_challenge, now) < kChallengeInterval && !cb.has(kChallengesFree)) return;
+  if (within(cb.last_challenge, kChallengeInterval, now) && !cb.has(kChallengesFree)) return;
   cb.last_challenge = to_tick(now);
   owe_ack_now(cb);
 }
@@ -59,6 +72,7 @@ bool in_window(const ControlBlock& cb, const Arrived& in) noexcept {
 void answer_unacceptable(ControlBlock& cb, const Arrived& in, Time now) {
   if (in.segment.has(wire::kRst)) return;
   if (in.end_with_fin() != in.segment.seq && !in.segment.has(wire::kSyn)) {
+    if (in.segment.seq < cb.rcv_nxt) enter_quick_ack_mode(cb, kMaxQuickAcks);
     owe_ack_now(cb);
   } else {
     owe_challenge_ack(cb, now);
@@ -130,12 +144,6 @@ Arrival check(ControlBlock& cb, const Arrived& in, const Counters& counters, Tim
   return Arrival::kAccepted;
 }
 
-void enter_quick_ack_mode(ControlBlock& cb, std::uint32_t most) noexcept {
-  add_quick_acks(cb, most);
-  cb.clear(kPingPong);
-  cb.ack_timeout_ms = kShortestAckTimeoutMs;
-}
-
 // RFC 3168 6.1.3: echo a mark until the peer says that it has slowed down. An algorithm that wants marks as they come
 // (RFC 8257 3.2) echoes by itself.
 void take_mark(ControlBlock& cb, wire::Ecn ecn, Time now) {
@@ -170,9 +178,17 @@ void take_ecn(ControlBlock& cb, const Arrived& in, Time now) {
 }
 
 // The peer's segment size, for the rule of two segments: grows with what is seen; super-packets count as full ones.
-void observe_segment_size(ControlBlock& cb, std::uint32_t bytes) noexcept {
+// What may be all that the peer has to say, since it is small or ends a write, wants its ACK when the program has read
+// it (Linux tcp_measure_rcv_mss(), ICSK_ACK_PUSHED and ICSK_ACK_PUSHED2).
+void observe_segment(ControlBlock& cb, std::uint32_t bytes, bool pushed) noexcept {
   const std::uint32_t size = std::min<std::uint32_t>(bytes, cb.mss);
-  if (size > cb.rcv_mss) cb.rcv_mss = static_cast<std::uint16_t>(size);
+  if (size >= cb.rcv_mss) {
+    cb.rcv_mss = static_cast<std::uint16_t>(size);
+    if (pushed && bytes == size) cb.set(kAckOnRead);
+    return;
+  }
+  if (cb.has(kAckOnRead)) cb.set(kAckOnAnyRead);
+  cb.set(kAckOnRead);
 }
 
 // How long ACKs may wait follows the pace of the peer's segments (Linux tcp_event_data_recv()).
@@ -210,7 +226,7 @@ void schedule_ack(ControlBlock& cb, bool out_of_order, bool uses_window_up, Time
 
 bool holds_out_of_order(const ControlBlock& cb) noexcept { return cb.cold && !cb.cold->out_of_order.empty(); }
 
-Arrival take_in_order(ControlBlock& cb, const Payload& payload, Host& host, Time now) {
+Arrival take_in_order(ControlBlock& cb, const Payload& payload, bool pushed, Host& host, Time now) {
   const bool uses_window_up = payload.size() >= offered_window(cb);
   const bool had_hole = holds_out_of_order(cb);
   adapt_ack_timeout(cb, now);
@@ -218,7 +234,7 @@ Arrival take_in_order(ControlBlock& cb, const Payload& payload, Host& host, Time
   ASSERT(taken <= payload.size());
   cb.rcv_nxt += taken;
   host.counters().bytes_received += taken;
-  observe_segment_size(cb, payload.size());
+  observe_segment(cb, payload.size(), pushed);
   if (had_hole) {
     note_overlap(cb, cb.rcv_nxt - taken);
     cb.cold->duplicate_acks_due = 0;  // they would repeat the new ACK, not the old one
@@ -230,7 +246,8 @@ Arrival take_in_order(ControlBlock& cb, const Payload& payload, Host& host, Time
   return taken > 0 ? Arrival::kAccepted : Arrival::kDroppedNoMemory;
 }
 
-Arrival take_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload, Host& host) {
+Arrival take_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload, bool pushed, Host& host) {
+  observe_segment(cb, payload.size(), pushed);
   owe_ack_now(cb);  // RFC 5681 4.2
   ++host.counters().out_of_order;
   // Several may arrive before the next poll_transmit(); a peer without SACK counts the ACKs of each.
@@ -252,11 +269,15 @@ Arrival take_text(ControlBlock& cb, const Arrived& in, Host& host, Time now) {
   const bool whole = in.end > edge && left < edge && host.all_read();
   const Seq right = whole ? in.end : min(in.end, edge);
   if (in.segment.seq < left) note_duplicate(cb, in.segment.seq, min(in.end, cb.rcv_nxt));
+  if (left >= right) {  // wholly old, or a probe into a closed window
+    owe_ack_of_repeat(cb);
+    return Arrival::kAccepted;
+  }
   if (in.segment.seq < left || right < in.end) owe_ack_now(cb);
-  if (left >= right) return Arrival::kAccepted;  // wholly old, or a probe into a closed window
   const Payload fresh = in.payload.narrow(bytes_between(in.segment.seq, left), bytes_between(left, right));
-  if (left == cb.rcv_nxt) return take_in_order(cb, fresh, host, now);
-  return take_out_of_order(cb, left, fresh, host);
+  const bool pushed = in.segment.has(wire::kPsh);
+  if (left == cb.rcv_nxt) return take_in_order(cb, fresh, pushed, host, now);
+  return take_out_of_order(cb, left, fresh, pushed, host);
 }
 
 // What comes after the FIN repeats something: its ACK was lost.
@@ -355,7 +376,7 @@ Arrival on_segment(ControlBlock& cb, const wire::Segment& segment, const Payload
   cb.flags &= static_cast<std::uint8_t>(~kMoreFollows);
   if (payload.empty()) return Arrival::kAccepted;
   ++host.counters().data_segs_in;
-  return take_in_order(cb, payload, host, now);
+  return take_in_order(cb, payload, segment.has(wire::kPsh), host, now);
 }
 
 }  // namespace twinstack::tcp

@@ -240,5 +240,26 @@ TEST(Karn, AnAckOfRepeatedSegmentsIsNoSample) {
   EXPECT_EQ(smoothed_rtt_us(f.end.cb), before);
 }
 
+// ... which could put it off for ever; reports of what was sent later do not (as Linux).
+TEST(Timeout, IsPutOffByReportsOfWhatIsOlderThanTheRepetition) {
+  Sender f(kOptSack, 10, 10);
+  ASSERT_EQ(f.what(f.ack(0, {{1, 4}})), Sent{-1000});
+  const Time before = next_deadline(f.end.cb, at_ms(10));
+  f.ack(0, {{1, 5}}, at_ms(60));
+  EXPECT_GE(next_deadline(f.end.cb, at_ms(60)), before + std::chrono::milliseconds(50));
+}
+
+// Before anything of a flight has arrived, too, what was sent a moment ago is not lost by a timeout.
+TEST(Timeout, SparesWhatWasSentAMomentAgo) {
+  Sender f(0, 2, 2);
+  const Time due = next_deadline(f.end.cb, at_ms(0));
+  f.end.cb.cwnd = 10;
+  f.end.write(2 * f.mss, due - std::chrono::milliseconds(1));
+  ASSERT_EQ(f.end.poll(due - std::chrono::milliseconds(1)).size(), 2U);
+  f.end.fire(due);
+  ASSERT_EQ(f.recovery(), RecoveryState::kLoss);
+  EXPECT_EQ(f.flight().lost, 2U);
+}
+
 }  // namespace
 }  // namespace twinstack::tcp::test

@@ -25,11 +25,22 @@ SentQueue::Position next_lost(Flight& f) noexcept {
   return f.next_retransmit;
 }
 
+// How much of a segment of `length` may go again. Reports of what is out of order that do not fit beside it stay away:
+// else all that was sent before them would be cut in two, and most of the flight moved each time.
+std::uint32_t limit_again(const ControlBlock& cb, std::uint32_t length, wire::TcpOptions& options) noexcept {
+  const std::uint32_t limit = payload_limit(cb, options);
+  if (length <= limit || options.sack_count == 0) return limit;
+  options.sack = {};
+  options.sack_count = 0;
+  return payload_limit(cb, options);
+}
+
 // The segment again, as much of it as fits into one now; the rest becomes a segment of its own.
 void plan_again(ControlBlock& cb, SentQueue::Position position, Host& host, Time now, SegmentPlan& plan) {
   Flight& f = *cb.flight;
   forget_size_probe(cb);
-  const std::uint32_t limit = payload_limit(cb, plan.segment.options);
+  const bool reports_due = cb.has(kAckNow) && plan.segment.options.sack_count > 0;
+  const std::uint32_t limit = limit_again(cb, f.sent.at(position).length, plan.segment.options);
   const bool with_fin = f.sent.at(position).end() > data_end(cb);
   if (f.sent.at(position).length > limit + (with_fin ? 1 : 0)) split_sent(f, position, limit);
   const SentSegment& s = f.sent.at(position);
@@ -39,6 +50,7 @@ void plan_again(ControlBlock& cb, SentQueue::Position position, Host& host, Time
   note_repeat(cb, position, now);
   pace_after(cb, plan.payload_bytes, now);
   complete(cb, host, now, plan);
+  if (reports_due && plan.segment.options.sack_count == 0) acknowledge_now(cb);  // by a segment that has room for them
 }
 
 }  // namespace
@@ -70,8 +82,9 @@ bool plan_last_again(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) 
   Flight& f = *cb.flight;
   fill_options(cb, now, plan.segment.options);
   // Of a long segment its end: a receiver that has it all says so as well.
-  const std::uint32_t limit = payload_limit(cb, plan.segment.options);
   const std::uint32_t length = f.sent.back().length;
+  wire::TcpOptions options = plan.segment.options;
+  const std::uint32_t limit = limit_again(cb, length, options);
   if (length > limit + 1) split_sent(f, f.sent.end() - 1, length - limit);
   plan_again(cb, f.sent.end() - 1, host, now, plan);
   return true;

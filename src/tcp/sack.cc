@@ -226,6 +226,7 @@ void take_sack_option(ControlBlock& cb, const wire::Segment& segment, AckNews& n
   if (duplicate) take_duplicate_report(cb, options.sack[0], news, counters);
   if (packets_out(cb) == 0) return;
   Flight& f = *cb.flight;
+  if (f.sacked == 0) f.seen_count = 0;  // of another time: these numbers may have come round since
   std::array<SackBlock, wire::kMaxSackBlocks> blocks{};
   const std::uint32_t count = sorted_blocks(cb, options, duplicate, blocks);
   for (std::uint32_t i = 0; i < count; ++i) mark_block(cb, blocks[i], news, now);

@@ -39,6 +39,11 @@ inline constexpr std::int64_t kTickNs = std::int64_t{1} << kTickShift;
   return passed >= kAhead ? Duration::zero() : Duration(std::int64_t{passed} * kTickNs);
 }
 
+// Whether `stamp` lies less than `interval` before `now`. One that seems to lie ahead is an old one.
+[[nodiscard]] constexpr bool within(Tick stamp, Duration interval, Time now) noexcept {
+  return Duration(std::int64_t{static_cast<Tick>(to_tick(now) - stamp)} * kTickNs) < interval;
+}
+
 // The instant at which `tick` begins. REQUIRES: it lies less than 39 hours from `now`.
 [[nodiscard]] constexpr Time tick_start(Tick tick, Time now) noexcept {
   const std::int64_t wide = wide_tick(now) + static_cast<std::int32_t>(tick - to_tick(now));

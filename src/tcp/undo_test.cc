@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tcp/invariants.h"
 #include "tcp/sender_fixture.h"
 
 namespace twinstack::tcp::test {
@@ -157,6 +158,30 @@ TEST(LimitedTransmit, EachOfTheFirstDuplicatesLetsOneNewSegmentGo) {
   Sender f(kOptSack, 4, 100);
   EXPECT_EQ(f.what(f.ack(0, {{1, 2}})), Sent{4});
   EXPECT_EQ(f.what(f.ack(0, {{1, 3}})), Sent{5});
+}
+
+// What the timeout had marked and the undo unmarked is looked at again: here one that was lost after all.
+TEST(Frto, ALossAmongWhatWasUnmarkedIsStillFound) {
+  Sender f(kOptSack, 10, 100);
+  f.end.cb.min_rtt_us = 5000;
+  f.end.fire(at_ms(0));  // the tail loss probe
+  f.end.poll(at_ms(30));
+  const Time at = f.end.fire(at_ms(30));
+  ASSERT_EQ(f.recovery(), RecoveryState::kLoss);
+  f.end.poll(at);
+  f.ack(1, {}, at + milliseconds(10));  // segments are marked or have been; new data goes
+  f.ack(2, {}, at + milliseconds(20));  // an original: all was late
+  ASSERT_EQ(f.recovery(), RecoveryState::kOpen);
+  ASSERT_EQ(f.flight().lost, 0U);
+  EXPECT_EQ(broken_invariant(f.end.cb), nullptr);
+  Sent repeated;
+  for (std::uint32_t edge = 4; edge <= 10; ++edge) {
+    for (const int i : f.what(f.ack(2, {{3, edge}}, at + milliseconds(20 + edge)))) {
+      if (i < 0) repeated.push_back(i);
+    }
+  }
+  ASSERT_FALSE(repeated.empty());
+  EXPECT_EQ(repeated[0], -2);
 }
 
 }  // namespace

@@ -142,5 +142,23 @@ TEST_F(Layer, TheCountersOfTcpInfoNeverRunBackwards) {
   EXPECT_EQ(received, total_);
 }
 
+// A peer with Nagle sends the next small message when the last one is acknowledged: with the read, as in the kernel,
+// not when a delayed ACK is due (40 ms).
+TEST_F(Layer, MessagesThatNobodyAnswersAreNotHeldUpByDelayedAcks) {
+  move("offload", true);
+  std::array<char, 200> message{};
+  const auto send_and_read = [&](int times) {
+    for (int i = 0; i < times; ++i) {
+      ASSERT_EQ(::send(peer_.get(), message.data(), message.size(), 0), 200);
+      ASSERT_EQ(ts_recv(ours_, message.data(), message.size(), MSG_WAITALL), 200);
+    }
+  };
+  send_and_read(30);  // the first ACKs of a connection do not wait
+  const auto begin = std::chrono::steady_clock::now();
+  send_and_read(50);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(500));
+  EXPECT_NE(describe().in_engine, 0);
+}
+
 }  // namespace
 }  // namespace twinstack::testing
