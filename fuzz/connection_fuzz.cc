@@ -21,7 +21,7 @@ constexpr std::uint32_t kMaxQueued = 1U << 20;
 
 class Buffers final : public tcp::Host {
  public:
-  explicit Buffers(tcp::Counters& counters) : tcp::Host(counters) {}
+  Buffers(tcp::Counters& counters, tcp::DeliveryRate& rate) : tcp::Host(counters, rate) {}
   std::uint32_t deliver(const Payload& payload) override {
     const std::uint32_t taken = std::min(payload.size(), limit);
     unread += taken;
@@ -142,7 +142,7 @@ class Fuzzed {
     const std::uint32_t length = input_.below(4) == 0 ? input_.take<std::uint16_t>() : input_.below(200) * 8;
     const std::vector<std::byte> bytes(length);
     const ByteView part(bytes);
-    Buffers host(counters_);
+    Buffers host(counters_, delivery_rate_);
     host.unread = unread_;
     host.limit = input_.below(5) == 0 ? input_.below(2000) : kBuffer;
     is_reset_ = tcp::on_segment(cb_, in, Payload({&part, 1}, 0, length), host, now_) == tcp::Arrival::kReset;
@@ -151,7 +151,7 @@ class Fuzzed {
   }
 
   void transmit() {
-    Buffers host(counters_);
+    Buffers host(counters_, delivery_rate_);
     host.unread = unread_;
     tcp::SegmentPlan plan;
     const std::uint32_t most = 1 + input_.below(40);
@@ -200,7 +200,7 @@ class Fuzzed {
 
   void read() {
     unread_ -= std::min<std::uint32_t>(unread_, input_.take<std::uint16_t>());
-    Buffers host(counters_);
+    Buffers host(counters_, delivery_rate_);
     host.unread = unread_;
     tcp::on_read(cb_, host, now_);
     unread_ = host.unread;
@@ -209,7 +209,7 @@ class Fuzzed {
   void time_passes() {
     now_ += std::chrono::microseconds(input_.below(4) == 0 ? input_.take<std::uint32_t>() / 64
                                                            : input_.take<std::uint16_t>());
-    Buffers host(counters_);
+    Buffers host(counters_, delivery_rate_);
     host.unread = unread_;
     (void)tcp::on_timer(cb_, host, now_);
     ASSERT(tcp::next_deadline(cb_, now_) > now_ - std::chrono::milliseconds(1));
@@ -257,6 +257,7 @@ class Fuzzed {
   tcp::MinTcp start_;
   tcp::ControlBlock cb_;
   tcp::Counters counters_;
+  tcp::DeliveryRate delivery_rate_;
   Time now_ = Time(std::chrono::hours(1));
   std::uint32_t unread_ = 0;
   std::uint32_t ts_ = 1;

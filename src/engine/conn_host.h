@@ -8,7 +8,9 @@ namespace twinstack::engine {
 class Lane::ConnHost final : public tcp::Host {
  public:
   ConnHost(Lane& lane, std::uint32_t index) noexcept
-      : tcp::Host(lane.records_[index].counters, &lane.region_.flights()), lane_(lane), index_(index) {}
+      : tcp::Host(lane.records_[index].counters, lane.kept_[index].delivery_rate, &lane.region_.flights()),
+        lane_(lane),
+        index_(index) {}
 
   std::uint32_t deliver(const Payload& payload) override { return lane_.deliver(index_, payload); }
   std::uint32_t receive_space() override { return lane_.receive_space(index_); }

@@ -142,9 +142,9 @@ struct HwConnKept {
   std::uint32_t rcv_buf_bytes = 0;       // SO_RCVBUF
   std::uint32_t window_clamp_bytes = 0;  // with ControlBlock's kWindowClamped
   std::uint16_t mss_clamp = 0;
-  std::uint16_t reordering_segments = 0;
   std::uint16_t flags = 0;  // MinTcpFlag that are not ControlBlock's
   tcp::ReceiveTuning receive{};
+  tcp::DeliveryRate delivery_rate{};
 };
 static_assert(sizeof(HwConnKept) == 40);
 

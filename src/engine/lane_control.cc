@@ -10,6 +10,7 @@
 #include "engine/lane.h"
 #include "tcp/ack.h"
 #include "tcp/congestion/congestion.h"
+#include "tcp/rate.h"
 
 namespace twinstack::engine {
 namespace {
@@ -31,7 +32,6 @@ HwConnKept kept_of(const tcp::MinTcp& min) {
       // A full segment in any case: a window under that is not offered at all (RFC 9293 3.8.6.2.2).
       .window_clamp_bytes = min.window_clamp_bytes == 0 ? 0 : std::max<std::uint32_t>(min.window_clamp_bytes, min.mss),
       .mss_clamp = min.mss_clamp,
-      .reordering_segments = static_cast<std::uint16_t>(std::min<std::uint32_t>(min.reordering_segments, UINT16_MAX)),
       .flags = static_cast<std::uint16_t>(min.flags & tcp::kFlagFixedReceiveBuffer)};
 }
 
@@ -220,6 +220,7 @@ Reply Lane::install(const Command& command, Time now) {
   // And a full segment in any case.
   conn.rcv_buf_bytes =
       std::max({command.min.rcv_buf_bytes / 2, offered + conn.unread_bytes, std::uint32_t{command.min.mss}});
+  kept_[index].delivery_rate = tcp::delivery_rate_of(command.min);
   tcp::begin_receive_tuning(kept_[index].receive, conn.tcb, conn.rcv_buf_bytes, command.min.advmss, now);
   record.snd_buf_units = kInitialSendBuffer / HwConnRecord::kSendBufferUnit;
   tcp::install_path(conn.tcb, path_limit(index), command.min.mss_found, now);
@@ -387,7 +388,6 @@ void Lane::fill_min(std::uint32_t index, Time now, tcp::MinTcp& min) const {
   min.scope_id = kept.scope_id;
   min.mss_clamp = kept.mss_clamp;
   min.advmss = kept.receive.advmss;
-  min.reordering_segments = kept.reordering_segments;
   min.snd_buf_bytes = kept.snd_buf_bytes;
   min.rcv_buf_bytes = kept.rcv_buf_bytes;
   min.window_clamp_bytes = kept.window_clamp_bytes;
@@ -400,6 +400,8 @@ void Lane::fill_min(std::uint32_t index, Time now, tcp::MinTcp& min) const {
   tcp::extract(conn.tcb, now, min);
   min.bytes_acked = tcp::ever_acked(conn.tcb, record.counters.bytes_acked);
   min.flags |= kept.flags;
+  min.delivery_rate = tcp::bytes_per_second(kept.delivery_rate, conn.tcb.mss);
+  min.delivery_app_limited = tcp::is_app_limited(kept.delivery_rate) ? 1 : 0;
   min.copied_seq = min.rcv_nxt - conn.unread_bytes;
 }
 
@@ -410,7 +412,7 @@ void Lane::fill_state(std::uint32_t index, Time now, ipc::HwConnState& state) co
   fill_min(index, now, state.min);
   state.unread_bytes = conn.unread_bytes;
   state.lane = index_;
-  tcp::fill_tcp_info(conn.tcb, records_[index].counters, now, state.info);
+  tcp::fill_tcp_info(conn.tcb, records_[index].counters, kept_[index].delivery_rate, now, state.info);
   state.info.state = kEstablished;
   state.info.advmss = state.min.advmss;
 }

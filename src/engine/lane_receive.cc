@@ -91,6 +91,7 @@ void Lane::prefetch_references(std::uint32_t index) noexcept {
   const HwConn& conn = conns_[index];
   const ipc::ConnSlot& slot = owner_of(conn).slot(records_[index].slot);
   __builtin_prefetch(&slot.rx_posted_bytes, 1);
+  __builtin_prefetch(&kept_[index].delivery_rate, 1);
   if (!conn.send_queue.empty()) __builtin_prefetch(&pieces_.at(conn.send_queue.head), 1);
   if (conn.tcb.flight) prefetch_line_by_line<tcp::FlightFront, tcp::FlightFront::kHotBytes>(*conn.tcb.flight);
 }

@@ -63,7 +63,7 @@ FlowKey flow_of(const Bytes& frame) {
 
 class FakeKernel::Host final : public tcp::Host {
  public:
-  explicit Host(FakeKernel& kernel) : tcp::Host(kernel.counters), kernel_(kernel) {}
+  explicit Host(FakeKernel& kernel) : tcp::Host(kernel.counters, kernel.delivery_rate), kernel_(kernel) {}
   std::uint32_t deliver(const Payload& payload) override {
     payload.for_each(
         [this](ByteView piece) { kernel_.unread_.insert(kernel_.unread_.end(), piece.begin(), piece.end()); });

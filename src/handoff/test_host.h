@@ -88,6 +88,7 @@ class FakeKernel final : public kernel::KernelConn {
   int finished = 0;               // FIN or RST seen
   std::uint32_t drop_option = 0;  // options bits that freeze() adds, to have the install refused
   tcp::Counters counters;
+  tcp::DeliveryRate delivery_rate;
   tcp::InfoCounters past{};  // what it says of past stays
 
  private:

@@ -45,6 +45,8 @@ void take_info(const tcp_info& info, tcp::MinTcp& min) {
   min.cwnd_segments = info.tcpi_snd_cwnd;
   min.ssthresh_segments = info.tcpi_snd_ssthresh;
   min.reordering_segments = info.tcpi_reordering;
+  min.delivery_rate = info.tcpi_delivery_rate;
+  min.delivery_app_limited = info.tcpi_delivery_rate_app_limited;
 }
 
 // By the path and what the peer takes. Not tcpi_snd_mss: after a restore that allows for timestamps even where none

@@ -39,7 +39,7 @@ int SoftStack::info(SocketId id, TcpInfo& out, Time now) const {
     out.unacked = 1;
   }
   if (!socket->conn) return 0;
-  tcp::fill_tcp_info(socket->conn->cb, socket->conn->counters, now, out);
+  tcp::fill_tcp_info(socket->conn->cb, socket->conn->counters, socket->conn->delivery_rate, now, out);
   fill_chronograph(socket->conn->chronograph, now, out);
   fill_receiver(*socket->conn, out);
   out.pmtu = path_mtu_of(*socket->conn, socket->flow.remote, now);

@@ -124,6 +124,7 @@ struct Unconfirmed {
 struct Connection {
   tcp::ControlBlock cb;
   tcp::Counters counters;
+  tcp::DeliveryRate delivery_rate;
   SendBuffer send;
   ReceiveBuffer receive;
   Chronograph chronograph;

@@ -8,7 +8,7 @@ namespace twinstack::stack {
 class SoftStack::SocketHost final : public tcp::Host {
  public:
   SocketHost(const SoftStack& stack, Socket& socket) noexcept
-      : tcp::Host(socket.conn->counters), stack_(stack), socket_(socket) {}
+      : tcp::Host(socket.conn->counters, socket.conn->delivery_rate), stack_(stack), socket_(socket) {}
 
   // All that the core admits is taken: the window, and one segment, are the bound. After close() nobody will read it.
   std::uint32_t deliver(const Payload& payload) override {

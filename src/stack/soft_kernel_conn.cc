@@ -13,6 +13,7 @@
 #include "stack/socket_host.h"
 #include "tcp/cold_state.h"
 #include "tcp/flight.h"
+#include "tcp/rate.h"
 #include "tcp/timestamps.h"
 #include "wire/tcp_options.h"
 
@@ -176,6 +177,8 @@ void SoftKernelConn::take_min(const Socket& socket, tcp::MinTcp& min) const {
   const std::uint32_t options = (min.options & tcp::kOptTimestamps) != 0 ? wire::kTimestampBytes : 0;
   if (tcp::is_searching_path(conn.cb)) min.mss_found = static_cast<std::uint16_t>(conn.cb.mss + options);
   if (quirks.forgets) min.ts_recent = 0;  // Linux does not tell
+  min.delivery_rate = tcp::bytes_per_second(conn.delivery_rate, conn.cb.mss);
+  min.delivery_app_limited = tcp::is_app_limited(conn.delivery_rate) ? 1 : 0;
   min.copied_seq = min.rcv_nxt - conn.receive.bytes.size();
   const std::uint64_t acked = restored_.bytes_acked + repeated_ack_.without(counters_of(conn)).bytes_acked;
   min.bytes_acked = static_cast<std::uint32_t>(std::min<std::uint64_t>(acked, UINT32_MAX));
@@ -302,6 +305,7 @@ Result<> SoftKernelConn::establish(Socket& socket, const tcp::MinTcp& min) {
   conn->established = now_();
   conn->advmss = min.advmss;
   conn->mss_clamp = min.mss_clamp;
+  if (!quirks.forgets) conn->delivery_rate = tcp::delivery_rate_of(min);  // R10
   stack_.begin_path(*conn, flow_, min.mss_found, now_());
   conn->receive.begin_restored(stack_.config_, min.rcv_buf_bytes, conn->cb, min.advmss, now_());
   if (socket.options.window_clamp != 0) conn->receive.set_clamp(socket.options.window_clamp, conn->cb);  // R9

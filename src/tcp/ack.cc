@@ -167,7 +167,7 @@ void conclude(ControlBlock& cb, AckNews& news, Host& host, Time now) {
   news.sample.newly_delivered = cb.delivered - news.prior_delivered;
   news.sample.newly_lost = cb.lost - news.prior_lost;
   news.sample.ack_delayed = news.has(kMaybeDelayed);
-  rate_on_ack(cb, news.sample, now);
+  rate_on_ack(cb, news.sample, host.delivery_rate(), now);
   control_congestion(cb, news, now);
   apply_repair(cb, news);
 }

@@ -45,15 +45,23 @@ struct Counters {
 };
 static_assert(sizeof(Counters) == 64, "a cache line");
 
+// How fast the network carries our segments to the peer: the last rate that the program did not limit, or the highest
+// that it did (tcpi_delivery_rate). Read and written by the functions of rate.h.
+struct DeliveryRate {
+  float segments_per_s = 0;  // negative: the program was the limit, not the network; 0: none is known
+};
+static_assert(sizeof(DeliveryRate) == 4, "there is one for each connection");
+
 class FlightPool;
 class OutOfOrderMemory;
 
 // What the core asks of whoever holds the buffers. Passed to each call, never kept.
 class Host {
  public:
-  // `counters` belong to the connection of the call. `flights`, where there are many connections, is the same for each
-  // of its calls and outlives it.
-  explicit Host(Counters& counters, FlightPool* flights = nullptr) noexcept : counters_(&counters), flights_(flights) {}
+  // `counters` and `rate` belong to the connection of the call. `flights`, where there are many connections, is the
+  // same for each of its calls and outlives it.
+  Host(Counters& counters, DeliveryRate& rate, FlightPool* flights = nullptr) noexcept
+      : counters_(&counters), delivery_rate_(&rate), flights_(flights) {}
   Host(const Host&) = delete;
   Host& operator=(const Host&) = delete;
 
@@ -74,6 +82,7 @@ class Host {
   virtual OutOfOrderMemory* out_of_order_memory(IpAddress& /*peer*/) { return nullptr; }
 
   [[nodiscard]] Counters& counters() const noexcept { return *counters_; }
+  [[nodiscard]] DeliveryRate& delivery_rate() const noexcept { return *delivery_rate_; }
   [[nodiscard]] FlightPool* flights() const noexcept { return flights_; }
 
  protected:
@@ -81,6 +90,7 @@ class Host {
 
  private:
   Counters* counters_;
+  DeliveryRate* delivery_rate_;
   FlightPool* flights_;
 };
 

@@ -173,11 +173,12 @@ TEST(Install, AnyBytesAreRefusedOrSafe) {
     ControlBlock cb;
     if (!install(cb, state, at_ms(0)).has_value()) continue;
     Counters counters;
+    DeliveryRate rate;
     struct Sink final : Host {
       using Host::Host;
       std::uint32_t deliver(const Payload& payload) override { return payload.size(); }
       std::uint32_t receive_space() override { return 100'000; }
-    } sink(counters);
+    } sink(counters, rate);
     SegmentPlan plan;
     for (int i = 0; i < 20 && poll_transmit(cb, sink, at_ms(1), plan); ++i) ASSERT_LE(plan.payload_bytes, cb.mss);
     on_timer(cb, sink, at_ms(100'000));

@@ -31,8 +31,8 @@ std::string describe(const Flight& f) {
   out << f.sacked << ' ' << f.lost << ' ' << f.retransmitted << ' ' << f.next_retransmit << ' ' << f.rack_rtt_us << ' '
       << f.rack_last_delivered << ' ' << f.rack_advanced << ' ' << f.rack_first << ' ' << f.undo_possible << ' '
       << f.probe_out << ' ' << f.burst_size << ' ' << f.burst_left << ' ' << f.max_packets_out << ' '
-      << f.cwnd_usage_seq.raw() << ' ' << f.rate_delivered << ' ' << f.rate_interval_us << ' '
-      << f.first_sent.time_since_epoch().count() << ' ' << f.delivered_at.time_since_epoch().count();
+      << f.cwnd_usage_seq.raw() << ' ' << f.first_sent.time_since_epoch().count() << ' '
+      << f.delivered_at.time_since_epoch().count();
   for (auto p = f.sent.first(); p != f.sent.end(); ++p) {
     const SentSegment& s = f.sent.at(p);
     out << " [" << s.seq.raw() << ' ' << s.length << ' ' << s.sent.time_since_epoch().count() << ' '
@@ -151,6 +151,7 @@ struct Twins {
   void compare(const std::string& what) {
     ASSERT_EQ(describe(quick.cb), describe(steps.cb)) << what;
     ASSERT_EQ(describe(quick.counters), describe(steps.counters)) << what;
+    ASSERT_EQ(quick.delivery_rate.segments_per_s, steps.delivery_rate.segments_per_s) << what;
     ASSERT_EQ(broken_invariant(quick.cb), nullptr) << broken_invariant(quick.cb);
   }
 

@@ -164,10 +164,9 @@ struct FlightRepair {
   std::uint32_t prr_delivered = 0;  // RFC 6937 3
   std::uint32_t prr_out = 0;
   bool repeat_stamped = false;
-  std::uint32_t repeat_ts = 0;    // our timestamp at the first retransmission of the episode (Eifel, RFC 3522)
-  Tick last_repeat = 0;           // when something was last retransmitted
-  bool reneged = false;           // the peer dropped what it had SACKed
-  bool rate_app_limited = false;  // of the delivery rate below: the program was the limit
+  std::uint32_t repeat_ts = 0;  // our timestamp at the first retransmission of the episode (Eifel, RFC 3522)
+  Tick last_repeat = 0;         // when something was last retransmitted
+  bool reneged = false;         // the peer dropped what it had SACKed
 
   // Tail loss probe.
   bool probe_repeats = false;  // it was a retransmission
@@ -177,10 +176,7 @@ struct FlightRepair {
   SentQueue::Position repeat_next = 0;  // its next segment
   std::uint32_t repeat_left = 0;
 
-  // Delivery rate.
-  std::uint32_t rate_delivered = 0;    // the last one: segments ...
-  std::uint32_t rate_interval_us = 0;  // ... in this time
-  Time next_send{};                    // pacing: nothing goes before
+  Time next_send{};  // pacing: nothing goes before
 
   friend bool operator==(const FlightRepair&, const FlightRepair&) = default;
 };

@@ -147,7 +147,7 @@ TEST(LongTime, IdleForDays) {
       s.end.cb.cwnd = 100;
       const Time then = start + hours(h);
       TcpInfo info;
-      fill_tcp_info(s.end.cb, s.end.counters, then, info);
+      fill_tcp_info(s.end.cb, s.end.counters, s.end.delivery_rate, then, info);
       EXPECT_NEAR(info.last_data_sent_ms, h * 3'600'000.0, 1);
       EXPECT_NEAR(info.last_data_recv_ms, h * 3'600'000.0, 1);
       restart_after_idle(s.end.cb, then);

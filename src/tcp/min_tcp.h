@@ -13,7 +13,7 @@
 
 namespace twinstack::tcp {
 
-inline constexpr std::uint32_t kMinTcpVersion = 4;
+inline constexpr std::uint32_t kMinTcpVersion = 5;
 
 // Bits of MinTcp::options: what was negotiated in the handshake.
 enum MinTcpOption : std::uint16_t {
@@ -112,7 +112,8 @@ struct MinTcp {
   std::uint8_t traffic_class = 0;  // IP_TOS / IPV6_TCLASS
   std::uint16_t mss_found = 0;     // as `mss`: what the path carries in spite of that (RFC 4821); 0 = not searched
   std::uint32_t flow_label = 0;    // IPv6 flow label to send with, host order, 0 = none
-  std::uint32_t reserved = 0;
+  std::uint32_t delivery_app_limited = 0;  // 1: of the rate below the program was the limit, not the network
+  std::uint64_t delivery_rate = 0;         // tcpi_delivery_rate, bytes a second; 0: none is known
   MeasuredPath measured{};
 };
 

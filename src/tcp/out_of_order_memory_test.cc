@@ -18,7 +18,7 @@ IpAddress address(std::uint8_t last) { return IpAddress::from_v4({10, 0, 0, last
 // One connection whose peer may be anybody.
 class Conn final : public Host {
  public:
-  Conn(OutOfOrderMemory& memory, const IpAddress& peer) : Host(counts), memory_(memory), peer_(peer) {
+  Conn(OutOfOrderMemory& memory, const IpAddress& peer) : Host(counts, rate), memory_(memory), peer_(peer) {
     MinTcp state = idle_state();
     state.options = kOptSack | kOptWindowScale;
     state.rcv_wscale = 7;
@@ -71,6 +71,7 @@ class Conn final : public Host {
   }
 
   Counters counts;
+  DeliveryRate rate;
   ControlBlock cb;
   std::uint64_t received = 0;
   std::uint64_t wrong = 0;

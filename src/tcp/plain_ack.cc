@@ -6,6 +6,7 @@
 #include "tcp/congestion/congestion.h"
 #include "tcp/cwnd_use.h"
 #include "tcp/flight.h"
+#include "tcp/rate.h"
 #include "tcp/rtt.h"
 #include "tcp/tick.h"
 
@@ -52,6 +53,7 @@ bool take_plain_ack(ControlBlock& cb, const wire::Segment& segment, Host& host, 
   ++cb.delivered;
   if (!maybe_delayed || rtt_us <= cb.min_rtt_us) note_min_rtt(cb, rtt_us, now);
   add_rtt_sample(cb, rtt_us);
+  if (rtt_us > 0 && rtt_us >= cb.min_rtt_us) keep_rate(host.delivery_rate(), 1, rtt_us, sent.has(kSentAppLimited));
   if (ops.on_delivered != nullptr) ops.on_delivered(cb, 1, rtt_us, now);
   if (cb.reo_wnd_persist == 0) cb.reo_wnd_steps = 1;
   cb.sender_timer = SenderTimer::kNone;

@@ -1,6 +1,8 @@
 #include "tcp/rate.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 namespace twinstack::tcp {
 
@@ -8,22 +10,18 @@ namespace {
 
 std::int64_t us(Duration d) noexcept { return std::chrono::duration_cast<std::chrono::microseconds>(d).count(); }
 
-// Kept for tcp_info: the last rate that the program did not limit, or the highest that it did.
-void keep_rate(Flight& f, const RateSample& sample) noexcept {
-  const std::uint64_t ours = std::uint64_t{sample.delivered} * f.rate_interval_us;
-  const std::uint64_t kept = std::uint64_t{f.rate_delivered} * sample.interval_us;
-  if (sample.app_limited && ours < kept) return;
-  f.rate_delivered = sample.delivered;
-  f.rate_interval_us = sample.interval_us;
-  f.rate_app_limited = sample.app_limited;
-}
-
 // Of two transmissions at the same instant the later sequence number is the later one.
 bool sent_after(const SentSegment& segment, Time sent, Seq end) noexcept {
   return segment.sent > sent || (segment.sent == sent && segment.end() > end);
 }
 
 }  // namespace
+
+void keep_rate(DeliveryRate& rate, std::uint32_t segments, std::uint32_t interval_us, bool app_limited) noexcept {
+  const float now = static_cast<float>(segments) * 1e6F / static_cast<float>(interval_us);
+  if (app_limited && now < std::abs(rate.segments_per_s)) return;
+  rate.segments_per_s = app_limited ? -now : now;
+}
 
 void rate_on_delivered(Flight& flight, SentSegment& segment, RateSample& sample) noexcept {
   if (segment.has(kRateTaken)) return;
@@ -40,7 +38,7 @@ void rate_on_delivered(Flight& flight, SentSegment& segment, RateSample& sample)
   segment.set(kRateTaken);  // once when it is SACKed, not again when it is acknowledged
 }
 
-void rate_on_ack(ControlBlock& cb, RateSample& sample, Time now) noexcept {
+void rate_on_ack(ControlBlock& cb, RateSample& sample, DeliveryRate& rate, Time now) noexcept {
   if (cb.app_limited != 0 && static_cast<std::int32_t>(cb.delivered - cb.app_limited) > 0) cb.app_limited = 0;
   Flight& flight = *cb.flight;
   if (sample.newly_delivered > 0) flight.delivered_at = now;
@@ -51,7 +49,18 @@ void rate_on_ack(ControlBlock& cb, RateSample& sample, Time now) noexcept {
   sample.delivered = cb.delivered - sample.prior_delivered;
   sample.interval_us = static_cast<std::uint32_t>(interval);
   sample.valid = true;
-  keep_rate(flight, sample);
+  keep_rate(rate, sample.delivered, sample.interval_us, sample.app_limited);
+}
+
+std::uint64_t bytes_per_second(const DeliveryRate& rate, std::uint32_t mss) noexcept {
+  constexpr double kRounding = 1 + std::numeric_limits<float>::epsilon();  // what the division lost
+  return static_cast<std::uint64_t>(std::abs(double{rate.segments_per_s}) * mss * kRounding);
+}
+
+DeliveryRate delivery_rate_of(const MinTcp& state) noexcept {
+  if (state.mss == 0) return {};
+  const auto rate = static_cast<float>(static_cast<double>(state.delivery_rate) / state.mss);
+  return {state.delivery_app_limited != 0 ? -rate : rate};
 }
 
 void rate_check_app_limited(ControlBlock& cb) noexcept {

@@ -5,8 +5,10 @@
 #include <cstdint>
 
 #include "base/clock.h"
+#include "tcp/connection.h"
 #include "tcp/control_block.h"
 #include "tcp/flight.h"
+#include "tcp/min_tcp.h"
 
 namespace twinstack::tcp {
 
@@ -33,8 +35,17 @@ struct RateSample {
 // `segment` has just arrived at the peer.
 void rate_on_delivered(Flight& flight, SentSegment& segment, RateSample& sample) noexcept;
 // The ACK is processed but for the congestion control: completes the sample.
-void rate_on_ack(ControlBlock& cb, RateSample& sample, Time now) noexcept;
+void rate_on_ack(ControlBlock& cb, RateSample& sample, DeliveryRate& rate, Time now) noexcept;
+// `segments` were delivered in `interval_us`, which is not 0; `app_limited`: it could have been more, had the program
+// sent more.
+void keep_rate(DeliveryRate& rate, std::uint32_t segments, std::uint32_t interval_us, bool app_limited) noexcept;
 // The program has nothing more to send now: when the network is not full either, what is measured is the program.
 void rate_check_app_limited(ControlBlock& cb) noexcept;
+
+[[nodiscard]] inline bool is_app_limited(const DeliveryRate& rate) noexcept { return rate.segments_per_s < 0; }
+// 0 when none is known.
+[[nodiscard]] std::uint64_t bytes_per_second(const DeliveryRate& rate, std::uint32_t mss) noexcept;
+// What the stack that had the connection before had measured.
+[[nodiscard]] DeliveryRate delivery_rate_of(const MinTcp& state) noexcept;
 
 }  // namespace twinstack::tcp

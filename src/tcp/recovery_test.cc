@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include "tcp/loss_marks.h"
+#include "tcp/rate.h"
 #include "tcp/sender_fixture.h"
+#include "tcp/tcp_info.h"
 
 namespace twinstack::tcp::test {
 namespace {
@@ -259,6 +261,30 @@ TEST(Timeout, SparesWhatWasSentAMomentAgo) {
   f.end.fire(due);
   ASSERT_EQ(f.recovery(), RecoveryState::kLoss);
   EXPECT_EQ(f.flight().lost, 2U);
+}
+
+// A program that looks at TCP_INFO between two transfers sees how fast the last one was.
+TEST(DeliveryRate, OutlivesTheFlight) {
+  Sender f(kOptSack, 10, 10);
+  f.ack(10);
+  ASSERT_FALSE(f.end.cb.flight);
+  TcpInfo info;
+  fill_tcp_info(f.end.cb, f.end.counters, f.end.delivery_rate, at_ms(10), info);
+  EXPECT_EQ(info.delivery_rate, 1000ULL * f.mss) << "ten segments in ten milliseconds";
+  EXPECT_EQ(info.app_limited, 1);
+}
+
+TEST(DeliveryRate, GoesWithTheConnection) {
+  for (const std::uint64_t rate : {1ULL, 1000ULL, 146'000ULL, 1'234'567'890ULL, 40'000'000'000ULL}) {
+    MinTcp state = idle_state();
+    state.delivery_rate = rate;
+    state.delivery_app_limited = 1;
+    const DeliveryRate got = delivery_rate_of(state);
+    EXPECT_NEAR(static_cast<double>(bytes_per_second(got, state.mss)), static_cast<double>(rate),
+                1 + 1e-3 * double(rate));
+    EXPECT_TRUE(is_app_limited(got));
+  }
+  EXPECT_EQ(bytes_per_second(delivery_rate_of(idle_state()), kMss), 0U);
 }
 
 }  // namespace

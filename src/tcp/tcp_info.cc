@@ -4,6 +4,7 @@
 
 #include "tcp/congestion/congestion.h"
 #include "tcp/flight.h"
+#include "tcp/rate.h"
 #include "tcp/rtt.h"
 #include "tcp/window.h"
 
@@ -61,17 +62,15 @@ void fill_times(const ControlBlock& cb, Time now, TcpInfo& info) noexcept {
 }
 
 // Linux tcp_update_pacing_rate(), tcp_compute_delivery_rate().
-void fill_rates(const ControlBlock& cb, TcpInfo& info) noexcept {
+void fill_rates(const ControlBlock& cb, const DeliveryRate& measured, TcpInfo& info) noexcept {
   const std::uint64_t srtt_us = smoothed_rtt_us(cb);
   const std::uint64_t percent = cb.cwnd < cb.ssthresh / 2 ? 200 : 120;
   const std::uint64_t segments = std::max(cb.cwnd, packets_out(cb));
   info.pacing_rate = srtt_us == 0 ? UINT64_MAX : segments * cb.mss * percent * 10'000 / srtt_us;
   if (const auto rate = congestion_ops(cb).pacing_rate; rate != nullptr) info.pacing_rate = rate(cb);
   info.max_pacing_rate = UINT64_MAX;
-  if (cb.flight && cb.flight->rate_interval_us != 0) {
-    info.delivery_rate = std::uint64_t{cb.flight->rate_delivered} * cb.mss * 1'000'000 / cb.flight->rate_interval_us;
-    info.app_limited = cb.flight->rate_app_limited ? 1 : 0;
-  }
+  info.delivery_rate = bytes_per_second(measured, cb.mss);
+  info.app_limited = is_app_limited(measured) ? 1 : 0;
   info.delivered = cb.delivered;
   info.delivered_ce = cb.delivered_ce;
   info.reord_seen = cb.reord_seen;
@@ -94,10 +93,11 @@ void fill_counters(const Counters& counters, TcpInfo& info) noexcept {
 
 }  // namespace
 
-void fill_tcp_info(const ControlBlock& cb, const Counters& counters, Time now, TcpInfo& out) noexcept {
+void fill_tcp_info(const ControlBlock& cb, const Counters& counters, const DeliveryRate& rate, Time now,
+                   TcpInfo& out) noexcept {
   fill_sender(cb, out);
   fill_times(cb, now, out);
-  fill_rates(cb, out);
+  fill_rates(cb, rate, out);
   fill_counters(counters, out);
   out.rcv_mss = cb.rcv_mss;
   out.rcv_wnd = offered_window(cb);

@@ -92,6 +92,7 @@ static_assert(offsetof(TcpInfo, delivery_rate) == 160 && offsetof(TcpInfo, deliv
 
 // What the core knows of an established connection; the rest of `out` stays: its state, and what belongs to buffers,
 // route and time (busy_time_us and its like).
-void fill_tcp_info(const ControlBlock& cb, const Counters& counters, Time now, TcpInfo& out) noexcept;
+void fill_tcp_info(const ControlBlock& cb, const Counters& counters, const DeliveryRate& rate, Time now,
+                   TcpInfo& out) noexcept;
 
 }  // namespace twinstack::tcp

@@ -39,7 +39,7 @@ std::byte stream_byte(std::uint8_t key, std::uint64_t position) {
 }
 
 TestEnd::TestEnd(const MinTcp& state, Time now, std::uint32_t receive_capacity)
-    : Host(counters), capacity(receive_capacity) {
+    : Host(counters, delivery_rate), capacity(receive_capacity) {
   const auto installed = install(cb, state, now);
   EXPECT_TRUE(installed.has_value());
   written = bytes_between(Seq(state.snd_una), Seq(state.write_seq));

@@ -59,6 +59,7 @@ class TestEnd final : public Host {
 
   ControlBlock cb;
   Counters counters;
+  DeliveryRate delivery_rate;
   std::uint32_t capacity = kWindow;
   std::uint32_t deliver_limit = ~0U;  // takes at most so much at once
   std::uint64_t written = 0;          // stream position of write_seq

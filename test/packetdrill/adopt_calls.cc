@@ -18,6 +18,7 @@
 
 #include "adopt_form.h"
 #include "sysctls.h"
+#include "tcp/rate.h"
 #include "tcp/tcp_info.h"
 
 namespace twinstack::packetdrill {
@@ -287,11 +288,12 @@ int AdoptForm::set_option(int fd, int level, int name, const void* value, sockle
 int AdoptForm::engine_info(const Socket& socket, void* value, socklen_t* length) {
   const moving::EngineConn& conn = *socket.conn;
   tcp::TcpInfo info;
-  tcp::fill_tcp_info(engine_->tcb(conn), engine_->counters(conn), clock_.now(), info);
+  const tcp::MinTcp min = engine_->query(conn).min;
+  tcp::fill_tcp_info(engine_->tcb(conn), engine_->counters(conn), tcp::delivery_rate_of(min), clock_.now(), info);
   info.state = TCP_ESTABLISHED;
   stack::fill_chronograph(conn.chronograph, clock_.now(), info);
   info.rcv_mss = engine_->tcb(conn).rcv_mss;
-  info.advmss = engine_->query(conn).min.advmss;
+  info.advmss = min.advmss;
   tcp_info kernels{};
   socklen_t size = sizeof kernels;
   if (::getsockopt(socket.fd, IPPROTO_TCP, TCP_INFO, &kernels, &size) == 0) info.pmtu = kernels.tcpi_pmtu;

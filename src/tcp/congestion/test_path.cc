@@ -32,7 +32,9 @@ MinTcp state_of(const FlowConfig& config, std::uint32_t ours, std::uint32_t thei
 
 }  // namespace
 
-PathEnd::PathEnd(const MinTcp& state, Time now) : Host(counters) { EXPECT_TRUE(install(cb, state, now).has_value()); }
+PathEnd::PathEnd(const MinTcp& state, Time now) : Host(counters, delivery_rate) {
+  EXPECT_TRUE(install(cb, state, now).has_value());
+}
 
 std::uint32_t PathEnd::deliver(const Payload& payload) {
   received += payload.size();

@@ -46,6 +46,7 @@ class PathEnd final : public Host {
 
   ControlBlock cb;
   Counters counters;
+  DeliveryRate delivery_rate;
   std::uint64_t received = 0;
 };
 
