@@ -356,10 +356,7 @@ Reply Lane::release(const Command& command) {
   while (!conn.send_queue.empty()) {
     const Piece piece = pieces_.at(conn.send_queue.head);
     pieces_.pop_front(conn.send_queue);
-    if ((piece.length & Piece::kEngineChunk) != 0)
-      owner.pool().drop(piece.chunk);
-    else
-      --owner.pieces_in_flight;
+    give_back(index, owner, piece);
   }
   timers_.cancel(index);
   flows_.erase(index);
