@@ -208,6 +208,7 @@ class Lane {
   void tune_receive(std::uint32_t index, Seq copied_seq, Time now);
   void on_out_of_order(std::uint32_t index);
   void widen_receive(std::uint32_t index, std::uint32_t wanted);
+  void want_more(std::uint32_t index);
   void offer_more(LaneSession& session, Time now);
   bool open_rx_chunk(HwConn& conn, LaneSession& session);
   void close_rx_chunk(HwConn& conn, LaneSession& session);

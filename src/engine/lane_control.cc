@@ -364,7 +364,6 @@ Reply Lane::release(const Command& command) {
   conn.send_head_skip = 0;
   conn.cursor_piece = kNone;
   conn.state = ConnState::kFree;
-  if ((conn.flags & kShortOfChunks) != 0) std::erase(owner.short_of_chunks, index);
   conn.flags &= kInTransmitList | kLookDue;  // transmit() and run_timers() take it out
   // The id is never used again; generation 0 would make id 0 possible.
   if (++conn.generation == 0) conn.generation = 1;
