@@ -162,7 +162,7 @@ struct Waiting {
   PieceList unread{};            // came with the connection, posted when it is activated
   PieceList held{};              // frames that wait
   PieceList late{};              // ... from the filter on the kernel socket: older than `held`
-  std::uint32_t held_bytes = 0;  // of both lists of frames
+  std::uint32_t held_bytes = 0;  // that both lists of frames are charged
   std::uint16_t next_free = 0;   // in WaitingTable
   std::uint8_t for_kernel = 0;   // what `held` has for the kernel while the engine goes on: a bit for each such Arrival
 

@@ -373,6 +373,37 @@ TEST_F(LaneOffers, GoToWhoIsLeftOfMoreThatAreGone) {
   EXPECT_LE(told() - before, kMany + 1U);
 }
 
+// All that waits is processed in one go when the move ends: not as many packets as fit.
+TEST_F(LaneMemory, PacketsThatWaitForAMoveAreChargedBesideTheirBytes) {
+  constexpr std::uint32_t kMost = (4U << 20) / (1000 + 512);
+  ipc::ArenaConfig config = small_arena();
+  config.rx_chunk_count = 2048;
+  Program rich(config, 9);
+  box.lane.open_session(9, rich.arena());
+  ProgramConn& mine = rich.open(5);
+  ASSERT_EQ(install(box, rich, mine, idle()), Status::kOk);
+  const auto held = [&] {
+    EXPECT_EQ(box.call({.op = CommandOp::kHold, .id = HwConnId(mine.hw)}).status, Status::kOk);
+    const std::uint64_t before = box.lane.counters().held_frames;
+    const auto frame = peer.frame(std::vector<std::byte>(1000));
+    for (std::uint32_t i = 0; i < 2 * kMost; ++i) {
+      peer.send_frame(frame);
+      box.lane.poll(now);
+    }
+    return box.lane.counters().held_frames - before;
+  };
+  const std::uint64_t first = held();
+  EXPECT_LE(first, kMost);
+  EXPECT_GE(first, kMost - kMost / 10);
+  const Reply swept = box.call({.op = CommandOp::kSweep, .id = HwConnId(mine.hw)});
+  EXPECT_EQ(box.call({.op = CommandOp::kDropHeld, .id = HwConnId(mine.hw), .held_pieces = swept.held_pieces}).status,
+            Status::kOk);
+  EXPECT_EQ(box.call({.op = CommandOp::kActivate, .id = HwConnId(mine.hw)}).status, Status::kOk);
+  EXPECT_EQ(held(), first) << "what was charged went back";
+  EXPECT_EQ(box.call({.op = CommandOp::kActivate, .id = HwConnId(mine.hw)}).status, Status::kOk);
+  EXPECT_EQ(held(), first);
+}
+
 // The program does not look into its completion ring: nothing is lost, nothing breaks, the peer sends again.
 TEST_F(LaneMemory, AFullCompletionRingDropsAndRecovers) {
   ipc::ArenaConfig config = small_arena();
