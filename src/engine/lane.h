@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -315,7 +316,7 @@ class Lane {
   ipc::RingConsumer<Command> commands_;
   ipc::RingProducer<Reply> replies_;
   ipc::RingProducer<Event> events_;
-  std::vector<Event> events_waiting_;  // that found the ring full, oldest first
+  std::deque<Event> events_waiting_;  // that found the ring full, oldest first: each poll may take out a few of many
   Time offer_events_at_ = kNever;
   std::array<Arrived, 32> arrived_;  // the frames that are being processed
   std::size_t frames_per_poll_ = 1;  // as many as are not too many bytes
