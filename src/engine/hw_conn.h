@@ -73,6 +73,7 @@ struct Piece {
   static constexpr std::uint32_t kLengthMask = 0x0fffffffU;
   static constexpr std::uint32_t kEngineChunk = 0x80000000U;  // returns to the engine's pool, not to the application
   static constexpr std::uint32_t kFrameStart = 0x40000000U;   // held list: first piece of a frame
+  static constexpr std::uint32_t kMarked = 0x20000000U;       // send queue: in the lane's SendMarks
 
   [[nodiscard]] std::uint32_t bytes() const noexcept { return length & kLengthMask; }
 };
@@ -97,7 +98,7 @@ struct alignas(64) HwConn {
   std::uint16_t session = 0;
   PieceList send_queue;                // from snd_una on
   std::uint32_t send_head_skip = 0;    // bytes of the first piece that are acknowledged already
-  std::uint32_t cursor_piece = kNone;  // hint: the piece that holds `cursor_seq`
+  std::uint32_t cursor_piece = kNone;  // the piece that new data was last sent from; none: the first one
   std::uint32_t cursor_seq = 0;        // sequence number of the first byte of cursor_piece
   std::uint32_t rx_chunk = kNone;      // chunk being filled with received bytes
   std::uint32_t rx_fill = 0;           // bytes of it in use
@@ -161,7 +162,7 @@ struct Waiting {
   PieceList unread{};            // came with the connection, posted when it is activated
   PieceList held{};              // frames that wait
   PieceList late{};              // ... from the filter on the kernel socket: older than `held`
-  std::uint32_t held_bytes = 0;  // of both lists of frames
+  std::uint32_t held_bytes = 0;  // that both lists of frames are charged
   std::uint16_t next_free = 0;   // in WaitingTable
   std::uint8_t for_kernel = 0;   // what `held` has for the kernel while the engine goes on: a bit for each such Arrival
 

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -21,6 +22,7 @@
 #include "engine/look_list.h"
 #include "engine/piece_pool.h"
 #include "engine/region.h"
+#include "engine/send_marks.h"
 #include "engine/timer_wheel.h"
 #include "engine/waiting_table.h"
 #include "nic/link.h"
@@ -59,6 +61,7 @@ struct LaneCounters {
   std::uint64_t submissions = 0;
   std::uint64_t polls = 0;
   std::uint64_t segments_out = 0;
+  std::uint64_t pieces_walked = 0;  // of send queues: on the way to a segment's bytes, and all but one of its own
 };
 
 [[nodiscard]] inline Reply refuse(Status status) { return Reply{.status = status}; }
@@ -206,6 +209,7 @@ class Lane {
   void tune_receive(std::uint32_t index, Seq copied_seq, Time now);
   void on_out_of_order(std::uint32_t index);
   void widen_receive(std::uint32_t index, std::uint32_t wanted);
+  void want_more(std::uint32_t index);
   void offer_more(LaneSession& session, Time now);
   bool open_rx_chunk(HwConn& conn, LaneSession& session);
   void close_rx_chunk(HwConn& conn, LaneSession& session);
@@ -239,6 +243,11 @@ class Lane {
   bool transmit_connection(std::uint32_t index, Time now);
   void send_segment(HwConn& conn, HwConnRecord& record, const tcp::SegmentPlan& plan, std::span<std::byte> room);
   void gather(HwConn& conn, Seq seq, std::uint32_t bytes, std::span<std::byte> out, wire::InternetSum& sum);
+  SendPlace find_again(const HwConn& conn, Seq seq);
+  [[nodiscard]] static SendPlace first_place(const HwConn& conn) noexcept {
+    return {.piece = conn.send_queue.head, .start = conn.tcb.snd_una - conn.send_head_skip};
+  }
+  void give_back(std::uint32_t index, LaneSession& owner, const Piece& piece);
   void release_acknowledged(std::uint32_t index, std::uint32_t bytes);
   void check_drained(std::uint32_t index) {
     if ((conns_[index].flags & kDraining) != 0 && tcp::is_drained(conns_[index].tcb)) tell_drained(index);
@@ -280,6 +289,7 @@ class Lane {
   std::span<HwConnRecord> records_;
   std::span<HwConnKept> kept_;
   PiecePool pieces_;
+  SendMarks marks_;
   WaitingTable waiting_;
   FlowTable flows_;
   TimerWheel timers_;
@@ -288,6 +298,7 @@ class Lane {
   std::uint32_t in_use_ = 0;
   std::uint32_t transmit_head_ = kNone;
   std::uint32_t transmit_tail_ = kNone;
+  std::uint64_t transmit_work_ = 0;  // segments sent, and what else counts as one
   // A device that takes nothing (its link is down): after so many polls in vain the lane may sleep between two tries.
   static constexpr std::uint32_t kBlockedRounds = 256;
   std::uint32_t blocked_rounds_ = 0;
@@ -305,7 +316,7 @@ class Lane {
   ipc::RingConsumer<Command> commands_;
   ipc::RingProducer<Reply> replies_;
   ipc::RingProducer<Event> events_;
-  std::vector<Event> events_waiting_;  // that found the ring full, oldest first
+  std::deque<Event> events_waiting_;  // that found the ring full, oldest first: each poll may take out a few of many
   Time offer_events_at_ = kNever;
   std::array<Arrived, 32> arrived_;  // the frames that are being processed
   std::size_t frames_per_poll_ = 1;  // as many as are not too many bytes

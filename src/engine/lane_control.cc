@@ -357,10 +357,7 @@ Reply Lane::release(const Command& command) {
   while (!conn.send_queue.empty()) {
     const Piece piece = pieces_.at(conn.send_queue.head);
     pieces_.pop_front(conn.send_queue);
-    if ((piece.length & Piece::kEngineChunk) != 0)
-      owner.pool().drop(piece.chunk);
-    else
-      --owner.pieces_in_flight;
+    give_back(index, owner, piece);
   }
   timers_.cancel(index);
   flows_.erase(index);
@@ -368,7 +365,6 @@ Reply Lane::release(const Command& command) {
   conn.send_head_skip = 0;
   conn.cursor_piece = kNone;
   conn.state = ConnState::kFree;
-  if ((conn.flags & kShortOfChunks) != 0) std::erase(owner.short_of_chunks, index);
   conn.flags &= kInTransmitList | kLookDue;  // transmit() and run_timers() take it out
   // The id is never used again; generation 0 would make id 0 possible.
   if (++conn.generation == 0) conn.generation = 1;

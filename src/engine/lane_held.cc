@@ -15,6 +15,8 @@ namespace {
 
 // Per connection; beyond it packets are dropped, and the peer sends them again.
 constexpr std::uint32_t kMaxHeldBytes = 4U << 20;
+// Each frame counts for so much more: all are processed in one go when the move ends, and small ones take as long.
+constexpr std::uint32_t kHeldFrameBytes = 512;
 // Of one frame: 64 KiB in chunks of at least 2 KiB, and one for a begun chunk.
 constexpr std::size_t kMaxFramePieces = 64;
 // A frame begins where so much of it fits before the chunk ends: all its headers lie in its first piece (nic/link.h).
@@ -86,13 +88,14 @@ bool Lane::hold_frame(std::uint32_t index, WaitingFrames which, std::span<const 
   LaneSession& owner = owner_of(conns_[index]);
   // All or nothing: a frame without its end would be a wrong packet. The room is counted first.
   const std::uint32_t needed = length / owner.chunk_bytes() + 2;
-  if (waiting == nullptr || waiting->held_bytes + length > kMaxHeldBytes || owner.pool().available() < needed ||
+  const std::uint32_t charge = length + kHeldFrameBytes;
+  if (waiting == nullptr || waiting->held_bytes + charge > kMaxHeldBytes || owner.pool().available() < needed ||
       pieces_.available() < needed) {
     ++counters_.held_dropped;
     return false;
   }
   ++counters_.held_frames;
-  waiting->held_bytes += length;
+  waiting->held_bytes += charge;
   bool start = true;
   Payload(parts, 0, length).for_each([&](ByteView piece) { hold_bytes(waiting->*which, owner, piece, start); });
   return true;
@@ -111,12 +114,12 @@ void Lane::hold_for_kernel(std::uint32_t index, tcp::Arrival arrival, std::span<
   }
 }
 
-// Takes up to `count` pieces off the front; returns their bytes.
+// Takes up to `count` pieces off the front; returns what they were charged.
 std::uint32_t Lane::drop_pieces(PieceList& list, LaneSession& session, std::uint32_t count) {
   std::uint32_t bytes = 0;
   for (; count > 0 && !list.empty(); --count) {
     const Piece piece = pieces_.at(list.head);
-    bytes += piece.bytes();
+    bytes += piece.bytes() + ((piece.length & Piece::kFrameStart) != 0 ? kHeldFrameBytes : 0);
     pieces_.pop_front(list);
     // Pieces of one chunk follow each other; the chunk goes with the last of them.
     const bool last = list.empty() || pieces_.at(list.head).chunk != piece.chunk;

@@ -309,6 +309,101 @@ TEST_F(LaneMemory, ChunksThatComeBackAreOfferedToTheOthers) {
   EXPECT_GT(offered(), 20'000U);
 }
 
+// ... in several polls when they are many.
+class LaneOffers : public LaneFixture {
+ protected:
+  static constexpr std::uint32_t kMany = 40;
+
+  LaneOffers() {
+    box.lane.open_session(9, poor.arena());
+    ProgramConn& hog = poor.open(1);
+    Moved moved = idle(8);
+    moved.min.rcv_wnd = 80U << 10;  // offered by the kernel
+    EXPECT_EQ(install(box, poor, hog, moved), Status::kOk);
+    RawPeer greedy(*far, reversed(flow_number(8)), kPeer, kOur);
+    for (std::uint64_t sent = 0; sent < 76'000; sent += 1000) {
+      greedy.send(stream_bytes(hog.receive_key, sent, 1000));
+      poll();
+    }
+    for (std::uint32_t i = 0; i < kMany; ++i) add(i);
+    poll();
+    got();
+    poor.pump();
+    poor.read(hog);
+  }
+  // One that can be offered little.
+  void add(std::uint32_t number) {
+    Moved moved = idle(20 + number);
+    moved.min.rcv_wnd = 0;
+    ASSERT_EQ(install(box, poor, poor.open(2 + number), moved), Status::kOk);
+  }
+  static ipc::ArenaConfig config() {
+    ipc::ArenaConfig config = small_arena();
+    config.rx_chunk_count = 20;
+    return config;
+  }
+  std::uint64_t told() const { return box.lane.counters().segments_out; }
+
+  Program poor{config(), 9};
+};
+
+TEST_F(LaneOffers, GoToAFewOfManyInEachPoll) {
+  const std::uint64_t begin = told();
+  std::uint64_t before = begin;
+  for (int i = 0; i < 10; ++i) {
+    box.lane.poll(now);
+    EXPECT_LE(told() - before, 16U + 1U);
+    before = told();
+  }
+  EXPECT_GE(told() - begin, std::uint64_t{kMany});
+  EXPECT_FALSE(box.lane.poll(now)) << "there is nothing left to do";
+}
+
+// The same again and again, and then each that is there is told.
+TEST_F(LaneOffers, GoToWhoIsLeftOfMoreThatAreGone) {
+  for (std::uint32_t i = 0; i < 500; ++i) {
+    const HwConnId id(poor.conns[2].hw);
+    ASSERT_EQ(box.call({.op = CommandOp::kHold, .id = id}).status, Status::kOk);
+    ASSERT_EQ(box.call({.op = CommandOp::kRelease, .id = id}).status, Status::kOk);
+    add(0);
+  }
+  const std::uint64_t before = told();
+  poll();
+  EXPECT_GE(told() - before, std::uint64_t{kMany});
+  EXPECT_LE(told() - before, kMany + 1U);
+}
+
+// All that waits is processed in one go when the move ends: not as many packets as fit.
+TEST_F(LaneMemory, PacketsThatWaitForAMoveAreChargedBesideTheirBytes) {
+  constexpr std::uint32_t kMost = (4U << 20) / (1000 + 512);
+  ipc::ArenaConfig config = small_arena();
+  config.rx_chunk_count = 2048;
+  Program rich(config, 9);
+  box.lane.open_session(9, rich.arena());
+  ProgramConn& mine = rich.open(5);
+  ASSERT_EQ(install(box, rich, mine, idle()), Status::kOk);
+  const auto held = [&] {
+    EXPECT_EQ(box.call({.op = CommandOp::kHold, .id = HwConnId(mine.hw)}).status, Status::kOk);
+    const std::uint64_t before = box.lane.counters().held_frames;
+    const auto frame = peer.frame(std::vector<std::byte>(1000));
+    for (std::uint32_t i = 0; i < 2 * kMost; ++i) {
+      peer.send_frame(frame);
+      box.lane.poll(now);
+    }
+    return box.lane.counters().held_frames - before;
+  };
+  const std::uint64_t first = held();
+  EXPECT_LE(first, kMost);
+  EXPECT_GE(first, kMost - kMost / 10);
+  const Reply swept = box.call({.op = CommandOp::kSweep, .id = HwConnId(mine.hw)});
+  EXPECT_EQ(box.call({.op = CommandOp::kDropHeld, .id = HwConnId(mine.hw), .held_pieces = swept.held_pieces}).status,
+            Status::kOk);
+  EXPECT_EQ(box.call({.op = CommandOp::kActivate, .id = HwConnId(mine.hw)}).status, Status::kOk);
+  EXPECT_EQ(held(), first) << "what was charged went back";
+  EXPECT_EQ(box.call({.op = CommandOp::kActivate, .id = HwConnId(mine.hw)}).status, Status::kOk);
+  EXPECT_EQ(held(), first);
+}
+
 // The program does not look into its completion ring: nothing is lost, nothing breaks, the peer sends again.
 TEST_F(LaneMemory, AFullCompletionRingDropsAndRecovers) {
   ipc::ArenaConfig config = small_arena();

@@ -20,6 +20,8 @@ constexpr std::uint32_t kRoundingSlack = 64U << 10;
 // The receive window is tuned no more often than for so many bytes that were read: who exchanges small messages needs
 // no larger one. A power of two.
 constexpr std::uint32_t kTuningStep = 8192;
+// Connections of one session that are offered more than before.
+constexpr std::uint32_t kOffersPerPoll = 16;
 // Pieces of application chunks that one session may have in flight.
 constexpr std::uint32_t kMaxPiecesPerSession = 65536;
 
@@ -36,7 +38,10 @@ bool Lane::drain_submissions(Time now) {
     const std::uint32_t chunks_before = session.pool().available();
     for (auto& ring : session.rings())
       worked |= drain_ring(number, session, ring, now, kSubmissionsPerPoll, piece_limit());
-    if (!session.short_of_chunks.empty() && session.pool().available() > chunks_before) offer_more(session, now);
+    if (session.pool().available() > chunks_before) session.offers_due = session.short_of_chunks.size();
+    if (session.offers_due == 0) continue;
+    offer_more(session, now);
+    worked = true;
   }
   return worked;
 }
@@ -213,17 +218,32 @@ std::uint32_t Lane::receive_space(std::uint32_t index) {
   if (conn.tcb.has(tcp::kWindowClamped)) own = std::min(own, kept_[index].window_clamp_bytes);
   const std::uint64_t share = (left - std::min<std::uint64_t>(left, unread)) / 2;
   if (share >= own) return own;
-  if ((conn.flags & kShortOfChunks) == 0) {
-    conn.flags |= kShortOfChunks;
-    owner.short_of_chunks.push_back(index);
-  }
+  if ((conn.flags & kShortOfChunks) == 0) want_more(index);
   return static_cast<std::uint32_t>(share);
 }
 
-// Chunks have come back: who was offered too little may be offered more. (A peer's probe would ask, but seldom.)
+void Lane::want_more(std::uint32_t index) {
+  HwConn& conn = conns_[index];
+  LaneSession& owner = owner_of(conn);
+  auto& list = owner.short_of_chunks;
+  // Released connections are taken out when they may be half of the list.
+  if (list.size() >= 2 * std::size_t{owner.connections} + kOffersPerPoll) {
+    std::erase_if(list, [&](const auto& entry) { return conns_[entry.index].generation != entry.generation; });
+    owner.offers_due = std::min(owner.offers_due, list.size());
+  }
+  conn.flags |= kShortOfChunks;
+  list.push_back({.index = index, .generation = conn.generation});
+}
+
+// Chunks have come back: who was offered too little may be offered more. (A peer's probe would ask, but seldom.) There
+// may be many, and a chunk come back with each poll.
 void Lane::offer_more(LaneSession& session, Time now) {
-  for (const std::uint32_t index : std::exchange(session.short_of_chunks, {})) {
+  for (std::uint32_t left = kOffersPerPoll; left > 0 && session.offers_due > 0; --left) {
+    const auto [index, generation] = session.short_of_chunks.front();
+    session.short_of_chunks.pop_front();
+    --session.offers_due;
     HwConn& conn = conns_[index];
+    if (conn.generation != generation) continue;
     conn.flags &= static_cast<std::uint8_t>(~kShortOfChunks);
     if (conn.state != ConnState::kActive) continue;
     ConnHost host(*this, index);

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <vector>
 
 #include "engine/chunk_pool.h"
@@ -48,7 +50,13 @@ class LaneSession {
   bool broken = false;                 // the application broke the protocol: its rings are not read any more
   std::uint32_t pieces_in_flight = 0;  // nodes of the lane's pool that the program's data holds
   std::uint32_t connections = 0;
-  std::vector<std::uint32_t> short_of_chunks;  // connections to be offered more when chunks come back
+  // Connections to be offered more when chunks come back, those first that have waited longest.
+  struct Short {
+    std::uint32_t index;
+    std::uint32_t generation;  // another one by now: it is gone
+  };
+  std::deque<Short> short_of_chunks;
+  std::size_t offers_due = 0;  // to so many of them
 
  private:
   const ipc::Arena* arena_;

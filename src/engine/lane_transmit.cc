@@ -16,9 +16,11 @@ constexpr std::uint32_t kMinSendBuffer = 128U << 10;
 // Between two tries on a device that takes nothing.
 constexpr Duration kBlockedRetry = std::chrono::milliseconds(1);
 // Segments of one connection in a row before the next has its turn.
-constexpr std::uint32_t kSegmentsPerTurn = 32;
+constexpr std::uint64_t kSegmentsPerTurn = 32;
 // Segments of one poll, more or less a turn: whoever has a command for the lane waits for its end.
 constexpr std::uint64_t kSegmentsPerPoll = 128;
+// A segment may be made of as many pieces as it has bytes: so many count for another segment.
+constexpr std::uint64_t kPiecesPerSegment = 32;
 
 std::uint16_t send_buffer_units(std::uint32_t bytes) noexcept {
   return static_cast<std::uint16_t>((bytes + HwConnRecord::kSendBufferUnit - 1) / HwConnRecord::kSendBufferUnit);
@@ -49,8 +51,8 @@ void Lane::join_transmit_list(std::uint32_t index) {
 void Lane::transmit(Time now) {
   // One turn for each connection that is in the list now; what has more to send goes to its end.
   const std::uint32_t last = transmit_tail_;
-  const std::uint64_t most = counters_.segments_out + kSegmentsPerPoll;
-  while (transmit_head_ != kNone && counters_.segments_out < most) {
+  const std::uint64_t most = transmit_work_ + kSegmentsPerPoll;
+  while (transmit_head_ != kNone && transmit_work_ < most) {
     if (!link_takes_more()) {
       if (blocked_rounds_ < kBlockedRounds) ++blocked_rounds_;
       retry_at_ = now + kBlockedRetry;
@@ -73,8 +75,9 @@ void Lane::transmit(Time now) {
 bool Lane::transmit_connection(std::uint32_t index, Time now) {
   HwConn& conn = conns_[index];
   ConnHost host(*this, index);
-  for (std::uint32_t sent = 0;; ++sent) {
-    if (sent == kSegmentsPerTurn) return false;
+  const std::uint64_t most = transmit_work_ + kSegmentsPerTurn;
+  for (;;) {
+    if (transmit_work_ >= most) return false;
     if (!link_takes_more()) return false;
     if (!tcp::poll_transmit(conn.tcb, host, now, plan_)) break;
     send_segment(conn, records_[index], plan_, std::exchange(tx_frame_, {}));
@@ -85,6 +88,7 @@ bool Lane::transmit_connection(std::uint32_t index, Time now) {
 
 void Lane::send_segment(HwConn& conn, HwConnRecord& record, const tcp::SegmentPlan& plan, std::span<std::byte> room) {
   ++counters_.segments_out;
+  ++transmit_work_;
   const NextHop& hop = hops_[record.hop];
   const wire::PathHeader path{.source_mac = hop.source,
                               .destination_mac = hop.destination,
@@ -100,31 +104,66 @@ void Lane::send_segment(HwConn& conn, HwConnRecord& record, const tcp::SegmentPl
   link_.commit_tx(head + plan.payload_bytes);
 }
 
-// Copies [seq, seq + bytes) of the send queue. The cursor makes the usual case, new data in order, constant time.
+// Copies [seq, seq + bytes) of the send queue. The cursor makes new data in order constant time; what goes again does
+// not move it.
 void Lane::gather(HwConn& conn, Seq seq, std::uint32_t bytes, std::span<std::byte> out, wire::InternetSum& sum) {
   const auto& arena = owner_of(conn).arena();
-  std::uint32_t at = conn.cursor_piece;
-  Seq start(conn.cursor_seq);
-  if (at == kNone || seq < start) {
-    at = conn.send_queue.head;
-    start = conn.tcb.snd_una - conn.send_head_skip;
-  }
-  while (bytes > 0) {
-    ASSERT(at != kNone);
-    const Piece& piece = pieces_.at(at);
-    const std::uint32_t skip = bytes_between(start, seq);
+  SendPlace at{.piece = conn.cursor_piece, .start = Seq(conn.cursor_seq)};
+  if (at.piece == kNone) at = first_place(conn);
+  const bool again = seq < at.start;
+  if (again) at = find_again(conn, seq);
+  for (;;) {
+    ASSERT(at.piece != kNone);
+    const Piece& piece = pieces_.at(at.piece);
+    const std::uint32_t skip = bytes_between(at.start, seq);
     if (skip < piece.bytes()) {
       const std::uint32_t here = std::min(piece.bytes() - skip, bytes);
       wire::copy_and_sum(out, arena.chunk(piece.chunk).subspan(piece.offset + skip, here), sum);
-      out = out.subspan(here);
       bytes -= here;
+      if (bytes == 0) break;
+      out = out.subspan(here);
       seq += here;
-      conn.cursor_piece = at;
-      conn.cursor_seq = start.raw();
     }
-    start += piece.bytes();
-    at = piece.next;
+    if (++counters_.pieces_walked % kPiecesPerSegment == 0) ++transmit_work_;
+    at = {.piece = piece.next, .start = at.start + piece.bytes()};
   }
+  if (again) return;
+  conn.cursor_piece = at.piece;
+  conn.cursor_seq = at.start.raw();
+}
+
+// The piece that holds `seq`, which was sent before. After SendMarks::kEvery steps at most, but for what no walk has
+// been over yet.
+SendPlace Lane::find_again(const HwConn& conn, Seq seq) {
+  const auto index = static_cast<std::uint32_t>(&conn - conns_.data());
+  SendPlace at = marks_.last_before(index, seq);
+  if (at.piece == kNone) at = first_place(conn);
+  std::uint32_t passed = 0;
+  for (Piece* piece = &pieces_.at(at.piece); bytes_between(at.start, seq) >= piece->bytes();) {
+    at = {.piece = piece->next, .start = at.start + piece->bytes()};
+    ASSERT(at.piece != kNone);
+    piece = &pieces_.at(at.piece);
+    if (++passed % SendMarks::kEvery != 0) continue;
+    // Behind all others: else the next mark would have ended the walk.
+    piece->length |= Piece::kMarked;
+    marks_.add(index, at);
+  }
+  counters_.pieces_walked += passed;
+  transmit_work_ += passed / kPiecesPerSegment;
+  return at;
+}
+
+// It is out of its send queue.
+void Lane::give_back(std::uint32_t index, LaneSession& owner, const Piece& piece) {
+  if ((piece.length & (Piece::kEngineChunk | Piece::kMarked)) == 0) {  // as most
+    --owner.pieces_in_flight;
+    return;
+  }
+  if ((piece.length & Piece::kMarked) != 0) marks_.pop_front(index);
+  if ((piece.length & Piece::kEngineChunk) != 0)
+    owner.pool().drop(piece.chunk);
+  else
+    --owner.pieces_in_flight;
 }
 
 // `bytes` more are acknowledged: the pieces go back to whom they belong.
@@ -141,10 +180,7 @@ void Lane::release_acknowledged(std::uint32_t index, std::uint32_t bytes) {
     skip -= piece.bytes();
     if (conn.cursor_piece == conn.send_queue.head) conn.cursor_piece = kNone;
     pieces_.pop_front(conn.send_queue);
-    if ((piece.length & Piece::kEngineChunk) != 0)
-      owner.pool().drop(piece.chunk);
-    else
-      --owner.pieces_in_flight;
+    give_back(index, owner, piece);
   }
   ASSERT(skip == 0 || !conn.send_queue.empty());  // no more is acknowledged than was queued
   conn.send_head_skip = skip;

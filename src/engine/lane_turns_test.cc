@@ -103,5 +103,32 @@ TEST_F(LaneTurns, RoomInTheRingIsToldToWhoAskedForIt) {
   EXPECT_EQ(told(), 0) << "nobody asked";
 }
 
+// Each byte of a segment may be a piece of its own.
+TEST_F(LaneTurns, SegmentsOfManyPiecesAreSentFewAtATime) {
+  Moved moved = idle();
+  moved.min.mss = moved.min.mss_clamp = 64;
+  moved.min.cwnd_segments = 100;
+  moved.min.snd_wnd = 0;
+  ASSERT_EQ(install(box, program, conn, moved), Status::kOk);
+  std::uint32_t queued = 0;
+  for (; queued < 2000; ++queued) {
+    if (program.room(0) == 0) box.lane.poll(now);
+    program.submit(0, Program::send_entry(conn.hw, queued % 128, 0, 1));
+  }
+  while (box.lane.poll(now)) {
+  }
+  peer.send({});
+  std::uint64_t most = 0;
+  bool more = true;
+  for (std::uint64_t before = box.record(id()).counters.bytes_sent; more;) {
+    more = box.lane.poll(now);
+    most = std::max(most, box.record(id()).counters.bytes_sent - before);
+    before = box.record(id()).counters.bytes_sent;
+  }
+  EXPECT_EQ(got_bytes().size(), queued);
+  EXPECT_LE(most, 1024U + 64U);
+  EXPECT_GE(most, 512U);
+}
+
 }  // namespace
 }  // namespace twinstack::engine
