@@ -24,6 +24,7 @@ namespace {
 
 constexpr std::uint32_t kSmallestHalfWindow = 68 - 40;  // as Linux tcp_bound_to_half_wnd
 constexpr std::uint32_t kDefaultMss = 536;
+constexpr std::uint32_t kMostOut = 1U << 15;  // segments: their records are memory, and an ACK may have to look at each
 
 // The next new segment: its length in sequence space, 0 when none fits the window.
 std::uint32_t next_length(const ControlBlock& cb, std::uint32_t limit) noexcept {
@@ -51,6 +52,7 @@ std::uint32_t sendable(ControlBlock& cb, std::uint32_t limit, Time now) {
     note_cwnd_use(cb, true, now);
     return 0;
   }
+  if (packets_out(cb) >= kMostOut) return 0;
   return pacing_holds(cb, now) ? 0 : length;
 }
 

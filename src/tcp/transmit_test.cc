@@ -345,5 +345,20 @@ TEST(Transmit, CountersCount) {
   EXPECT_EQ(c.segs_retransmitted, 0U);
 }
 
+// A peer of tiny segments, a window of a gigabyte and a program that fills it.
+TEST(Transmit, NoMoreThan32768SegmentsAreOut) {
+  MinTcp state = idle_state();
+  state.mss = 100;
+  state.snd_wscale = 14;
+  state.snd_wnd = state.max_window = 65535U << 14;
+  state.cwnd_segments = 1'000'000;
+  TestEnd end(state, at_ms(0));
+  end.poll(at_ms(0));
+  end.write(40'000 * 100, at_ms(0));
+  EXPECT_EQ(end.poll(at_ms(0)).size(), 32768U);
+  EXPECT_EQ(end.receive(from_peer(kPeerSeq, kOurSeq + 1000), "", at_ms(10)), Arrival::kAccepted);
+  EXPECT_EQ(end.poll(at_ms(10)).size(), 10U);
+}
+
 }  // namespace
 }  // namespace twinstack::tcp::test
