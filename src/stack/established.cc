@@ -6,6 +6,7 @@
 
 #include "stack/socket_host.h"
 #include "stack/stack.h"
+#include "tcp/ack.h"
 #include "tcp/cold_state.h"
 #include "tcp/timestamps.h"
 #include "tcp/window.h"
@@ -50,6 +51,7 @@ bool SoftStack::data_after_close(const Socket& socket, const wire::TcpPacket& pa
   const wire::Segment& segment = packet.segment;
   if (!segment.has(wire::kAck) || segment.has(wire::kRst | wire::kSyn)) return false;
   if (!tcp::paws_accepts(cb, segment, now) || segment.seq > tcp::window_right_edge(cb)) return false;
+  if (!tcp::ack_acceptable(cb, socket.conn->counters.bytes_acked, segment.ack)) return false;  // RFC 5961 5.2
   return segment.seq + packet.payload.size() > cb.rcv_nxt;
 }
 
