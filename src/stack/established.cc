@@ -67,9 +67,12 @@ void SoftStack::arrive_at_connection(Socket& socket, const wire::TcpPacket& pack
   SocketHost host(*this, socket);
   const std::uint64_t received = conn.counters.bytes_received;
   const std::uint32_t out_of_order = conn.counters.out_of_order;
+  const bool overtaken = packet.segment.ack < conn.cb.snd_una;
   const auto verdict = tcp::on_segment(conn.cb, packet.segment, packet.payload, host, now);
   if (verdict == tcp::Arrival::kReset) return take_reset(socket);
   count_out_of_order(socket);
+  const bool heard = verdict == tcp::Arrival::kAccepted || verdict == tcp::Arrival::kDroppedNoMemory;
+  if (heard && !overtaken) socket.soft_error = 0;  // Linux tcp_ack(): the path works again
   if (verdict == tcp::Arrival::kAccepted && !packet.payload.empty()) {
     conn.receive.on_segment(config_, conn.cb, packet.payload.size(), now);
   }
