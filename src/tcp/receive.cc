@@ -337,8 +337,8 @@ Arrival on_segment_in_steps(ControlBlock& cb, const wire::Segment& segment, cons
   const Arrival verdict = check(cb, in, host.counters(), now);
   if (to_software(verdict)) return verdict;
   ++host.counters().segs_in;
-  if (verdict != Arrival::kAccepted) return verdict;  // kReset among them
-  update_ts_recent(cb, segment, now);
+  if (verdict != Arrival::kAccepted) return verdict;                  // kReset among them
+  if (segment.ack >= cb.snd_una) update_ts_recent(cb, segment, now);  // as Linux: not of an overtaken ACK
   catch_up_with_echo(cb, segment, now);
   cb.last_receive = to_tick(now);
   process_ack(cb, segment, payload.size(), host, now);
