@@ -125,6 +125,39 @@ TEST_F(Closing, DataInFinWait2OfAnOrphanDrawsAReset) {
   expect_gone();
 }
 
+// RFC 5961 5.2: whoever only guesses ends nothing.
+TEST_F(Closing, DataAfterCloseWithAnUnacceptableAckIsChallenged) {
+  const SocketId id = establish();
+  s().close(id, now);
+  take();
+  inject(segment(wire::kAck, 1001, iss + 1'000'000), "forged");
+  const Seen out = take_one();
+  EXPECT_EQ(flags_of(out.segment), ".");
+  EXPECT_EQ(out.segment.seq, Seq(iss + 2));
+  EXPECT_EQ(out.segment.ack, Seq(1001));
+  inject(segment(wire::kAck, 1001, iss - 1'000'000), "forged");
+  EXPECT_TRUE(take().empty()) << "challenges are limited in rate";
+  EXPECT_EQ(s().socket_count(), 2U);
+  EXPECT_EQ(s().stats().abort_on_data, 0U);
+  inject(segment(wire::kAck, 1001, iss + 1), "late");
+  EXPECT_EQ(flags_of(take_one().segment), "R");
+  expect_gone();
+}
+
+// Also in FIN-WAIT-2 while it is not yet for a TIME-WAIT's memory.
+TEST_F(Closing, DataAfterShutdownOfBothWithAnUnacceptableAckIsChallenged) {
+  const SocketId id = establish();
+  s().shutdown(id, SHUT_RDWR, now);
+  ack(2);
+  take();
+  inject(segment(wire::kAck, 1001, iss + 3), "forged");
+  EXPECT_EQ(flags_of(take_one().segment), ".");
+  EXPECT_EQ(s().state(id), State::kFinWait2);
+  inject(segment(wire::kAck, 1001, iss + 2), "late");
+  EXPECT_EQ(flags_of(take_one().segment), "R");
+  EXPECT_EQ(s().state(id), State::kClosed);
+}
+
 TEST_F(Closing, OldDataAfterCloseIsOnlyAcknowledged) {
   const SocketId id = establish();
   inject(segment(wire::kAck, 1001, iss + 1), "abc");

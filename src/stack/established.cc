@@ -6,6 +6,7 @@
 
 #include "stack/socket_host.h"
 #include "stack/stack.h"
+#include "tcp/ack.h"
 #include "tcp/cold_state.h"
 #include "tcp/timestamps.h"
 #include "tcp/window.h"
@@ -50,6 +51,7 @@ bool SoftStack::data_after_close(const Socket& socket, const wire::TcpPacket& pa
   const wire::Segment& segment = packet.segment;
   if (!segment.has(wire::kAck) || segment.has(wire::kRst | wire::kSyn)) return false;
   if (!tcp::paws_accepts(cb, segment, now) || segment.seq > tcp::window_right_edge(cb)) return false;
+  if (!tcp::ack_acceptable(cb, socket.conn->counters.bytes_acked, segment.ack)) return false;  // RFC 5961 5.2
   return segment.seq + packet.payload.size() > cb.rcv_nxt;
 }
 
@@ -65,9 +67,12 @@ void SoftStack::arrive_at_connection(Socket& socket, const wire::TcpPacket& pack
   SocketHost host(*this, socket);
   const std::uint64_t received = conn.counters.bytes_received;
   const std::uint32_t out_of_order = conn.counters.out_of_order;
+  const bool overtaken = packet.segment.ack < conn.cb.snd_una;
   const auto verdict = tcp::on_segment(conn.cb, packet.segment, packet.payload, host, now);
   if (verdict == tcp::Arrival::kReset) return take_reset(socket);
   count_out_of_order(socket);
+  const bool heard = verdict == tcp::Arrival::kAccepted || verdict == tcp::Arrival::kDroppedNoMemory;
+  if (heard && !overtaken) socket.soft_error = 0;  // Linux tcp_ack(): the path works again
   if (verdict == tcp::Arrival::kAccepted && !packet.payload.empty()) {
     conn.receive.on_segment(config_, conn.cb, packet.payload.size(), now);
   }

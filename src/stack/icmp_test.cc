@@ -68,6 +68,31 @@ TEST_F(Errors, OnlyExplainATimeoutOfAConnection) {
   EXPECT_EQ(take_error(id), EHOSTUNREACH);
 }
 
+// Linux tcp_ack(): what went wrong before explains nothing any more.
+TEST_F(Errors, AreForgottenWhenThePathWorksAgain) {
+  config.tcp_retries2 = 3;
+  const SocketId id = establish();
+  for (const bool old : {false, true}) {
+    s().send(id, stream_bytes(1, 0, 100), 0, now);
+    s().send(id, stream_bytes(1, 100, 100), 0, now);
+    const std::uint32_t first = s().connection(id)->cb.snd_una.raw();
+    error(first, IcmpKind::kUnreachable, 1);
+    inject(segment(wire::kAck, 1001, old ? first - 1 : first));
+    EXPECT_EQ(take_error(id), old ? EHOSTUNREACH : 0);
+    error(first, IcmpKind::kUnreachable, 1);
+    inject(segment(wire::kAck, 1001, first + 100));
+    EXPECT_EQ(take_error(id), 0);
+    inject(segment(wire::kAck, 1001, first + 200));
+  }
+  s().send(id, stream_bytes(1, 0, 100), 0, now);
+  const std::uint32_t first = s().connection(id)->cb.snd_una.raw();
+  error(first, IcmpKind::kUnreachable, 1);
+  inject(segment(wire::kAck, 1001, first));
+  advance(seconds(60));
+  EXPECT_EQ(s().state(id), State::kClosed);
+  EXPECT_EQ(take_error(id), ETIMEDOUT);
+}
+
 TEST_F(Errors, OutOfTheFlightAreNotBelieved) {
   const SocketId id = establish();
   s().send(id, stream_bytes(1, 0, 5000), 0, now);

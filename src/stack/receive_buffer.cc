@@ -12,6 +12,7 @@ namespace {
 constexpr std::uint32_t kFirstWindow = 65535;      // Linux tcp_select_initial_window()
 constexpr std::uint32_t kSmallestForGrowth = 128;  // bytes of a segment that opens the window
 constexpr std::uint32_t kMostWindow = 65535U << 14;
+constexpr std::uint32_t kRoundingSlack = 64U << 10;
 
 // What a segment of this length weighs in a kernel's buffer: its head and the next size that the allocator has.
 std::uint32_t weight(std::uint32_t segment_bytes) noexcept { return std::bit_ceil(segment_bytes + 448U) + 256U; }
@@ -82,6 +83,12 @@ std::uint32_t ReceiveBuffer::window_space(const Config& config, const tcp::Contr
     if (free < allowed / 16 || free < std::min<std::uint32_t>(cb.rcv_mss, full)) return 0;
   }
   return std::min(free, ssthresh_bytes_);
+}
+
+// A closing window is rounded up to its unit with each ACK, so that it never shrinks: a peer can make that add up.
+std::uint32_t ReceiveBuffer::room(const tcp::ControlBlock& cb) const noexcept {
+  const std::uint32_t most = buffer_bytes_ + kRoundingSlack + (4U << cb.rcv_wscale);
+  return most - std::min(most, bytes.size());
 }
 
 // Linux tcp_grow_window(): each segment that is worth its weight opens the window by two.

@@ -43,6 +43,9 @@ class ReceiveBuffer {
   // What the window may offer from rcv_nxt on (tcp::Host::receive_space()).
   [[nodiscard]] std::uint32_t window_space(const Config& config, const tcp::ControlBlock& cb) const noexcept;
 
+  // How many bytes may still be added, whatever the window.
+  [[nodiscard]] std::uint32_t room(const tcp::ControlBlock& cb) const noexcept;
+
   // Data of a segment was added to `bytes`, or waits out of order.
   void on_segment(const Config& config, const tcp::ControlBlock& cb, std::uint32_t segment_bytes, Time now) noexcept;
   // The program has read; `copied_seq`: of the first byte that it has not. `may_grow`: no SO_RCVBUF.

@@ -1,6 +1,8 @@
 // SocketHost: what the TCP core asks of the stack while it works on one connection.
 #pragma once
 
+#include <algorithm>
+
 #include "stack/stack.h"
 
 namespace twinstack::stack {
@@ -10,10 +12,13 @@ class SoftStack::SocketHost final : public tcp::Host {
   SocketHost(const SoftStack& stack, Socket& socket) noexcept
       : tcp::Host(socket.conn->counters, socket.conn->delivery_rate), stack_(stack), socket_(socket) {}
 
-  // All that the core admits is taken: the window, and one segment, are the bound. After close() nobody will read it.
+  // After close() nobody will read it.
   std::uint32_t deliver(const Payload& payload) override {
-    if (!socket_.orphan) socket_.conn->receive.bytes.append(payload);
-    return payload.size();
+    if (socket_.orphan) return payload.size();
+    ReceiveBuffer& receive = socket_.conn->receive;
+    const std::uint32_t taken = std::min(payload.size(), receive.room(socket_.conn->cb));
+    if (taken > 0) receive.bytes.append(payload.narrow(0, taken));
+    return taken;
   }
   std::uint32_t receive_space() override {
     return socket_.conn->receive.window_space(stack_.config_, socket_.conn->cb);

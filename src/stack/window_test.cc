@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "stack/test_support.h"
+#include "tcp/window.h"
 
 namespace twinstack::stack::test {
 namespace {
@@ -113,6 +114,38 @@ TEST(Windows, TheRightEdgeNeverMovesLeft) {
     EXPECT_GT(bulk.run(seconds(5)), 10'000U);
     if (::testing::Test::HasFailure()) return;
   }
+}
+
+// A window that closes is rounded up to its unit with each ACK: a peer must not make memory of that.
+TEST(Windows, AreNoWayToFillTheMemory) {
+  OneHost host;
+  const SocketId listener = host.stack->socket(Family::kV4);
+  ASSERT_EQ(host.stack->bind(listener, {any_v4(), 80}), 0);
+  ASSERT_EQ(host.stack->listen(listener, 8, host.now), 0);
+  wire::Segment syn = OneHost::segment(wire::kSyn, 1000);
+  syn.options.has_window_scale = true;
+  syn.options.window_scale = 7;
+  host.inject(syn);
+  const std::uint32_t ack = host.take_one().segment.seq.raw() + 1;
+  host.inject(OneHost::segment(wire::kAck, 1001, ack));
+  const SocketId id = host.stack->accept(listener, nullptr, host.now);
+  const Connection& conn = *host.stack->connection(id);
+  const std::uint32_t unit = 1U << conn.cb.rcv_wscale;
+  ASSERT_EQ(unit, 128U);
+  for (int i = 0; i < 5000; ++i) {
+    const auto window = static_cast<std::uint32_t>(tcp::window_right_edge(conn.cb) - conn.cb.rcv_nxt);
+    host.inject(OneHost::segment(wire::kAck, conn.cb.rcv_nxt.raw(), ack),
+                std::string(window > 1460 ? 1460 : std::min(window, unit - 1), 'x'));
+    host.advance(milliseconds(50));  // the ACK
+  }
+  const std::uint32_t held = conn.receive.bytes.size();
+  EXPECT_GT(held, 65536U);
+  EXPECT_LE(held, conn.receive.buffer_bytes() + (64U << 10) + 4 * unit);
+  Bytes room(held);
+  EXPECT_EQ(host.stack->recv(id, room, 0, host.now), held);
+  host.take();
+  host.inject(OneHost::segment(wire::kAck, conn.cb.rcv_nxt.raw(), ack), "more");
+  EXPECT_EQ(conn.receive.bytes.size(), 4U);
 }
 
 TEST(Throughput, OnePercentLossAtFiftyMilliseconds) {

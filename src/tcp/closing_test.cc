@@ -154,6 +154,35 @@ TEST(Closing, AResetBehindReportedDataEndsItToo) {
   EXPECT_EQ(w.end.receive(reset, "", at_ms(1)), Arrival::kReset);
 }
 
+// Linux tcp_reset_check(): a peer that aborts right behind its FIN may repeat the number of the FIN.
+TEST(Closing, AResetWithTheNumberOfTheFinEndsIt) {
+  for (const bool acknowledged : {true, false}) {
+    for (const bool closed_here : {true, false}) {
+      SCOPED_TRACE(::testing::Message() << acknowledged << closed_here);
+      Whole w;
+      wire::Segment reset = from_peer(kPeerSeq + 4);
+      reset.flags = wire::kRst;
+      w.fin(kPeerSeq, kOurSeq, "text");
+      if (closed_here) on_close(w.end.cb);
+      if (acknowledged) w.end.poll(at_ms(1));
+      reset.seq = Seq(kPeerSeq + 3);
+      EXPECT_NE(w.end.receive(reset, "", at_ms(1)), Arrival::kReset);
+      reset.seq = Seq(kPeerSeq + 4);
+      EXPECT_EQ(w.end.receive(reset, "", at_ms(1)), Arrival::kReset);
+    }
+  }
+}
+
+TEST(Closing, AResetBelowWhatWasReceivedEndsNothingWithoutAFin) {
+  Whole w;
+  w.end.receive(from_peer(kPeerSeq), "text", at_ms(1));
+  wire::Segment reset = from_peer(kPeerSeq + 3);
+  reset.flags = wire::kRst;
+  EXPECT_EQ(w.end.receive(reset, "", at_ms(1)), Arrival::kDroppedReset);
+  w.end.poll(at_ms(1));
+  EXPECT_EQ(w.end.receive(reset, "", at_ms(1)), Arrival::kDroppedOutOfWindow);
+}
+
 TEST(Closing, TheFinIsRetransmitted) {
   Whole w(0);
   w.end.write(5, at_ms(0));

@@ -60,10 +60,16 @@ bool is_probe(const ControlBlock& cb, const Arrived& in) noexcept {
   return in.segment.seq == cb.rcv_nxt - 1 && in.payload.size() <= 1;
 }
 
+// A peer that aborts right behind its FIN may repeat the number of the FIN, and answer no challenge (Linux
+// tcp_reset_check()).
+bool resets_with_fin(const ControlBlock& cb, const Arrived& in) noexcept {
+  return in.segment.has(wire::kRst) && cb.has(kFinReceived) && in.segment.seq == cb.rcv_nxt - 1;
+}
+
 // First: check sequence number (RFC 9293 3.10.7.4). As Linux: what ends at or after the last ACK sent and begins at or
 // before the right edge; that lets ACKs through that a full window or reordering would otherwise cost.
 bool in_window(const ControlBlock& cb, const Arrived& in) noexcept {
-  return in.end_with_fin() >= cb.rcv_wup && in.segment.seq <= window_right_edge(cb);
+  return resets_with_fin(cb, in) || (in.end_with_fin() >= cb.rcv_wup && in.segment.seq <= window_right_edge(cb));
 }
 
 // An unacceptable segment is answered by an ACK, unless it is a reset. Data is answered always: the peer retransmits
@@ -100,7 +106,7 @@ bool ends_reported_data(const ControlBlock& cb, Seq seq) noexcept {
 
 // Second: reset (RFC 5961 3.2). Only an exact sequence number counts.
 Arrival check_reset(ControlBlock& cb, const Arrived& in, Time now) {
-  if (in.segment.seq == cb.rcv_nxt || ends_reported_data(cb, in.segment.seq))
+  if (in.segment.seq == cb.rcv_nxt || ends_reported_data(cb, in.segment.seq) || resets_with_fin(cb, in))
     return cb.has(kWholeMachine) ? Arrival::kReset : Arrival::kToSoftwareReset;
   owe_challenge_ack(cb, now);
   return Arrival::kDroppedReset;
@@ -352,8 +358,8 @@ Arrival on_segment_in_steps(ControlBlock& cb, const wire::Segment& segment, cons
   const Arrival verdict = check(cb, in, host.counters(), now);
   if (to_software(verdict)) return verdict;
   ++host.counters().segs_in;
-  if (verdict != Arrival::kAccepted) return verdict;  // kReset among them
-  update_ts_recent(cb, segment, now);
+  if (verdict != Arrival::kAccepted) return verdict;                  // kReset among them
+  if (segment.ack >= cb.snd_una) update_ts_recent(cb, segment, now);  // as Linux: not of an overtaken ACK
   catch_up_with_echo(cb, segment, now);
   cb.last_receive = to_tick(now);
   process_ack(cb, segment, payload.size(), host, now);

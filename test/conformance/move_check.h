@@ -7,8 +7,8 @@
 
 namespace twinstack::conformance {
 
-// What has changed that must not, of the fields that a program can hold us to (docs/limits.md); empty: nothing. Fields
-// that one of them lacks are not looked at.
-[[nodiscard]] std::string changed_by_move(const Info& before, const Info& after);
+// What has changed that must not, of the fields that a program can hold us to (docs/limits.md), by a move to `to`;
+// empty: nothing. A field that one of them lacks has changed, unless the connection is over for both.
+[[nodiscard]] std::string changed_by_move(const Info& before, const Info& after, Stack to);
 
 }  // namespace twinstack::conformance

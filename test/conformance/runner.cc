@@ -586,7 +586,7 @@ class Run {
     if (!moved.has_value() && moved.error().code != ErrorCode::kNotEligible) return moved;
     if (moved.has_value()) ++result_.outcome.moves;
     const auto after = endpoint_.info(socket);
-    if (before.has_value() && after.has_value()) note_broken(changed_by_move(*before, *after));
+    if (before.has_value() && after.has_value()) note_broken(changed_by_move(*before, *after, to));
     collect();
     return {};
   }

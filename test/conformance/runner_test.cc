@@ -11,6 +11,7 @@
 
 #include "packet.h"
 #include "parser.h"
+#include "whole_info.h"
 
 namespace twinstack::conformance {
 namespace {
@@ -62,8 +63,10 @@ class PuppetHost final : public Endpoint {
   CallResult get_option(SocketId, std::string_view) override { return 7; }
   int poll(SocketId) override { return 0; }
   Result<Info> info(SocketId) override {
-    if (drained_until == 0) return fields;
-    return Info{{"unacked", got.size() % 4 <= drained_until ? 0 : 1}, {"notsent_bytes", 0}};
+    Info out = fields;
+    if (drained_until != 0) out = {{"unacked", got.size() % 4 <= drained_until ? 0 : 1}, {"notsent_bytes", 0}};
+    out.merge(whole_info());
+    return out;
   }
 
   Result<> move(SocketId socket, Stack to) override {
