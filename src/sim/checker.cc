@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 #include "sim/world.h"
 #include "tcp/cold_state.h"
@@ -18,8 +19,6 @@ using kernel::Phase;
 
 namespace {
 
-constexpr std::uint32_t kInitialCwnd = 10;
-
 const char* owner_name(Owner owner) {
   constexpr std::array<const char*, 5> kNames = {"free", "kernel", "to-engine", "engine", "to-kernel"};
   const auto index = static_cast<std::size_t>(owner);
@@ -29,6 +28,11 @@ const char* owner_name(Owner owner) {
 const char* phase_name(Phase phase) {
   constexpr std::array<const char*, 5> kNames = {"running", "frozen", "parked", "gap", "restored"};
   return kNames[static_cast<std::size_t>(phase)];
+}
+
+const char* holder_name(CwndWatch::Holder holder) {
+  constexpr std::array<const char*, 4> kNames = {"nobody", "the kernel", "the engine", "the peer"};
+  return kNames[static_cast<std::size_t>(holder)];
 }
 
 std::string describe_block(const tcp::ControlBlock& cb) {
@@ -143,7 +147,7 @@ void Checker::check_kernel(const SimConn& conn, const ManagedConnection& managed
   if (world_.interface_->steers(conn.flow)) fail(conn, "the kernel's, and its flow is steered to the engine");
   const SocketView view = world_.stack_->view(conn.socket);
   if (view.cb == nullptr) return;
-  check_cwnd(conn, *view.cb, "kernel");
+  check_cwnd(conn, *view.cb, CwndWatch::Holder::kKernel);
   check_received(
       conn, {.rcv_nxt = view.cb->rcv_nxt - (view.cb->has(tcp::kFinReceived) ? 1 : 0), .unread = view.unread_bytes});
   const Seq end = view.cb->write_seq - (view.cb->has(tcp::kFinQueued) ? 1 : 0);
@@ -168,7 +172,7 @@ void Checker::check_engine(const SimConn& conn, const ManagedConnection& managed
       record.kernel_cookie != managed.move.kernel->cookie())
     fail(conn, "the engine's references lead elsewhere");
   if (const char* wrong = tcp::broken_invariant(hw.tcb)) fail(conn, std::string("engine: ") + wrong);
-  check_cwnd(conn, hw.tcb, "engine");
+  check_cwnd(conn, hw.tcb, CwndWatch::Holder::kEngine);
   check_send_queue(conn, lane, hw);
   check_sent(conn, lane, hw);
   check_received(conn, {.rcv_nxt = hw.tcb.rcv_nxt, .unread = hw.rx_fill - hw.rx_posted});
@@ -218,15 +222,11 @@ void Checker::check_sent(const SimConn& conn, const SimLane& lane, const engine:
     fail(conn, fmt::format("engine: {} bytes written, {} by sequence numbers", written, queued));
 }
 
-// It grows by what arrives, from the initial window on (or what smaller segments make of it), and is never nothing.
-void Checker::check_cwnd(const SimConn& conn, const tcp::ControlBlock& cb, const char* whose) {
-  // Bytes may count as sent that never were (A3), and a reduction begins with what is out.
-  const auto out = static_cast<std::uint32_t>(cb.flight ? cb.flight->sent.size() : 0);
-  conn.most_out = std::max(conn.most_out, out);
-  const std::uint64_t most = 2 * (kInitialCwnd + conn.wire[0].data_segments + conn.most_out);
-  if (cb.cwnd == 0 || cb.cwnd > most)
-    fail(conn,
-         fmt::format("{}: a congestion window of {} after {} segments", whose, cb.cwnd, conn.wire[0].data_segments));
+void Checker::check_cwnd(const SimConn& conn, const tcp::ControlBlock& cb, CwndWatch::Holder holder) {
+  const unsigned side = holder == CwndWatch::Holder::kPeer ? 1 : 0;
+  const std::string wrong =
+      conn.cwnd[side].look(cb, holder, world_.outcome_.totals.checks, conn.wire[side].data_segments);
+  if (!wrong.empty()) fail(conn, fmt::format("the congestion window of {} {}", holder_name(holder), wrong));
 }
 
 // The other end, which is never moved, holds the same.
@@ -234,6 +234,7 @@ void Checker::check_peer(const SimConn& conn) {
   if (conn.peer_socket == SimConn::kNone || !conn.talk->is_open(1) || conn.talk->is_closed(1)) return;
   const SocketView view = world_.peers_[conn.peer].stack->view(conn.peer_socket);
   if (view.cb == nullptr || !conn.wire[0].has_start) return;
+  check_cwnd(conn, *view.cb, CwndWatch::Holder::kPeer);
   const Seq nxt = view.cb->rcv_nxt - (view.cb->has(tcp::kFinReceived) ? 1 : 0);
   const auto received = static_cast<std::uint32_t>(nxt - conn.wire[0].start);
   if (received != static_cast<std::uint32_t>(conn.talk->read(1) + view.unread_bytes))

@@ -6,6 +6,7 @@
 
 #include "engine/hw_conn.h"
 #include "ipc/layout.h"
+#include "sim/cwnd_watch.h"
 #include "wire/seq.h"
 
 namespace twinstack::driver {
@@ -45,7 +46,7 @@ class Checker {
   void check_kernel(const SimConn& conn, const driver::ManagedConnection& managed);
   void check_received(const SimConn& conn, ManagedStream stream);
   void check_sent(const SimConn& conn, const SimLane& lane, const engine::HwConn& hw);
-  void check_cwnd(const SimConn& conn, const tcp::ControlBlock& cb, const char* whose);
+  void check_cwnd(const SimConn& conn, const tcp::ControlBlock& cb, CwndWatch::Holder holder);
   void check_peer(const SimConn& conn);
   void check_wakeups();
   void check_counts();

@@ -17,6 +17,7 @@
 #include "nic/pcap_link.h"
 #include "sim/conversation.h"
 #include "sim/coverage.h"
+#include "sim/cwnd_watch.h"
 #include "sim/layer_bridge.h"
 #include "sim/options.h"
 #include "sim/pipe.h"
@@ -75,10 +76,10 @@ struct SimConn {
   std::uint32_t peer = 0;
   SocketId peer_socket = kNone;
   MoveFaults faults;
-  mutable std::uint32_t most_out = 0;  // segments, as the checkers saw it
-  bool may_hang = false;               // its service died: the other end may never hear of it
-  bool is_connecting = true;           // on the side that opens it
-  bool peer_ready = true;              // the program of the other end has something to look at
+  mutable CwndWatch cwnd[2];  // by side (0: of the moving host)
+  bool may_hang = false;      // its service died: the other end may never hear of it
+  bool is_connecting = true;  // on the side that opens it
+  bool peer_ready = true;     // the program of the other end has something to look at
   bool driver_knows = false;
   // Watched on the wire, by direction (0: from the moving host).
   struct Direction {

@@ -1,0 +1,174 @@
+#include "sim/cwnd_watch.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "tcp/cold_state.h"
+#include "tcp/congestion/bbr_state.h"
+#include "tcp/congestion/congestion.h"
+#include "tcp/flight.h"
+#include "tcp/min_tcp.h"
+
+namespace twinstack::sim {
+
+using tcp::CongestionKind;
+using tcp::RecoveryState;
+
+namespace {
+
+constexpr std::uint64_t kSmallestOfBbr = 4;
+
+bool reduces(RecoveryState state) noexcept {
+  return state == RecoveryState::kReduced || state == RecoveryState::kRecovery;
+}
+
+// BBR's model, not the flight, says how far: only what an ACK may add is known here.
+bool by_model(CongestionKind kind) noexcept { return kind == CongestionKind::kBbr; }
+
+bool bbr_may_restore(const tcp::ControlBlock& cb) noexcept {
+  if (!cb.bbr) return false;
+  return cb.bbr->mode == tcp::BbrMode::kProbeRtt || cb.bbr->prior_recovery >= RecoveryState::kRecovery ||
+         cb.bbr->conserving || cb.recovery >= RecoveryState::kRecovery;
+}
+
+// What a loss leaves of a window at most (RFC 5681 3.1, RFC 9438 4.6, RFC 8257 3.3 and 3.5).
+std::uint64_t left_by_reduction(CongestionKind kind, RecoveryState state, std::uint64_t cwnd) noexcept {
+  std::uint64_t left = cwnd / 2;
+  if (kind == CongestionKind::kCubic) left = cwnd * 7 / 10;
+  if (kind == CongestionKind::kDctcp && state == RecoveryState::kReduced) left = cwnd;  // by the share of marks
+  return std::max<std::uint64_t>(left, 2);
+}
+
+}  // namespace
+
+CwndWatch::Seen CwndWatch::see(const tcp::ControlBlock& cb) noexcept {
+  Seen seen{.cwnd = cb.cwnd,
+            .ssthresh = cb.ssthresh,
+            .delivered = cb.delivered,
+            .in_flight = tcp::packets_in_flight(cb),
+            .retries = cb.retries,
+            .recovery = cb.recovery,
+            .kind = cb.congestion_kind,
+            .high_seq = cb.high_seq,
+            .sack = (cb.options & tcp::kOptSack) != 0,
+            .limited = cb.has(tcp::kCwndLimited),
+            .restorable = bbr_may_restore(cb),
+            .probes_size = cb.cold && cb.cold->path_mtu.probe != 0};
+  if (!cb.flight) return seen;
+  seen.out = cb.flight->sent.size();
+  seen.flight_out = cb.flight->max_packets_out;
+  seen.restorable = seen.restorable || cb.flight->undo_possible;
+  return seen;
+}
+
+// Each segment delivered lets it grow by one, a size probe that was lost too; an undo gives back what was.
+std::string CwndWatch::judge_growth(const Seen& now) const {
+  const std::uint64_t news = delivered(now) + (was_.probes_size && !now.probes_size ? 1U : 0U);
+  std::uint64_t most = std::max(highest() + news, highest_in_recovery(now));
+  if (by_model(now.kind)) most = std::max({most, now.in_flight + news, kSmallestOfBbr});
+  if (now.cwnd <= most) return {};
+  return fmt::format("grew from {} by {} delivered to {}", was_.cwnd, news, now.cwnd);
+}
+
+// A reduction and a timeout follow what is in flight, which may be more than the window: part of a flight that came
+// with a move, or that an older reduction has left.
+std::uint64_t CwndWatch::highest_in_recovery(const Seen& now) const noexcept {
+  const std::uint64_t news = delivered(now);
+  const bool timeout = now.retries > was_.retries;
+  const bool reduction = reduces(was_.recovery) || reduces(now.recovery);
+  const bool beyond = was_.in_flight > was_.cwnd && now.high_seq != was_.high_seq;
+  // Without SACK a duplicate ACK counts as an arrival, and does not any more when SND.UNA moves: the flight is as large
+  // as before, and PRR has counted twice (as in Linux).
+  const bool twice = reduction && !now.sack;
+  std::uint64_t most = 0;
+  if (timeout || reduction) most = now.in_flight + news + 1;
+  if (beyond || twice) most = std::max(most, 2 * (now.out + news));
+  if (reduces(was_.recovery) && !by_model(now.kind)) most = std::max<std::uint64_t>(most, now.ssthresh);
+  return most;
+}
+
+// ... and only what it has held back. That counts for a window of data and what is sent while that is acknowledged, and
+// a third of it may have waited for a longer burst: four times as much as was ever out. An undo brings it along.
+std::string CwndWatch::judge_use(const Seen& now) const {
+  const std::uint64_t news = delivered(now);
+  const bool grew = now.cwnd > was_.cwnd + (was_.probes_size && !now.probes_size ? 1U : 0U);
+  if (by_model(now.kind) || !grew || was_.restorable || reduces(was_.recovery)) return {};
+  if (now.cwnd > std::max<std::uint64_t>(restored_, 2 * std::uint64_t{most_out_}) + 2 * std::uint64_t{most_out_} + news)
+    return fmt::format("grew to {}, and never more than {} were out", now.cwnd, most_out_);
+  const std::uint64_t out = std::max({was_.flight_out, now.flight_out, now.out + delivered(now)});
+  const bool half_used = was_.cwnd < was_.ssthresh && now.cwnd < 2 * out + news;
+  if (was_.limited || now.limited || half_used) return {};
+  return fmt::format("grew from {} to {}, and {} of it were used", was_.cwnd, now.cwnd, out);
+}
+
+// A loss or a mark lowers it, at the end to ssthresh unless it is undone; a timeout to what is in flight and one more.
+std::string CwndWatch::judge_reduction(const Seen& now) const {
+  const std::uint64_t news = delivered(now);
+  if (now.recovery == RecoveryState::kLoss && now.retries > was_.retries && now.cwnd > now.in_flight + 1U + news)
+    return fmt::format("is {} after a timeout, {} in flight", now.cwnd, now.in_flight);
+  if (by_model(now.kind)) return {};
+  const bool stands = now.recovery == RecoveryState::kReduced || now.restorable;
+  const bool begins = !reduces(was_.recovery) && reduces(now.recovery) && stands;
+  if (begins && now.ssthresh > left_by_reduction(now.kind, now.recovery, highest() + news))
+    return fmt::format("was {} and has a threshold of {} after a loss", was_.cwnd, now.ssthresh);
+  const bool ends = reduces(was_.recovery) && now.recovery <= RecoveryState::kDisorder;
+  const bool undone = was_.restorable && !now.restorable;
+  if (ends && !undone && now.ssthresh <= was_.ssthresh && now.cwnd > was_.ssthresh + news)
+    return fmt::format("is {} after a reduction to {}", now.cwnd, was_.ssthresh);
+  return {};
+}
+
+std::string CwndWatch::judge(const Seen& now) const {
+  std::string wrong = judge_growth(now);
+  if (wrong.empty()) wrong = judge_use(now);
+  return wrong.empty() ? judge_reduction(now) : wrong;
+}
+
+// With a move it goes along; a segment more for the ACK that teaches (handoff/lesson.h), and what was delivered
+// meanwhile.
+std::uint64_t CwndWatch::highest_unwatched(std::uint64_t segments_sent) const noexcept {
+  std::uint64_t most = highest();
+  if (reduces(was_.recovery) && !by_model(was_.kind)) most = std::max<std::uint64_t>(most, was_.ssthresh);
+  if (by_model(was_.kind)) most = std::max(most, kSmallestOfBbr);
+  return most + 1 + was_.out + (segments_sent - segments_sent_);
+}
+
+std::string CwndWatch::judge_move(const Seen& now, std::uint64_t segments_sent) const {
+  if (now.cwnd <= highest_unwatched(segments_sent)) return {};
+  return fmt::format("was {}, {} out, before a move and is {}", was_.cwnd, was_.out, now.cwnd);
+}
+
+std::string CwndWatch::look(const tcp::ControlBlock& cb, Holder holder, std::uint64_t look,
+                            std::uint64_t segments_sent) {
+  const Seen now = see(cb);
+  if (now.cwnd == 0) return "is nothing";
+  if (holder_ == Holder::kNobody) {
+    remember(now, holder, look, segments_sent, now.cwnd);
+    return now.cwnd > tcp::kInitialWindow ? fmt::format("begins with {}", now.cwnd) : "";
+  }
+  const bool followed = holder == holder_ && look == look_ + 1 && now.kind == was_.kind;
+  const std::uint32_t sent = now.out + (followed ? delivered(now) : 0);  // and acknowledged since the last look
+  most_out_ = std::max({most_out_, sent, now.flight_out});
+  const std::string wrong = followed ? judge(now) : judge_move(now, segments_sent);
+  // Where a recovery has begun, another may have ended just before.
+  const bool anew = now.high_seq != was_.high_seq || by_model(now.kind);
+  const std::uint64_t until = anew ? highest() : was_.cwnd;
+  const std::uint64_t highest = followed ? until + delivered(now) : highest_unwatched(segments_sent);
+  if (now.cwnd > highest || !followed) restored_ = now.cwnd;
+  remember(now, holder, look, segments_sent, highest);
+  return wrong;
+}
+
+// `highest`: what it may have been in between.
+void CwndWatch::remember(const Seen& now, Holder holder, std::uint64_t look, std::uint64_t segments_sent,
+                         std::uint64_t highest) noexcept {
+  const bool kept = now.restorable || (by_model(now.kind) && holder == holder_);
+  before_ = kept ? std::max({before_, highest, std::uint64_t{now.cwnd}}) : now.cwnd;
+  was_ = now;
+  holder_ = holder;
+  look_ = look;
+  segments_sent_ = segments_sent;
+}
+
+}  // namespace twinstack::sim

@@ -1,0 +1,67 @@
+// CwndWatch: what may become of a connection's congestion window between two looks at it. Knows RFC 5681, RFC 6937 and
+// RFC 6298 and how far an algorithm may go, not how the product does it: of the control block it reads what has
+// happened (segments delivered, in flight, where recovery stands), and remembers the rest itself. Pure.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "tcp/control_block.h"
+
+namespace twinstack::sim {
+
+class CwndWatch {
+ public:
+  enum class Holder : std::uint8_t { kNobody, kKernel, kEngine, kPeer };
+
+  // What is wrong; empty: nothing. `look`: counts the times that somebody could have looked; when one was left out, or
+  // another holds the connection, it may have moved meanwhile. `segments_sent`: with data, repetitions included, by
+  // anybody.
+  [[nodiscard]] std::string look(const tcp::ControlBlock& cb, Holder holder, std::uint64_t look,
+                                 std::uint64_t segments_sent);
+
+ private:
+  struct Seen {
+    std::uint32_t cwnd = 0;
+    std::uint32_t ssthresh = 0;
+    std::uint32_t delivered = 0;
+    std::uint32_t out = 0;
+    std::uint32_t in_flight = 0;
+    std::uint32_t flight_out = 0;  // most that were out in the window of cwnd_usage_seq
+    std::uint8_t retries = 0;
+    tcp::RecoveryState recovery = tcp::RecoveryState::kOpen;
+    tcp::CongestionKind kind = tcp::CongestionKind::kCubic;
+    Seq high_seq;  // snd_nxt when `recovery` began
+    bool sack = false;
+    bool limited = false;     // cwnd held data back
+    bool restorable = false;  // a window from before may come back
+    bool probes_size = false;
+  };
+
+  static Seen see(const tcp::ControlBlock& cb) noexcept;
+  [[nodiscard]] std::string judge(const Seen& now) const;
+  [[nodiscard]] std::string judge_growth(const Seen& now) const;
+  [[nodiscard]] std::string judge_use(const Seen& now) const;
+  [[nodiscard]] std::string judge_reduction(const Seen& now) const;
+  [[nodiscard]] std::string judge_move(const Seen& now, std::uint64_t segments_sent) const;
+  [[nodiscard]] std::uint32_t delivered(const Seen& now) const noexcept { return now.delivered - was_.delivered; }
+
+  [[nodiscard]] std::uint64_t highest_in_recovery(const Seen& now) const noexcept;
+  [[nodiscard]] std::uint64_t highest_unwatched(std::uint64_t segments_sent) const noexcept;
+  void remember(const Seen& now, Holder holder, std::uint64_t look, std::uint64_t segments_sent,
+                std::uint64_t highest) noexcept;
+  // What it was, or what an undo may make of it.
+  [[nodiscard]] std::uint64_t highest() const noexcept {
+    return was_.restorable && before_ > was_.cwnd ? before_ : was_.cwnd;
+  }
+
+  Seen was_;
+  Holder holder_ = Holder::kNobody;
+  std::uint64_t look_ = 0;
+  std::uint64_t segments_sent_ = 0;
+  std::uint32_t most_out_ = 0;  // ever
+  std::uint64_t before_ = 0;    // the largest since one that may come back; BBR may remember what was long ago
+  std::uint32_t restored_ = 0;  // by the last undo or move
+};
+
+}  // namespace twinstack::sim

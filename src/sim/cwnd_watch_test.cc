@@ -1,0 +1,127 @@
+// What counts as a congestion window gone wrong.
+#include "sim/cwnd_watch.h"
+
+#include <gtest/gtest.h>
+
+#include "tcp/flight.h"
+#include "tcp/min_tcp.h"
+
+namespace twinstack::sim {
+namespace {
+
+using Holder = CwndWatch::Holder;
+using tcp::RecoveryState;
+
+// A connection as it is looked at: `out` segments in flight.
+struct Watched {
+  Watched() {
+    cb.options = tcp::kOptSack;
+    cb.cwnd = 10;
+    cb.ssthresh = tcp::kInfiniteSsthresh;
+    cb.congestion_kind = tcp::CongestionKind::kNewReno;
+    send(10);
+    cb.set(tcp::kCwndLimited);
+    EXPECT_EQ(look(), "");
+  }
+  void send(std::uint32_t segments) {
+    if (!cb.flight) cb.flight = tcp::FlightPtr(new tcp::Flight);
+    for (std::uint32_t i = 0; i < segments; ++i) cb.flight->sent.push_back() = {};
+    cb.flight->max_packets_out = cb.flight->sent.size();
+  }
+  void acknowledge(std::uint32_t segments) {
+    for (std::uint32_t i = 0; i < segments; ++i) cb.flight->sent.pop_front();
+    cb.delivered += segments;
+  }
+  std::string look(Holder holder = Holder::kKernel) { return watch.look(cb, holder, ++looks, sent); }
+
+  tcp::ControlBlock cb;
+  CwndWatch watch;
+  std::uint64_t looks = 0;
+  std::uint64_t sent = 10;
+};
+
+TEST(CwndWatch, GrowsByWhatWasDelivered) {
+  Watched w;
+  w.acknowledge(2);
+  w.cb.cwnd = 12;
+  EXPECT_EQ(w.look(), "");
+  w.acknowledge(2);
+  w.cb.cwnd = 15;
+  EXPECT_EQ(w.look(), "grew from 12 by 2 delivered to 15");
+}
+
+TEST(CwndWatch, DoesNotGrowUnused) {
+  Watched w;
+  w.acknowledge(10);
+  w.cb.flight.reset();
+  w.cb.cwnd = 20;
+  EXPECT_EQ(w.look(), "");
+  w.cb.clear(tcp::kCwndLimited);
+  w.send(1);
+  EXPECT_EQ(w.look(), "");
+  w.acknowledge(1);
+  w.cb.cwnd = 21;
+  EXPECT_NE(w.look(), "");
+}
+
+TEST(CwndWatch, ALossLowersTheThreshold) {
+  for (const bool lowered : {true, false}) {
+    Watched w;
+    w.cb.recovery = RecoveryState::kRecovery;
+    w.cb.flight->undo_possible = true;
+    w.cb.ssthresh = lowered ? 5 : 8;
+    EXPECT_EQ(w.look().empty(), lowered);
+  }
+}
+
+TEST(CwndWatch, AReductionEndsAtTheThreshold) {
+  for (const bool kept : {true, false}) {
+    Watched w;
+    w.cb.recovery = RecoveryState::kReduced;
+    w.cb.ssthresh = 5;
+    EXPECT_EQ(w.look(), "");
+    w.acknowledge(1);
+    w.cb.recovery = RecoveryState::kOpen;
+    w.cb.cwnd = kept ? 10 : 6;
+    EXPECT_EQ(w.look(), kept ? "is 10 after a reduction to 5" : "");
+  }
+}
+
+TEST(CwndWatch, ATimeoutLeavesOneMoreThanIsInFlight) {
+  for (const std::uint32_t cwnd : {1U, 10U}) {
+    Watched w;
+    w.cb.recovery = RecoveryState::kLoss;
+    w.cb.retries = 1;
+    w.cb.flight->lost = 10;
+    w.cb.cwnd = cwnd;
+    EXPECT_EQ(w.look().empty(), cwnd == 1) << cwnd;
+  }
+}
+
+TEST(CwndWatch, AnUndoGivesBackWhatWas) {
+  for (const std::uint32_t cwnd : {10U, 12U}) {
+    Watched w;
+    w.cb.recovery = RecoveryState::kLoss;
+    w.cb.flight->undo_possible = true;
+    w.cb.flight->lost = 10;
+    w.cb.cwnd = 1;
+    EXPECT_EQ(w.look(), "");
+    w.cb.recovery = RecoveryState::kOpen;
+    w.cb.flight->undo_possible = false;
+    w.cb.flight->lost = 0;
+    w.acknowledge(1);
+    w.cb.cwnd = cwnd;
+    EXPECT_EQ(w.look().empty(), cwnd == 10) << cwnd;
+  }
+}
+
+TEST(CwndWatch, AMoveTakesItAlong) {
+  for (const std::uint32_t cwnd : {10U, 11U, 22U}) {
+    Watched w;
+    w.cb.cwnd = cwnd;
+    EXPECT_EQ(w.look(Holder::kEngine).empty(), cwnd <= 21) << cwnd;
+  }
+}
+
+}  // namespace
+}  // namespace twinstack::sim
