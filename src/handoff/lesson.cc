@@ -20,8 +20,11 @@ wire::Segment last_ack(const tcp::MinTcp& min) {
 }  // namespace
 
 bool can_be_taught(const tcp::MinTcp& min) noexcept {
+  constexpr std::uint32_t kShare = 64;  // of the window, which may be lost
   const bool waits_for_more = (min.flags & tcp::kFlagMoreFollows) != 0;
-  return (min.options & tcp::kOptTimestamps) != 0 && min.srtt_us != 0 && !waits_for_more;
+  const std::uint32_t rounded_off = min.snd_wnd & ((1U << min.snd_wscale) - 1);
+  const bool window_fits = rounded_off <= min.snd_wnd / kShare;
+  return (min.options & tcp::kOptTimestamps) != 0 && min.srtt_us != 0 && !waits_for_more && window_fits;
 }
 
 tcp::MinTcp before_lesson(const tcp::MinTcp& min) noexcept {

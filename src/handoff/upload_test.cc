@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <optional>
 
+#include "handoff/lesson.h"
 #include "handoff/offload.h"
 #include "handoff/test_host.h"
 
@@ -416,6 +417,21 @@ TEST_F(UploadTest, ALessonThatIsLostIsMissedByNobody) {
   hosts.program_writes(5000);
   hosts.peer_writes(5000);
   hosts.expect_stream_is_whole();
+}
+
+// The window of a SYN is not scaled, that of the packet which teaches is.
+TEST(Lesson, IsNotGivenWhereTheWindowWouldLoseMuch) {
+  tcp::MinTcp min;
+  min.options = tcp::kOptTimestamps | tcp::kOptWindowScale;
+  min.srtt_us = 10'000;
+  min.snd_wscale = 7;
+  for (const auto& [window, taught] : {std::pair{2000U, false}, {2048U, true}, {65535U, true}, {0U, true}}) {
+    min.snd_wnd = window;
+    EXPECT_EQ(can_be_taught(min), taught) << window;
+  }
+  min.snd_wscale = 14;
+  min.snd_wnd = 65535;
+  EXPECT_FALSE(can_be_taught(min));
 }
 
 // ---- Peer events end up with the kernel.

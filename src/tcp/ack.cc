@@ -214,8 +214,10 @@ bool ack_acceptable(const ControlBlock& cb, std::uint64_t bytes_acked, Seq ack) 
 }
 
 void process_ack(ControlBlock& cb, const wire::Segment& segment, std::uint32_t payload_bytes, Host& host, Time now) {
-  cb.probes_out = 0;
-  cb.clear(kGaveUp);
+  if (segment.ack >= cb.snd_una) {  // an overtaken one is no sign of life (as Linux tcp_ack())
+    cb.probes_out = 0;
+    cb.clear(kGaveUp);
+  }
   if (!cb.flight && segment.ack == cb.snd_una && segment.options.sack_count == 0) {
     // Nothing is out: only the window may be news.
     update_send_window(cb, segment);

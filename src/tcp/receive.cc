@@ -361,7 +361,7 @@ Arrival on_segment_in_steps(ControlBlock& cb, const wire::Segment& segment, cons
   if (verdict != Arrival::kAccepted) return verdict;                  // kReset among them
   if (segment.ack >= cb.snd_una) update_ts_recent(cb, segment, now);  // as Linux: not of an overtaken ACK
   catch_up_with_echo(cb, segment, now);
-  cb.last_receive = to_tick(now);
+  if (segment.ack >= cb.snd_una || !payload.empty()) cb.last_receive = to_tick(now);
   process_ack(cb, segment, payload.size(), host, now);
   cb.flags &= static_cast<std::uint8_t>(~kMoreFollows);  // as Linux: MSG_MORE holds until the next segment comes
   take_ecn(cb, in, now);

@@ -373,5 +373,22 @@ TEST(Tick, DistancesSurviveTheWrap) {
   EXPECT_NEAR(static_cast<double>(ticks_between(to_tick(base), to_tick(later)).count()), 3600e9, 70000);
 }
 
+// ... which one that others have overtaken is not: the peer may be gone since (as Linux tcp_ack()).
+TEST(Keepalive, AnOvertakenAckIsNoSignOfLife) {
+  TestEnd end(idle_state(), at_ms(0));
+  end.poll(at_ms(0));
+  end.write(100, at_ms(0));
+  end.poll(at_ms(0));
+  end.receive(from_peer(kPeerSeq, kOurSeq + 100), "", at_ms(1));
+  const Tick heard = end.cb.last_receive;
+  end.cb.probes_out = 2;
+  EXPECT_EQ(end.receive(from_peer(kPeerSeq, kOurSeq), "", at_ms(100)), Arrival::kAccepted);
+  EXPECT_EQ(end.cb.probes_out, 2);
+  EXPECT_EQ(end.cb.last_receive, heard);
+  EXPECT_EQ(end.receive(from_peer(kPeerSeq, kOurSeq + 100), "", at_ms(200)), Arrival::kAccepted);
+  EXPECT_EQ(end.cb.probes_out, 0);
+  EXPECT_NE(end.cb.last_receive, heard);
+}
+
 }  // namespace
 }  // namespace twinstack::tcp::test

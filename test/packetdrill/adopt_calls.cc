@@ -107,10 +107,24 @@ ssize_t AdoptForm::send(int fd, const msghdr& message, int flags) {
     bring_back(*socket, "send flags", true);
   }
   linux_is_busy_ = true;
-  const ssize_t sent = as_negative(::sendmsg(fd, &message, flags | MSG_DONTWAIT | MSG_NOSIGNAL));
+  const msghdr lasting = (flags & MSG_ZEROCOPY) != 0 ? keep_parts(message) : message;
+  const ssize_t sent = as_negative(::sendmsg(fd, &lasting, flags | MSG_DONTWAIT | MSG_NOSIGNAL));
   if (sent == -EINPROGRESS && socket != nullptr) socket->connecting = true;
   from_linux();
   return sent;
+}
+
+// The same bytes, in memory that stays: the kernel sends from it, and packetdrill frees its own at once.
+msghdr AdoptForm::keep_parts(const msghdr& message) {
+  msghdr lasting = message;
+  auto& parts = kept_parts_.emplace_back();
+  for (const iovec& part : std::span(message.msg_iov, message.msg_iovlen)) {
+    const auto* const begin = static_cast<const std::byte*>(part.iov_base);
+    auto& bytes = kept_bytes_.emplace_back(begin, begin + part.iov_len);
+    parts.push_back({.iov_base = bytes.data(), .iov_len = bytes.size()});
+  }
+  lasting.msg_iov = parts.data();
+  return lasting;
 }
 
 bool AdoptForm::begins_with_send(int fd, int flags) const {

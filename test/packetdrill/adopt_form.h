@@ -17,6 +17,11 @@
 // Needs root in the namespace, and BPF.
 #pragma once
 
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <deque>
 #include <map>
 #include <memory>
 #include <vector>
@@ -119,6 +124,7 @@ class AdoptForm final : public Form {
 
   // adopt_calls.cc
   [[nodiscard]] moving::SendLimits send_limits(const Socket& socket) const;
+  msghdr keep_parts(const msghdr& message);
   ssize_t send_to_engine(Socket& socket, const msghdr& message, int flags);
   ssize_t receive_queued(Socket& socket, msghdr& message, int flags);
   void put_stamps_right(msghdr& message) const;
@@ -137,6 +143,8 @@ class AdoptForm final : public Form {
   std::vector<Seen> seen_;
   std::vector<TimePair> times_;
   Counts counts_;
+  std::deque<std::vector<std::byte>> kept_bytes_;  // that were sent with MSG_ZEROCOPY
+  std::deque<std::vector<iovec>> kept_parts_;
   bool linux_is_busy_ = false;  // it has had a packet since all connections were the engine's
 };
 
