@@ -1,7 +1,8 @@
 // HwConn: what the engine keeps of one connection (HW_CONN_T of the founding document), in parts by use:
 //   HwConn       hot, at most 320 bytes: the TCP control block and what every packet touches;
 //   HwConnRecord 128 bytes, touched when a packet is found, built or counted: flow, references, counters;
-//   HwConnKept   40 bytes, touched when the connection moves: what the core does not own and the kernel wants back;
+//   HwConnKept   40 bytes, touched when the connection moves, and by who measures: what the core does not own and the
+//                kernel wants back;
 //   Waiting      lists of what waits for the end of a move. A connection that does not move owns none;
 //   Piece        nodes of the lists of data that the connection has in flight. An idle connection owns none.
 // All are plain data in tables of the lane's region (memory that outlives the engine); the driver may read them while
@@ -73,6 +74,7 @@ struct Piece {
   static constexpr std::uint32_t kLengthMask = 0x0fffffffU;
   static constexpr std::uint32_t kEngineChunk = 0x80000000U;  // returns to the engine's pool, not to the application
   static constexpr std::uint32_t kFrameStart = 0x40000000U;   // held list: first piece of a frame
+  static constexpr std::uint32_t kCharged = 0x10000000U;      // ... of one that is charged more than its bytes
   static constexpr std::uint32_t kMarked = 0x20000000U;       // send queue: in the lane's SendMarks
 
   [[nodiscard]] std::uint32_t bytes() const noexcept { return length & kLengthMask; }

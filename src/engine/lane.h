@@ -177,10 +177,11 @@ class Lane {
 
   // lane_held.cc: packets that wait for a move.
   using WaitingFrames = PieceList Waiting::*;  // &Waiting::held or &Waiting::late
-  bool hold_frame(std::uint32_t index, WaitingFrames which, std::span<const ByteView> parts, std::uint32_t length);
+  bool hold_frame(std::uint32_t index, WaitingFrames which, std::span<const ByteView> parts, std::uint32_t length,
+                  std::uint32_t charged = Piece::kCharged);
   void hold_for_kernel(std::uint32_t index, tcp::Arrival arrival, std::span<const ByteView> parts,
                        std::uint32_t length);
-  void hold_bytes(PieceList& list, LaneSession& session, ByteView bytes, bool& start);
+  void hold_bytes(PieceList& list, LaneSession& session, ByteView bytes, std::uint32_t& start);
   bool extend_last(PieceList& list, LaneSession& session, ByteView& bytes);
   void hold_out_of_order(std::uint32_t index);
   void drop_held(std::uint32_t index, std::uint32_t late_pieces, std::uint32_t held_pieces);

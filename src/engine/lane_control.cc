@@ -220,10 +220,10 @@ Reply Lane::install(const Command& command, Time now) {
   // And a full segment in any case.
   conn.rcv_buf_bytes =
       std::max({command.min.rcv_buf_bytes / 2, offered + conn.unread_bytes, std::uint32_t{command.min.mss}});
-  kept_[index].delivery_rate = tcp::delivery_rate_of(command.min);
   tcp::begin_receive_tuning(kept_[index].receive, conn.tcb, conn.rcv_buf_bytes, command.min.advmss, now);
   record.snd_buf_units = kInitialSendBuffer / HwConnRecord::kSendBufferUnit;
   tcp::install_path(conn.tcb, path_limit(index), command.min.mss_found, now);
+  kept_[index].delivery_rate = tcp::delivery_rate_of(command.min, conn.tcb.mss);
   // Who sends full segments has found what the path carries, or was never to search (an accepted socket of Linux).
   if (host_settings_.tcp_mtu_probing >= 2 && command.min.mss_found != 0) tcp::probe_path(conn.tcb, now);
   owner.arena().slot(record.slot).tx_limit_bytes.store(record.snd_buf_bytes(), std::memory_order_relaxed);

@@ -15,7 +15,8 @@ namespace {
 
 // Per connection; beyond it packets are dropped, and the peer sends them again.
 constexpr std::uint32_t kMaxHeldBytes = 4U << 20;
-// Each frame counts for so much more: all are processed in one go when the move ends, and small ones take as long.
+// Each frame of the peer counts for so much more: all are processed in one go when the move ends, and small ones take
+// as long.
 constexpr std::uint32_t kHeldFrameBytes = 512;
 // Of one frame: 64 KiB in chunks of at least 2 KiB, and one for a begun chunk.
 constexpr std::size_t kMaxFramePieces = 64;
@@ -39,10 +40,11 @@ bool Lane::extend_last(PieceList& list, LaneSession& session, ByteView& bytes) {
   return true;
 }
 
-// Appends bytes to a held list. REQUIRES: there are pieces and chunks for them.
-void Lane::hold_bytes(PieceList& list, LaneSession& session, ByteView bytes, bool& start) {
+// Appends bytes to a held list. `start`: flags of a frame's first piece, 0 once that is there. REQUIRES: there are
+// pieces and chunks for them.
+void Lane::hold_bytes(PieceList& list, LaneSession& session, ByteView bytes, std::uint32_t& start) {
   while (!bytes.empty()) {
-    if (!start && extend_last(list, session, bytes)) continue;
+    if (start == 0 && extend_last(list, session, bytes)) continue;
     std::uint32_t chunk = kNone;
     std::uint32_t offset = 0;
     if (!list.empty()) {
@@ -50,7 +52,7 @@ void Lane::hold_bytes(PieceList& list, LaneSession& session, ByteView bytes, boo
       chunk = last.chunk;
       offset = last.offset + last.bytes();
     }
-    if (chunk == kNone || session.chunk_bytes() - offset < (start ? std::min(kHeaderRoom, bytes.size()) : 1)) {
+    if (chunk == kNone || session.chunk_bytes() - offset < (start != 0 ? std::min(kHeaderRoom, bytes.size()) : 1)) {
       chunk = session.pool().take();
       offset = 0;
     }
@@ -58,11 +60,10 @@ void Lane::hold_bytes(PieceList& list, LaneSession& session, ByteView bytes, boo
     const auto room = session.arena().chunk(chunk).subspan(offset);
     const std::size_t here = std::min(room.size(), bytes.size());
     std::memcpy(room.data(), bytes.data(), here);
-    const std::uint32_t flag = Piece::kEngineChunk | (start ? Piece::kFrameStart : 0U);
+    const std::uint32_t flags = Piece::kEngineChunk | std::exchange(start, 0U);
     const bool appended = pieces_.append(
-        list, Piece{.chunk = chunk, .offset = offset, .length = static_cast<std::uint32_t>(here) | flag});
+        list, Piece{.chunk = chunk, .offset = offset, .length = static_cast<std::uint32_t>(here) | flags});
     ASSERT(appended);
-    start = false;
     bytes = bytes.subspan(here);
   }
 }
@@ -83,12 +84,13 @@ void Lane::end_waiting(std::uint32_t index) noexcept {
   waiting_.put_back(std::exchange(conns_[index].waiting, kNoWaiting));
 }
 
-bool Lane::hold_frame(std::uint32_t index, WaitingFrames which, std::span<const ByteView> parts, std::uint32_t length) {
+bool Lane::hold_frame(std::uint32_t index, WaitingFrames which, std::span<const ByteView> parts, std::uint32_t length,
+                      std::uint32_t charged) {
   Waiting* waiting = want_waiting(index);
   LaneSession& owner = owner_of(conns_[index]);
   // All or nothing: a frame without its end would be a wrong packet. The room is counted first.
   const std::uint32_t needed = length / owner.chunk_bytes() + 2;
-  const std::uint32_t charge = length + kHeldFrameBytes;
+  const std::uint32_t charge = length + (charged != 0 ? kHeldFrameBytes : 0);
   if (waiting == nullptr || waiting->held_bytes + charge > kMaxHeldBytes || owner.pool().available() < needed ||
       pieces_.available() < needed) {
     ++counters_.held_dropped;
@@ -96,7 +98,7 @@ bool Lane::hold_frame(std::uint32_t index, WaitingFrames which, std::span<const 
   }
   ++counters_.held_frames;
   waiting->held_bytes += charge;
-  bool start = true;
+  std::uint32_t start = Piece::kFrameStart | charged;
   Payload(parts, 0, length).for_each([&](ByteView piece) { hold_bytes(waiting->*which, owner, piece, start); });
   return true;
 }
@@ -119,7 +121,7 @@ std::uint32_t Lane::drop_pieces(PieceList& list, LaneSession& session, std::uint
   std::uint32_t bytes = 0;
   for (; count > 0 && !list.empty(); --count) {
     const Piece piece = pieces_.at(list.head);
-    bytes += piece.bytes() + ((piece.length & Piece::kFrameStart) != 0 ? kHeldFrameBytes : 0);
+    bytes += piece.bytes() + ((piece.length & Piece::kCharged) != 0 ? kHeldFrameBytes : 0);
     pieces_.pop_front(list);
     // Pieces of one chunk follow each other; the chunk goes with the last of them.
     const bool last = list.empty() || pieces_.at(list.head).chunk != piece.chunk;
@@ -218,8 +220,9 @@ void Lane::hold_out_of_order(std::uint32_t index) {
       const std::span<std::byte> whole(frame.data(), head + here.size());
       wire::fill_checksum(whole);
       const ByteView part(whole);
-      // It came before what waits: the RST at its end, say, is taken for one only behind it.
-      hold_frame(index, &Waiting::late, {&part, 1}, static_cast<std::uint32_t>(whole.size()));
+      // It came before what waits: the RST at its end, say, is taken for one only behind it. None of it may be dropped
+      // for want of room: it was reported by SACK.
+      hold_frame(index, &Waiting::late, {&part, 1}, static_cast<std::uint32_t>(whole.size()), 0);
     }
   }
 }

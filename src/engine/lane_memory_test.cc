@@ -459,5 +459,31 @@ TEST_F(LaneMemory, RingEntriesAreKeptForTheirOwnRingAlone) {
   EXPECT_EQ(room, entries - 16);
 }
 
+// ... but what was reported by SACK is not dropped on the way back, were it a whole window of the default size.
+TEST_F(LaneMemory, DataOutOfOrderIsNotChargedForItsFrames) {
+  constexpr std::uint32_t kSegments = 2600;
+  ipc::ArenaConfig config = small_arena();
+  config.rx_chunk_count = 2048;
+  Program rich(config, 9);
+  box.lane.open_session(9, rich.arena());
+  ProgramConn& mine = rich.open(5);
+  Moved moved = idle();
+  moved.min.options |= tcp::kOptWindowScale | tcp::kOptSack;
+  moved.min.rcv_wscale = 7;
+  moved.min.rcv_buf_bytes = 8U << 20;
+  moved.min.rcv_wnd = 4U << 20;
+  ASSERT_EQ(install(box, rich, mine, moved), Status::kOk);
+  peer.seq += 1;  // a hole
+  for (std::uint32_t i = 0; i < kSegments; ++i) {
+    peer.send(std::vector<std::byte>(1200));
+    box.lane.poll(now);
+  }
+  const std::uint64_t before = box.lane.counters().held_frames;
+  ASSERT_EQ(box.call({.op = CommandOp::kHold, .id = HwConnId(mine.hw)}).status, Status::kOk);
+  ASSERT_EQ(box.call({.op = CommandOp::kExtract, .id = HwConnId(mine.hw)}).status, Status::kOk);
+  EXPECT_EQ(box.lane.counters().held_frames - before, kSegments);
+  EXPECT_EQ(box.lane.counters().held_dropped, 0U);
+}
+
 }  // namespace
 }  // namespace twinstack::engine

@@ -53,8 +53,7 @@ CwndWatch::Seen CwndWatch::see(const tcp::ControlBlock& cb) noexcept {
             .high_seq = cb.high_seq,
             .sack = (cb.options & tcp::kOptSack) != 0,
             .limited = cb.has(tcp::kCwndLimited),
-            .restorable = bbr_may_restore(cb),
-            .probes_size = cb.cold && cb.cold->path_mtu.probe != 0};
+            .restorable = bbr_may_restore(cb)};
   if (!cb.flight) return seen;
   seen.out = cb.flight->sent.size();
   seen.flight_out = cb.flight->max_packets_out;
@@ -62,9 +61,9 @@ CwndWatch::Seen CwndWatch::see(const tcp::ControlBlock& cb) noexcept {
   return seen;
 }
 
-// Each segment delivered lets it grow by one, a size probe that was lost too; an undo gives back what was.
+// Each segment delivered lets it grow by one; an undo gives back what was.
 std::string CwndWatch::judge_growth(const Seen& now) const {
-  const std::uint64_t news = delivered(now) + (was_.probes_size && !now.probes_size ? 1U : 0U);
+  const std::uint64_t news = delivered(now);
   std::uint64_t most = std::max(highest() + news, highest_in_recovery(now));
   if (by_model(now.kind)) most = std::max({most, now.in_flight + news, kSmallestOfBbr});
   if (now.cwnd <= most) return {};
@@ -92,7 +91,7 @@ std::uint64_t CwndWatch::highest_in_recovery(const Seen& now) const noexcept {
 // a third of it may have waited for a longer burst: four times as much as was ever out. An undo brings it along.
 std::string CwndWatch::judge_use(const Seen& now) const {
   const std::uint64_t news = delivered(now);
-  const bool grew = now.cwnd > was_.cwnd + (was_.probes_size && !now.probes_size ? 1U : 0U);
+  const bool grew = now.cwnd > was_.cwnd;
   if (by_model(now.kind) || !grew || was_.restorable || reduces(was_.recovery)) return {};
   if (now.cwnd > std::max<std::uint64_t>(restored_, 2 * std::uint64_t{most_out_}) + 2 * std::uint64_t{most_out_} + news)
     return fmt::format("grew to {}, and never more than {} were out", now.cwnd, most_out_);

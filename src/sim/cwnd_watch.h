@@ -35,7 +35,6 @@ class CwndWatch {
     bool sack = false;
     bool limited = false;     // cwnd held data back
     bool restorable = false;  // a window from before may come back
-    bool probes_size = false;
   };
 
   static Seen see(const tcp::ControlBlock& cb) noexcept;

@@ -305,8 +305,8 @@ Result<> SoftKernelConn::establish(Socket& socket, const tcp::MinTcp& min) {
   conn->established = now_();
   conn->advmss = min.advmss;
   conn->mss_clamp = min.mss_clamp;
-  if (!quirks.forgets) conn->delivery_rate = tcp::delivery_rate_of(min);  // R10
   stack_.begin_path(*conn, flow_, min.mss_found, now_());
+  if (!quirks.forgets) conn->delivery_rate = tcp::delivery_rate_of(min, conn->cb.mss);  // R10
   conn->receive.begin_restored(stack_.config_, min.rcv_buf_bytes, conn->cb, min.advmss, now_());
   if (socket.options.window_clamp != 0) conn->receive.set_clamp(socket.options.window_clamp, conn->cb);  // R9
   socket.conn = std::move(conn);

@@ -207,6 +207,7 @@ std::int64_t SoftStack::take_bytes(Socket& socket, std::span<std::byte> room, in
   conn.receive.on_read(config_, conn.cb, copied, may_grow_receive_buffer(socket), now);
   SocketHost host(*this, socket);
   tcp::on_read(conn.cb, host, now);
+  if (conn.cb.has(tcp::kFinReceived) && !socket.fin_received) take_fin(socket);
   settle(socket, now);
   return count;
 }

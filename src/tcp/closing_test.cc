@@ -262,5 +262,19 @@ TEST(Closing, BothEndsComeToTheirEndFromManySeeds) {
   }
 }
 
+// What found no memory was followed by the FIN: that is due when the program has made room.
+TEST(Closing, AFinBehindWhatFoundNoMemoryIsTakenWithTheRead) {
+  Whole w;
+  w.fin(kPeerSeq + 4, kOurSeq, "longer text");
+  w.end.deliver_limit = 4;
+  w.end.receive(from_peer(kPeerSeq), "some", at_ms(1));
+  w.end.poll(at_ms(1));
+  ASSERT_FALSE(w.end.cb.has(kFinReceived));
+  w.end.deliver_limit = ~0U;
+  w.end.read_all(at_ms(2));
+  EXPECT_TRUE(w.end.cb.has(kFinReceived));
+  EXPECT_EQ(tcp_state(w.end.cb), TcpState::kCloseWait);
+}
+
 }  // namespace
 }  // namespace twinstack::tcp::test

@@ -204,8 +204,9 @@ std::uint32_t in_flight_bytes(const ControlBlock& cb) {
   return std::min(packets_in_flight(cb) * cb.mss, bytes_between(cb.snd_una, cb.snd_nxt));
 }
 
-void on_read(ControlBlock& cb, Host& host, Time /*now*/) {
+void on_read(ControlBlock& cb, Host& host, Time now) {
   deliver_in_order(cb, host);  // what found no memory before
+  take_known_fin(cb, now);
   // RFC 9293 3.8.6.2.2, as Linux tcp_cleanup_rbuf: tell of room when it is twice what the peer knows of.
   const std::uint32_t offered = offered_window(cb);
   const std::uint32_t possible = possible_window(cb, host);

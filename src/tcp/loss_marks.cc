@@ -76,6 +76,7 @@ void unmark_all(Flight& flight) noexcept {
   flight.lost = 0;
   flight.next_retransmit = flight.sent.first();
   flight.rack_first = flight.sent.first();  // what was lost is to be judged again
+  flight.repeats_first = 0;
 }
 
 void reno_add_duplicates(ControlBlock& cb, std::uint32_t duplicates) noexcept {

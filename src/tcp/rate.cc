@@ -54,12 +54,13 @@ void rate_on_ack(ControlBlock& cb, RateSample& sample, DeliveryRate& rate, Time 
 
 std::uint64_t bytes_per_second(const DeliveryRate& rate, std::uint32_t mss) noexcept {
   constexpr double kRounding = 1 + std::numeric_limits<float>::epsilon();  // what the division lost
-  return static_cast<std::uint64_t>(std::abs(double{rate.segments_per_s}) * mss * kRounding);
+  constexpr double kMost = 0x1p63;                                         // no field holds more
+  return static_cast<std::uint64_t>(std::min(std::abs(double{rate.segments_per_s}) * mss * kRounding, kMost));
 }
 
-DeliveryRate delivery_rate_of(const MinTcp& state) noexcept {
-  if (state.mss == 0) return {};
-  const auto rate = static_cast<float>(static_cast<double>(state.delivery_rate) / state.mss);
+DeliveryRate delivery_rate_of(const MinTcp& state, std::uint32_t mss) noexcept {
+  if (mss == 0) return {};
+  const auto rate = static_cast<float>(static_cast<double>(state.delivery_rate) / mss);
   return {state.delivery_app_limited != 0 ? -rate : rate};
 }
 

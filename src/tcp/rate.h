@@ -45,7 +45,7 @@ void rate_check_app_limited(ControlBlock& cb) noexcept;
 [[nodiscard]] inline bool is_app_limited(const DeliveryRate& rate) noexcept { return rate.segments_per_s < 0; }
 // 0 when none is known.
 [[nodiscard]] std::uint64_t bytes_per_second(const DeliveryRate& rate, std::uint32_t mss) noexcept;
-// What the stack that had the connection before had measured.
-[[nodiscard]] DeliveryRate delivery_rate_of(const MinTcp& state) noexcept;
+// What the stack that had the connection before had measured. `mss`: what bytes_per_second() will be given.
+[[nodiscard]] DeliveryRate delivery_rate_of(const MinTcp& state, std::uint32_t mss) noexcept;
 
 }  // namespace twinstack::tcp

@@ -294,18 +294,7 @@ Arrival answer_after_fin(ControlBlock& cb, const Arrived& in) noexcept {
   return Arrival::kAccepted;
 }
 
-// Eighth: the FIN, once everything before it has been taken; one that came too early is remembered.
-void take_fin(ControlBlock& cb, const Arrived& in, Time now) {
-  if (cb.has(kFinReceived)) return;
-  if (in.segment.has(wire::kFin) && has_valid_fin(cb, in) && in.end != cb.rcv_nxt) {
-    ColdState& cold = cold_state(cb);
-    cold.fin_known = true;
-    cold.fin_seq = in.end;
-    owe_ack_now(cb);
-  }
-  const bool now_due = in.segment.has(wire::kFin) && in.end == cb.rcv_nxt;
-  const bool then_due = cb.cold && cb.cold->fin_known && cb.cold->fin_seq == cb.rcv_nxt;
-  if (!now_due && !then_due) return;
+void accept_fin(ControlBlock& cb, Time now) {
   const bool window_closed = offered_window(cb) == 0;
   cb.rcv_nxt += 1;
   cb.set(kFinReceived | kAckOwed);
@@ -322,6 +311,22 @@ void take_fin(ControlBlock& cb, const Arrived& in, Time now) {
   }
 }
 
+// Eighth: the FIN, once everything before it has been taken; one that came too early is remembered.
+void take_fin(ControlBlock& cb, const Arrived& in, Time now) {
+  if (cb.has(kFinReceived)) return;
+  const bool has_fin = in.segment.has(wire::kFin);
+  if (has_fin && has_valid_fin(cb, in) && in.end != cb.rcv_nxt) {
+    ColdState& cold = cold_state(cb);
+    cold.fin_known = true;
+    cold.fin_seq = in.end;
+    owe_ack_now(cb);
+  }
+  if (has_fin && in.end == cb.rcv_nxt)
+    accept_fin(cb, now);
+  else
+    take_known_fin(cb, now);
+}
+
 // The next segment in sequence, of which every check says that it is good and no step has anything special to do
 // (header prediction, RFC 7323 5.6): what is left are ACK and payload.
 bool is_expected(const ControlBlock& cb, const wire::Segment& segment, std::uint32_t payload_bytes) noexcept {
@@ -336,6 +341,10 @@ bool is_expected(const ControlBlock& cb, const wire::Segment& segment, std::uint
 }
 
 }  // namespace
+
+void take_known_fin(ControlBlock& cb, Time now) {
+  if (cb.cold && cb.cold->fin_known && cb.cold->fin_seq == cb.rcv_nxt) accept_fin(cb, now);
+}
 
 void add_quick_acks(ControlBlock& cb, std::uint32_t most) noexcept {
   const std::uint32_t half_window = cb.rcv_wnd / (2U * std::max<std::uint32_t>(cb.rcv_mss, 1));

@@ -13,6 +13,9 @@ namespace twinstack::tcp {
 // tcp_incr_quickack()).
 void add_quick_acks(ControlBlock& cb, std::uint32_t most) noexcept;
 
+// The FIN that came before something that it follows, once all of that is there.
+void take_known_fin(ControlBlock& cb, Time now);
+
 // on_segment() without the short way that it takes with the segments that nearly all are. For tests.
 Arrival on_segment_in_steps(ControlBlock& cb, const wire::Segment& segment, const Payload& payload, Host& host,
                             Time now);

@@ -277,14 +277,19 @@ TEST(DeliveryRate, OutlivesTheFlight) {
 TEST(DeliveryRate, GoesWithTheConnection) {
   for (const std::uint64_t rate : {1ULL, 1000ULL, 146'000ULL, 1'234'567'890ULL, 40'000'000'000ULL}) {
     MinTcp state = idle_state();
+    state.options = kOptTimestamps;
     state.delivery_rate = rate;
     state.delivery_app_limited = 1;
-    const DeliveryRate got = delivery_rate_of(state);
-    EXPECT_NEAR(static_cast<double>(bytes_per_second(got, state.mss)), static_cast<double>(rate),
-                1 + 1e-3 * double(rate));
+    ControlBlock cb;
+    ASSERT_TRUE(install(cb, state, at_ms(0)).has_value());
+    const DeliveryRate got = delivery_rate_of(state, cb.mss);
+    EXPECT_NEAR(static_cast<double>(bytes_per_second(got, cb.mss)), static_cast<double>(rate), 1 + 1e-3 * double(rate));
     EXPECT_TRUE(is_app_limited(got));
   }
-  EXPECT_EQ(bytes_per_second(delivery_rate_of(idle_state()), kMss), 0U);
+  EXPECT_EQ(bytes_per_second(delivery_rate_of(idle_state(), kMss), kMss), 0U);
+  MinTcp nonsense = idle_state();
+  nonsense.delivery_rate = UINT64_MAX;
+  EXPECT_GT(bytes_per_second(delivery_rate_of(nonsense, kMss), 65535), UINT64_MAX / 4);
 }
 
 }  // namespace

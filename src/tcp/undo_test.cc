@@ -160,28 +160,51 @@ TEST(LimitedTransmit, EachOfTheFirstDuplicatesLetsOneNewSegmentGo) {
   EXPECT_EQ(f.what(f.ack(0, {{1, 3}})), Sent{5});
 }
 
-// What the timeout had marked and the undo unmarked is looked at again: here one that was lost after all.
-TEST(Frto, ALossAmongWhatWasUnmarkedIsStillFound) {
-  Sender f(kOptSack, 10, 100);
+// Ten segments, all late: a probe repeats the last one, the timer runs out, everything is marked, and the timeout turns
+// out to have been spurious. Returns the time.
+Time undo_a_timeout(Sender& f) {
   f.end.cb.min_rtt_us = 5000;
   f.end.fire(at_ms(0));  // the tail loss probe
   f.end.poll(at_ms(30));
   const Time at = f.end.fire(at_ms(30));
-  ASSERT_EQ(f.recovery(), RecoveryState::kLoss);
+  EXPECT_EQ(f.recovery(), RecoveryState::kLoss);
   f.end.poll(at);
-  f.ack(1, {}, at + milliseconds(10));  // segments are marked or have been; new data goes
-  f.ack(2, {}, at + milliseconds(20));  // an original: all was late
-  ASSERT_EQ(f.recovery(), RecoveryState::kOpen);
-  ASSERT_EQ(f.flight().lost, 0U);
+  f.end.write(90 * f.mss, at);
+  f.ack(1, {}, at + milliseconds(10));
+  f.ack(2, {}, at + milliseconds(20));  // an original
+  EXPECT_EQ(f.recovery(), RecoveryState::kOpen);
+  EXPECT_EQ(f.flight().lost, 0U);
   EXPECT_EQ(broken_invariant(f.end.cb), nullptr);
+  return at + milliseconds(20);
+}
+
+// What the timeout had marked and the undo unmarked is looked at again: here one that was lost after all.
+TEST(Frto, ALossAmongWhatWasUnmarkedIsStillFound) {
+  Sender f(kOptSack, 10, 10);
+  const Time at = undo_a_timeout(f);
   Sent repeated;
   for (std::uint32_t edge = 4; edge <= 10; ++edge) {
-    for (const int i : f.what(f.ack(2, {{3, edge}}, at + milliseconds(20 + edge)))) {
+    for (const int i : f.what(f.ack(2, {{3, edge}}, at + milliseconds(edge)))) {
       if (i < 0) repeated.push_back(i);
     }
   }
   ASSERT_FALSE(repeated.empty());
   EXPECT_EQ(repeated[0], -2);
+}
+
+// ... and one that was lost twice, as the last one and as the probe.
+TEST(Frto, SoIsOneThatWasRepeated) {
+  Sender f(kOptSack, 10, 10);
+  const Time at = undo_a_timeout(f);
+  f.ack(9, {}, at + milliseconds(1));
+  Sent repeated;
+  for (std::uint32_t edge = 11; edge <= 14; ++edge) {
+    for (const int i : f.what(f.ack(9, {{10, edge}}, at + milliseconds(10 + edge)))) {
+      if (i < 0) repeated.push_back(i);
+    }
+  }
+  ASSERT_FALSE(repeated.empty());
+  EXPECT_EQ(repeated[0], -9);
 }
 
 }  // namespace

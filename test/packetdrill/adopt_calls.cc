@@ -303,7 +303,8 @@ int AdoptForm::engine_info(const Socket& socket, void* value, socklen_t* length)
   const moving::EngineConn& conn = *socket.conn;
   tcp::TcpInfo info;
   const tcp::MinTcp min = engine_->query(conn).min;
-  tcp::fill_tcp_info(engine_->tcb(conn), engine_->counters(conn), tcp::delivery_rate_of(min), clock_.now(), info);
+  tcp::fill_tcp_info(engine_->tcb(conn), engine_->counters(conn), tcp::delivery_rate_of(min, engine_->tcb(conn).mss),
+                     clock_.now(), info);
   info.state = TCP_ESTABLISHED;
   stack::fill_chronograph(conn.chronograph, clock_.now(), info);
   info.rcv_mss = engine_->tcb(conn).rcv_mss;
