@@ -16,8 +16,8 @@ namespace twinstack::handoff {
 // Of the byte that goes back, at the front of RestoreQueues::unacked.
 inline constexpr std::uint32_t kLessonBytes = 1;
 
-// None that waits for more to fill a segment (MSG_MORE): an ACK would let that go. And none whose window would lose much,
-// being that of a SYN, which is not scaled as that of the ACK is.
+// None that waits for more to fill a segment (MSG_MORE): an ACK would let that go. And none whose window would lose
+// much, being that of a SYN, which is not scaled as that of the ACK is.
 [[nodiscard]] bool can_be_taught(const tcp::MinTcp& min) noexcept;
 // What to restore with: `min` as it was before the peer acknowledged the last kLessonBytes, with the congestion window
 // that the ACK makes that of `min` (but CUBIC and NewReno grow by a segment when it was full). REQUIRES:
