@@ -217,6 +217,7 @@ class Lane {
   void post_unread(std::uint32_t index);
   void post_received(std::uint32_t index);
   void post_all();
+  void want_post(std::uint32_t index);
   void push_completion(LaneRing& ring, const ipc::CompleteEntry& entry) {
     ring.complete.push(entry);
     if (ring.dirty) return;

@@ -158,7 +158,10 @@ Cause Lane::submit_return(std::uint32_t session_index, LaneSession& session, con
   if (!tcp::read_matters(conn.tcb, conn.rcv_buf_bytes)) return Cause::kNothing;
   ConnHost host(*this, index);
   tcp::on_read(conn.tcb, host, now);
-  if (tcp::owes_ack(conn.tcb)) want_transmit(index);
+  if (tcp::owes_ack(conn.tcb)) {
+    want_transmit(index);
+    want_post(index);  // other reads matter then
+  }
   return Cause::kNothing;
 }
 
@@ -295,10 +298,7 @@ std::uint32_t Lane::deliver(std::uint32_t index, const Payload& payload) {
     }
   }
   conn.unread_bytes += taken;
-  if (taken > 0 && (conn.flags & kInPostList) == 0) {
-    conn.flags |= kInPostList;
-    post_list_.push_back(index);
-  }
+  if (taken > 0) want_post(index);
   return taken;
 }
 
@@ -351,11 +351,20 @@ void Lane::post_all() {
     conns_[index].flags &= static_cast<std::uint8_t>(~kInPostList);
     post_received(index);
     const HwConn& conn = conns_[index];
-    owner_of(conn)
-        .slot(records_[index].slot)
-        .want_read.store(tcp::read_acknowledges(conn.tcb) ? 1 : 0, std::memory_order_relaxed);
+    const auto wanted = tcp::read_may_open_window(conn.tcb, conn.rcv_buf_bytes) ? ipc::WantRead::kEvery
+                        : tcp::read_acknowledges(conn.tcb)                      ? ipc::WantRead::kLast
+                                                                                : ipc::WantRead::kNone;
+    owner_of(conn).slot(records_[index].slot).want_read.store(std::to_underlying(wanted), std::memory_order_relaxed);
   }
   post_list_.clear();
+}
+
+// At the end of the poll: what has come is posted, and the program told which reads matter.
+void Lane::want_post(std::uint32_t index) {
+  HwConn& conn = conns_[index];
+  if ((conn.flags & kInPostList) != 0) return;
+  conn.flags |= kInPostList;
+  post_list_.push_back(index);
 }
 
 bool Lane::complete(LaneSession& session, std::uint32_t ring_index, const ipc::CompleteEntry& entry) {

@@ -161,7 +161,7 @@ TEST_F(LaneTimers, AnAckThatWaitsForTheReadGoesWithIt) {
   peer.send(peer_bytes(10));
   poll();
   ASSERT_TRUE(got().empty());
-  EXPECT_EQ(want_read.load(), 1U);
+  EXPECT_EQ(want_read.load(), std::to_underlying(ipc::WantRead::kLast));
   program.read(conn);
   poll();
   sent = got();
@@ -172,6 +172,29 @@ TEST_F(LaneTimers, AnAckThatWaitsForTheReadGoesWithIt) {
   peer.send(peer_bytes(10));
   poll();
   EXPECT_EQ(want_read.load(), 0U);
+}
+
+// The ACK of what fills a small buffer goes at once and says that the window is closed. The peer waits for it to open:
+// the program is to wake the lane with each read.
+TEST_F(LaneTimers, AClosedWindowIsOpenedByTheRead) {
+  Moved moved = idle();
+  moved.min.rcv_buf_bytes = 16384;
+  moved.min.rcv_wnd = 8192;
+  start(moved);
+  got();
+  auto& want_read = program.arena().slot(5).want_read;
+  for (int i = 0; i < 8; ++i) peer.send(peer_bytes(1024));
+  poll();
+  sent = got();
+  ASSERT_FALSE(sent.empty());
+  ASSERT_EQ(sent.back().segment.window, 0U);
+  EXPECT_EQ(want_read.load(), std::to_underlying(ipc::WantRead::kEvery));
+  program.read(conn);
+  poll();
+  sent = got();
+  ASSERT_EQ(sent.size(), 1U);
+  EXPECT_EQ(sent[0].segment.window << moved.min.rcv_wscale, 8192U);
+  EXPECT_EQ(want_read.load(), 0U) << "it has been told";
 }
 
 }  // namespace

@@ -75,6 +75,13 @@ inline void store_counters(SharedCounters& to, const tcp::InfoCounters& from) no
   return out;
 }
 
+// Which reads the engine wants to hear of at once, since the peer waits for what it says then.
+enum class WantRead : std::uint32_t {
+  kNone = 0,
+  kLast = 1,   // the one that empties the queue: an ACK goes with it
+  kEvery = 2,  // the window is small: one that makes room may open it
+};
+
 // One connection of the session, as all three parties see it. The owner record (see owner_gate.h) is line 0.
 struct alignas(64) ConnSlot {
   // Line 0. Owner in bits 0..7, generation of the owner record above (it moves on with every change): a futex word.
@@ -95,7 +102,7 @@ struct alignas(64) ConnSlot {
   alignas(64) std::atomic<std::uint64_t> rx_posted_bytes;  // handed to the application through the completion ring
   std::atomic<std::uint64_t> tx_acked_bytes;  // of tx_submitted_bytes: acknowledged by the peer, or given to the kernel
   std::atomic<std::uint32_t> tx_limit_bytes;  // how far tx_submitted may run ahead of tx_acked: the send buffer
-  std::atomic<std::uint32_t> want_read;       // nonzero: wake me when everything is read, the peer waits for an ACK
+  std::atomic<std::uint32_t> want_read;       // WantRead
   std::uint64_t reserved2[5];
 
   // Line 2: written by the application.

@@ -17,8 +17,9 @@ namespace {
 
 // A queue this long may have closed the window: the engine is told at once that there is room again.
 constexpr std::uint64_t kUrgentReturnBytes = 16384;
-// Of one chunk: read bytes that are given back before the rest is read.
+// Of one chunk: read bytes that are given back before the rest is read; while the window is small.
 constexpr std::uint32_t kReturnAheadBytes = 8192;
+constexpr std::uint32_t kSmallReturnBytes = 1024;
 
 // Flags that the layer understands; with any other the connection goes back to the kernel first.
 constexpr int kReceiveFlags = MSG_DONTWAIT | MSG_PEEK | MSG_WAITALL | MSG_TRUNC | MSG_NOSIGNAL | MSG_CMSG_CLOEXEC;
@@ -39,7 +40,7 @@ struct Reader {
   // Of what the engine posted. (In a forked child the counters are the parent's.)
   [[nodiscard]] bool has_read_all() const noexcept;
   [[nodiscard]] Outcome attempt() const noexcept;
-  void consume(std::uint32_t chunk, RxNode& node, std::uint32_t bytes, bool urgent) const noexcept
+  void consume(std::uint32_t chunk, RxNode& node, std::uint32_t bytes, std::uint32_t ahead, bool urgent) const noexcept
       TS_REQUIRES(sonode.rx_mutex);
   void put(const std::byte* from, std::size_t size) const noexcept {
     if (discards())
@@ -49,12 +50,14 @@ struct Reader {
   }
 };
 
-void Reader::consume(std::uint32_t chunk, RxNode& node, std::uint32_t bytes, bool urgent) const noexcept {
+// `ahead`: so many are given back before the rest is read.
+void Reader::consume(std::uint32_t chunk, RxNode& node, std::uint32_t bytes, std::uint32_t ahead,
+                     bool urgent) const noexcept {
   node.offset += bytes;
   node.length -= bytes;
   node.unreturned += bytes;
   const bool is_empty = node.length == 0;
-  if (!is_empty && node.unreturned < kReturnAheadBytes) return;
+  if (!is_empty && node.unreturned < ahead) return;
   const std::uint32_t give_back = std::exchange(node.unreturned, 0U);
   const std::uint32_t ring = node.ring;
   const std::uint64_t hw_conn_id = node.hw_conn_id;
@@ -86,8 +89,10 @@ Outcome Reader::from_queue() const noexcept {
   const std::uint64_t queued = sonode.rx_queued_bytes.load(std::memory_order_relaxed);
   if (queued == 0) return fail(Failure::kWouldBlock);
   if (sonode.inherited_bytes != nullptr) return from_inherited();
-  const bool ends_wait = queued <= out.left() && sonode.slot->want_read.load(std::memory_order_relaxed) != 0;
-  const bool urgent = queued >= kUrgentReturnBytes || ends_wait;
+  const auto wanted = static_cast<ipc::WantRead>(sonode.slot->want_read.load(std::memory_order_relaxed));
+  const bool ends_wait = queued <= out.left() && wanted == ipc::WantRead::kLast;
+  const bool urgent = queued >= kUrgentReturnBytes || ends_wait || wanted == ipc::WantRead::kEvery;
+  const std::uint32_t ahead = wanted == ipc::WantRead::kEvery ? kSmallReturnBytes : kReturnAheadBytes;
   const ipc::Arena& arena = sonode.session->arena();
   std::uint64_t taken = 0;
   std::uint32_t chunk = sonode.rx_head;
@@ -96,7 +101,7 @@ Outcome Reader::from_queue() const noexcept {
     const std::uint32_t next = node.next;
     const auto here = static_cast<std::uint32_t>(std::min<std::size_t>(node.length, out.left()));
     put(arena.chunk(chunk).data() + node.offset, here);
-    if (!peeks()) consume(chunk, node, here, urgent);
+    if (!peeks()) consume(chunk, node, here, ahead, urgent);
     taken += here;
     chunk = next;
   }

@@ -212,6 +212,8 @@ void on_read(ControlBlock& cb, Host& host, Time now) {
   const std::uint32_t possible = possible_window(cb, host);
   if (possible > 0 && possible >= 2 * std::uint64_t{offered}) acknowledge_now(cb);
   if (read_acknowledges(cb) && host.all_read()) acknowledge_now(cb);
+  // The second full segment, whose ACK would only have told that the window is closed.
+  if (cb.has(kAckOwed) && bytes_between(cb.rcv_wup, cb.rcv_nxt) > cb.rcv_mss) acknowledge_now(cb);
 }
 
 bool read_acknowledges(const ControlBlock& cb) {
@@ -219,9 +221,13 @@ bool read_acknowledges(const ControlBlock& cb) {
   return !cb.has(kPingPong) || cb.has(kAckOnAnyRead);
 }
 
-bool read_matters(const ControlBlock& cb, std::uint32_t capacity) {
+bool read_may_open_window(const ControlBlock& cb, std::uint32_t capacity) {
   const std::uint64_t most = std::uint64_t{capacity} + (1U << cb.rcv_wscale) - 1;  // windows are rounded up
-  return cb.cold || 2 * std::uint64_t{offered_window(cb)} <= most || read_acknowledges(cb);
+  return 2 * std::uint64_t{offered_window(cb)} <= most;
+}
+
+bool read_matters(const ControlBlock& cb, std::uint32_t capacity) {
+  return cb.cold || read_may_open_window(cb, capacity) || read_acknowledges(cb);
 }
 
 void acknowledge_now(ControlBlock& cb) { cb.set(kAckOwed | kAckNow); }

@@ -176,7 +176,9 @@ void run_whole_machine(ControlBlock& cb);
 void on_read(ControlBlock& cb, Host& host, Time now);
 // Whether an ACK goes once the program has read everything. Cheap.
 [[nodiscard]] bool read_acknowledges(const ControlBlock& cb);
-// Whether on_read() could do anything when receive_space() is never more than `capacity`. Cheap.
+// Whether a window update may go with a read, when receive_space() is never more than `capacity`. Cheap.
+[[nodiscard]] bool read_may_open_window(const ControlBlock& cb, std::uint32_t capacity);
+// Whether on_read() could do anything then. Cheap.
 [[nodiscard]] bool read_matters(const ControlBlock& cb, std::uint32_t capacity);
 
 // A deadline may have passed. Cheap when none has.

@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
+#include <vector>
 
 #include "behaviour/behaviour_fixture.h"
 #include "ipc/messages.h"
@@ -51,6 +53,9 @@ class Layer : public Behaviour {
     ASSERT_EQ(::listen(listener->get(), 1), 0);
     ASSERT_EQ(::getsockname(listener->get(), any, &length), 0);
     ours_ = socket->release();
+    if (receive_buffer_bytes_ != 0) {
+      ASSERT_EQ(ts_setsockopt(ours_, SOL_SOCKET, SO_RCVBUF, &receive_buffer_bytes_, sizeof receive_buffer_bytes_), 0);
+    }
     ASSERT_EQ(ts_connect(ours_, any, length), 0);
     peer_.reset(::accept(listener->get(), nullptr, nullptr));
     ASSERT_TRUE(peer_);
@@ -113,6 +118,7 @@ class Layer : public Behaviour {
     last_ = counters;
   }
 
+  int receive_buffer_bytes_ = 0;  // SO_RCVBUF before the connection is made, if not 0
   int ours_ = -1;
   UniqueFd peer_;
   std::uint64_t total_ = 0;
@@ -157,6 +163,32 @@ TEST_F(Layer, MessagesThatNobodyAnswersAreNotHeldUpByDelayedAcks) {
   const auto begin = std::chrono::steady_clock::now();
   send_and_read(50);
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(500));
+  EXPECT_NE(describe().in_engine, 0);
+}
+
+class SmallBufferLayer : public Layer {
+ protected:
+  SmallBufferLayer() { receive_buffer_bytes_ = 4096; }
+};
+
+// A program with a small buffer that reads all that there is: the window opens with each read.
+TEST_F(SmallBufferLayer, IsNotHeldUpByWindowProbes) {
+  exchange(1000);
+  move("offload", true);
+  const std::size_t bytes = 400'000;
+  const auto begin = std::chrono::steady_clock::now();
+  std::thread talker([&] {
+    const std::vector<std::byte> all(bytes);
+    EXPECT_EQ(::send(peer_.get(), all.data(), all.size(), 0), static_cast<ssize_t>(bytes));
+  });
+  std::vector<std::byte> room(65536);
+  for (std::size_t heard = 0; heard < bytes;) {
+    const ssize_t got = ts_recv(ours_, room.data(), room.size(), 0);
+    ASSERT_GT(got, 0);
+    heard += static_cast<std::size_t>(got);
+  }
+  talker.join();
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(800));
   EXPECT_NE(describe().in_engine, 0);
 }
 
