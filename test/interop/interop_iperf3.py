@@ -5,6 +5,7 @@ in every second."""
 
 import json
 import sys
+import time
 
 import testbed
 from bed.load import Moves
@@ -39,6 +40,9 @@ def check_report(report, seconds):
 
 def run_case(bed, service, args, family, options):
     seconds = max(1, round(args.duration))
+    # What the server's side still sends on connections of the case before, whose client has gone, draws a RST then: a
+    # retransmission after its timeout (seen once in some ten runs, not yet explained).
+    time.sleep(1)
     watch = testbed.PeerWatch(bed)
     server = bed.srv.spawn(service.run_under(["iperf3", "-s", "-1", "--forceflush", "-p", "5201"]), name="iperf3 -s")
     server.wait_ready(r"listening on")
