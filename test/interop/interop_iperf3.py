@@ -43,7 +43,8 @@ def wait_until_over(bed, limit_s=10):
     then still has to send, after a retransmission timeout perhaps, draws a RST that belongs to this case."""
     deadline = time.monotonic() + limit_s
     while True:
-        code, out, err = bed.srv.run(["ss", "-Htn", "state", "connected", "exclude", "time-wait", "sport", "=", ":5201"])
+        states = ["state", "connected", "exclude", "time-wait"]
+        code, out, err = bed.srv.run(["ss", "-Htn", *states, "sport", "=", ":5201"])
         testbed.expect(code == 0, f"ss: {err.strip()}")
         if not out.strip():
             return
