@@ -15,15 +15,20 @@ using std::chrono::milliseconds;
 class LaneMemory : public LaneFixture {
  protected:
   Status status(const Command& command) { return box.call(command).status; }
+  // A connection of a program of its own.
+  ProgramConn& connect(Program& other, const Moved& moved) {
+    box.lane.open_session(9, other.arena());
+    ProgramConn& made = other.open(5);
+    EXPECT_EQ(install(box, other, made, moved), Status::kOk);
+    return made;
+  }
 };
 
 TEST_F(LaneMemory, OutOfChunksThePeerSendsAgain) {
   ipc::ArenaConfig config = small_arena();
   config.rx_chunk_count = 4;
   Program poor(config, 9);
-  box.lane.open_session(9, poor.arena());
-  ProgramConn& mine = poor.open(5);
-  ASSERT_EQ(install(box, poor, mine, idle()), Status::kOk);
+  ProgramConn& mine = connect(poor, idle());
   // Four chunks of 4096 take 16384 of these bytes.
   const Seq begin = peer.seq;
   for (int i = 0; i < 20; ++i) peer.send(stream_bytes(mine.receive_key, static_cast<std::uint64_t>(i) * 1000, 1000));
@@ -107,11 +112,9 @@ TEST_F(LaneTuning, DataOutOfOrderHasRoomBesideTheReadersPace) {
   ipc::ArenaConfig config = small_arena();
   config.rx_chunk_count = 2048;
   Program rich(config, 9);
-  box.lane.open_session(9, rich.arena());
-  ProgramConn& mine = rich.open(5);
   Moved moved = idle();
   moved.min.rcv_buf_bytes = 131'072;
-  ASSERT_EQ(install(box, rich, mine, moved), Status::kOk);
+  ProgramConn& mine = connect(rich, moved);
   const auto buffer = [&] {
     return box.call({.op = CommandOp::kQuery, .id = HwConnId(mine.hw)}).state.min.rcv_buf_bytes;
   };
@@ -379,9 +382,7 @@ TEST_F(LaneMemory, PacketsThatWaitForAMoveAreChargedBesideTheirBytes) {
   ipc::ArenaConfig config = small_arena();
   config.rx_chunk_count = 2048;
   Program rich(config, 9);
-  box.lane.open_session(9, rich.arena());
-  ProgramConn& mine = rich.open(5);
-  ASSERT_EQ(install(box, rich, mine, idle()), Status::kOk);
+  ProgramConn& mine = connect(rich, idle());
   const auto held = [&] {
     EXPECT_EQ(box.call({.op = CommandOp::kHold, .id = HwConnId(mine.hw)}).status, Status::kOk);
     const std::uint64_t before = box.lane.counters().held_frames;
@@ -409,9 +410,7 @@ TEST_F(LaneMemory, AFullCompletionRingDropsAndRecovers) {
   ipc::ArenaConfig config = small_arena();
   config.cq_entries = 256;
   Program slow(config, 9);
-  box.lane.open_session(9, slow.arena());
-  ProgramConn& mine = slow.open(5);
-  ASSERT_EQ(install(box, slow, mine, idle()), Status::kOk);
+  ProgramConn& mine = connect(slow, idle());
   const Seq begin = peer.seq;
   for (std::uint64_t i = 0; i < 300; ++i) {
     peer.send(stream_bytes(mine.receive_key, i * 10, 10));
@@ -465,14 +464,12 @@ TEST_F(LaneMemory, DataOutOfOrderIsNotChargedForItsFrames) {
   ipc::ArenaConfig config = small_arena();
   config.rx_chunk_count = 2048;
   Program rich(config, 9);
-  box.lane.open_session(9, rich.arena());
-  ProgramConn& mine = rich.open(5);
   Moved moved = idle();
   moved.min.options |= tcp::kOptWindowScale | tcp::kOptSack;
   moved.min.rcv_wscale = 7;
   moved.min.rcv_buf_bytes = 8U << 20;
   moved.min.rcv_wnd = 4U << 20;
-  ASSERT_EQ(install(box, rich, mine, moved), Status::kOk);
+  ProgramConn& mine = connect(rich, moved);
   peer.seq += 1;  // a hole
   for (std::uint32_t i = 0; i < kSegments; ++i) {
     peer.send(std::vector<std::byte>(1200));

@@ -15,8 +15,6 @@ namespace {
 
 constexpr std::uint32_t kSubmissionsPerPoll = 256;
 constexpr std::uint32_t kMaxQueuedBytes = 64U << 20;
-// Received bytes beyond the buffer that rounded windows may have offered.
-constexpr std::uint32_t kRoundingSlack = 64U << 10;
 // The receive window is tuned no more often than for so many bytes that were read: who exchanges small messages needs
 // no larger one. A power of two.
 constexpr std::uint32_t kTuningStep = 8192;
@@ -281,8 +279,7 @@ std::uint32_t Lane::deliver(std::uint32_t index, const Payload& payload) {
     ++counters_.completion_full;
     return 0;
   }
-  // A closing window is rounded up to its unit with each ACK, so that it never shrinks: a peer can make that add up.
-  const std::uint32_t most = conn.rcv_buf_bytes + kRoundingSlack + (4U << conn.tcb.rcv_wscale);
+  const std::uint32_t most = tcp::most_unread(conn.tcb, conn.rcv_buf_bytes);
   const std::uint32_t wanted = std::min(payload.size(), most - std::min(most, conn.unread_bytes));
   std::uint32_t taken = 0;
   while (taken < wanted) {
@@ -354,7 +351,7 @@ void Lane::post_all() {
     const auto wanted = tcp::read_may_open_window(conn.tcb, conn.rcv_buf_bytes) ? ipc::WantRead::kEvery
                         : tcp::read_acknowledges(conn.tcb)                      ? ipc::WantRead::kLast
                                                                                 : ipc::WantRead::kNone;
-    owner_of(conn).slot(records_[index].slot).want_read.store(std::to_underlying(wanted), std::memory_order_relaxed);
+    owner_of(conn).slot(records_[index].slot).want_read.store(wanted, std::memory_order_relaxed);
   }
   post_list_.clear();
 }

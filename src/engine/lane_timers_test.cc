@@ -161,7 +161,7 @@ TEST_F(LaneTimers, AnAckThatWaitsForTheReadGoesWithIt) {
   peer.send(peer_bytes(10));
   poll();
   ASSERT_TRUE(got().empty());
-  EXPECT_EQ(want_read.load(), std::to_underlying(ipc::WantRead::kLast));
+  EXPECT_EQ(want_read.load(), ipc::WantRead::kLast);
   program.read(conn);
   poll();
   sent = got();
@@ -171,7 +171,7 @@ TEST_F(LaneTimers, AnAckThatWaitsForTheReadGoesWithIt) {
   poll();
   peer.send(peer_bytes(10));
   poll();
-  EXPECT_EQ(want_read.load(), 0U);
+  EXPECT_EQ(want_read.load(), ipc::WantRead::kNone);
 }
 
 // The ACK of what fills a small buffer goes at once and says that the window is closed. The peer waits for it to open:
@@ -188,13 +188,13 @@ TEST_F(LaneTimers, AClosedWindowIsOpenedByTheRead) {
   sent = got();
   ASSERT_FALSE(sent.empty());
   ASSERT_EQ(sent.back().segment.window, 0U);
-  EXPECT_EQ(want_read.load(), std::to_underlying(ipc::WantRead::kEvery));
+  EXPECT_EQ(want_read.load(), ipc::WantRead::kEvery);
   program.read(conn);
   poll();
   sent = got();
   ASSERT_EQ(sent.size(), 1U);
   EXPECT_EQ(sent[0].segment.window << moved.min.rcv_wscale, 8192U);
-  EXPECT_EQ(want_read.load(), 0U) << "it has been told";
+  EXPECT_EQ(want_read.load(), ipc::WantRead::kNone) << "it has been told";
 }
 
 }  // namespace

@@ -100,7 +100,7 @@ struct alignas(64) ConnSlot {
   alignas(64) std::atomic<std::uint64_t> rx_posted_bytes;  // handed to the application through the completion ring
   std::atomic<std::uint64_t> tx_acked_bytes;  // of tx_submitted_bytes: acknowledged by the peer, or given to the kernel
   std::atomic<std::uint32_t> tx_limit_bytes;  // how far tx_submitted may run ahead of tx_acked: the send buffer
-  std::atomic<std::uint32_t> want_read;       // WantRead
+  std::atomic<WantRead> want_read;            // by the engine, for the next reads
   std::uint64_t reserved2[5];
 
   // Line 2: written by the application.

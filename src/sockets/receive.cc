@@ -89,7 +89,7 @@ Outcome Reader::from_queue() const noexcept {
   const std::uint64_t queued = sonode.rx_queued_bytes.load(std::memory_order_relaxed);
   if (queued == 0) return fail(Failure::kWouldBlock);
   if (sonode.inherited_bytes != nullptr) return from_inherited();
-  const auto wanted = static_cast<ipc::WantRead>(sonode.slot->want_read.load(std::memory_order_relaxed));
+  const ipc::WantRead wanted = sonode.slot->want_read.load(std::memory_order_relaxed);
   const bool ends_wait = queued <= out.left() && wanted == ipc::WantRead::kLast;
   const bool urgent = queued >= kUrgentReturnBytes || ends_wait || wanted == ipc::WantRead::kEvery;
   const std::uint32_t ahead = wanted == ipc::WantRead::kEvery ? kSmallReturnBytes : kReturnAheadBytes;

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "tcp/rtt.h"
+#include "tcp/window.h"
 
 namespace twinstack::stack {
 
@@ -12,7 +13,6 @@ namespace {
 constexpr std::uint32_t kFirstWindow = 65535;      // Linux tcp_select_initial_window()
 constexpr std::uint32_t kSmallestForGrowth = 128;  // bytes of a segment that opens the window
 constexpr std::uint32_t kMostWindow = 65535U << 14;
-constexpr std::uint32_t kRoundingSlack = 64U << 10;
 
 // What a segment of this length weighs in a kernel's buffer: its head and the next size that the allocator has.
 std::uint32_t weight(std::uint32_t segment_bytes) noexcept { return std::bit_ceil(segment_bytes + 448U) + 256U; }
@@ -85,9 +85,8 @@ std::uint32_t ReceiveBuffer::window_space(const Config& config, const tcp::Contr
   return std::min(free, ssthresh_bytes_);
 }
 
-// A closing window is rounded up to its unit with each ACK, so that it never shrinks: a peer can make that add up.
 std::uint32_t ReceiveBuffer::room(const tcp::ControlBlock& cb) const noexcept {
-  const std::uint32_t most = buffer_bytes_ + kRoundingSlack + (4U << cb.rcv_wscale);
+  const std::uint32_t most = tcp::most_unread(cb, buffer_bytes_);
   return most - std::min(most, bytes.size());
 }
 

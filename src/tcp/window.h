@@ -22,6 +22,13 @@ namespace twinstack::tcp {
 // The window that the memory allows, bytes: a multiple of the scale, 0 rather than less than a segment.
 [[nodiscard]] std::uint32_t possible_window(const ControlBlock& cb, Host& host);
 
+// The most that may be unread of a buffer of `buffer_bytes`. A closing window is rounded up to its unit with each ACK,
+// so that it never shrinks: a peer can make that add up.
+[[nodiscard]] inline std::uint32_t most_unread(const ControlBlock& cb, std::uint32_t buffer_bytes) noexcept {
+  constexpr std::uint32_t kRoundingSlack = 64U << 10;
+  return buffer_bytes + kRoundingSlack + (4U << cb.rcv_wscale);
+}
+
 // Chooses the window for a segment that is sent now, records it as offered and returns the header's field.
 std::uint16_t offer_window(ControlBlock& cb, Host& host);
 
