@@ -122,16 +122,6 @@ Result<> restore(Upload& move) {
   return {};
 }
 
-// Before the program sees the socket, of which until then a byte less counts as acknowledged than it was told; and
-// behind what the filter caught: that is older than the peer's clock. When it fails nothing is missed but what the
-// lesson was for.
-void give_lesson(Upload& move) {
-  if (!move.can_be_taught) return;
-  move.tools.deliver_late();
-  const tcp::MinTcp& min = move.extracted.state.min;
-  (void)teach(move.conn, min, !holds_older_packets(move.conn, move.extracted, min.ts_recent));
-}
-
 // Not undone: from here the connection is the kernel's.
 Result<> release(Upload& move) {
   kernel::KernelConn& socket = *move.conn.kernel;
@@ -147,16 +137,25 @@ Result<> release(Upload& move) {
   // An error of the connection is the program's to see; there is nobody to send the rest to.
   if (released->unsent_taken_bytes != unsent.size() && released->socket_error == 0)
     return error(ErrorCode::kBroken, "the kernel had no memory for the unsent bytes");
-  if (released->socket_error == 0) give_lesson(move);
   return {};
 }
 
-void commit(Upload& move) {
+void commit(Upload& move, bool teaches) {
   Connection& conn = move.conn;
   conn.engine_counters += ipc::counters_of(move.extracted.state);
   publish_counters(conn);
   conn.shared().hw_conn_id.store(0, std::memory_order_release);
+  conn.shared().lesson_due.store(teaches ? 1 : 0, std::memory_order_relaxed);
   conn.gate().set_owner(Owner::kKernel);
+}
+
+// The program may be sending already, and the peer's packets still wait. Behind what the filter caught: that is older
+// than the peer's clock. When it fails nothing is missed but what the lesson was for.
+void give_lesson(Upload& move) {
+  move.tools.deliver_late();
+  const tcp::MinTcp& min = move.extracted.state.min;
+  (void)teach(move.conn, min, !holds_older_packets(move.conn, move.extracted, min.ts_recent));
+  move.conn.shared().lesson_due.store(0, std::memory_order_release);
 }
 
 // Packets that waited, then those that come: first into the kernel in order, then the entry goes, then the last ones.
@@ -198,8 +197,10 @@ Result<MoveReport> upload(Connection& conn, MoveTools& tools) {
   const Result<> released = release(move);
   // Before any call of the program comes to the socket: newer bytes would follow the gap.
   if (!released) conn.kernel->reset();
-  commit(move);
+  const bool teaches = released && move.can_be_taught && move.report.socket_error == 0;
+  commit(move, teaches);
   move.report.pause = tools.now() - move.frozen_at;
+  if (teaches) give_lesson(move);
   hand_packets_over(move);
   if (released) expire_if_silent(move);
   (void)conn.port->call({.op = CommandOp::kRelease, .id = conn.hw});

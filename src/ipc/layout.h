@@ -94,7 +94,9 @@ struct alignas(64) ConnSlot {
   std::atomic<std::uint32_t> ring_hint;      // by the application: which of the lane's rings it prefers
   std::atomic<std::uint32_t> mover_waits;    // nonzero while the driver waits on calls_inside (futex)
   std::atomic<std::uint32_t> sleepers;       // threads waiting on `owner` (futex)
-  std::uint32_t reserved0[5];
+  std::atomic<std::uint32_t> lesson_due;     // by the driver, nonzero: for some tens of microseconds the kernel's
+                                             // counters lack a byte (handoff/lesson.h): who asks for them waits
+  std::uint32_t reserved0[4];
 
   // Line 1: written by the engine (by the driver while neither side owns).
   alignas(64) std::atomic<std::uint64_t> rx_posted_bytes;  // handed to the application through the completion ring

@@ -182,6 +182,7 @@ Sonode* Session::take(SonodeState state) noexcept {
   slot.tx_submitted_bytes.store(0, std::memory_order_relaxed);
   slot.want_tx_space.store(0, std::memory_order_relaxed);
   slot.want_read.store(ipc::WantRead::kNone, std::memory_order_relaxed);
+  slot.lesson_due.store(0, std::memory_order_relaxed);
   slot.calls_inside.store(0, std::memory_order_relaxed);
   ipc::store_counters(slot.base, {});
   const std::uint32_t tag = slot.tag.load(std::memory_order_relaxed) + 1;

@@ -58,6 +58,7 @@ std::vector<Step> script() {
 
 // What the program is told: the kernel's answer, and what was counted in stays before.
 tcp_info told(const Talk& talk) {
+  while (talk.served->slot().lesson_due.load() != 0) ::usleep(10);  // as the socket layer
   tcp_info info = info_of(talk.served->fd());
   tcp::InfoCounters sum = ipc::load_counters(talk.served->slot().base);
   sum += tcp::take_counters(info);
