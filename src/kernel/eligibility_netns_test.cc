@@ -72,6 +72,13 @@ TEST_F(EligibilityTest, TimestampsInNs) { expect_reason(SOL_SOCKET, SO_TIMESTAMP
 TEST_F(EligibilityTest, Inq) { expect_reason(IPPROTO_TCP, TCP_INQ, 1, 0, Reason::kControlData); }
 TEST_F(EligibilityTest, LowWater) { expect_reason(SOL_SOCKET, SO_RCVLOWAT, 2, 1, Reason::kLowWater); }
 
+TEST_F(EligibilityTest, MinHops) { expect_reason(IPPROTO_IP, IP_MINTTL, 255, 0, Reason::kMinHops); }
+
+TEST_F(EligibilityTest, MinHopsV6) {
+  constexpr int kIpv6MinHops = 73;
+  expect_reason(IPPROTO_IPV6, kIpv6MinHops, 255, 0, Reason::kMinHops, Family::kV6);
+}
+
 TEST_F(EligibilityTest, Transparent) { expect_reason(IPPROTO_IP, IP_TRANSPARENT, 1, 0, Reason::kTransparent); }
 
 TEST_F(EligibilityTest, TransparentV6) {

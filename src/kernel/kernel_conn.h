@@ -45,6 +45,7 @@ enum class Reason : std::uint8_t {
   kControlData,        // TCP_INQ is on: control data with every recvmsg()
   kLowWater,           // SO_RCVLOWAT above 1, which the engine does not wait for
   kIpOptions,          // IPv4 options or IPv6 extension headers are sent
+  kMinHops,            // IP_MINTTL or IPV6_MINHOPCOUNT: the engine does not look at hop limits
   kTransparent,        // IP_TRANSPARENT: the local address is not ours
   kSocketFilter,       // the program attached a filter of its own, which ours would replace
   kPacing,             // SO_MAX_PACING_RATE is set

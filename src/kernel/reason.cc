@@ -40,6 +40,8 @@ constexpr ReasonWords words(Reason reason) {
       return {"low-water", "SO_RCVLOWAT is above 1"};
     case Reason::kIpOptions:
       return {"ip-options", "IP options or extension headers are sent"};
+    case Reason::kMinHops:
+      return {"min-hops", "IP_MINTTL or IPV6_MINHOPCOUNT is set: the engine does not look at hop limits"};
     case Reason::kTransparent:
       return {"transparent", "IP_TRANSPARENT is on: the local address may not be ours"};
     case Reason::kSocketFilter:

@@ -69,6 +69,8 @@ constexpr std::array kRules = {
     Rule{IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE, kStay, kStay},
     Rule{IPPROTO_IP, IP_OPTIONS, kStay, kBringBack},
     Rule{IPPROTO_IP, IP_RECVERR, kStay, kBringBack},
+    Rule{IPPROTO_IP, IP_MINTTL, kStay, kKernelSocket},
+    Rule{IPPROTO_IPV6, IPV6_MINHOPCOUNT, kStay, kKernelSocket},
     Rule{IPPROTO_IPV6, IPV6_RECVERR, kStay, kBringBack},
 };
 

@@ -4,11 +4,9 @@
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
-#include <sched.h>
 #include <sys/ioctl.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <optional>
 
@@ -137,22 +135,8 @@ Outcome get_max_segment(Sonode& sonode, int fd, void* value, socklen_t* length) 
   });
 }
 
-// The counters of a socket that has just come back lack a byte until the kernel has been taught what a return loses.
-// REQUIRES: inside the gate, the kernel's.
-void wait_for_lesson(const Sonode& sonode) noexcept {
-  auto& due = sonode.slot->lesson_due;
-  // In a forked child the slot may serve another connection of the parent's.
-  if (due.load(std::memory_order_acquire) == 0 || sonode.session->is_inherited()) return;
-  constexpr auto kLongest = std::chrono::milliseconds(5);
-  const auto begin = std::chrono::steady_clock::now();
-  while (due.load(std::memory_order_acquire) != 0) {
-    if (std::chrono::steady_clock::now() - begin > kLongest) return due.store(0, std::memory_order_relaxed);  // it died
-    ::sched_yield();
-  }
-}
-
 // The kernel's answer, and what both stacks have counted before. REQUIRES: inside the gate, the kernel's.
-Outcome get_kernel_info(const Sonode& sonode, int fd, void* value, socklen_t* length) noexcept {
+Outcome get_kernel_info(Sonode& sonode, int fd, void* value, socklen_t* length) noexcept {
   wait_for_lesson(sonode);
   const Outcome result = outcome_of(real().getsockopt(fd, IPPROTO_TCP, TCP_INFO, value, length));
   const ipc::ConnSlot& slot = *sonode.slot;
@@ -199,9 +183,8 @@ Outcome get_unacknowledged(Sonode& sonode, int fd, int* count) noexcept {
     case Access::kAborted:
       return fail(Failure::kAborted);
     case Access::kKernel:
-      wait_for_lesson(sonode);
-      [[fallthrough]];
     case Access::kPlain:
+      wait_for_lesson(sonode);
       return outcome_of(real().ioctl(fd, SIOCOUTQ, count));
     case Access::kEngine:
       break;
@@ -256,8 +239,10 @@ Outcome get_option(Sonode& sonode, int fd, int level, int name, void* value, soc
   }
   if (level == IPPROTO_TCP && name == TCP_MAXSEG) return get_max_segment(sonode, fd, value, length);
   if (level == IPPROTO_TCP && name == TCP_INFO) return get_tcp_info(sonode, fd, value, length);
-  return run(sonode, treatment(level, name, false), "getsockopt",
-             [=]() noexcept { return outcome_of(real().getsockopt(fd, level, name, value, length)); });
+  return run(sonode, treatment(level, name, false), "getsockopt", [=, &sonode]() noexcept {
+    wait_for_lesson(sonode);  // for TCP_CC_INFO, SO_MEMINFO
+    return outcome_of(real().getsockopt(fd, level, name, value, length));
+  });
 }
 
 Outcome control_io(Sonode& sonode, int fd, unsigned long request, void* argument) noexcept {

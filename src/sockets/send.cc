@@ -51,6 +51,7 @@ Outcome Writer::to_kernel() const noexcept {
   std::array<iovec, kPartsPerCall> room_for_parts;
   const std::span<iovec> parts = in.next(room_for_parts, SSIZE_MAX);
   const int real_flags = flags | MSG_DONTWAIT | MSG_NOSIGNAL;
+  if ((flags & MSG_MORE) != 0) wait_for_lesson(sonode);
   ssize_t result = -1;
   if (parts.size() <= 1) {
     const void* base = parts.empty() ? nullptr : parts[0].iov_base;

@@ -2,6 +2,10 @@
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <chrono>
 
 #include "sockets/test_bed.h"
 
@@ -142,6 +146,89 @@ TEST_F(ServiceEnd, TheNextServiceGetsTheNextConnections) {
     EXPECT_EQ(ts_recv(pair->ours, text.data(), 4, MSG_WAITALL), 4);
   }
   EXPECT_FALSE(in_engine(old.ours));
+}
+
+// ---- lesson_due: the kernel is being taught what a return loses.
+
+class LessonDue : public ::testing::Test {
+ protected:
+  LessonDue() { Bed::service(0); }
+
+  static constexpr auto kWait = std::chrono::milliseconds(5);
+
+  // Whether the call waits as long as it may, while nobody takes the mark back. (One that does not may be slow, too.)
+  static bool waits(int fd, const std::function<void()>& call) {
+    const SonodeRef sonode = g_layer.find(fd);
+    sonode->slot->lesson_due.store(1);
+    auto shortest = std::chrono::nanoseconds::max();
+    for (int i = 0; i < 5; ++i) shortest = std::min(shortest, time_of(call));
+    EXPECT_EQ(sonode->slot->lesson_due.exchange(0), 1U);
+    return shortest >= kWait;
+  }
+  static std::chrono::nanoseconds time_of(const std::function<void()>& call) {
+    const auto begin = std::chrono::steady_clock::now();
+    call();
+    return std::chrono::steady_clock::now() - begin;
+  }
+  static void ask_unacknowledged(int fd) {
+    int count = -1;
+    EXPECT_EQ(ts_ioctl(fd, SIOCOUTQ, reinterpret_cast<uintptr_t>(&count)), 0);
+  }
+  static void ask_info(int fd) {
+    std::array<std::byte, 256> info;
+    socklen_t length = info.size();
+    EXPECT_EQ(ts_getsockopt(fd, IPPROTO_TCP, TCP_INFO, info.data(), &length), 0);
+  }
+};
+
+TEST_F(LessonDue, WhoAsksWhatTheKernelHasCountedWaits) {
+  const Pair pair;
+  EXPECT_TRUE(waits(pair.ours, [&] { ask_unacknowledged(pair.ours); }));
+  EXPECT_TRUE(waits(pair.ours, [&] { ask_info(pair.ours); }));
+  EXPECT_TRUE(waits(pair.ours, [&] { ts_send(pair.ours, "x", 1, MSG_MORE); }));
+  EXPECT_FALSE(waits(pair.ours, [&] { ts_send(pair.ours, "y", 1, 0); })) << "data need not wait";
+  EXPECT_EQ(pair.hear(10), "xxxxxyyyyy");
+}
+
+TEST_F(LessonDue, NobodyWaitsLongerThanItTakes) {
+  const Pair pair;
+  std::atomic<std::uint32_t>& due = g_layer.find(pair.ours)->slot->lesson_due;
+  EXPECT_TRUE(eventually([&] {
+    due.store(1);
+    const std::jthread driver([&due] { due.store(0); });
+    return time_of([&] { ask_info(pair.ours); }) < kWait;
+  }));
+}
+
+TEST_F(LessonDue, AlsoWhenTheConnectionMovesNoMore) {
+  const Pair pair;
+  const int one = 1;
+  ASSERT_EQ(ts_setsockopt(pair.ours, SOL_SOCKET, SO_TIMESTAMP, &one, sizeof(one)), 0);
+  ASSERT_TRUE(g_layer.find(pair.ours)->plain);
+  EXPECT_TRUE(waits(pair.ours, [&] { ask_unacknowledged(pair.ours); }));
+}
+
+TEST_F(LessonDue, AlsoInAForkedChild) {
+  const Pair pair;
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(waits(pair.ours, [&] { ask_unacknowledged(pair.ours); }) ? 0 : 1);
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
+TEST_F(LessonDue, NobodyWaitsForAServiceThatIsGone) {
+  Bed::end();
+  FakeServiceOptions options;
+  options.path = bed_path("mortal");
+  FakeService mortal(options);
+  use_service(options.path);
+  const Pair pair;
+  std::atomic<std::uint32_t>& due = g_layer.find(pair.ours)->slot->lesson_due;
+  due.store(1);
+  mortal.die();
+  ask_unacknowledged(pair.ours);
+  EXPECT_EQ(due.load(), 0U) << "the next call need not wait";
 }
 
 }  // namespace

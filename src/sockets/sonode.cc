@@ -2,7 +2,10 @@
 
 #include <poll.h>
 
+#include <chrono>
+
 #include "sockets/process.h"
+#include "sockets/real_calls.h"
 #include "sockets/session.h"
 
 namespace twinstack::sockets {
@@ -72,6 +75,23 @@ std::uint32_t engine_readiness(Sonode& sonode, std::uint32_t interest) noexcept 
   if ((interest & (POLLOUT | POLLWRNORM)) != 0 && sonode.owner() == ipc::Owner::kEngine && has_engine_room(sonode))
     ready |= POLLOUT | POLLWRNORM;
   return ready & (interest | POLLERR | POLLHUP);
+}
+
+void wait_for_lesson(Sonode& sonode) noexcept {
+  constexpr auto kLongest = std::chrono::milliseconds(5);
+  auto& due = sonode.slot->lesson_due;
+  // In a forked child the slot may serve another connection of the parent's.
+  const auto is_due = [&] {
+    return due.load(std::memory_order_acquire) != 0 &&
+           sonode.slot->tag.load(std::memory_order_acquire) == sonode.tag.load(std::memory_order_relaxed);
+  };
+  if (!is_due()) [[likely]]
+    return;
+  const auto deadline = std::chrono::steady_clock::now() + kLongest;
+  while (is_due() && std::chrono::steady_clock::now() < deadline) static_cast<void>(real().sched_yield());
+  // Who should teach may be gone.
+  Session& session = *sonode.session;
+  if (is_due() && !session.is_inherited() && !session.check_alive()) due.store(0, std::memory_order_relaxed);
 }
 
 SonodeRef::~SonodeRef() {

@@ -141,6 +141,11 @@ class SonodeRef {
   Sonode* sonode_ = nullptr;
 };
 
+// A socket that has just come back counts a byte too few as acknowledged, and what waits with MSG_MORE would not wait,
+// until the kernel has been taught what a return loses (ConnSlot::lesson_due): waits for that, some tens of
+// microseconds. REQUIRES: no lock; the kernel owns the connection.
+void wait_for_lesson(Sonode& sonode) noexcept;
+
 // Who carries out a data call, from enter to the end of the scope.
 enum class Access : std::uint8_t {
   kKernel,   // the kernel's socket, and no move can start now
