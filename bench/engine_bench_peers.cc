@@ -74,21 +74,29 @@ void Peers::write_frame(std::uint32_t i, std::uint32_t payload_bytes, Time now) 
   peer.seq += payload_bytes;
 }
 
-// Acknowledges whose response came some batches ago, and notes this one.
-void Peers::acknowledge_later(std::uint32_t i, Time now) {
-  std::uint32_t due = i;
+// Puts another into the ring instead of the one whose turn it is, and acknowledges that one's response.
+bool Peers::acknowledge_oldest(std::uint32_t replacement, Time now) {
+  std::uint32_t due = replacement;
   if (!unacknowledged_.empty()) {
-    due = std::exchange(unacknowledged_[unacknowledged_at_], i);
+    due = std::exchange(unacknowledged_[unacknowledged_at_], replacement);
     unacknowledged_at_ = (unacknowledged_at_ + 1) % unacknowledged_.size();
   }
-  if (due == kNone) return;
+  if (due == kNone) return false;
   peers_[due].ack = peers_[due].answer;
   write_frame(due, 0, now);
+  return true;
+}
+
+bool Peers::acknowledge_more(Time now) {
+  bool any = false;
+  for (std::uint32_t k = 0; k < batch_; ++k) any |= acknowledge_oldest(kNone, now);
+  batch_ends_.push_back(frames_.size());
+  return any;
 }
 
 void Peers::ask(Time now) {
   for (std::uint32_t k = 0; k < batch_; ++k) {
-    if (acks_ == Acks::kAlone) acknowledge_later(next_, now);
+    if (acks_ == Acks::kAlone) acknowledge_oldest(next_, now);
     write_frame(next_, kMessageBytes, now);
     peers_[next_].answer += kMessageBytes;
     if (acks_ == Acks::kWithNextRequest) peers_[next_].ack = peers_[next_].answer;

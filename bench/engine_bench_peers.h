@@ -27,6 +27,8 @@ class Peers final : public nic::Link {
   [[nodiscard]] std::uint32_t batch() const noexcept { return batch_; }
   // Writes the next batch of frames, of connections far apart from each other in all tables.
   void ask(Time now);
+  // Writes ACKs of responses that have none yet, a batch of them; whether there were any.
+  bool acknowledge_more(Time now);
   // Its frames have arrived: receive() gives them out.
   void arrive();
   [[nodiscard]] bool has_frames() const noexcept { return received_ < arrived_; }
@@ -56,7 +58,7 @@ class Peers final : public nic::Link {
   };
 
   void write_frame(std::uint32_t i, std::uint32_t payload_bytes, Time now);
-  void acknowledge_later(std::uint32_t i, Time now);
+  bool acknowledge_oldest(std::uint32_t replacement, Time now);
 
   std::uint32_t batch_;
   std::uint32_t stride_;  // from one connection that asks to the next
