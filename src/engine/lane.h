@@ -207,6 +207,7 @@ class Lane {
   std::uint32_t deliver(std::uint32_t index, const Payload& payload);
   void tell_room(LaneSession& session, LaneRing& ring);
   std::uint32_t receive_space(std::uint32_t index);
+  [[nodiscard]] std::uint32_t receive_capacity(std::uint32_t index) const noexcept;
   void tune_receive(std::uint32_t index, Seq copied_seq, Time now);
   void on_out_of_order(std::uint32_t index);
   void widen_receive(std::uint32_t index, std::uint32_t wanted);

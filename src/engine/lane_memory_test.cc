@@ -239,6 +239,29 @@ TEST_F(LaneMemory, AClampUnderASegmentStillOffersOne) {
   EXPECT_GE(std::uint32_t{segments.back().segment.window} << moved.min.rcv_wscale, moved.min.mss - 127U);
 }
 
+// The clamp was no less than a segment when the connection came; a router's word has made them small for a while.
+TEST_F(LaneMemory, AClampUnderASegmentByNowDoesNotCloseTheWindow) {
+  Moved moved = idle();
+  moved.min.rcv_wnd = 60'000;
+  moved.min.window_clamp_bytes = 1200;
+  moved.min.mss = 1000;
+  start(moved);
+  poll(std::chrono::minutes(11));
+  program.write(conn, 10);
+  poll();
+  const auto window = [&] {
+    const auto segments = got();
+    return segments.empty() ? 0U : std::uint32_t{segments.back().segment.window} << moved.min.rcv_wscale;
+  };
+  for (int i = 0; i < 50; ++i) {
+    peer.send(peer_bytes(1400));
+    poll();
+    program.read(conn);
+    poll(milliseconds(50));
+  }
+  EXPECT_GE(window(), 1000U);
+}
+
 // One connection whose program does not read, and then one beside it: what is offered has its chunks.
 TEST_F(LaneMemory, WindowsAreOfferedByTheChunksLeft) {
   ipc::ArenaConfig config = small_arena();

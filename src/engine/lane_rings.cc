@@ -216,11 +216,17 @@ std::uint32_t Lane::receive_space(std::uint32_t index) {
   if (conn.tcb.cold && region_.out_of_order().is_scarce_for(conn.tcb.cold->share)) {
     own = std::min(own, tcp::offered_window(conn.tcb));
   }
-  if (conn.tcb.has(tcp::kWindowClamped)) own = std::min(own, kept_[index].window_clamp_bytes);
+  own = std::min(own, receive_capacity(index));
   const std::uint64_t share = (left - std::min<std::uint64_t>(left, unread)) / 2;
   if (share >= own) return own;
   if ((conn.flags & kShortOfChunks) == 0) want_more(index);
   return static_cast<std::uint32_t>(share);
+}
+
+std::uint32_t Lane::receive_capacity(std::uint32_t index) const noexcept {
+  const HwConn& conn = conns_[index];
+  if (!conn.tcb.has(tcp::kWindowClamped)) return conn.rcv_buf_bytes;
+  return std::min(conn.rcv_buf_bytes, kept_[index].window_clamp_bytes);
 }
 
 void Lane::want_more(std::uint32_t index) {

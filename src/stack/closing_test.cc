@@ -216,6 +216,28 @@ TEST_F(Closing, AnOrphanDoesNotRetransmitForEver) {
   expect_gone();
 }
 
+// The peer closes its window and answers every probe, or every retransmission into it.
+struct ClosedWindow : Closing, ::testing::WithParamInterface<bool> {};
+
+TEST_P(ClosedWindow, KeepsNoOrphan) {
+  const SocketId id = establish();
+  wire::Segment closed = segment(wire::kAck, 1001, iss + 1);
+  closed.window = 0;
+  const bool in_flight = GetParam();
+  if (!in_flight) inject(closed);
+  EXPECT_EQ(s().send(id, Bytes(100), 0, now), 100);
+  s().close(id, now);
+  if (in_flight) inject(closed);
+  for (int i = 0; i < 600 && s().socket_count() > 1; ++i) {
+    advance(seconds(1));
+    if (!take().empty()) inject(closed);
+  }
+  expect_gone();
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ClosedWindow, ::testing::Bool(),
+                         [](const auto& which) { return which.param ? "ThatShrank" : "ThatWasClosed"; });
+
 TEST_F(Closing, TooManyOrphansAreReset) {
   config.tcp_max_orphans = 0;
   const SocketId id = establish();

@@ -89,7 +89,7 @@ void SoftStack::arrive_at_connection(Socket& socket, const wire::TcpPacket& pack
 bool SoftStack::holds_too_much(const Socket& socket, const wire::TcpPacket& packet) {
   const tcp::ControlBlock& cb = socket.conn->cb;
   if (packet.payload.empty() || packet.segment.seq <= cb.rcv_nxt) return false;
-  const auto held = out_of_order_by_peer_.find(socket.flow.remote);
+  const auto held = out_of_order_by_peer_.find(socket.flow.remote.network());
   if (held == out_of_order_by_peer_.end()) return false;
   if (held->second + packet.payload.size() <= config_.max_out_of_order_bytes_per_peer) return false;
   ++stats_.peer_limit_drops;
@@ -103,10 +103,10 @@ void SoftStack::count_out_of_order(Socket& socket) {
     for (const auto& block : conn.cb.cold->out_of_order) held += static_cast<std::uint32_t>(block.bytes.size());
   }
   if (held == conn.out_of_order_bytes) return;
-  std::uint64_t& total = out_of_order_by_peer_[socket.flow.remote];
+  std::uint64_t& total = out_of_order_by_peer_[socket.flow.remote.network()];
   total = total + held - conn.out_of_order_bytes;
   conn.out_of_order_bytes = held;
-  if (total == 0) out_of_order_by_peer_.erase(socket.flow.remote);
+  if (total == 0) out_of_order_by_peer_.erase(socket.flow.remote.network());
 }
 
 // Linux tcp_fin().

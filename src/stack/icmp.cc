@@ -20,25 +20,27 @@ struct Meaning {
   bool fatal;  // to a connection that is being opened, whatever RFC 5461 says
 };
 
+constexpr std::uint8_t kLastUnreachable = 15;  // RFC 1812 5.2.7.1
+
 // Linux icmp_err_convert[], icmpv6_err_convert().
 Meaning unreachable_v4(std::uint8_t code) noexcept {
-  static constexpr std::array<Meaning, 16> kByCode = {{{ENETUNREACH, false},
-                                                       {EHOSTUNREACH, false},
-                                                       {ENOPROTOOPT, true},
-                                                       {ECONNREFUSED, true},
-                                                       {EMSGSIZE, false},
-                                                       {EOPNOTSUPP, false},
-                                                       {ENETUNREACH, true},
-                                                       {EHOSTDOWN, true},
-                                                       {ENONET, true},
-                                                       {ENETUNREACH, true},
-                                                       {EHOSTUNREACH, true},
-                                                       {ENETUNREACH, false},
-                                                       {EHOSTUNREACH, false},
-                                                       {EHOSTUNREACH, true},
-                                                       {EHOSTUNREACH, true},
-                                                       {EHOSTUNREACH, true}}};
-  return code < kByCode.size() ? kByCode[code] : Meaning{EHOSTUNREACH, true};
+  static constexpr std::array<Meaning, kLastUnreachable + 1> kByCode = {{{ENETUNREACH, false},
+                                                                         {EHOSTUNREACH, false},
+                                                                         {ENOPROTOOPT, true},
+                                                                         {ECONNREFUSED, true},
+                                                                         {EMSGSIZE, false},
+                                                                         {EOPNOTSUPP, false},
+                                                                         {ENETUNREACH, true},
+                                                                         {EHOSTDOWN, true},
+                                                                         {ENONET, true},
+                                                                         {ENETUNREACH, true},
+                                                                         {EHOSTUNREACH, true},
+                                                                         {ENETUNREACH, false},
+                                                                         {EHOSTUNREACH, false},
+                                                                         {EHOSTUNREACH, true},
+                                                                         {EHOSTUNREACH, true},
+                                                                         {EHOSTUNREACH, true}}};
+  return kByCode[code];
 }
 
 Meaning unreachable_v6(std::uint8_t code) noexcept {
@@ -78,6 +80,7 @@ std::uint32_t head_bytes(bool v4) noexcept { return (v4 ? wire::kIpv4Bytes : wir
 }  // namespace
 
 void SoftStack::on_icmp_error(const wire::IcmpError& error, Time now) {
+  if (error.kind == wire::IcmpKind::kUnreachable && error.flow.is_v4() && error.code > kLastUnreachable) return;
   Endpoint* const endpoint = find(error.flow);
   if (endpoint == nullptr || endpoint->kind == Endpoint::Kind::kTimeWait) {
     ++stats_.out_of_window_icmps;
@@ -149,8 +152,8 @@ void SoftStack::icmp_at_connection(Socket& socket, const wire::IcmpError& error,
     socket.error = meaning_of(error).error;
     return finish(socket);
   }
+  if (too_big) return lower_path_mtu(socket, error.mtu, now);  // which is no error
   socket.soft_error = meaning_of(error).error;
-  if (error.kind == wire::IcmpKind::kTooBig) lower_path_mtu(socket, error.mtu, now);
 }
 
 std::uint16_t SoftStack::mss_for(std::uint32_t mtu, bool v4) noexcept {

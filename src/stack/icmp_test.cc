@@ -31,7 +31,7 @@ TEST_F(Errors, EndAnAttemptToConnect) {
     int error;
   };
   for (const Case& c : {Case{0, ENETUNREACH}, Case{1, EHOSTUNREACH}, Case{2, ENOPROTOOPT}, Case{3, ECONNREFUSED},
-                        Case{13, EHOSTUNREACH}, Case{200, EHOSTUNREACH}}) {
+                        Case{13, EHOSTUNREACH}}) {
     const SocketId id = s().socket(Family::kV4);
     s().connect(id, {v4(2), 5000}, now);
     const Seen syn = take_one();
@@ -42,6 +42,23 @@ TEST_F(Errors, EndAnAttemptToConnect) {
     EXPECT_EQ(take_error(id), c.error);
     s().close(id, now);
   }
+}
+
+TEST_F(Errors, OfACodeThatNobodyHasDefinedMeanNothing) {
+  const SocketId id = s().socket(Family::kV4);
+  s().connect(id, {v4(2), 5000}, now);
+  const Seen syn = take_one();
+  error(syn.segment.seq.raw(), IcmpKind::kUnreachable, 16, 0, syn.flow.remote_port);
+  EXPECT_EQ(s().state(id), State::kSynSent);
+}
+
+TEST_F(Errors, ASmallerPathMtuIsNoError) {
+  const SocketId id = establish();
+  EXPECT_EQ(s().send(id, Bytes(1400), 0, now), 1400);
+  take();
+  error(iss + 1, IcmpKind::kTooBig, 4, 1000);
+  EXPECT_EQ(s().stats().icmps, 1U);
+  EXPECT_EQ(take_error(id), 0);
 }
 
 TEST_F(Errors, EndAHalfOpenConnection) {

@@ -25,11 +25,11 @@ bool SoftStack::may_open(Socket& listener, const FlowKey& flow) {
     return false;
   }
   const std::size_t most = config_.tcp_max_syn_backlog - config_.tcp_max_syn_backlog / 4;
-  if (queue.half_open.size() >= queue.backlog || queue.half_open.size() > most) {
+  if (queue.half_open.size() > queue.backlog || queue.half_open.size() > most) {
     ++stats_.listen_drops;
     return false;
   }
-  const auto peer = half_open_by_peer_.find(flow.remote);
+  const auto peer = half_open_by_peer_.find(flow.remote.network());
   if (peer != half_open_by_peer_.end() && peer->second >= config_.max_half_open_per_peer) {
     ++stats_.peer_limit_drops;
     return false;
@@ -51,7 +51,7 @@ void SoftStack::arrive_at_listener(Socket& listener, const wire::TcpPacket& pack
   half.flow = packet.flow;
   half.listener = &listener;
   half.config = std::move(config);
-  ++half_open_by_peer_[packet.flow.remote];
+  ++half_open_by_peer_[packet.flow.remote.network()];
   ++half_open_count_;
   enter(half);
   tcp::open_passive(half.handshake, half.config, half.flow, fresh, packet.segment, now);
@@ -128,7 +128,7 @@ void SoftStack::adopt_child(Socket& listener, Socket& child, const FlowKey& flow
 void SoftStack::drop_half_open(HalfOpen& half) {
   timers_.cancel(half);
   leave(half);
-  const auto peer = half_open_by_peer_.find(half.flow.remote);
+  const auto peer = half_open_by_peer_.find(half.flow.remote.network());
   if (--peer->second == 0) half_open_by_peer_.erase(peer);
   --half_open_count_;
   half.listener->listener->half_open.erase(half.self);

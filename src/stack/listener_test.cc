@@ -151,9 +151,9 @@ TEST_F(Listening, AbortOnOverflow) {
 
 TEST_F(Listening, HalfOpenConnectionsAreBounded) {
   open(4);
-  for (std::uint16_t port = 1; port <= 4; ++port) EXPECT_NE(syn(port), 0U);
-  EXPECT_EQ(syn(5), 0U);
-  EXPECT_EQ(s().half_open_count(), 4U);
+  for (std::uint16_t port = 1; port <= 5; ++port) EXPECT_NE(syn(port), 0U) << "one more than the backlog, as Linux";
+  EXPECT_EQ(syn(6), 0U);
+  EXPECT_EQ(s().half_open_count(), 5U);
   advance(seconds(64));
   EXPECT_EQ(s().half_open_count(), 0U) << "five repetitions, 63 s";
   EXPECT_EQ(s().next_deadline(), kNever);
@@ -165,6 +165,27 @@ TEST_F(Listening, APeerMayHaveOnlySoMany) {
   for (std::uint16_t port = 1; port <= 3; ++port) EXPECT_NE(syn(port), 0U);
   EXPECT_EQ(syn(4), 0U);
   EXPECT_EQ(s().stats().peer_limit_drops, 1U);
+}
+
+TEST_F(Listening, ABacklogOfNoneTakesOne) {
+  open(0);
+  complete(1, syn(1));
+  EXPECT_GE(s().accept(listener, nullptr, now), 0);
+}
+
+// Who has a /64 has all addresses in it.
+TEST_F(Listening, APeersAddressesOfOneNetworkCountAsOne) {
+  config.max_half_open_per_peer = 3;
+  open(100, 80, any_v6());
+  const auto syn_from = [&](std::uint8_t network, std::uint8_t host) {
+    IpAddress peer = v6(host);
+    peer.bytes[7] = network;
+    inject_from({peer, v6(1), 5000, 80}, segment(wire::kSyn, 1000));
+    return !take().empty();
+  };
+  for (std::uint8_t host = 1; host <= 3; ++host) EXPECT_TRUE(syn_from(1, host));
+  EXPECT_FALSE(syn_from(1, 4));
+  EXPECT_TRUE(syn_from(2, 1));
 }
 
 TEST_F(Listening, SynAcksAreRepeatedFiveTimes) {

@@ -112,7 +112,7 @@ bool SoftStack::flow_free(const FlowKey& flow, Time now) const {
 bool SoftStack::may_take_over(const Endpoint& endpoint, Time now) const {
   if (endpoint.kind != Endpoint::Kind::kTimeWait || config_.tcp_tw_reuse != 1) return false;
   const auto& wait = static_cast<const TimeWait&>(endpoint);
-  return wait.has_ts_recent && now - wait.ts_recent_stamp > std::chrono::seconds(1);
+  return !wait.fin_wait_2 && wait.has_ts_recent && now - wait.ts_recent_stamp > std::chrono::seconds(1);
 }
 
 }  // namespace twinstack::stack

@@ -12,7 +12,7 @@ constexpr std::uint32_t kChunkHead = 896;  // Linux: SKB_TRUESIZE of a head for 
 
 std::uint32_t SendBuffer::weight() const noexcept {
   if (bytes_.empty()) return 0;
-  const auto chunks = static_cast<std::uint32_t>(ends_.size() - first_end_ + 1);
+  const auto chunks = static_cast<std::uint32_t>(ends_.size() + 1);
   return bytes_.size() + chunks * kChunkHead;
 }
 
@@ -39,22 +39,16 @@ void SendBuffer::acknowledge(Seq una) noexcept {
   const std::uint32_t count = std::min(bytes_between(una_, una), bytes_.size());
   bytes_.pop_front(count);
   una_ += count;
-  while (first_end_ < ends_.size() && ends_[first_end_] <= una_) ++first_end_;
-  if (first_end_ == ends_.size()) {
-    ends_.clear();
-    first_end_ = 0;
-  }
+  while (!ends_.empty() && ends_.front() <= una_) ends_.pop_front();
   if (!bytes_.empty()) return;
-  ends_.shrink_to_fit();
+  ends_ = {};
   closed_ = true;
 }
 
 void SendBuffer::clear() noexcept {
   una_ += bytes_.size();
   bytes_.clear();
-  ends_.clear();
-  ends_.shrink_to_fit();
-  first_end_ = 0;
+  ends_ = {};
   closed_ = true;
 }
 

@@ -5,9 +5,9 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "stack/byte_queue.h"
+#include "tcp/flight.h"
 #include "wire/seq.h"
 
 namespace twinstack::stack {
@@ -46,8 +46,7 @@ class SendBuffer {
 
  private:
   ByteQueue bytes_;
-  std::vector<Seq> ends_;      // of the chunks before the last, from first_end_ on
-  std::size_t first_end_ = 0;  // those before it are gone
+  tcp::SeqMarks ends_;  // of the chunks before the last
   Seq una_;
   Seq tail_start_;  // of the last chunk
   bool closed_ = true;

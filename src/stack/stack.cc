@@ -33,7 +33,6 @@ Duration time_of_retries(std::uint8_t retries) noexcept {
 }
 
 bool retransmitted_too_long(const tcp::ControlBlock& cb, std::uint8_t retries, Time now) noexcept {
-  if (cb.retries == 0) return false;
   const Duration stalled = tcp::stalled_for(cb, now) + tcp::kCoarseTick;  // it may have been so long
   return stalled - std::chrono::microseconds(cb.rto_us) >= time_of_retries(retries);
 }
@@ -189,7 +188,8 @@ void SoftStack::fire_socket(Socket& socket, Time now) {
   settle(socket, now);
 }
 
-// tcp_retries2, tcp_orphan_retries: less than the core allows.
+// tcp_retries2, tcp_orphan_retries: less than the core allows. The peer of an orphan may not keep it by a closed window
+// and answers to the probes: the back-off comes to its end (Linux tcp_probe_timer(), tcp_retransmit_timer()).
 bool SoftStack::out_of_retries(const Socket& socket, Time now) const {
   const tcp::ControlBlock& cb = socket.conn->cb;
   const bool retransmits = cb.sender_timer == tcp::SenderTimer::kRetransmit;
@@ -198,7 +198,10 @@ bool SoftStack::out_of_retries(const Socket& socket, Time now) const {
   if (cb.user_timeout_ms != 0 && !socket.orphan) return false;
   std::uint8_t most = config_.tcp_retries2;
   if (socket.orphan) most = config_.tcp_orphan_retries == 0 ? 8 : config_.tcp_orphan_retries;
-  return retransmits ? retransmitted_too_long(cb, most, now) : cb.probes_out >= most;
+  if (retransmits)
+    return (cb.retries > 0 || (socket.orphan && cb.backoff > 0)) && retransmitted_too_long(cb, most, now);
+  const bool slowest = tcp::backed_off_rto(cb) >= std::chrono::microseconds(tcp::kMaxRtoUs);
+  return cb.probes_out >= most || (socket.orphan && slowest && cb.backoff >= config_.tcp_orphan_retries);
 }
 
 // ---- After every event
@@ -324,7 +327,7 @@ const Connection* SoftStack::connection(SocketId id) const {
 }
 
 std::uint64_t SoftStack::out_of_order_bytes(const IpAddress& peer) const {
-  const auto at = out_of_order_by_peer_.find(peer);
+  const auto at = out_of_order_by_peer_.find(peer.network());
   return at == out_of_order_by_peer_.end() ? 0 : at->second;
 }
 

@@ -182,7 +182,10 @@ void OneHost::End::transmit(ByteView packet) {
 
 void OneHost::inject(wire::Segment segment, std::string_view payload, std::uint16_t local_port,
                      std::uint16_t peer_port) {
-  const FlowKey flow{v4(2), v4(1), peer_port, local_port};
+  inject_from({v4(2), v4(1), peer_port, local_port}, segment, payload);
+}
+
+void OneHost::inject_from(const FlowKey& flow, const wire::Segment& segment, std::string_view payload) {
   Bytes packet(wire::ip_packet_header_bytes(flow, segment) + payload.size());
   const auto head = wire::write_ip_headers(packet, {}, flow, segment, static_cast<std::uint32_t>(payload.size()));
   std::ranges::copy(std::as_bytes(std::span(payload)), packet.begin() + head);

@@ -120,6 +120,8 @@ class OneHost {
   // A segment of the peer; `local_port` of the host.
   void inject(wire::Segment segment, std::string_view payload = {}, std::uint16_t local_port = 80,
               std::uint16_t peer_port = 5000);
+  // The same of any peer; `flow`: its own view.
+  void inject_from(const FlowKey& flow, const wire::Segment& segment, std::string_view payload = {});
   // What the host has sent since the last call.
   std::vector<Seen> take();
   // Exactly one, or the test fails.

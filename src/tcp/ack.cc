@@ -191,13 +191,18 @@ void advance(ControlBlock& cb, Seq ack, AckNews& news, Host& host, Time now) noe
   news.flags |= kUnaAdvanced;
 }
 
+// Room may have come. (What a cork holds back waits for the timer: that of the peer's data must not put it off.)
+void leave_persist(ControlBlock& cb, Time now) noexcept {
+  if (cb.sender_timer == SenderTimer::kPersist && window_admits_next(cb)) end_persist(cb, now);
+}
+
 void update_timers(ControlBlock& cb, const AckNews& news, Time now) noexcept {
   if (packets_out(cb) == 0) {
     if (news.prior_out > 0) disarm_retransmit(cb);
   } else if (news.has(kUnaAdvanced) && cb.sender_timer == SenderTimer::kNone) {
     rearm_retransmit(cb, now);
   }
-  if (cb.sender_timer == SenderTimer::kPersist && window_admits_next(cb)) end_persist(cb, now);
+  if (news.has(kWindowChanged | kUnaAdvanced)) leave_persist(cb, now);
 }
 
 }  // namespace
@@ -220,8 +225,7 @@ void process_ack(ControlBlock& cb, const wire::Segment& segment, std::uint32_t p
   }
   if (!cb.flight && segment.ack == cb.snd_una && segment.options.sack_count == 0) {
     // Nothing is out: only the window may be news.
-    update_send_window(cb, segment);
-    if (cb.sender_timer == SenderTimer::kPersist && window_admits_next(cb)) end_persist(cb, now);
+    if (update_send_window(cb, segment)) leave_persist(cb, now);
     return;
   }
   if (segment.ack > cb.snd_nxt) {  // sent by the other stack

@@ -67,7 +67,7 @@ void begin_repeat(ControlBlock& cb, SentQueue::Position position) noexcept {
 // A program may ask for one with each byte, and the memory is ours.
 constexpr std::size_t kMaxMarks = 1024;
 
-void mark(UnsentMarks& marks, Seq end) {
+void mark(SeqMarks& marks, Seq end) {
   if (marks.size() < kMaxMarks) marks.push_back(end);
 }
 
@@ -82,7 +82,7 @@ void note_push(ControlBlock& cb, bool more_follows) {
 void move_push(ControlBlock& cb, std::uint32_t bytes) noexcept {
   if (cb.push_seq != cb.write_seq || cb.snd_nxt == cb.write_seq) return;
   cb.push_seq += bytes;
-  UnsentMarks& marks = flight_of(cb).push_marks;
+  SeqMarks& marks = flight_of(cb).push_marks;
   if (!marks.empty() && marks.back() == cb.write_seq) marks.back() = cb.push_seq;
 }
 

@@ -276,5 +276,17 @@ TEST(Closing, AFinBehindWhatFoundNoMemoryIsTakenWithTheRead) {
   EXPECT_EQ(tcp_state(w.end.cb), TcpState::kCloseWait);
 }
 
+// A peer that sends beyond the end of its own stream.
+TEST(Closing, BehindTheEndOfTheStreamThereIsNothing) {
+  Whole w;
+  w.end.receive(from_peer(kPeerSeq + 4), "beyond", at_ms(1));
+  w.fin(kPeerSeq, kOurSeq, "abc");
+  EXPECT_TRUE(w.end.cb.has(kFinReceived));
+  EXPECT_FALSE(has_out_of_order_data(w.end.cb));
+  w.end.read_all(at_ms(2));
+  EXPECT_EQ(w.end.text, "abc");
+  EXPECT_EQ(w.end.cb.rcv_nxt, Seq(kPeerSeq + 4));
+}
+
 }  // namespace
 }  // namespace twinstack::tcp::test

@@ -65,6 +65,30 @@ TEST(DelayedAck, DataThatComesAgainEndsTheWaiting) {
   expect_ack(r.end.poll_one(at_ms(301)), kPeerSeq + 3 * kMss);
 }
 
+// A peer whose segments have become smaller, and whose window may be of two of them, need not wait for a delayed ACK.
+TEST(DelayedAck, ThePeersSegmentsMayBecomeSmaller) {
+  Receiver r;
+  set_quick_ack(r.end.cb, false);
+  r.get(0, kMss);
+  r.get(kMss, kMss);
+  ASSERT_EQ(r.end.poll(at_ms(1)).size(), 1U);
+  std::uint32_t at = 2 * kMss;
+  const auto two_smaller = [&] {
+    for (int i = 0; i < 2; ++i, at += 500) r.get(at, 500, at_ms(2));
+    return r.end.poll(at_ms(2)).size();
+  };
+  EXPECT_EQ(two_smaller(), 1U);
+  EXPECT_EQ(r.end.cb.rcv_mss, 500U);
+  EXPECT_EQ(two_smaller(), 1U);
+  // The ends of writes tell nothing, nor does a single one.
+  r.get(at, 300, at_ms(3), kAckPush);
+  r.get(at + 300, 300, at_ms(3), kAckPush);
+  r.get(at + 600, 300, at_ms(3));
+  r.get(at + 900, 500, at_ms(3));
+  r.get(at + 1400, 300, at_ms(3));
+  EXPECT_EQ(r.end.cb.rcv_mss, 500U);
+}
+
 TEST(DelayedAck, SoDoesAProbeIntoAClosedWindow) {
   MinTcp state = idle_state();
   state.rcv_wnd = 0;

@@ -105,7 +105,7 @@ void FlightPool::keep(Flight* flight) noexcept {
   kept_[count_++] = flight;
 }
 
-void UnsentMarks::push_back(Seq end) {
+void SeqMarks::push_back(Seq end) {
   if (first_ > 64 && first_ * 2 > ends_.size()) {
     ends_.erase(ends_.begin(), ends_.begin() + static_cast<std::ptrdiff_t>(first_));
     first_ = 0;

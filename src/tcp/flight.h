@@ -181,8 +181,8 @@ struct FlightRepair {
   friend bool operator==(const FlightRepair&, const FlightRepair&) = default;
 };
 
-// Places in what is not sent yet, in the order of sequence numbers.
-class UnsentMarks {
+// Places in a stream, in the order of sequence numbers: those at the front are left behind.
+class SeqMarks {
  public:
   [[nodiscard]] bool empty() const noexcept { return first_ == ends_.size(); }
   [[nodiscard]] Seq front() const noexcept { return ends_[first_]; }
@@ -212,8 +212,8 @@ struct alignas(64) FlightFront : FlightState {
 
 struct Flight : FlightFront, FlightRepair {
   std::vector<Repeat> repeats;  // in the order of time, from repeats_first on; entries go stale
-  UnsentMarks push_marks;       // where a long write asks for PSH before its end
-  UnsentMarks record_ends;      // no segment reaches across one (MSG_EOR)
+  SeqMarks push_marks;          // where a long write asks for PSH before its end
+  SeqMarks record_ends;         // no segment reaches across one (MSG_EOR)
 };
 static_assert(sizeof(FlightState) + sizeof(FlightPool*) <= 64 && sizeof(Flight) <= 512);
 

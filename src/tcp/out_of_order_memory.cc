@@ -7,18 +7,6 @@
 
 namespace twinstack::tcp {
 
-namespace {
-
-// Who has a network of IPv6 has all addresses in it.
-IpAddress network_of(const IpAddress& address) noexcept {
-  if (address.is_v4()) return address;
-  IpAddress network;
-  std::copy_n(address.bytes.begin(), 8, network.bytes.begin());
-  return network;
-}
-
-}  // namespace
-
 OutOfOrderShare::~OutOfOrderShare() {
   if (memory != nullptr) memory->set_bytes(*this, 0);
 }
@@ -26,7 +14,7 @@ OutOfOrderShare::~OutOfOrderShare() {
 void OutOfOrderMemory::join(ColdState& cold, const IpAddress& peer) {
   OutOfOrderShare& share = cold.share;
   if (share.memory != nullptr) return;
-  const IpAddress network = network_of(peer);
+  const IpAddress network = peer.network();
   const auto [at, made] = peers_.try_emplace(network);
   if (made) at->second.address = network;
   share.memory = this;

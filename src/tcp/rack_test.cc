@@ -77,6 +77,27 @@ TEST(Rack, ALostRetransmissionIsSentAgainWithoutATimeout) {
   EXPECT_EQ(f.end.counters.timeouts, 0U);
 }
 
+// They are not all looked at, but the timer that is armed finds each of them overdue.
+TEST(Rack, OfManyThatMayOnlyBeLateAllAreRepeatedInTime) {
+  constexpr std::uint32_t kSegments = 300;
+  Sender f(kOptSack, 1, 1);
+  f.end.cb.cwnd = kSegments;
+  f.end.cb.min_rtt_us = 100'000;
+  f.end.cb.srtt_us8 = 8 * 100'000;
+  for (std::uint32_t i = 1; i < kSegments; ++i) {
+    const Time at = at_ms(0) + microseconds(20 * i);
+    f.end.write(f.mss, at);
+    f.end.poll(at);
+  }
+  f.end.cb.set(kReorderingSeen);
+  EXPECT_TRUE(f.ack(0, {{kSegments - 1, kSegments}}, at_ms(100)).empty());
+  ASSERT_EQ(f.end.cb.sender_timer, SenderTimer::kReorder);
+  const Time due = next_deadline(f.end.cb, at_ms(100));
+  EXPECT_LE(due, at_ms(100) + milliseconds(28)) << "a quarter of a round trip, and the timer's slack";
+  on_timer(f.end.cb, f.end, due);
+  EXPECT_EQ(f.flight().lost, kSegments - 1);
+}
+
 TEST(Rack, ADsackWidensTheWindowForSixteenRecoveries) {
   ControlBlock cb;
   cb.delivered = 100;
@@ -176,6 +197,20 @@ TEST(LossProbe, NoneOfItInRecovery) {
   f.ack(0, {{1, 4}});
   EXPECT_EQ(f.recovery(), RecoveryState::kRecovery);
   EXPECT_NE(f.end.cb.sender_timer, SenderTimer::kLossProbe);
+}
+
+// The peer took its window back: it would drop a probe beyond it.
+TEST(LossProbe, NoneBeyondAWindowThatHasShrunk) {
+  Sender f(kOptSack, 4, 4);
+  wire::Segment shrunk = from_peer(kPeerSeq, kOurSeq + f.mss);
+  shrunk.window = 1;
+  f.end.receive(shrunk, "", at_ms(10));
+  f.end.poll(at_ms(10));
+  ASSERT_EQ(f.end.cb.sender_timer, SenderTimer::kLossProbe);
+  const Time due = next_deadline(f.end.cb, at_ms(10));
+  on_timer(f.end.cb, f.end, due);
+  EXPECT_TRUE(f.end.poll(due).empty());
+  EXPECT_EQ(f.end.cb.sender_timer, SenderTimer::kRetransmit);
 }
 
 }  // namespace

@@ -21,6 +21,7 @@ constexpr Duration kChallengeInterval = std::chrono::milliseconds(500);  // RFC 
 constexpr std::uint32_t kMaxQuickAcks = 16;                              // Linux TCP_MAX_QUICKACKS
 constexpr std::uint32_t kQuickAcksOfMark = 2;                            // the sender's window may be very small now
 constexpr std::uint8_t kMaxDuplicateAcks = 64;                           // between two calls of poll_transmit()
+constexpr std::uint32_t kSmallestPeerMss = 88;                           // Linux TCP_MIN_MSS
 
 // A segment as the steps see it: `end` counts payload, not SYN or FIN.
 struct Arrived {
@@ -183,15 +184,25 @@ void take_ecn(ControlBlock& cb, const Arrived& in, Time now) {
   if (in.end > cb.rcv_nxt) take_mark(cb, in.segment.ecn, now);  // one on old data may be forged (RFC 3168 6.1.5)
 }
 
-// The peer's segment size, for the rule of two segments: grows with what is seen; super-packets count as full ones.
-// What may be all that the peer has to say, since it is small or ends a write, wants its ACK when the program has read
-// it (Linux tcp_measure_rcv_mss(), ICSK_ACK_PUSHED and ICSK_ACK_PUSHED2).
+// The peer's segment size, for the rule of two segments: grows with what is seen; super-packets count as full ones. Two
+// smaller ones in a row that do not end a write: the peer has gone over to them (its path's MTU has shrunk, say), and
+// its window may be of two. What may be all that the peer has to say, since it is small or ends a write, wants its ACK
+// when the program has read it (Linux tcp_measure_rcv_mss(), ICSK_ACK_PUSHED and ICSK_ACK_PUSHED2).
 void observe_segment(ControlBlock& cb, std::uint32_t bytes, bool pushed) noexcept {
   const std::uint32_t size = std::min<std::uint32_t>(bytes, cb.mss);
+  const bool goes_over = cb.has(kSmallerSegment);
+  cb.clear(kSmallerSegment);
   if (size >= cb.rcv_mss) {
     cb.rcv_mss = static_cast<std::uint16_t>(size);
     if (pushed && bytes == size) cb.set(kAckOnRead);
     return;
+  }
+  if (!pushed && size >= kSmallestPeerMss) {
+    if (goes_over) {
+      cb.rcv_mss = static_cast<std::uint16_t>(size);
+      return;
+    }
+    cb.set(kSmallerSegment);
   }
   if (cb.has(kAckOnRead)) cb.set(kAckOnAnyRead);
   cb.set(kAckOnRead);
@@ -301,6 +312,7 @@ void accept_fin(ControlBlock& cb, Time now) {
   if (cb.cold) {
     cb.cold->fin_known = false;
     cb.cold->dsack_due = false;  // as Linux tcp_fin(): nothing more is to be said of what came twice
+    while (!cb.cold->out_of_order.empty()) drop_farthest(*cb.cold);  // behind the end of the stream there is none
   }
   // Nothing of ours will carry it; or nothing was ever received that an answer could be to; or the peer, whose window
   // is closed, would send it again and again (as Linux).

@@ -80,6 +80,8 @@ bool plan_retransmission(ControlBlock& cb, Host& host, Time now, SegmentPlan& pl
 bool plan_last_again(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
   if (packets_out(cb) == 0) return false;
   Flight& f = *cb.flight;
+  // Beyond a window that has shrunk only the first may go (as Linux __tcp_retransmit_skb()).
+  if (f.sent.back().seq != cb.snd_una && f.sent.back().seq >= send_edge(cb)) return false;
   fill_options(cb, now, plan.segment.options);
   // Of a long segment its end: a receiver that has it all says so as well.
   const std::uint32_t length = f.sent.back().length;

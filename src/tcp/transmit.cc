@@ -24,7 +24,10 @@ namespace {
 
 constexpr std::uint32_t kSmallestHalfWindow = 68 - 40;  // as Linux tcp_bound_to_half_wnd
 constexpr std::uint32_t kDefaultMss = 536;
-constexpr std::uint32_t kMostOut = 1U << 15;  // segments: their records are memory, and an ACK may have to look at each
+// Segments that are out: their records are memory, and an ACK may have to look at each. Of small ones there are fewer.
+constexpr std::uint32_t kMostOut = 1U << 15;
+constexpr std::uint32_t kMostSmallOut = 1U << 12;
+constexpr std::uint32_t kSmallBytes = 512;  // on average
 
 // The next new segment: its length in sequence space, 0 when none fits the window.
 std::uint32_t next_length(const ControlBlock& cb, std::uint32_t limit) noexcept {
@@ -42,6 +45,12 @@ std::uint32_t next_length(const ControlBlock& cb, std::uint32_t limit) noexcept 
   return length;
 }
 
+bool too_many_out(const ControlBlock& cb) noexcept {
+  const std::uint32_t out = packets_out(cb);
+  if (out < kMostSmallOut) return false;
+  return out >= kMostOut || bytes_between(cb.snd_una, cb.snd_nxt) < out * kSmallBytes;
+}
+
 // How much new data may go now; 0 when none may.
 std::uint32_t sendable(ControlBlock& cb, std::uint32_t limit, Time now) {
   const std::uint32_t length = next_length(cb, limit);
@@ -52,7 +61,7 @@ std::uint32_t sendable(ControlBlock& cb, std::uint32_t limit, Time now) {
     note_cwnd_use(cb, true, now);
     return 0;
   }
-  if (packets_out(cb) >= kMostOut) return 0;
+  if (too_many_out(cb)) return 0;
   return pacing_holds(cb, now) ? 0 : length;
 }
 
@@ -104,7 +113,8 @@ bool plan_loss_probe(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) 
     plan_new(cb, length, limit, host, now, plan);
   } else {
     plan.segment = wire::Segment{};
-    repeats = plan_last_again(cb, host, now, plan);
+    if (!plan_last_again(cb, host, now, plan)) return false;
+    repeats = true;
   }
   note_probe(cb, repeats, now);
   return true;

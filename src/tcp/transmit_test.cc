@@ -151,6 +151,20 @@ TEST(Transmit, CorkHoldsSmallSegmentsUntilItIsPulledOrTimeIsUp) {
   EXPECT_EQ(sizes(t.end.poll(at)), Sizes{10});
 }
 
+// What the peer says meanwhile, be it data or the window that it had before, is no reason to wait anew.
+TEST(Transmit, TheCorksTimeIsNotPutOff) {
+  Writer s(kFlagCork);
+  EXPECT_TRUE(s.write(10).empty());
+  const Time due = next_deadline(s.end.cb, at_ms(1));
+  std::uint32_t seq = kPeerSeq;
+  for (Time at = at_ms(50); at < due; at += std::chrono::milliseconds(50), ++seq) {
+    s.end.receive(from_peer(seq), "x", at);
+    for (const std::uint32_t payload : sizes(s.end.poll(at))) EXPECT_EQ(payload, 0U);
+  }
+  EXPECT_EQ(on_timer(s.end.cb, s.end, due), TimerVerdict::kFired);
+  EXPECT_EQ(sizes(s.end.poll(due)), Sizes{10});
+}
+
 // As Linux TCP_NAGLE_PUSH: setting it again lets go, too, what MSG_MORE holds; nobody has asked for PSH.
 TEST(Transmit, NoDelayOnceMorePushes) {
   Writer s(kFlagNoDelay);
@@ -345,19 +359,21 @@ TEST(Transmit, CountersCount) {
   EXPECT_EQ(c.segs_retransmitted, 0U);
 }
 
-// A peer of tiny segments, a window of a gigabyte and a program that fills it.
-TEST(Transmit, NoMoreThan32768SegmentsAreOut) {
-  MinTcp state = idle_state();
-  state.mss = 100;
-  state.snd_wscale = 14;
-  state.snd_wnd = state.max_window = 65535U << 14;
-  state.cwnd_segments = 1'000'000;
-  TestEnd end(state, at_ms(0));
-  end.poll(at_ms(0));
-  end.write(40'000 * 100, at_ms(0));
-  EXPECT_EQ(end.poll(at_ms(0)).size(), 32768U);
-  EXPECT_EQ(end.receive(from_peer(kPeerSeq, kOurSeq + 1000), "", at_ms(10)), Arrival::kAccepted);
-  EXPECT_EQ(end.poll(at_ms(10)).size(), 10U);
+// A window of a gigabyte and a program that fills it; a peer of tiny segments, which weigh as much in records.
+TEST(Transmit, OnlySoManySegmentsAreOut) {
+  for (const auto& [mss, most] : {std::pair<std::uint16_t, std::uint32_t>{600, 32768}, {100, 4096}}) {
+    MinTcp state = idle_state();
+    state.mss = mss;
+    state.snd_wscale = 14;
+    state.snd_wnd = state.max_window = 65535U << 14;
+    state.cwnd_segments = 1'000'000;
+    TestEnd end(state, at_ms(0));
+    end.poll(at_ms(0));
+    end.write(40'000U * mss, at_ms(0));
+    EXPECT_EQ(end.poll(at_ms(0)).size(), most);
+    EXPECT_EQ(end.receive(from_peer(kPeerSeq, kOurSeq + 10U * mss), "", at_ms(10)), Arrival::kAccepted);
+    EXPECT_EQ(end.poll(at_ms(10)).size(), 10U);
+  }
 }
 
 }  // namespace
