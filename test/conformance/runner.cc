@@ -361,12 +361,6 @@ class Run {
     return {};
   }
 
-  // Whether to ask again may give another answer: where nothing was there yet, nothing was taken away by asking.
-  static bool may_change(const Call& what, CallResult got) {
-    const bool waits = what.kind == CallKind::kAccept || what.kind == CallKind::kReceive;
-    return what.kind == CallKind::kPoll || (waits && got == -EAGAIN);
-  }
-
   static std::string shown(const Call& what, CallResult result) {
     return what.kind == CallKind::kPoll && result >= 0 ? poll_text(result) : result_text(result);
   }
