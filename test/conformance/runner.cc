@@ -12,7 +12,9 @@
 #include <type_traits>
 #include <utility>
 
+#include "call_text.h"
 #include "flow_state.h"
+#include "info_check.h"
 #include "move_check.h"
 #include "names.h"
 #include "packet.h"
@@ -225,18 +227,6 @@ class Run {
     collect();
   }
 
-  // The n-th of the segments that `spec` stands for.
-  static SegmentSpec repetition(const SegmentSpec& spec, std::uint32_t n) {
-    SegmentSpec out = spec;
-    const auto shift = [&](Match& match, std::int64_t by) {
-      if (match.low != Match{}.low) match.low += by;
-      if (match.high != Match{}.high) match.high += by;
-    };
-    shift(out.seq.value, std::int64_t{n} * (spec.bytes.is_exact() ? spec.bytes.low : 0));
-    shift(out.ack.value, std::int64_t{n} * spec.ack_step);
-    return out;
-  }
-
   // --- events ---
 
   Result<> perform(const Event&, const Inject& what) {
@@ -352,25 +342,14 @@ class Run {
              !(may_repeat && (got < 0 || what.kind == CallKind::kPoll || what.kind == CallKind::kGetOption));
     });
     collect();
-    note(fmt::format("call  {} -> {}", call_name(what), shown(what, result)));
-    if (result == -ENOSYS) return error(ErrorCode::kUnsupported, call_name(what) + " is not there on this backend");
-    if (!what.result.accepts(result)) return failed(fmt::format("{} gave {}", call_name(what), shown(what, result)));
+    note(fmt::format("call  {} -> {}", to_text(what), result_text(what, result)));
+    if (result == -ENOSYS) return error(ErrorCode::kUnsupported, to_text(what) + " is not there on this backend");
+    if (!what.result.accepts(result))
+      return failed(fmt::format("{} gave {}", to_text(what), result_text(what, result)));
     if (wrong_bytes) return failed("what was received is not the peer's stream");
     if (what.kind == CallKind::kAccept && result >= 0) TRY(handshake_is_over(what.made));
     last_ = endpoint_.now();
     return {};
-  }
-
-  static std::string shown(const Call& what, CallResult result) {
-    return what.kind == CallKind::kPoll && result >= 0 ? poll_text(result) : result_text(result);
-  }
-
-  static std::string call_name(const Call& what) {
-    constexpr std::string_view kNames[] = {"socket",   "listen", "accept",     "connect",    "send", "recv",
-                                           "shutdown", "close",  "setsockopt", "getsockopt", "poll"};
-    std::string text(kNames[static_cast<std::size_t>(what.kind)]);
-    if (!what.socket.empty()) text += " " + what.socket;
-    return what.option.empty() ? text : text + " " + what.option;
   }
 
   CallResult call(const Call& what, bool& wrong_bytes) {
@@ -451,7 +430,7 @@ class Run {
     std::string found;
     const auto once = [&] {
       const auto info = endpoint_.info(sockets_[what.socket].id);
-      found = info.has_value() ? info_difference(what, *info) : info.error().message();
+      found = info.has_value() ? difference(what, *info) : info.error().message();
       return found.empty();
     };
     const bool fits = ask(once, [](bool same) { return same; });
@@ -459,18 +438,6 @@ class Run {
     if (fits) return {};
     note("check " + found);
     return failed(found);
-  }
-
-  static std::string info_difference(const Check& what, const Info& info) {
-    for (const auto& [field, wanted] : what.fields) {
-      const auto known = info.find(field);
-      if (known == info.end()) return "no field of tcp_info is called " + field;
-      if (wanted.accepts(known->second)) continue;
-      return field == "state"
-                 ? fmt::format("state is {}, not {}", state_text(known->second), state_text(wanted.low))
-                 : fmt::format("{} is {}, not from {} to {}", field, known->second, wanted.low, wanted.high);
-    }
-    return {};
   }
 
   // --- handshakes ---
