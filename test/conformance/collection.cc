@@ -32,11 +32,19 @@ struct Known {
   bool may_pass = false;  // though it is marked as differing
 };
 
+Mark forgotten(const std::string& what) { return {.applies = Applies::kDiffers, .reason = "forgotten: " + what}; }
+
+Known known_anywhere(const Script& script, const CollectionOptions& options) {
+  if (script.moves.applies == Applies::kNo) return {script.moves};
+  if (script.forgotten_anywhere.empty() || !options.forgets) return {};
+  return {forgotten(script.forgotten_anywhere)};
+}
+
 Known known_of(const Script& script, const CollectionOptions& options) {
   if (options.backend == Backend::kLinux) return {script.on_linux, true};  // kernels of other versions may do better
   if (options.moves == MovePlan::kNone) return {script.core, false};
   const bool round_trip = options.moves == MovePlan::kRoundTrip;
-  if (options.moves == MovePlan::kAnywhere) return script.moves.applies == Applies::kNo ? Known{script.moves} : Known{};
+  if (options.moves == MovePlan::kAnywhere) return known_anywhere(script, options);
   for (const Mark* mark : {round_trip ? &script.round_trip : &script.after_handshake, &script.moves, &script.core}) {
     if (mark->applies != Applies::kYes) return {*mark, false};
   }
@@ -44,7 +52,7 @@ Known known_of(const Script& script, const CollectionOptions& options) {
   if (!sees_it || !options.forgets) return {};
   // It need not come back when it is only moved there.
   const bool may_pass = !round_trip && !script.forgotten_there_only;
-  return {{.applies = Applies::kDiffers, .reason = "forgotten: " + script.forgotten}, may_pass};
+  return {forgotten(script.forgotten), may_pass};
 }
 
 // What the mark makes of what happened.
