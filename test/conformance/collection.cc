@@ -30,6 +30,7 @@ Result<std::string> read_file(const fs::path& path) {
 struct Known {
   Mark mark;
   bool may_pass = false;  // though it is marked as differing
+  bool damages = false;   // the mark means that
 };
 
 Mark forgotten(const std::string& what) { return {.applies = Applies::kDiffers, .reason = "forgotten: " + what}; }
@@ -37,7 +38,7 @@ Mark forgotten(const std::string& what) { return {.applies = Applies::kDiffers, 
 Known known_anywhere(const Script& script, const CollectionOptions& options) {
   if (script.moves.applies == Applies::kNo) return {script.moves};
   if (script.forgotten_anywhere.empty() || !options.forgets) return {};
-  return {forgotten(script.forgotten_anywhere)};
+  return {.mark = forgotten(script.forgotten_anywhere), .damages = true};
 }
 
 Known known_of(const Script& script, const CollectionOptions& options) {
@@ -55,10 +56,12 @@ Known known_of(const Script& script, const CollectionOptions& options) {
   return {forgotten(script.forgotten), may_pass};
 }
 
-// What the mark makes of what happened.
+// What the mark makes of what happened. Damage is nothing that any other mark can mean.
 Report judge(const Script& script, const Known& known, Outcome outcome) {
   Report report{.script = &script, .outcome = std::move(outcome)};
-  if (known.mark.applies != Applies::kDiffers || report.outcome.verdict == Verdict::kSkipped) return report;
+  const bool excused = known.damages || report.outcome.damage.empty();
+  const bool marked = known.mark.applies == Applies::kDiffers && excused;
+  if (!marked || report.outcome.verdict == Verdict::kSkipped) return report;
   report.differs = report.outcome.verdict == Verdict::kFailed;
   if (!report.differs && known.may_pass) return report;
   report.outcome.verdict = report.differs ? Verdict::kPassed : Verdict::kFailed;

@@ -3,6 +3,7 @@
 
 #include <cerrno>
 
+#include "collection.h"
 #include "core_endpoint.h"
 #include "packet.h"
 #include "parser.h"
@@ -91,6 +92,31 @@ TEST(Damage, IsNotWhatAnUnmovedConnectionSuffersAsWell) {
     EXPECT_EQ(damage(Break::kNothing, MovePlan::kRoundTrip, text), "") << text;
     EXPECT_EQ(damage(Break::kNothing, MovePlan::kAnywhere, text), "") << text;
   }
+}
+
+Verdict marked_verdict(const std::string& mark, Break how, const CollectionOptions& options) {
+  const std::vector<Script> scripts = {broken_script(mark + kShort)};
+  const auto make = [how]() -> Result<std::unique_ptr<Endpoint>> { return std::make_unique<BreakingHost>(how); };
+  const auto reports = run_collection(scripts, make, options);
+  EXPECT_TRUE(reports.has_value());
+  return reports->front().outcome.verdict;
+}
+
+TEST(Damage, IsNothingThatAMarkMeans) {
+  for (const char* mark : {"round-trip: differs (so)\n", "forgotten: so\n", "moves: differs (so)\n"}) {
+    const CollectionOptions options{.moves = MovePlan::kRoundTrip, .workers = 1};
+    EXPECT_EQ(marked_verdict(mark, Break::kFails, options), Verdict::kFailed);
+    EXPECT_EQ(marked_verdict(mark, Break::kKeepsWhatCame, options), Verdict::kFailed);
+  }
+}
+
+TEST(Damage, HasAMarkOfItsOwnWhereLinuxForgets) {
+  const std::string mark = "forgotten-anywhere: so\n";
+  CollectionOptions options{.moves = MovePlan::kAnywhere, .workers = 1};
+  EXPECT_EQ(marked_verdict(mark, Break::kKeepsWhatCame, options), Verdict::kPassed);
+  EXPECT_EQ(marked_verdict(mark, Break::kNothing, options), Verdict::kFailed) << "the mark is to go";
+  options.forgets = false;
+  EXPECT_EQ(marked_verdict(mark, Break::kKeepsWhatCame, options), Verdict::kFailed);
 }
 
 }  // namespace
