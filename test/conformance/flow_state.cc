@@ -1,6 +1,7 @@
 #include "flow_state.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "base/assert.h"
 
@@ -114,6 +115,12 @@ SegmentSpec FlowState::next_of_peer(std::int64_t bytes, Time now) const {
   const Seq newest = max(Seq(natural_timestamp(now)), Seq(peer_newest_ts_));
   spec.timestamps = {.value = exactly(newest.raw()), .echo = {}};
   return spec;
+}
+
+bool FlowState::begins_near(const FlowState& other) const noexcept {
+  constexpr std::int64_t kNear = 1 << 20;  // ticks of 64 ns, as Linux has them, the fastest clock that is in use
+  const bool both = this != &other && host_known_ && other.host_known_;
+  return both && std::abs(std::int64_t{host_initial_ - other.host_initial_}) < kNear;
 }
 
 Seq FlowState::right_edge(const wire::Segment& segment) const noexcept {

@@ -47,6 +47,9 @@ class FlowState {
 
   // Its SYN has been seen.
   [[nodiscard]] bool is_known() const noexcept { return host_known_; }
+  // Of two connections: their initial sequence numbers are no further apart than a clock alone brings them in some 50
+  // ms (RFC 6528).
+  [[nodiscard]] bool begins_near(const FlowState& other) const noexcept;
   // What the peer has got of the host's stream without a hole, and whether its end.
   [[nodiscard]] std::uint64_t bytes_sent() const noexcept { return host_bytes_; }
   [[nodiscard]] bool end_sent() const noexcept;

@@ -28,6 +28,7 @@ namespace {
 constexpr Duration kRetryStep = std::chrono::milliseconds(1);
 constexpr int kListenBacklog = 16;
 constexpr std::int64_t kEstablished = 1;
+constexpr const char* kNearNumbers = "two connections begin with numbers no further apart than a clock's";
 constexpr const char* kForeignBytes = "its bytes are not those of the stream";
 
 std::string seconds_text(Duration since_start) {
@@ -83,6 +84,7 @@ class Run {
       auto done = make_moves();
       if (done.has_value()) done = carry_out(event);
       if (done.has_value()) done = look_at_connecting();
+      if (done.has_value() && !fault_.empty()) done = failed(fault_);
       if (!done.has_value() && done.error().code == ErrorCode::kUnsupported) {
         return {.verdict = Verdict::kSkipped, .line = event.line, .reason = done.error().what};
       }
@@ -157,6 +159,7 @@ class Run {
     const bool brings_news = flow->acknowledges_more(packet);
     if (tells) note_broken(flow->taken_back_by(packet));
     flow->on_sent(packet);
+    if (std::ranges::any_of(flows_, [&](const FlowState& f) { return f.begins_near(*flow); })) fault_ = kNearNumbers;
     const auto index = static_cast<std::size_t>(flow - flows_.begin());
     if (packet.head.segment.has(wire::kRst) && is_unexpected_reset(index)) note_broken("the host has reset it");
     if (options_.moves != MovePlan::kNone && !packet.payload.empty() && !flow->is_host_stream(packet)) {
@@ -214,12 +217,8 @@ class Run {
     FlowState& flow = flows_[index];
     const wire::Segment segment = flow.make(spec, endpoint_.now());
     const auto payload = FlowState::payload(spec);
-    const FlowKey from_peer{.local = flow.key().remote,
-                            .remote = flow.key().local,
-                            .local_port = flow.key().remote_port,
-                            .remote_port = flow.key().local_port};
     const auto ttl = static_cast<std::uint8_t>(spec.ttl.value_or(Match::exactly(64)).low);
-    const auto packet = make_packet(from_peer, segment, payload,
+    const auto packet = make_packet(reversed(flow.key()), segment, payload,
                                     {.raw_options = spec.raw_options, .corrupt = spec.corrupt, .ttl = ttl});
     urgent_seen_ = urgent_seen_ || segment.has(wire::kUrg);
     const bool ends_handshake = flow.is_known() && (segment.flags & (wire::kSyn | wire::kAck)) == wire::kAck;
@@ -635,6 +634,7 @@ class Run {
   Time start_{};
   Time last_{};  // when the event before was
   bool urgent_seen_ = false;
+  std::string fault_;  // of the host's, whatever the script expects
 };
 
 }  // namespace
