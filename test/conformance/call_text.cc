@@ -143,4 +143,14 @@ Result<Call> read_call(Line& line, const std::string& made) {
   return out;
 }
 
+std::string to_text(const Call& call) {
+  std::string text(std::ranges::find(kVerbs, call.kind, &Verb::kind)->name);
+  if (!call.socket.empty()) text += " " + call.socket;
+  return call.option.empty() ? text : text + " " + call.option;
+}
+
+std::string result_text(const Call& call, std::int64_t result) {
+  return call.kind == CallKind::kPoll && result >= 0 ? poll_text(result) : result_text(result);
+}
+
 }  // namespace twinstack::conformance

@@ -30,13 +30,22 @@ Result<std::string> read_file(const fs::path& path) {
 struct Known {
   Mark mark;
   bool may_pass = false;  // though it is marked as differing
+  bool damages = false;   // the mark means that
 };
+
+Mark forgotten(const std::string& what) { return {.applies = Applies::kDiffers, .reason = "forgotten: " + what}; }
+
+Known known_anywhere(const Script& script, const CollectionOptions& options) {
+  if (script.moves.applies == Applies::kNo) return {script.moves};
+  if (script.forgotten_anywhere.empty() || !options.forgets) return {};
+  return {.mark = forgotten(script.forgotten_anywhere), .damages = true};
+}
 
 Known known_of(const Script& script, const CollectionOptions& options) {
   if (options.backend == Backend::kLinux) return {script.on_linux, true};  // kernels of other versions may do better
   if (options.moves == MovePlan::kNone) return {script.core, false};
   const bool round_trip = options.moves == MovePlan::kRoundTrip;
-  if (options.moves == MovePlan::kAnywhere) return script.moves.applies == Applies::kNo ? Known{script.moves} : Known{};
+  if (options.moves == MovePlan::kAnywhere) return known_anywhere(script, options);
   for (const Mark* mark : {round_trip ? &script.round_trip : &script.after_handshake, &script.moves, &script.core}) {
     if (mark->applies != Applies::kYes) return {*mark, false};
   }
@@ -44,13 +53,15 @@ Known known_of(const Script& script, const CollectionOptions& options) {
   if (!sees_it || !options.forgets) return {};
   // It need not come back when it is only moved there.
   const bool may_pass = !round_trip && !script.forgotten_there_only;
-  return {{.applies = Applies::kDiffers, .reason = "forgotten: " + script.forgotten}, may_pass};
+  return {forgotten(script.forgotten), may_pass};
 }
 
-// What the mark makes of what happened.
+// What the mark makes of what happened. Damage is nothing that any other mark can mean.
 Report judge(const Script& script, const Known& known, Outcome outcome) {
   Report report{.script = &script, .outcome = std::move(outcome)};
-  if (known.mark.applies != Applies::kDiffers || report.outcome.verdict == Verdict::kSkipped) return report;
+  const bool excused = known.damages || report.outcome.damage.empty();
+  const bool marked = known.mark.applies == Applies::kDiffers && excused;
+  if (!marked || report.outcome.verdict == Verdict::kSkipped) return report;
   report.differs = report.outcome.verdict == Verdict::kFailed;
   if (!report.differs && known.may_pass) return report;
   report.outcome.verdict = report.differs ? Verdict::kPassed : Verdict::kFailed;

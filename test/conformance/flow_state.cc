@@ -1,13 +1,14 @@
 #include "flow_state.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "base/assert.h"
 
 namespace twinstack::conformance {
 namespace {
 
-constexpr std::uint32_t kPeerFirstTs = 1000;  // of our peer, milliseconds
+constexpr std::uint32_t kLongestStream = 1U << 26;
 
 std::byte stream_byte(std::uint64_t position, std::uint64_t key) noexcept {
   return static_cast<std::byte>(((position + key) * 2654435761U) >> 13);
@@ -55,7 +56,7 @@ Seq FlowState::host_seq(const RelativeMatch& number) const noexcept {
   return Seq(resolve(number, host_initial_.raw()));
 }
 
-void FlowState::on_sent(const ReadPacket& packet) noexcept {
+void FlowState::on_sent(const ReadPacket& packet) {
   const wire::Segment& segment = packet.head.segment;
   if (key_.local_port == 0) key_.local_port = packet.head.flow.remote_port;
   if (segment.options.has_timestamps) {
@@ -71,11 +72,55 @@ void FlowState::on_sent(const ReadPacket& packet) noexcept {
     host_acks_ = true;
   }
   if (!segment.has(wire::kSyn) && !segment.has(wire::kRst)) host_data_timestamps_ = segment.options.has_timestamps;
-  if (!segment.has(wire::kSyn)) return;
+  if (!segment.has(wire::kSyn)) return note_stream(packet);
   host_wscale_ = segment.options.has_window_scale && peer_->window_scale.has_value() ? segment.options.window_scale : 0;
   host_timestamps_ = segment.options.has_timestamps;
   if (!host_known_) host_initial_ = segment.seq;
   host_known_ = true;
+}
+
+void FlowState::note_stream(const ReadPacket& packet) {
+  const wire::Segment& segment = packet.head.segment;
+  if (segment.has(wire::kRst)) return;
+  const auto size = static_cast<std::uint32_t>(packet.payload.size());
+  if (segment.has(wire::kFin)) host_fin_ = segment.seq + size;
+  const std::uint64_t begin = static_cast<std::uint32_t>(segment.seq - host_initial_) - 1;
+  if (size == 0 || begin + size > kLongestStream) return;
+  if (host_sent_.size() < begin + size) host_sent_.resize(begin + size);
+  std::fill_n(host_sent_.begin() + static_cast<std::ptrdiff_t>(begin), size, true);
+  while (host_bytes_ < host_sent_.size() && host_sent_[host_bytes_]) ++host_bytes_;
+}
+
+bool FlowState::end_sent() const noexcept {
+  return host_fin_ == host_initial_ + 1U + static_cast<std::uint32_t>(host_bytes_);
+}
+
+bool FlowState::end_acknowledged() const noexcept {
+  return std::ranges::any_of(peer_fins_, [&](Seq fin) { return fin + 1U == host_ack_; });
+}
+
+std::uint64_t FlowState::bytes_acknowledged() const noexcept {
+  const auto numbers = static_cast<std::uint32_t>(host_ack_ - Seq(peer_->initial_seq));
+  return numbers - (end_acknowledged() ? 2U : 1U);
+}
+
+SegmentSpec FlowState::next_of_peer(std::int64_t bytes, Time now) const {
+  const auto exactly = [](std::int64_t number) { return RelativeMatch{.value = Match::exactly(number)}; };
+  SegmentSpec spec{.flags = wire::kAck,
+                   .seq = exactly(static_cast<std::uint32_t>(host_ack_ - Seq(peer_->initial_seq))),
+                   .bytes = Match::exactly(bytes),
+                   .ack = exactly(static_cast<std::int64_t>(host_bytes_) + (end_sent() ? 2 : 1)),
+                   .window = Match::exactly(65535)};
+  if (!peer_->timestamps || !host_timestamps_) return spec;
+  const Seq newest = max(Seq(natural_timestamp(now)), Seq(peer_newest_ts_));
+  spec.timestamps = {.value = exactly(newest.raw()), .echo = {}};
+  return spec;
+}
+
+bool FlowState::begins_near(const FlowState& other) const noexcept {
+  constexpr std::int64_t kNear = 1 << 20;  // ticks of 64 ns, as Linux has them, the fastest clock that is in use
+  const bool both = this != &other && host_known_ && other.host_known_;
+  return both && std::abs(std::int64_t{host_initial_ - other.host_initial_}) < kNear;
 }
 
 Seq FlowState::right_edge(const wire::Segment& segment) const noexcept {
@@ -116,6 +161,10 @@ wire::Segment FlowState::make(const SegmentSpec& spec, Time now) {
   add_options(spec, segment);
   add_timestamps(spec, segment, now);
   add_sack(spec, segment);
+  if (segment.has(wire::kFin)) peer_fins_.push_back(segment.seq + static_cast<std::uint32_t>(spec.bytes.low));
+  if (segment.options.has_timestamps) {
+    peer_newest_ts_ = max(Seq(peer_newest_ts_), Seq(segment.options.ts_val)).raw();
+  }
   return segment;
 }
 
@@ -141,15 +190,20 @@ void FlowState::add_options(const SegmentSpec& spec, wire::Segment& segment) con
   options.sack_permitted = options.sack_permitted || spec.sack_permitted;
 }
 
+std::uint32_t FlowState::natural_timestamp(Time now) const noexcept {
+  const Duration elapsed = now - peer_began_.value_or(now);
+  return kPeerFirstTs +
+         static_cast<std::uint32_t>(std::chrono::duration_cast<std::chrono::milliseconds>(elapsed).count());
+}
+
 // As RFC 7323 3.2: on a SYN when the peer offers them, later when both have. A script may say the numbers, or "no-ts".
 void FlowState::add_timestamps(const SegmentSpec& spec, wire::Segment& segment, Time now) {
   const bool negotiated = peer_->timestamps && (segment.has(wire::kSyn) || host_timestamps_);
   const bool usual = negotiated && !segment.has(wire::kRst) && (spec.absent & kNoTimestamps) == 0;
   if (!usual && !spec.timestamps.has_value()) return;
-  const auto elapsed = std::chrono::duration_cast<std::chrono::milliseconds>(now - *peer_began_).count();
   wire::TcpOptions& options = segment.options;
   options.has_timestamps = true;
-  options.ts_val = kPeerFirstTs + static_cast<std::uint32_t>(elapsed);
+  options.ts_val = natural_timestamp(now);
   options.ts_ecr = segment.has(wire::kAck) ? host_last_ts_ : 0;
   if (!spec.timestamps.has_value()) return;
   if (spec.timestamps->value.value.is_exact()) options.ts_val = resolve(spec.timestamps->value, 0);

@@ -22,6 +22,19 @@ std::size_t find_way_back(const Script& script, Endpoint& endpoint) {
   return best;
 }
 
+// What is missing behind the script is damage, unless it is missing as well when nothing moves and the script ends at
+// the same event: a RST of the peer, say, has ended the connection.
+void look_at_ending(const Script& script, Endpoint& endpoint, const RunOptions& options, RunResult& run) {
+  if (run.outcome.damage.empty() && run.ending.has_value() && !run.ending->is_whole()) {
+    const RunResult unmoved = run_once(script, endpoint, options, {.there = kNoEvent, .end = run.ended_at});
+    if (unmoved.ending.has_value()) run.outcome.damage = run.ending->worse_than(*unmoved.ending);
+  }
+  if (run.outcome.damage.empty() || run.outcome.verdict == Verdict::kFailed) return;
+  run.outcome.verdict = Verdict::kFailed;
+  run.outcome.line = script.events.back().line;
+  run.outcome.reason = "a move has broken the connection: " + run.outcome.damage;
+}
+
 // A round trip between any two events, one at a time. What the script expects need not hold with it; what is damaged
 // fails.
 Outcome move_anywhere(const Script& script, Endpoint& endpoint) {
@@ -32,10 +45,11 @@ Outcome move_anywhere(const Script& script, Endpoint& endpoint) {
   for (std::size_t event = unmoved.first_event; event < script.events.size(); ++event) {
     RunResult run = run_once(script, endpoint, options, {.there = event, .back = event + 1});
     outcome.moves += run.outcome.moves;
-    if (run.damage.empty()) continue;
+    look_at_ending(script, endpoint, options, run);
+    if (run.outcome.damage.empty()) continue;
     run.outcome.verdict = Verdict::kFailed;
     run.outcome.line = script.events[event].line;
-    run.outcome.reason = "moved before this line: " + run.damage;
+    run.outcome.reason = "moved before this line: " + run.outcome.damage;
     return std::move(run.outcome);
   }
   outcome.verdict = Verdict::kPassed;
@@ -48,7 +62,9 @@ Outcome run_script(const Script& script, Endpoint& endpoint, const RunOptions& o
   if (options.moves == MovePlan::kAnywhere) return move_anywhere(script, endpoint);
   Itinerary itinerary;
   if (options.moves == MovePlan::kRoundTrip) itinerary.back = find_way_back(script, endpoint);
-  return run_once(script, endpoint, options, itinerary).outcome;
+  RunResult run = run_once(script, endpoint, options, itinerary);
+  look_at_ending(script, endpoint, options, run);
+  return std::move(run.outcome);
 }
 
 }  // namespace twinstack::conformance

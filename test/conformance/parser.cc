@@ -67,9 +67,21 @@ class Parser {
 
  private:
   static bool is_header(std::string_view word) noexcept {
-    constexpr std::string_view kHeaders[] = {
-        "rfc:",        "wants:",     "departs:",         "core:", "linux:", "moves:", "peer:", "after-handshake:",
-        "round-trip:", "forgotten:", "forgotten-there:", "set:",  "flow:",  "ip:"};
+    constexpr std::string_view kHeaders[] = {"rfc:",
+                                             "wants:",
+                                             "departs:",
+                                             "core:",
+                                             "linux:",
+                                             "moves:",
+                                             "peer:",
+                                             "after-handshake:",
+                                             "round-trip:",
+                                             "forgotten:",
+                                             "forgotten-there:",
+                                             "forgotten-anywhere:",
+                                             "set:",
+                                             "flow:",
+                                             "ip:"};
     return std::ranges::find(kHeaders, word) != std::end(kHeaders);
   }
 
@@ -88,6 +100,7 @@ class Parser {
       script_.forgotten_there_only = word == "forgotten-there:";
       return read_sentence(line, script_.forgotten, "");
     }
+    if (word == "forgotten-anywhere:") return read_sentence(line, script_.forgotten_anywhere, "");
     if (word == "peer:") return read_peer(line);
     if (word == "ip:") return read_family(line);
     return word == "set:" ? read_setting(line) : read_flow(line);

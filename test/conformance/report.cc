@@ -40,9 +40,13 @@ constexpr Table kTables[] = {
 std::string forgotten_text(const std::vector<Script>& scripts) {
   std::map<std::string, std::string> rows;
   for (const Script& script : scripts) {
-    if (script.forgotten.empty()) continue;
-    std::string& row = rows[script.forgotten];
-    row += fmt::format("{}`{}`{}", row.empty() ? "" : ", ", script.name, script.forgotten_there_only ? " (1)" : "");
+    const auto add = [&](const std::string& what, std::string_view note) {
+      if (what.empty()) return;
+      std::string& row = rows[what];
+      row += fmt::format("{}`{}`{}", row.empty() ? "" : ", ", script.name, note);
+    };
+    add(script.forgotten, script.forgotten_there_only ? " (1)" : "");
+    add(script.forgotten_anywhere, " (2)");
   }
   std::string out;
   for (const auto& [what, names] : rows) out += fmt::format("| {} | {} |\n", what, names);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "endpoint.h"
+#include "epilogue.h"
 #include "runner.h"
 #include "script.h"
 
@@ -19,13 +20,15 @@ inline constexpr std::size_t kNoEvent = std::numeric_limits<std::size_t>::max();
 struct Itinerary {
   std::optional<std::size_t> there{};  // not given: as soon as the program has it
   std::size_t back = kNoEvent;
+  std::size_t end = kNoEvent;  // of the script: this event and what follows is left out
 };
 
 struct RunResult {
   Outcome outcome{};
   std::size_t first_event = 0;                // after the handshake; 0 when no connection was made
   std::vector<std::size_t> drained_events{};  // of those that follow: all that was sent is acknowledged before them
-  std::string damage{};  // what a move, or the stream, has suffered, whatever the script expects; empty: nothing
+  std::size_t ended_at = 0;                   // the event that failed, or behind the last
+  std::optional<Ending> ending{};             // where a connection was there to move
 };
 
 [[nodiscard]] RunResult run_once(const Script& script, Endpoint& endpoint, const RunOptions& options,

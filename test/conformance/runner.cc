@@ -12,7 +12,10 @@
 #include <type_traits>
 #include <utility>
 
+#include "call_text.h"
+#include "epilogue.h"
 #include "flow_state.h"
+#include "info_check.h"
 #include "move_check.h"
 #include "names.h"
 #include "packet.h"
@@ -24,6 +27,8 @@ namespace {
 
 constexpr Duration kRetryStep = std::chrono::milliseconds(1);
 constexpr int kListenBacklog = 16;
+constexpr std::int64_t kEstablished = 1;
+constexpr const char* kNearNumbers = "two connections begin with numbers no further apart than a clock's";
 constexpr const char* kForeignBytes = "its bytes are not those of the stream";
 
 std::string seconds_text(Duration since_start) {
@@ -46,12 +51,6 @@ struct Told {
   bool brings_news;  // it acknowledges what was not acknowledged before
 };
 
-struct Socket {
-  SocketId id = -1;
-  std::uint64_t sent = 0;      // position in the host's stream
-  std::uint64_t received = 0;  // position in the peer's stream
-};
-
 class Run {
  public:
   Run(const Script& script, Endpoint& endpoint, const RunOptions& options, const Itinerary& itinerary)
@@ -66,21 +65,26 @@ class Run {
     make_flows();
     start_ = last_ = endpoint_.now();
     Outcome outcome = all_events();
+    result_.ended_at = next_event_;
+    if (options_.moves != MovePlan::kNone) result_.ending = carry_on();
     endpoint_.finish();
     outcome.trace = std::move(trace_);
     outcome.moves = result_.outcome.moves;
+    outcome.damage = std::move(result_.outcome.damage);
     result_.outcome = std::move(outcome);
     return std::move(result_);
   }
 
  private:
   Outcome all_events() {
-    for (next_event_ = 0; next_event_ < script_.events.size(); ++next_event_) {
+    const std::size_t end = std::min(script_.events.size(), itinerary_.end);
+    for (next_event_ = 0; next_event_ < end; ++next_event_) {
       const Event& event = script_.events[next_event_];
       look_whether_drained();
       auto done = make_moves();
       if (done.has_value()) done = carry_out(event);
       if (done.has_value()) done = look_at_connecting();
+      if (done.has_value() && !fault_.empty()) done = failed(fault_);
       if (!done.has_value() && done.error().code == ErrorCode::kUnsupported) {
         return {.verdict = Verdict::kSkipped, .line = event.line, .reason = done.error().what};
       }
@@ -155,10 +159,12 @@ class Run {
     const bool brings_news = flow->acknowledges_more(packet);
     if (tells) note_broken(flow->taken_back_by(packet));
     flow->on_sent(packet);
+    if (std::ranges::any_of(flows_, [&](const FlowState& f) { return f.begins_near(*flow); })) fault_ = kNearNumbers;
+    const auto index = static_cast<std::size_t>(flow - flows_.begin());
+    if (packet.head.segment.has(wire::kRst) && is_unexpected_reset(index)) note_broken("the host has reset it");
     if (options_.moves != MovePlan::kNone && !packet.payload.empty() && !flow->is_host_stream(packet)) {
       note_broken(kForeignBytes);
     }
-    const auto index = static_cast<std::size_t>(flow - flows_.begin());
     std::string text =
         flow_prefix(index) +
         to_text(packet.head.segment, static_cast<std::uint32_t>(packet.payload.size()), flow->host_base());
@@ -181,7 +187,7 @@ class Run {
 
   // Segments that an event has marked as optional are let pass.
   Result<> nothing_waits(std::string_view when) {
-    if (!result_.damage.empty()) return failed("a move has broken the connection: " + result_.damage);
+    if (!damage().empty()) return failed("a move has broken the connection: " + damage());
     while (!waiting_.empty() && is_optional(waiting_.front())) waiting_.pop_front();
     if (waiting_.empty()) return {};
     return failed(fmt::format("the host sent '{}' at {} s, which is not expected {}", waiting_.front().text,
@@ -211,30 +217,16 @@ class Run {
     FlowState& flow = flows_[index];
     const wire::Segment segment = flow.make(spec, endpoint_.now());
     const auto payload = FlowState::payload(spec);
-    const FlowKey from_peer{.local = flow.key().remote,
-                            .remote = flow.key().local,
-                            .local_port = flow.key().remote_port,
-                            .remote_port = flow.key().local_port};
     const auto ttl = static_cast<std::uint8_t>(spec.ttl.value_or(Match::exactly(64)).low);
-    const auto packet = make_packet(from_peer, segment, payload,
+    const auto packet = make_packet(reversed(flow.key()), segment, payload,
                                     {.raw_options = spec.raw_options, .corrupt = spec.corrupt, .ttl = ttl});
     urgent_seen_ = urgent_seen_ || segment.has(wire::kUrg);
+    const bool ends_handshake = flow.is_known() && (segment.flags & (wire::kSyn | wire::kAck)) == wire::kAck;
+    if (ends_handshake && !first_acknowledged_.has_value()) first_acknowledged_ = index;
     note("peer  " + flow_prefix(index) +
          to_text(segment, static_cast<std::uint32_t>(payload.size()), flow.peer_base()));
     endpoint_.inject(packet);
     collect();
-  }
-
-  // The n-th of the segments that `spec` stands for.
-  static SegmentSpec repetition(const SegmentSpec& spec, std::uint32_t n) {
-    SegmentSpec out = spec;
-    const auto shift = [&](Match& match, std::int64_t by) {
-      if (match.low != Match{}.low) match.low += by;
-      if (match.high != Match{}.high) match.high += by;
-    };
-    shift(out.seq.value, std::int64_t{n} * (spec.bytes.is_exact() ? spec.bytes.low : 0));
-    shift(out.ack.value, std::int64_t{n} * spec.ack_step);
-    return out;
   }
 
   // --- events ---
@@ -352,31 +344,15 @@ class Run {
              !(may_repeat && (got < 0 || what.kind == CallKind::kPoll || what.kind == CallKind::kGetOption));
     });
     collect();
-    note(fmt::format("call  {} -> {}", call_name(what), shown(what, result)));
-    if (result == -ENOSYS) return error(ErrorCode::kUnsupported, call_name(what) + " is not there on this backend");
-    if (!what.result.accepts(result)) return failed(fmt::format("{} gave {}", call_name(what), shown(what, result)));
+    note(fmt::format("call  {} -> {}", to_text(what), result_text(what, result)));
+    if (result == -ENOSYS) return error(ErrorCode::kUnsupported, to_text(what) + " is not there on this backend");
+    if (!what.result.accepts(result))
+      return failed(fmt::format("{} gave {}", to_text(what), result_text(what, result)));
     if (wrong_bytes) return failed("what was received is not the peer's stream");
-    if (what.kind == CallKind::kAccept && result >= 0) TRY(handshake_is_over(what.made));
+    if (what.kind == CallKind::kAccept && result >= 0)
+      TRY(handshake_is_over(what.made, first_acknowledged_.value_or(0)));
     last_ = endpoint_.now();
     return {};
-  }
-
-  // Whether to ask again may give another answer: where nothing was there yet, nothing was taken away by asking.
-  static bool may_change(const Call& what, CallResult got) {
-    const bool waits = what.kind == CallKind::kAccept || what.kind == CallKind::kReceive;
-    return what.kind == CallKind::kPoll || (waits && got == -EAGAIN);
-  }
-
-  static std::string shown(const Call& what, CallResult result) {
-    return what.kind == CallKind::kPoll && result >= 0 ? poll_text(result) : result_text(result);
-  }
-
-  static std::string call_name(const Call& what) {
-    constexpr std::string_view kNames[] = {"socket",   "listen", "accept",     "connect",    "send", "recv",
-                                           "shutdown", "close",  "setsockopt", "getsockopt", "poll"};
-    std::string text(kNames[static_cast<std::size_t>(what.kind)]);
-    if (!what.socket.empty()) text += " " + what.socket;
-    return what.option.empty() ? text : text + " " + what.option;
   }
 
   CallResult call(const Call& what, bool& wrong_bytes) {
@@ -389,15 +365,17 @@ class Run {
       case CallKind::kAccept:
         return made(what.made, endpoint_.accept(socket.id));
       case CallKind::kConnect:
-        connecting_ = what.socket;
+        connecting_ = {what.socket, flow_index(what.flow)};
         return connect(socket.id, what.flow);
       case CallKind::kSend:
         return send(socket, what);
       case CallKind::kReceive:
         return receive(socket, what, wrong_bytes);
       case CallKind::kShutdown:
+        socket.ended = socket.ended || what.number != SHUT_RD;
         return endpoint_.shutdown(socket.id, static_cast<int>(what.number));
       case CallKind::kClose:
+        socket.ended = socket.closed = true;
         return endpoint_.close(socket.id);
       case CallKind::kSetOption:
         return endpoint_.set_option(socket.id, what.option, what.number, what.text);
@@ -457,7 +435,7 @@ class Run {
     std::string found;
     const auto once = [&] {
       const auto info = endpoint_.info(sockets_[what.socket].id);
-      found = info.has_value() ? info_difference(what, *info) : info.error().message();
+      found = info.has_value() ? difference(what, *info) : info.error().message();
       return found.empty();
     };
     const bool fits = ask(once, [](bool same) { return same; });
@@ -465,18 +443,6 @@ class Run {
     if (fits) return {};
     note("check " + found);
     return failed(found);
-  }
-
-  static std::string info_difference(const Check& what, const Info& info) {
-    for (const auto& [field, wanted] : what.fields) {
-      const auto known = info.find(field);
-      if (known == info.end()) return "no field of tcp_info is called " + field;
-      if (wanted.accepts(known->second)) continue;
-      return field == "state"
-                 ? fmt::format("state is {}, not {}", state_text(known->second), state_text(wanted.low))
-                 : fmt::format("{} is {}, not from {} to {}", field, known->second, wanted.low, wanted.high);
-    }
-    return {};
   }
 
   // --- handshakes ---
@@ -516,7 +482,7 @@ class Run {
 
   Result<> opened(const Open& what) {
     last_ = endpoint_.now();
-    return handshake_is_over(what.made);
+    return handshake_is_over(what.made, flow_index(what.flow));
   }
 
   static RelativeMatch at(std::int64_t number) { return {.value = Match::exactly(number)}; }
@@ -538,27 +504,30 @@ class Run {
 
   void go_on_for(Duration time) {
     const Time until = endpoint_.now() + time;
-    while (endpoint_.now() < until) endpoint_.advance(until);
-    collect();
+    do {
+      endpoint_.advance(until);
+      collect();
+    } while (endpoint_.now() < until);
   }
 
   // --- moves ---
 
   // The program has the connection. The first of a script moves.
-  Result<> handshake_is_over(const std::string& name) {
+  Result<> handshake_is_over(const std::string& name, std::size_t flow) {
     if (options_.moves == MovePlan::kNone || !mover_.empty()) return {};
     mover_ = name;
+    mover_flow_ = flow;
     result_.first_event = next_event_ + 1;
     return itinerary_.there.has_value() ? Result<>{} : move(Stack::kEngine);
   }
 
   // A connect() that the script itself leads to its end.
   Result<> look_at_connecting() {
-    constexpr std::int64_t kEstablished = 1;
-    if (options_.moves == MovePlan::kNone || connecting_.empty() || !mover_.empty()) return {};
-    const auto info = endpoint_.info(sockets_[connecting_].id);
+    auto& [name, flow] = connecting_;
+    if (options_.moves == MovePlan::kNone || name.empty() || !mover_.empty()) return {};
+    const auto info = endpoint_.info(sockets_[name].id);
     if (!info.has_value() || info->at("state") != kEstablished) return {};
-    return handshake_is_over(std::exchange(connecting_, {}));
+    return handshake_is_over(std::exchange(name, {}), flow);
   }
 
   void look_whether_drained() {
@@ -572,8 +541,9 @@ class Run {
   Result<> make_moves() {
     if (mover_.empty()) return {};
     if (next_event_ == itinerary_.there) TRY(move(Stack::kEngine));
-    if (next_event_ == itinerary_.back) TRY(move(Stack::kKernel));
-    return {};
+    if (next_event_ != itinerary_.back) return {};
+    returned_ = true;
+    return move(Stack::kKernel);
   }
 
   // A connection that may not move stays where it is.
@@ -583,7 +553,10 @@ class Run {
     const auto moved = endpoint_.move(socket, to);
     note("move  " + mover_ + (to == Stack::kEngine ? " to the engine" : " to the kernel") +
          (moved.has_value() ? "" : ": " + moved.error().message()));
-    if (!moved.has_value() && moved.error().code != ErrorCode::kNotEligible) return moved;
+    if (!moved.has_value() && moved.error().code != ErrorCode::kNotEligible) {
+      if (moved.error().code != ErrorCode::kUnsupported) note_broken(moved.error().message());
+      return moved;
+    }
     if (moved.has_value()) ++result_.outcome.moves;
     const auto after = endpoint_.info(socket);
     if (before.has_value() && after.has_value()) note_broken(changed_by_move(*before, *after, to));
@@ -592,13 +565,52 @@ class Run {
   }
 
   void note_broken(const std::string& why) {
-    if (!why.empty()) result_.damage = why;
+    if (damage().empty()) result_.outcome.damage = why;
+  }
+
+  [[nodiscard]] const std::string& damage() const { return result_.outcome.damage; }
+
+  // A RST that no event from here on asks for.
+  [[nodiscard]] bool is_unexpected_reset(std::size_t flow) const {
+    if (mover_.empty() || flow != mover_flow_ || script_is_over_) return false;
+    return std::none_of(script_.events.begin() + static_cast<std::ptrdiff_t>(next_event_), script_.events.end(),
+                        [&](const Event& event) {
+                          const auto* const wanted = std::get_if<Expect>(&event.what);
+                          return wanted != nullptr && (wanted->segment.flags & wire::kRst) != 0 &&
+                                 flow_index(wanted->segment.flow) == flow;
+                        });
   }
 
   void take_moves() {
     const auto moves = endpoint_.take_moves();
     if (!moves.has_value()) return note_broken(moves.error().message());
     for (const std::string& text : *moves) note("move  " + text);
+  }
+
+  // --- behind the script ---
+
+  std::optional<Ending> carry_on() {
+    script_is_over_ = true;
+    if (mover_.empty() || !flows_[mover_flow_].is_known()) return std::nullopt;
+    note("end   all is to be acknowledged and read");
+    if (itinerary_.back != kNoEvent && !returned_) (void)move(Stack::kKernel);
+    Socket& socket = sockets_[mover_];
+    bool wrong_bytes = false;
+    Epilogue epilogue({.flow = flows_[mover_flow_],
+                       .inject = [&](SegmentSpec spec) { inject_on(mover_flow_, std::move(spec)); },
+                       .pass = [&](Duration time) { go_on_for(time); },
+                       .write = [&](std::int64_t bytes) { return send(socket, {.number = bytes}); },
+                       .read = [&](std::int64_t bytes) { return receive(socket, {.number = bytes}, wrong_bytes); },
+                       .info = [&] { return endpoint_.info(socket.id); },
+                       .now = [&] { return endpoint_.now(); }});
+    Ending ending = epilogue.carry_out(socket, !urgent_seen_);
+    if (!ending.is_whole()) note("end   " + ending.text());
+    return ending;
+  }
+
+  void inject_on(std::size_t flow, SegmentSpec spec) {
+    spec.flow = script_.flows[flow].name;
+    inject(spec);
   }
 
   const Script& script_;
@@ -611,13 +623,18 @@ class Run {
   std::vector<SegmentSpec> optional_;
   std::vector<std::string> trace_;
   std::size_t next_event_ = 0;
-  std::string connecting_;  // the socket of the last connect()
-  std::string mover_;       // the connection that moves
+  std::pair<std::string, std::size_t> connecting_;  // the socket of the last connect(), and its flow
+  std::optional<std::size_t> first_acknowledged_;   // the flow whose handshake was over first
+  std::string mover_;                               // the connection that moves ...
+  std::size_t mover_flow_ = 0;                      // ... and its flow
+  bool returned_ = false;
+  bool script_is_over_ = false;
   const Itinerary itinerary_;
   RunResult result_;
   Time start_{};
   Time last_{};  // when the event before was
   bool urgent_seen_ = false;
+  std::string fault_;  // of the host's, whatever the script expects
 };
 
 }  // namespace

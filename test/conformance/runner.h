@@ -31,6 +31,8 @@ struct Outcome {
   std::string reason{};              // why it failed or was skipped
   std::vector<std::string> trace{};  // what happened, a line each
   unsigned moves = 0;                // that the runner asked for, and that were made
+  // What a move, or the stream, has suffered, whatever the script expects. With it the verdict is kFailed.
+  std::string damage{};
 };
 
 [[nodiscard]] Outcome run_script(const Script& script, Endpoint& endpoint, const RunOptions& options = {});

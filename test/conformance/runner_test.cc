@@ -224,6 +224,23 @@ TEST(Maybe, ComesOnce) {
             "the host sent 'A 1 ack 1 win 500' at 0.000000 s, which is not expected now");
 }
 
+TEST(InitialNumbers, OfTwoConnectionsAreNotTheSame) {
+  const auto reason_of = [](std::uint32_t second) {
+    PuppetHost host;
+    host.sends(milliseconds(0), wire::kSyn, 0);
+    FlowKey other = kFlow;
+    other.remote_port = 5001;
+    wire::Segment syn;
+    syn.flags = wire::kSyn;
+    syn.seq = Seq(7000 + second);
+    host.to_send.push_back({Time{}, make_packet(other, syn, {})});
+    return run(host, "flow: b\nexpect S 0\nexpect b: S 0\n").reason;
+  };
+  EXPECT_EQ(reason_of(5'000'000), "");
+  EXPECT_NE(reason_of(0), "");
+  EXPECT_NE(reason_of(300'000), "") << "the clock alone";
+}
+
 TEST(Payload, IsTheStream) {
   PuppetHost wrong;
   wrong.sends(milliseconds(0), wire::kSyn, 0);

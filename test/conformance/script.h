@@ -218,6 +218,8 @@ struct Script {
   // it comes back by itself, having been moved to the engine.
   std::string forgotten{};
   bool forgotten_there_only = false;
+  // ... where it lets a round trip at the worst of places damage the stream.
+  std::string forgotten_anywhere{};
   int only_ip = 0;  // 4 or 6: says something about this family only
   Peer peer{};
   std::vector<std::pair<std::string, std::string>> settings{};

@@ -322,4 +322,15 @@ std::string difference(const SegmentSpec& wanted, const wire::Segment& segment, 
   return found;
 }
 
+SegmentSpec repetition(const SegmentSpec& spec, std::uint32_t n) {
+  SegmentSpec out = spec;
+  const auto shift = [&](Match& match, std::int64_t by) {
+    if (match.low != Match{}.low) match.low += by;
+    if (match.high != Match{}.high) match.high += by;
+  };
+  shift(out.seq.value, std::int64_t{n} * (spec.bytes.is_exact() ? spec.bytes.low : 0));
+  shift(out.ack.value, std::int64_t{n} * spec.ack_step);
+  return out;
+}
+
 }  // namespace twinstack::conformance

@@ -16,6 +16,9 @@ Result<SegmentSpec> read_segment(Line& line);
 // As read_segment(), and every number must be exact, so that the segment can be made.
 Result<SegmentSpec> read_exact_segment(Line& line);
 
+// The n-th of the segments that `spec` stands for.
+[[nodiscard]] SegmentSpec repetition(const SegmentSpec& spec, std::uint32_t n);
+
 // What segments of a flow count from.
 struct FlowBase {
   Seq sender_initial;
