@@ -140,8 +140,9 @@ void control_congestion(ControlBlock& cb, AckNews& news, Time now) {
     ops.control(cb, sample, now);
   } else if (reducing_window(cb)) {
     reduce_window(cb, sample.newly_delivered, sample.newly_lost, news.has(kUnaAdvanced));
-  } else if (may_grow(cb, news) && sample.newly_delivered > 0 && cwnd_was_limit(cb)) {
-    ops.grow(cb, sample.newly_delivered, now);
+  } else if (may_grow(cb, news)) {
+    cb.cwnd_stamp = to_tick(now);
+    if (sample.newly_delivered > 0 && cwnd_was_limit(cb)) ops.grow(cb, sample.newly_delivered, now);
   }
 }
 

@@ -114,7 +114,7 @@ struct ControlBlock {
   std::uint32_t ssthresh = 0;
   std::uint32_t cwnd_count = 0;  // segments acknowledged since cwnd last grew, in congestion avoidance
   std::uint32_t cwnd_used = 0;   // most segments out since cwnd was last in full use (RFC 2861)
-  Tick cwnd_stamp = 0;           // when cwnd was last in full use, or was changed
+  Tick cwnd_stamp = 0;  // when cwnd was last in full use or changed, or an ACK took data (Linux tcp_cong_avoid())
 
   // Round-trip estimates (RFC 6298, with Linux's variance), microseconds; 0 = no sample yet.
   std::uint32_t srtt_us8 = 0;      // 8 * smoothed round trip

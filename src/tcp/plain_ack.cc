@@ -58,6 +58,7 @@ bool take_plain_ack(ControlBlock& cb, const wire::Segment& segment, Host& host, 
   if (cb.reo_wnd_persist == 0) cb.reo_wnd_steps = 1;
   cb.sender_timer = SenderTimer::kNone;
   if (cb.app_limited != 0 && static_cast<std::int32_t>(cb.delivered - cb.app_limited) > 0) cb.app_limited = 0;
+  cb.cwnd_stamp = to_tick(now);
   if (cwnd_was_limit(cb)) ops.grow(cb, 1, now);
   end_lone_flight(cb);
   return true;
