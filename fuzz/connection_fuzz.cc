@@ -1,6 +1,7 @@
-// One connection, typed operations from both sides: the program queues, ends records, reads and closes, the peer sends
-// segments that may be anything, routers and the other stack tell of themselves, time passes, the connection drains and
-// moves; in the engine's form and as the whole machine. The invariants of the control block hold after each.
+// One connection with a hostile peer (two honest ends: pair_fuzz.cc), typed operations from both sides: the program
+// queues, ends records, reads and closes, the peer sends segments that may be anything, routers and the other stack
+// tell of themselves, time passes, the connection drains and moves; in the engine's form and as the whole machine. The
+// invariants of the control block hold after each.
 #include <algorithm>
 #include <array>
 #include <string_view>

@@ -60,7 +60,7 @@ write("options", "sack", SACK)
 write("options", "both", TIMESTAMPS + SACK)
 write("options", "syn", SYN)
 write("options", "bad-length", bytes([8, 0]))
-for target in ("connection", "stack", "lane"):
+for target in ("connection", "pair", "stack", "lane", "sessions"):
     for seed in range(8):
         rng = random.Random(seed)
         write(target, f"random-{seed}", bytes(rng.randrange(256) for _ in range(300 + 200 * seed)))

@@ -1,4 +1,5 @@
 // An application's messages by bytes: no read beyond them, and what is decoded says the same when it is written again.
+// What comes of them: sessions_fuzz.cc.
 #include <cstring>
 #include <vector>
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tcp/congestion/congestion.h"
 #include "tcp/flight.h"
 
 namespace twinstack::tcp {

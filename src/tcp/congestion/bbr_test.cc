@@ -13,6 +13,7 @@
 #include "tcp/congestion/test_block.h"
 #include "tcp/congestion/test_path.h"
 #include "tcp/flight.h"
+#include "tcp/pacing.h"
 
 namespace twinstack::tcp::test {
 namespace {
@@ -227,6 +228,16 @@ TEST_F(BbrByHand, TheWindowIsTwiceTheProductAndSlack) {
   cb.cwnd = 20;  // grows to it by what is delivered
   round(10, 1'000);
   EXPECT_EQ(cb.cwnd, 30U);
+}
+
+// The rate of a path that was away for minutes: found by fuzz_pair, where a connection stood for ten minutes.
+TEST(Bbr, ASegmentIsHeldForASecondAtMost) {
+  ControlBlock cb = block(CongestionKind::kBbr, 10);
+  flight_of(cb);
+  cb.bbr->pacing_rate = 2;
+  pace_after(cb, 1000, at_us(0));
+  EXPECT_TRUE(pacing_holds(cb, at_us(0)));
+  EXPECT_FALSE(pacing_holds(cb, at_us(1'000'000)));
 }
 
 // What pacing still holds back will have left the network by the time it goes.
