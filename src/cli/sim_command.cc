@@ -134,14 +134,25 @@ std::string text_of(const Failure& failure) {
   return text + '\n';
 }
 
+// " (3 no shell, 1 no room)": what has led there.
+std::string causes_of(const std::array<std::uint64_t, sim::kResetCauses>& resets) {
+  std::string text;
+  for (std::size_t cause = 1; cause < resets.size(); ++cause)
+    if (resets[cause] > 0)
+      text +=
+          fmt::format("{}{} {}", text.empty() ? " (" : ", ", resets[cause], name(static_cast<sim::ResetCause>(cause)));
+  return text.empty() ? "" : text + ')';
+}
+
 std::string text_of(const Totals& totals) {
   return fmt::format(
-      "{} connections, {} moves to the engine, {} back; {} refused, {} undone, {} connections reset\n"
+      "{} connections, {} moves to the engine, {} back; {} refused, {} undone, {} connections reset{}\n"
       "{} frames, {:.1f} MB read by programs, {:.1f} s of virtual time, {} instants, {} full checks\n"
       "{} ICMP errors heard by software stacks, {} path MTUs lowered in the engine; {} blocks pruned there\n",
       totals.connections, totals.moves_out, totals.moves_back, totals.refused, totals.failed, totals.broken,
-      totals.frames, static_cast<double>(totals.bytes) / 1e6, Seconds(totals.virtual_time).count(), totals.instants,
-      totals.checks, totals.told_kernel, totals.told_engine, totals.pruned);
+      causes_of(totals.resets), totals.frames, static_cast<double>(totals.bytes) / 1e6,
+      Seconds(totals.virtual_time).count(), totals.instants, totals.checks, totals.told_kernel, totals.told_engine,
+      totals.pruned);
 }
 
 nlohmann::json json_of(const Tally& tally) {

@@ -8,6 +8,16 @@ std::unexpected<Error> refused(const char* what) { return error(ErrorCode::kSyst
 
 }  // namespace
 
+const char* name(ResetCause cause) noexcept {
+  constexpr std::array<const char*, kResetCauses> kNames = {"nothing", "FIN past the filter", "no shell", "no room",
+                                                            "not released"};
+  return kNames[static_cast<std::size_t>(cause)];
+}
+
+void refuse_release(MoveFaults& faults) noexcept {
+  if (++faults.release_refusals > 1) faults.reset_cause = ResetCause::kNotReleased;
+}
+
 Result<> FaultyConn::check_eligible(const kernel::Limits& limits) {
   if (is_dead_) return dead();
   if (take(faults_.check)) return error(ErrorCode::kNotEligible, "injected: check");
@@ -16,6 +26,7 @@ Result<> FaultyConn::check_eligible(const kernel::Limits& limits) {
 
 Result<> FaultyConn::attach_late_filter() {
   if (is_dead_) return dead();
+  faults_.reset_cause = ResetCause::kNone;
   return inner_->attach_late_filter();
 }
 
@@ -52,20 +63,27 @@ Result<kernel::LateBytes> FaultyConn::park(std::span<std::byte> room) {
   auto late = inner_->park(room);
   if (!late || !take(faults_.park_gap)) return late;
   in_gap_ = true;
-  if (!late->bytes.empty() || late->snd_nxt != frozen_snd_nxt_)
-    return error(ErrorCode::kBroken, "injected: no shell, and what the kernel did last is lost");
+  const bool is_lost = !late->bytes.empty() || late->snd_nxt != frozen_snd_nxt_;
+  faults_.reset_cause = is_lost ? ResetCause::kNoShell : ResetCause::kNone;
+  if (is_lost) return error(ErrorCode::kBroken, "injected: no shell, and what the kernel did last is lost");
   return refused("park, midway");
 }
 
 Result<kernel::RestoreReport> FaultyConn::restore(const tcp::MinTcp& min, const kernel::RestoreQueues& queues) {
   if (is_dead_) return dead();
   in_gap_ = false;
+  faults_.reset_cause = ResetCause::kNone;
+  faults_.release_refusals = 0;
   return inner_->restore(min, queues);
 }
 
 Result<kernel::ReleaseReport> FaultyConn::release(std::span<const std::byte> unsent, bool probe) {
   if (is_dead_) return dead();
-  if (take(faults_.release)) return refused("release");
+  if (take(faults_.no_release)) return refused("release");
+  if (take(faults_.release)) {
+    refuse_release(faults_);
+    return refused("release");
+  }
   if (unsent.size() < 2 || !take(faults_.lose_byte)) return inner_->release(unsent, probe);
   auto released = inner_->release(unsent.first(unsent.size() - 1), probe);
   if (released) ++released->unsent_taken_bytes;

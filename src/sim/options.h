@@ -35,6 +35,7 @@ struct Options {
     kLeakChunk,
     kForgetWakeup,
     kAbort,
+    kResetMove,  // a return is given up for nothing
   };
   Sabotage sabotage = Sabotage::kNone;
   std::uint32_t sabotage_after_moves = 0;

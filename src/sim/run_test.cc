@@ -111,6 +111,7 @@ INSTANTIATE_TEST_SUITE_P(Bugs, BugIsFound,
                                          Bug{"flow_left_behind", Options::Sabotage::kKeepFlow, "steered"},
                                          Bug{"leaked_chunk", Options::Sabotage::kLeakChunk, "chunks"},
                                          Bug{"forgotten_wakeup", Options::Sabotage::kForgetWakeup, "sleeps"},
+                                         Bug{"reset_move", Options::Sabotage::kResetMove, "nothing was done"},
                                          Bug{"abort", Options::Sabotage::kAbort, "Aborted"}),
                          [](const auto& tested) { return std::string(tested.param.name); });
 

@@ -65,7 +65,14 @@ class SoftHostConn final : public kernel::KernelConn {
     host_.filtered_.erase(inner_.flow());
     return inner_.thaw();
   }
-  Result<kernel::LateBytes> park(std::span<std::byte> room) override { return inner_.park(room); }
+  Result<kernel::LateBytes> park(std::span<std::byte> room) override {
+    const bool has_fin = host_.took_fin(id_);
+    auto late = inner_.park(room);
+    const bool breaks = !late && late.error().code == ErrorCode::kBroken;
+    faults_.reset_cause = breaks && has_fin ? ResetCause::kFinPastFilter : ResetCause::kNone;
+    if (late && !late->bytes.empty()) host_.on_late_bytes(id_, late->bytes.size());
+    return late;
+  }
   Result<kernel::RestoreReport> restore(const tcp::MinTcp& min, const kernel::RestoreQueues& queues) override {
     inner_.fail.restore = faults_.restore;
     auto restored = inner_.restore(min, queues);
@@ -187,6 +194,11 @@ Result<std::size_t> SoftHost::LateRing::poll(const std::function<void(const kern
     callback({.cookie = packet.cookie, .ip_header = whole.first(header_bytes), .tcp = whole.subspan(header_bytes)});
   }
   return taken;
+}
+
+bool SoftHost::took_fin(SocketId socket) const {
+  const stack::Connection* conn = stack_.connection(socket);
+  return conn != nullptr && conn->cb.has(tcp::kFinReceived);
 }
 
 // ---- Sockets

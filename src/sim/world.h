@@ -8,6 +8,7 @@
 // same options give the same run. One World at a time in a process (LayerBridge).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -47,7 +48,8 @@ struct Totals {
   std::uint64_t checks = 0;       // full ones
   std::uint64_t told_kernel = 0;  // ICMP errors that a software stack, of any host, has taken for true
   std::uint64_t told_engine = 0;  // ... and the engine
-  std::uint64_t pruned = 0;       // blocks that lanes gave up, and segments that they had no room for, out of order
+  std::array<std::uint64_t, kResetCauses> resets{};  // by the driver; those of nothing, after the connection was ended
+  std::uint64_t pruned = 0;  // blocks that lanes gave up, and segments that they had no room for, out of order
   Duration virtual_time{};
 
   void add(const Totals& other) noexcept;
@@ -153,6 +155,7 @@ class World {
   void build_hosts();
   void build_apps();
   void hook_moves();
+  void driver_resets(SimConn& conn);
   void run_app(std::uint32_t number);
   void rung(std::uint32_t app, std::uint32_t lane);
   [[nodiscard]] Time next_instant(bool driver_runs) const;

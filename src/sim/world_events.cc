@@ -496,6 +496,7 @@ void World::sabotage(Situation situation, SimConn& conn) {
   if (situation == Situation::kOutFreeze && is_sabotaged(Sabotage::kLoseReceived)) conn.faults.lose_received = 1;
   if (situation == Situation::kOutFreeze && is_sabotaged(Sabotage::kGrowWindow)) conn.faults.grow_window = 1;
   if (situation == Situation::kBackRelease && is_sabotaged(Sabotage::kLoseByte)) conn.faults.lose_byte = 1;
+  if (situation == Situation::kBackRelease && is_sabotaged(Sabotage::kResetMove)) conn.faults.no_release = 2;
   if (situation == Situation::kBackRelease) interface_->keeps_flows = is_sabotaged(Sabotage::kKeepFlow);
   ASSERT(!is_sabotaged(Sabotage::kAbort));
   if (situation == Situation::kBackRelease && is_sabotaged(Sabotage::kLeakChunk))
@@ -519,6 +520,7 @@ Result<> World::before_step(Situation situation, bool refuse) {
   }
   if (step_rng_.below(2) == 0) pass(microseconds(step_rng_.below(40)));
   if (driver_->is_dead()) throw ServiceDied{};
+  if (refuse && conn != nullptr && situation == Situation::kBackRelease) refuse_release(conn->faults);
   if (refuse) return error(ErrorCode::kSystem, "injected: refused");
   return {};
 }
