@@ -258,8 +258,10 @@ int run_sim(const Invocation& invocation) {
   if (invocation.json)
     return ok ? success(invocation, json_of(tally)) : failure(invocation, verdict, kFailure, json_of(tally));
   if (tally.seeds > 1)
-    print_text(fmt::format("\nfaults by the situation that they met (o: step of a move out, b: back; . never)\n{}\n",
-                           tally.coverage.table()));
+    print_text(fmt::format(
+        "\nfaults by the situation that they met (o: step of a move out, b: back; . never, - cannot be)\n{}\n"
+        "faults by the TCP state that they met\n{}\n",
+        tally.coverage.table(), tally.coverage.state_table()));
   print_text(fmt::format("\n{}{}; {:.0f} moves per second of wall time\n", text_of(tally.totals), verdict,
                          tally.moves_per_s()));
   if (arguments.live)

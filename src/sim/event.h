@@ -75,8 +75,14 @@ inline constexpr std::size_t kFirstFault = 3;
 }
 [[nodiscard]] constexpr bool is_later_fault(EventKind kind) noexcept { return kind >= EventKind::kTooBig; }
 
-// Whether `target` is a connection.
-[[nodiscard]] bool is_of_connection(EventKind kind) noexcept;
+// The next moves of a connection meet them; only then have they begun.
+[[nodiscard]] constexpr bool is_move_fault(EventKind kind) noexcept {
+  return kind >= EventKind::kRefuseOffload && kind <= EventKind::kOptionSet;
+}
+
+// What `target` numbers.
+enum class Target : std::uint8_t { kAll, kConnection, kProgram, kLane, kLink };
+[[nodiscard]] Target target_of(EventKind kind) noexcept;
 
 struct Event {
   Duration at{};  // since the beginning
@@ -102,6 +108,8 @@ struct FaultSet {
 };
 // "all", "none", "loss,reorder", "all,-driver-death"; nullopt with what is not known in `wrong`.
 [[nodiscard]] std::optional<FaultSet> parse_faults(std::string_view list, std::string& wrong);
+// The names of all, by what they hit, for people.
+[[nodiscard]] std::string fault_names();
 // What parse_faults() takes for the same set.
 [[nodiscard]] std::string to_list(const FaultSet& faults);
 

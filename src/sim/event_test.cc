@@ -90,15 +90,16 @@ TEST(Plan, WithoutFaultsThereAreNone) {
 
 TEST(CoverageTable, ShowsWhatWasNotTried) {
   Coverage coverage;
-  coverage.hit(Situation::kParked, EventKind::kLoss);
+  coverage.hit(Situation::kParked, TcpState::kLoss, EventKind::kLoss);
   Coverage more;
-  more.hit(Situation::kParked, EventKind::kLoss);
+  more.hit(Situation::kParked, TcpState::kLoss, EventKind::kLoss);
   coverage.add(more);
   EXPECT_EQ(coverage.at(static_cast<std::size_t>(Situation::kParked), static_cast<std::size_t>(EventKind::kLoss)), 2U);
-  EXPECT_EQ(coverage.empty_cells(), kSituations * (kEventKinds - kFirstFault) - 1);
+  EXPECT_EQ(coverage.empty_cells(), Coverage().empty_cells() - 1);
   const std::string table = coverage.table();
   EXPECT_NE(table.find("loss"), std::string::npos);
   EXPECT_NE(table.find("b:restore"), std::string::npos);
+  EXPECT_NE(coverage.state_table().find("fin-sent"), std::string::npos);
 }
 
 }  // namespace

@@ -20,13 +20,14 @@ void refuse_release(MoveFaults& faults) noexcept {
 
 Result<> FaultyConn::check_eligible(const kernel::Limits& limits) {
   if (is_dead_) return dead();
-  if (take(faults_.check)) return error(ErrorCode::kNotEligible, "injected: check");
+  if (faults_.meets(faults_.check, EventKind::kFailCheck)) return error(ErrorCode::kNotEligible, "injected: check");
   return inner_->check_eligible(limits);
 }
 
 Result<> FaultyConn::attach_late_filter() {
   if (is_dead_) return dead();
   faults_.reset_cause = ResetCause::kNone;
+  if (faults_.meets(faults_.attach, EventKind::kFailAttach)) return refused("attach the late filter");
   return inner_->attach_late_filter();
 }
 
@@ -37,7 +38,7 @@ Result<> FaultyConn::detach_late_filter() {
 
 Result<kernel::Snapshot> FaultyConn::freeze(const kernel::QueueRoom& room) {
   if (is_dead_) return dead();
-  if (take(faults_.freeze)) return refused("freeze");
+  if (faults_.meets(faults_.freeze, EventKind::kFailFreeze)) return refused("freeze");
   auto snapshot = inner_->freeze(room);
   if (snapshot) frozen_snd_nxt_ = snapshot->min.snd_nxt;
   if (snapshot && !snapshot->unread.empty() && take(faults_.lose_received))
@@ -59,9 +60,9 @@ Result<> FaultyConn::thaw() {
 // the kernel did last is lost then (src/kernel/park.cc).
 Result<kernel::LateBytes> FaultyConn::park(std::span<std::byte> room) {
   if (is_dead_) return dead();
-  if (take(faults_.park)) return refused("park");
+  if (faults_.meets(faults_.park, EventKind::kFailPark)) return refused("park");
   auto late = inner_->park(room);
-  if (!late || !take(faults_.park_gap)) return late;
+  if (!late || !faults_.meets(faults_.park_gap, EventKind::kFailParkGap)) return late;
   in_gap_ = true;
   const bool is_lost = !late->bytes.empty() || late->snd_nxt != frozen_snd_nxt_;
   faults_.reset_cause = is_lost ? ResetCause::kNoShell : ResetCause::kNone;
@@ -80,7 +81,7 @@ Result<kernel::RestoreReport> FaultyConn::restore(const tcp::MinTcp& min, const 
 Result<kernel::ReleaseReport> FaultyConn::release(std::span<const std::byte> unsent, bool probe) {
   if (is_dead_) return dead();
   if (take(faults_.no_release)) return refused("release");
-  if (take(faults_.release)) {
+  if (faults_.meets(faults_.release, EventKind::kFailRelease)) {
     refuse_release(faults_);
     return refused("release");
   }

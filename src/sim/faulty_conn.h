@@ -3,12 +3,15 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "base/clock.h"
 #include "handoff/connection.h"
 #include "kernel/kernel_conn.h"
+#include "sim/event.h"
 
 namespace twinstack::sim {
 
@@ -47,6 +50,22 @@ struct MoveFaults {
   std::uint8_t grow_window = 0;    // of the next snapshot
   std::uint8_t lose_byte = 0;      // of the unsent bytes of the next release
   std::uint8_t no_release = 0;     // refused, and the checkers know of nothing
+
+  // Called when one is met: only then has it begun.
+  std::function<void(EventKind)> on_met = [](EventKind) {};
+  // Whether one of `count` is left, which is met now.
+  [[nodiscard]] bool meets(std::uint8_t& count, EventKind kind) const {
+    if (count == 0) return false;
+    --count;
+    on_met(kind);
+    return true;
+  }
+  // No more of them.
+  void end() {
+    auto told = std::move(on_met);
+    *this = {};
+    on_met = std::move(told);
+  }
 };
 
 void refuse_release(MoveFaults& faults) noexcept;

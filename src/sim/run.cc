@@ -300,7 +300,7 @@ Shrunk shrink(const Options& options, const Outcome& failed, std::uint32_t most_
     if (by_number[number].kind == EventKind::kOpen) connections.insert(by_number[number].target);
   for (const std::uint32_t connection : connections)
     shrinker.drop(kept, by_number, [connection](const Event& event) {
-      return is_of_connection(event.kind) && event.target == connection;
+      return target_of(event.kind) == Target::kConnection && event.target == connection;
     });
   kept = shrinker.minimize(std::move(kept));
   Shrunk shrunk{.events = {}, .options = options, .runs = shrinker.runs()};

@@ -45,9 +45,7 @@ class SoftHostConn final : public kernel::KernelConn {
   [[nodiscard]] kernel::QueueSizes checked_queues() const noexcept override { return inner_.checked_queues(); }
   [[nodiscard]] kernel::Reason reason() const noexcept override { return inner_.reason(); }
   Result<> attach_late_filter() override {
-    inner_.fail.attach = faults_.attach;
     auto done = inner_.attach_late_filter();
-    faults_.attach = static_cast<std::uint8_t>(inner_.fail.attach);
     if (done) host_.filtered_.insert(inner_.flow());
     return done;
   }
@@ -74,10 +72,8 @@ class SoftHostConn final : public kernel::KernelConn {
     return late;
   }
   Result<kernel::RestoreReport> restore(const tcp::MinTcp& min, const kernel::RestoreQueues& queues) override {
-    inner_.fail.restore = faults_.restore;
-    auto restored = inner_.restore(min, queues);
-    faults_.restore = static_cast<std::uint8_t>(inner_.fail.restore);
-    return restored;
+    inner_.fail.restore = faults_.meets(faults_.restore, EventKind::kFailRestore) ? 1 : 0;
+    return inner_.restore(min, queues);
   }
   Result<kernel::ReleaseReport> release(std::span<const std::byte> unsent, bool probe) override {
     auto released = inner_.release(unsent, probe);

@@ -64,6 +64,10 @@ void World::build() {
   build_hosts();
   interface_ =
       std::make_unique<SimInterface>([this](Frame frame) { stack_->receive(std::move(frame), host_now()); }, pool_);
+  interface_->on_failed_inject = [this](const FlowKey& flow) {
+    for (const auto& conn : conns_)
+      if (conn->flow == flow && conn->driver_knows) hit(*conn, situation_now(*conn), EventKind::kFailInject);
+  };
   build_lanes();
   driver_ = std::make_unique<SimDriver>(*interface_, *stack_, [this] { return host_now(); }, shape_.grace);
   driver_->on_closed = [this](std::uint32_t session, std::uint32_t slot) {

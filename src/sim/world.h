@@ -196,7 +196,12 @@ class World {
   Result<> before_step(Situation situation, bool refuse);
   void sabotage(Situation situation, SimConn& conn);
   [[nodiscard]] bool is_sabotaged(Options::Sabotage how);
+  void count_begin(const Event& event);
+  [[nodiscard]] bool concerns(const Event& event, const SimConn& conn);
+  void hit(const SimConn& conn, Situation situation, EventKind kind);
   void cover(const SimConn& conn, Situation situation);
+  [[nodiscard]] Situation situation_now(const SimConn& conn);
+  [[nodiscard]] TcpState tcp_state_of(const SimConn& conn);
   [[nodiscard]] Situation situation_of(const SimConn& conn);
   [[nodiscard]] SimConn* moving();
   [[nodiscard]] SimConn* by_socket(SocketId socket);

@@ -77,6 +77,7 @@ void World::open_connection(const Event& event) {
   conn->talk = std::make_unique<Conversation>(conn->number, make_script(rng.next(), longest), rng.next(), now_);
   // Known before its SYN passes the wire, where the checkers learn the first sequence number.
   SimConn& opened = *conns_.emplace_back(std::move(conn));
+  opened.faults.on_met = [this, &opened](EventKind kind) { hit(opened, situation_now(opened), kind); };
   if (opened.from_peer)
     opened.peer_socket = peers_[opened.peer].stack->connect(reversed(opened.flow), now_);
   else
@@ -166,16 +167,8 @@ void World::until(Duration span, std::function<void()> end) {
 }
 
 void World::begin_fault(const Event& event) {
-  for (auto& conn : conns_) {
-    const bool concerns = is_link_fault(event.kind) ? conn->peer == event.target : true;
-    if (!concerns || !conn->driver_knows) continue;
-    const bool is_moved = driver_->is_busy() && moving() == conn.get();
-    outcome_.coverage.hit(is_moved ? step_ : situation_of(*conn), event.kind);
-  }
-  if (event.span != Duration::zero()) {
-    active_.push_back(&event);
-    until(event.span, [this, at = &event] { std::erase(active_, at); });
-  }
+  // Those of moves have begun when a move meets them, a call inside when it stands there.
+  if (!is_move_fault(event.kind) && event.kind != EventKind::kCallInside) count_begin(event);
   if (is_link_fault(event.kind)) {
     Peer& peer = peers_[event.target];
     (event.detail == 0 ? peer.to : peer.from)->begin(event, now_);
@@ -184,6 +177,38 @@ void World::begin_fault(const Event& event) {
   } else {
     fault_of_host(event);
   }
+}
+
+void World::count_begin(const Event& event) {
+  for (const auto& conn : conns_) {
+    if (!concerns(event, *conn)) continue;
+    // Nothing begins within a move but before its steps.
+    const bool is_moved = driver_->is_busy() && moving() == conn.get();
+    hit(*conn, is_moved ? step_ : situation_of(*conn), event.kind);
+  }
+  if (event.span == Duration::zero()) return;
+  active_.push_back(&event);
+  until(event.span, [this, at = &event] { std::erase(active_, at); });
+}
+
+bool World::concerns(const Event& event, const SimConn& conn) {
+  if (!conn.driver_knows || driver_->is_dead()) return false;
+  switch (target_of(event.kind)) {
+    case Target::kAll:
+      return true;
+    case Target::kConnection:  // the thread that stands inside goes with its program
+      return event.target == conn.number &&
+             !(event.kind == EventKind::kCallInside && apps_[conn.app].process->is_dead());
+    case Target::kProgram:
+      return event.target == conn.app && !(event.kind == EventKind::kProgramDeath && conn.talk->is_closed(0));
+    case Target::kLink:
+      return event.target == conn.peer;
+    case Target::kLane:
+      break;
+  }
+  const driver::ManagedConnection* managed = driver_->find(conn.app, conn.slot);
+  const bool there = managed != nullptr && managed->move.hw;
+  return event.target == (there ? managed->move.hw.lane() : interface_->lane_of(conn.flow));
 }
 
 void World::fault_of_host(const Event& event) {
@@ -411,6 +436,7 @@ void World::stand_inside(const Event& event) {
   sockets::Sonode& sonode = session.sonode(conn.slot);
   ipc::Owner owner{};
   if (sonode.is_closing() || !sonode.gate().enter(owner)) return;
+  count_begin(event);
   sonode.refs.fetch_add(1);
   until(event.span, [this, app = conn.app, &session, &sonode] {
     if (apps_[app].process->is_dead()) return;
@@ -456,7 +482,7 @@ void World::end_faults() {
   }
   for (Ending& ending : std::exchange(endings_, {})) ending.end();
   for (auto& conn : conns_) {
-    conn->faults = {};
+    conn->faults.end();
     conn->talk->hurry(now_);
     conn->peer_ready = true;
   }
@@ -479,9 +505,37 @@ Situation World::situation_of(const SimConn& conn) {
   return managed->parked ? Situation::kParked : Situation::kUnparked;
 }
 
+// Within a call of the driver.
+Situation World::situation_now(const SimConn& conn) {
+  const driver::ManagedConnection* managed = driver_->find(conn.app, conn.slot);
+  if (managed == nullptr) return situation_of(conn);
+  const ipc::Owner owner = managed->move.gate().owner();
+  // The end of a move back comes after the commit.
+  const bool moves = owner == ipc::Owner::kToEngine || owner == ipc::Owner::kToKernel ||
+                     (owner == ipc::Owner::kKernel && managed->in_engine());
+  return moves ? step_ : situation_of(conn);
+}
+
+TcpState World::tcp_state_of(const SimConn& conn) {
+  const driver::ManagedConnection* managed = driver_->find(conn.app, conn.slot);
+  const bool away = managed != nullptr && managed->in_engine() && managed->move.hw;
+  const engine::HwConnId id = away ? managed->move.hw : engine::HwConnId();
+  const tcp::ControlBlock* cb =
+      away ? &interface_->lanes()[id.lane()]->region.conns()[id.index()].tcb : stack_->view(conn.socket).cb;
+  if (cb == nullptr) return TcpState::kGone;
+  const bool sent = cb->has(tcp::kFinQueued);
+  const bool received = cb->has(tcp::kFinReceived);
+  if (sent || received) return !received ? TcpState::kFinSent : !sent ? TcpState::kFinReceived : TcpState::kFinBoth;
+  return static_cast<TcpState>(cb->recovery);
+}
+
+void World::hit(const SimConn& conn, Situation situation, EventKind kind) {
+  outcome_.coverage.hit(situation, tcp_state_of(conn), kind);
+}
+
 void World::cover(const SimConn& conn, Situation situation) {
   for (const Event* event : active_)
-    if (!is_link_fault(event->kind) || event->target == conn.peer) outcome_.coverage.hit(situation, event->kind);
+    if (concerns(*event, conn)) hit(conn, situation, event->kind);
 }
 
 bool World::is_sabotaged(Options::Sabotage how) {
@@ -512,11 +566,11 @@ Result<> World::before_step(Situation situation, bool refuse) {
     cover(*conn, situation);
     const bool looked_at = situation == Situation::kOutReserve || situation == Situation::kOutOwn;
     if (looked_at && take(conn->faults.option_set)) {
-      outcome_.coverage.hit(situation, EventKind::kOptionSet);
+      hit(*conn, situation, EventKind::kOptionSet);
       driver_->mover().tools().moving->shared().option_changes.fetch_add(1);
     }
     const bool out = situation <= Situation::kOutCommit;
-    if (refuse) outcome_.coverage.hit(situation, out ? EventKind::kRefuseOffload : EventKind::kRefuseUpload);
+    if (refuse) hit(*conn, situation, out ? EventKind::kRefuseOffload : EventKind::kRefuseUpload);
   }
   if (step_rng_.below(2) == 0) pass(microseconds(step_rng_.below(40)));
   if (driver_->is_dead()) throw ServiceDied{};
