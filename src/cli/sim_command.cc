@@ -51,6 +51,7 @@ std::optional<sim::Options> options_of(const SimArguments& arguments, std::strin
   options.connections = arguments.connections;
   options.moves_per_s = arguments.moves_per_s;
   if (!arguments.congestion.empty()) options.congestion_controls = arguments.congestion;
+  if (arguments.congestion == std::vector<std::string>{sim::kFirstCongestion}) options.congestion_controls.clear();
   options.trace = arguments.trace;
   const auto faults = sim::parse_faults(arguments.faults, wrong);
   if (!faults) return std::nullopt;
@@ -155,6 +156,13 @@ std::string text_of(const Totals& totals) {
       totals.pruned);
 }
 
+nlohmann::json json_of(const std::array<std::uint64_t, sim::kResetCauses>& resets) {
+  nlohmann::json causes = nlohmann::json::object();
+  for (std::size_t cause = 1; cause < resets.size(); ++cause)
+    causes[name(static_cast<sim::ResetCause>(cause))] = resets[cause];
+  return causes;
+}
+
 nlohmann::json json_of(const Tally& tally) {
   nlohmann::json failures = nlohmann::json::array();
   for (const Failure& failure : tally.failures) {
@@ -180,6 +188,7 @@ nlohmann::json json_of(const Tally& tally) {
           {"refused", totals.refused},
           {"undone", totals.failed},
           {"reset", totals.broken},
+          {"reset_causes", json_of(totals.resets)},
           {"frames", totals.frames},
           {"bytes", totals.bytes},
           {"icmp_heard_by_kernel", totals.told_kernel},
@@ -233,6 +242,11 @@ void run_all(Tally& tally, const sim::Options& options, const SimArguments& argu
 }
 
 // Empty: nothing is wrong with it.
+std::string cannot_congest(const SimArguments& arguments) {
+  const bool has_first = std::ranges::count(arguments.congestion, sim::kFirstCongestion) > 0;
+  return has_first && arguments.congestion.size() > 1 ? "--congestion first stands alone" : "";
+}
+
 std::string cannot_trace(const SimArguments& arguments) {
   if (arguments.trace.empty()) return "";
   if (arguments.seeds > 1) return "--trace is of one seed";
@@ -248,6 +262,7 @@ int run_sim(const Invocation& invocation) {
   const auto options = options_of(arguments, wrong);
   if (!options)
     return failure(invocation, fmt::format("unknown fault '{}': `twinstack sim --help` has the names", wrong), kUsage);
+  if (const std::string why = cannot_congest(arguments); !why.empty()) return failure(invocation, why, kUsage);
   if (const std::string why = cannot_trace(arguments); !why.empty()) return failure(invocation, why, kUsage);
   spdlog::set_level(spdlog::level::off);
   Tally tally;

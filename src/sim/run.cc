@@ -197,7 +197,9 @@ std::string command_for(const Options& options) {
   if (options.moves_per_s != usual.moves_per_s) command += fmt::format(" --moves-per-s {}", options.moves_per_s);
   if (options.faults.on != usual.faults.on) command += fmt::format(" --faults {}", to_list(options.faults));
   if (options.congestion_controls != usual.congestion_controls)
-    command += fmt::format(" --congestion {}", fmt::join(options.congestion_controls, ","));
+    command += fmt::format(" --congestion {}", options.congestion_controls.empty()
+                                                   ? kFirstCongestion
+                                                   : fmt::format("{}", fmt::join(options.congestion_controls, ",")));
   if (options.only) command += fmt::format(" --only {}", fmt::join(*options.only, ","));
   return command;
 }

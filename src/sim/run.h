@@ -27,6 +27,8 @@ struct Failed {
 [[nodiscard]] std::vector<Failed> run_seeds(const Options& options, std::uint64_t count, unsigned jobs, bool keep_going,
                                             const std::function<void(std::uint64_t, const Outcome&)>& note);
 
+// For --congestion: as Options::congestion_controls says of none.
+inline constexpr const char* kFirstCongestion = "first";
 // "twinstack sim --seed 7 --connections 4"; with `only` when the options have it.
 [[nodiscard]] std::string command_for(const Options& options);
 

@@ -161,6 +161,9 @@ TEST(Command, RepeatsWhatIsNotUsual) {
   options.faults = FaultSet::none();
   options.only = std::set<std::uint32_t>{1, 2};
   EXPECT_EQ(command_for(options), "twinstack sim --seed 9 --connections 3 --faults none --only 1,2");
+  options = Options();
+  options.congestion_controls.clear();
+  EXPECT_EQ(command_for(options), "twinstack sim --seed 1 --congestion first");
 }
 
 }  // namespace
