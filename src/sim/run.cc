@@ -220,14 +220,16 @@ namespace {
 
 class Shrinker {
  public:
-  Shrinker(const Options& options, std::string name, std::uint32_t most_runs,
+  using Clock = std::chrono::steady_clock;
+
+  Shrinker(const Options& options, std::string name, std::uint32_t most_runs, std::chrono::nanoseconds longest,
            const std::function<Outcome(const Options&)>& run)
-      : options_(options), name_(std::move(name)), most_runs_(most_runs), run_(run) {}
+      : options_(options), name_(std::move(name)), most_runs_(most_runs), ends_at_(Clock::now() + longest), run_(run) {}
 
   // Zeller's ddmin: halves, then ever smaller parts are left out.
   std::vector<std::uint32_t> minimize(std::vector<std::uint32_t> numbers) {
     std::size_t parts = 2;
-    while (numbers.size() > 1 && runs_ < most_runs_) {
+    while (numbers.size() > 1 && may_run()) {
       if (cut_one_part(numbers, parts)) {
         parts = std::max<std::size_t>(parts - 1, 2);
         continue;
@@ -248,7 +250,7 @@ class Shrinker {
   }
 
   [[nodiscard]] bool still_fails(const std::vector<std::uint32_t>& numbers) {
-    if (runs_ >= most_runs_) return false;
+    if (!may_run()) return false;
     ++runs_;
     Options options = options_;
     options.only.emplace(numbers.begin(), numbers.end());
@@ -258,6 +260,7 @@ class Shrinker {
   [[nodiscard]] std::uint32_t runs() const noexcept { return runs_; }
 
  private:
+  [[nodiscard]] bool may_run() const { return runs_ < most_runs_ && Clock::now() < ends_at_; }
   bool cut_one_part(std::vector<std::uint32_t>& numbers, std::size_t parts) {
     const std::size_t size = (numbers.size() + parts - 1) / parts;
     for (std::size_t from = 0; from < numbers.size(); from += size) {
@@ -274,6 +277,7 @@ class Shrinker {
   const Options& options_;
   std::string name_;
   std::uint32_t most_runs_;
+  Clock::time_point ends_at_;
   const std::function<Outcome(const Options&)>& run_;
   std::uint32_t runs_ = 0;
 };
@@ -281,12 +285,12 @@ class Shrinker {
 }  // namespace
 
 Shrunk shrink(const Options& options, const Outcome& failed, std::uint32_t most_runs,
-              const std::function<Outcome(const Options&)>& runs) {
+              const std::function<Outcome(const Options&)>& runs, std::chrono::nanoseconds longest) {
   const std::vector<Event> events = make_events(options, make_shape(options));
   Options whole = options;
   whole.only.reset();
   const std::vector<Event> by_number = make_events(whole, make_shape(whole));
-  Shrinker shrinker(options, failure_name(failed.failure), most_runs, runs);
+  Shrinker shrinker(options, failure_name(failed.failure), most_runs, longest, runs);
   std::vector<std::uint32_t> all;
   std::vector<std::uint32_t> before;  // what had happened by then
   for (const Event& event : events) {

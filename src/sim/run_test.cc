@@ -147,6 +147,16 @@ TEST(Shrink, FindsThePairThatItTakes) {
   EXPECT_EQ(shrunk.events[1].number, 31U);
 }
 
+TEST(Shrink, EndsWithItsTime) {
+  Options options;
+  options.faults = FaultSet::none();
+  Outcome failed;
+  failed.failure = "too bad";
+  const Shrunk shrunk = shrink(options, failed, 1000, [&](const Options&) { return failed; }, std::chrono::seconds(0));
+  EXPECT_EQ(shrunk.runs, 0U);
+  EXPECT_FALSE(shrunk.events.empty()) << "as they were";
+}
+
 TEST(FailureName, LeavesNumbersAndConnectionsOut) {
   EXPECT_EQ(failure_name("connection 3 (bulk, close): side 1 read a wrong byte at position 4711\n  more"),
             failure_name("connection 12 (idle, abort): side 0 read a wrong byte at position 5"));
