@@ -53,6 +53,18 @@ bool Coverage::can_meet(EventKind kind, Situation at) noexcept {
       return at == Situation::kBackRestore;
     case EventKind::kFailRelease:
       return at == Situation::kBackRelease;
+    case EventKind::kPurge:
+      return at == Situation::kUnparked || at == Situation::kBackPark || at == Situation::kClosing;
+    case EventKind::kLoseAck:
+      return at == Situation::kOutFreeze;
+    case EventKind::kPartRelease:
+      return at == Situation::kBackRelease;
+    case EventKind::kFailThaw:
+      return at == Situation::kOutInstall || at == Situation::kOutCommit;
+    case EventKind::kFailDetach:
+      return at >= Situation::kOutSteer && at <= Situation::kOutCommit;
+    case EventKind::kAtStep:
+      return out || back;
     case EventKind::kFailInject:  // packets that are the kernel's: when a move out is undone, at the end of one back
       return at == Situation::kInKernel || (at >= Situation::kOutSteer && at <= Situation::kOutCommit) ||
              at == Situation::kBackRelease || at == Situation::kClosing;

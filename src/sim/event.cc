@@ -6,6 +6,8 @@
 #include <functional>
 #include <utility>
 
+#include "sim/coverage.h"
+
 namespace twinstack::sim {
 namespace {
 
@@ -16,6 +18,8 @@ constexpr std::array<std::string_view, kEventKinds> kEventNames = {
     "late-full",   "nic-full",     "other-queue",   "refuse-offload", "refuse-upload", "fail-check",     "fail-attach",
     "fail-freeze", "fail-park",    "fail-park-gap", "fail-restore",   "fail-release",  "fail-inject",    "option-set",
     "storm",       "call-inside",  "program-death", "driver-death",   "too-big",       "forged-too-big", "prune",
+    "purge",       "lose-ack",     "part-release",  "fail-thaw",      "fail-detach",   "no-hook",        "quick-close",
+    "at-step",
 };
 
 std::string time_text(Duration time) { return fmt::format("{:.3f} ms", static_cast<double>(time.count()) / 1e6); }
@@ -23,7 +27,9 @@ std::string time_text(Duration time) { return fmt::format("{:.3f} ms", static_ca
 std::string what(const Event& event) {
   switch (target_of(event.kind)) {
     case Target::kAll:
-      return "";
+      if (event.kind != EventKind::kAtStep) return "";
+      return fmt::format("{}: {}", name(static_cast<Situation>(event.detail)),
+                         name(static_cast<EventKind>(event.amount)));
     case Target::kProgram:
       return fmt::format("program {}", event.target);
     case Target::kLane:
@@ -34,9 +40,11 @@ std::string what(const Event& event) {
       break;
   }
   std::string text = fmt::format("connection {}", event.target);
-  if (event.kind == EventKind::kRefuseOffload || event.kind == EventKind::kRefuseUpload)
+  if (event.kind == EventKind::kRefuseOffload || event.kind == EventKind::kRefuseUpload ||
+      event.kind == EventKind::kFailThaw || event.kind == EventKind::kFailDetach)
     text += fmt::format(" at step {}", event.detail);
-  if (event.kind == EventKind::kNoRead || event.kind == EventKind::kForgedTooBig)
+  if (event.kind == EventKind::kNoRead || event.kind == EventKind::kForgedTooBig ||
+      event.kind == EventKind::kQuickClose)
     text += event.detail == 0 ? " at the moving host" : " at the peer";
   return text;
 }
@@ -84,6 +92,7 @@ Target target_of(EventKind kind) noexcept {
     case EventKind::kNoRead:
     case EventKind::kCallInside:
     case EventKind::kForgedTooBig:
+    case EventKind::kQuickClose:
       return Target::kConnection;
     default:
       return Target::kAll;
@@ -98,7 +107,7 @@ std::string fault_names() {
 std::string describe(const Event& event) {
   std::string text =
       fmt::format("#{:<5} {:>12}  {} {}", event.number, time_text(event.at), name(event.kind), what(event));
-  if (event.amount != 0) text += fmt::format(" amount {}", event.amount);
+  if (event.amount != 0 && event.kind != EventKind::kAtStep) text += fmt::format(" amount {}", event.amount);
   if (event.span != Duration::zero()) text += fmt::format(" for {}", time_text(event.span));
   return text;
 }

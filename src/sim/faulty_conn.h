@@ -25,8 +25,11 @@ enum class ResetCause : std::uint8_t {
   kNoShell,        // parked midway, with what the kernel did last
   kNoRoom,         // too little memory or room in the ring for what the frozen socket took in
   kNotReleased,    // the kernel did not let it go on, twice
+  kPartReleased,   // ... or not with all unsent bytes
+  kPurged,         // the kernel acknowledged bytes and threw them away (F2)
+  kNotTakenBack,   // the kernel did not undo a freeze, or a filter is left
 };
-inline constexpr std::size_t kResetCauses = 5;
+inline constexpr std::size_t kResetCauses = 8;
 [[nodiscard]] const char* name(ResetCause cause) noexcept;
 
 // What the next moves of one connection will meet: how often each still fails.
@@ -41,6 +44,11 @@ struct MoveFaults {
   std::uint8_t restore = 0;
   std::uint8_t release = 0;
   std::uint8_t option_set = 0;
+  std::uint8_t purge = 0;
+  std::uint8_t lose_ack = 0;
+  std::uint8_t part_release = 0;
+  std::uint8_t thaw = 0;
+  std::uint8_t detach = 0;
   // What they have met: the driver may reset the connection now, and for nothing else.
   ResetCause reset_cause = ResetCause::kNone;
   std::uint8_t release_refusals = 0;  // of this move; one is survived

@@ -90,6 +90,9 @@ void World::build_hosts() {
     SimConn* conn = by_socket(socket);
     if (conn != nullptr && checker_->may_lack_room(*conn, bytes)) conn->faults.reset_cause = ResetCause::kNoRoom;
   };
+  stack_->on_congestion_forgotten = [this](SocketId socket) {
+    if (SimConn* conn = by_socket(socket); conn != nullptr) conn->cwnd[0].forgotten();
+  };
   stack_->on_driver_reset = [this](SocketId socket) {
     if (SimConn* conn = by_socket(socket); conn != nullptr) driver_resets(*conn);
   };

@@ -10,6 +10,7 @@
 
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -180,12 +181,15 @@ class World {
   void begin_fault(const Event& event);
   void fault_of_host(const Event& event);
   void fault_of_moves(const Event& event);
+  void arm(MoveFaults& faults, const Event& event);
+  void begin_at_step(const SimConn& conn, Situation step);
   void take_chunks(const Event& event);
   void take_program_chunks(const Event& event, std::uint32_t left);
   void answer_too_big(Pipe& back, const Frame& frame, const Refusal& how);
   void forge_too_big(const Event& event);
   void prune(const Event& event);
   void stop_reading(const Event& event);
+  void close_quickly(const Event& event);
   void storm();
   void take_slots(const Event& event);
   void stand_inside(const Event& event);
@@ -229,6 +233,8 @@ class World {
   std::vector<Peer> peers_;
   std::vector<std::unique_ptr<SimConn>> conns_;
   std::vector<Ending> endings_;
+  std::vector<const Event*> at_step_;  // that wait for a step of a move
+  std::deque<Event> begun_at_step_;
   std::vector<Event> deferred_;  // for the driver, which was in the midst of a move
   std::optional<Welcome> hog_;   // of a session that holds slots of the lanes
   std::unique_ptr<class Checker> checker_;

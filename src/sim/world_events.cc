@@ -168,11 +168,12 @@ void World::until(Duration span, std::function<void()> end) {
 
 void World::begin_fault(const Event& event) {
   // Those of moves have begun when a move meets them, a call inside when it stands there.
-  if (!is_move_fault(event.kind) && event.kind != EventKind::kCallInside) count_begin(event);
+  const bool later = is_move_fault(event.kind) || event.kind == EventKind::kCallInside;
+  if (!later && event.kind != EventKind::kAtStep) count_begin(event);
   if (is_link_fault(event.kind)) {
     Peer& peer = peers_[event.target];
     (event.detail == 0 ? peer.to : peer.from)->begin(event, now_);
-  } else if (event.kind >= EventKind::kRefuseOffload && event.kind <= EventKind::kCallInside) {
+  } else if (is_move_fault(event.kind)) {
     fault_of_moves(event);
   } else {
     fault_of_host(event);
@@ -257,6 +258,22 @@ void World::fault_of_host(const Event& event) {
     case EventKind::kPrune:
       prune(event);
       return;
+    case EventKind::kStorm:
+      storm();
+      return;
+    case EventKind::kCallInside:
+      stand_inside(event);
+      return;
+    case EventKind::kNoHook:
+      stack_->set_congestion_hook(false);
+      until(event.span, [this] { stack_->set_congestion_hook(true); });
+      return;
+    case EventKind::kQuickClose:
+      close_quickly(event);
+      return;
+    case EventKind::kAtStep:
+      at_step_.push_back(&event);
+      return;
     case EventKind::kProgramDeath:
       kill_program(event.target);
       return;
@@ -273,17 +290,11 @@ void World::fault_of_moves(const Event& event) {
     interface_->fail_inject += event.amount;
     return;
   }
-  if (event.kind == EventKind::kStorm) {
-    storm();
-    return;
-  }
-  if (event.kind == EventKind::kCallInside) {
-    stand_inside(event);
-    return;
-  }
   const auto found = std::ranges::find_if(conns_, [&](const auto& conn) { return conn->number == event.target; });
-  if (found == conns_.end()) return;
-  MoveFaults& faults = (*found)->faults;
+  if (found != conns_.end()) arm((*found)->faults, event);
+}
+
+void World::arm(MoveFaults& faults, const Event& event) {
   const auto times = static_cast<std::uint8_t>(event.amount);
   switch (event.kind) {
     case EventKind::kRefuseOffload:
@@ -315,6 +326,24 @@ void World::fault_of_moves(const Event& event) {
       return;
     case EventKind::kOptionSet:
       faults.option_set = times;
+      return;
+    case EventKind::kPurge:
+      faults.purge = times;
+      if (event.detail == 1) faults.park = 1;
+      return;
+    case EventKind::kLoseAck:
+      faults.lose_ack = times;
+      return;
+    case EventKind::kPartRelease:
+      faults.part_release = times;
+      return;
+    case EventKind::kFailThaw:
+      faults.thaw = times;
+      faults.refuse_offload[event.detail] = 1;
+      return;
+    case EventKind::kFailDetach:
+      faults.detach = times;
+      faults.refuse_offload[event.detail] = 1;
       return;
     default:
       return;
@@ -357,6 +386,29 @@ void World::stop_reading(const Event& event) {
     apps_[conn->app].woken = apps_[conn->app].woken || side == 0;
     conn->peer_ready = conn->peer_ready || side == 1;
   });
+}
+
+void World::close_quickly(const Event& event) {
+  const auto found = std::ranges::find_if(conns_, [&](const auto& conn) { return conn->number == event.target; });
+  if (found != conns_.end()) (*found)->talk->close_quickly(event.detail);
+}
+
+// Before this step of a move of `conn`: what waits for it, one at a time.
+void World::begin_at_step(const SimConn& conn, Situation step) {
+  const auto found = std::ranges::find_if(
+      at_step_, [step](const Event* event) { return static_cast<Situation>(event->detail) == step; });
+  if (found == at_step_.end()) return;
+  const Event& waited = **found;
+  at_step_.erase(found);
+  hit(conn, step, EventKind::kAtStep);
+  Rng rng(waited.seed);
+  Event event{.at = now_ - kBeginning, .kind = static_cast<EventKind>(waited.amount), .seed = rng.next()};
+  if (event.kind == EventKind::kProgramDeath) event.target = conn.app;
+  if (event.kind == EventKind::kClockJump) event.span = std::chrono::milliseconds(1 + rng.below(10));
+  if (target_of(event.kind) == Target::kConnection) event.target = conn.number;
+  event.detail = static_cast<std::uint8_t>(rng.below(2));
+  if (event.kind == EventKind::kForgedTooBig) event.amount = 500 + rng.below(1000);
+  begin_fault(begun_at_step_.emplace_back(event));
 }
 
 // The orders come one behind the other, and the moves with their grace periods and drains overlap.
@@ -487,6 +539,7 @@ void World::end_faults() {
     conn->peer_ready = true;
   }
   interface_->fail_inject = 0;
+  at_step_.clear();
   for (App& app : apps_) {
     app.woken = true;
     app.stalled_until = Time::min();
@@ -570,6 +623,7 @@ Result<> World::before_step(Situation situation, bool refuse) {
       driver_->mover().tools().moving->shared().option_changes.fetch_add(1);
     }
     const bool out = situation <= Situation::kOutCommit;
+    begin_at_step(*conn, situation);
     if (refuse) hit(*conn, situation, out ? EventKind::kRefuseOffload : EventKind::kRefuseUpload);
   }
   if (step_rng_.below(2) == 0) pass(microseconds(step_rng_.below(40)));
