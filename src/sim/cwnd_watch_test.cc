@@ -123,6 +123,18 @@ TEST(CwndWatch, AMoveTakesItAlong) {
   }
 }
 
+TEST(CwndWatch, AMoveAddsNothingToThatOfBbr) {
+  for (const std::uint32_t cwnd : {10U, 11U}) {
+    Watched w;
+    w.cb.congestion_kind = tcp::CongestionKind::kBbr;
+    w.acknowledge(10);
+    EXPECT_EQ(w.look(), "");
+    EXPECT_EQ(w.look(Holder::kEngine), "");
+    w.cb.cwnd = cwnd;
+    EXPECT_EQ(w.look().empty(), cwnd == 10);
+  }
+}
+
 // Long after a recovery one that may still be undone holds the window to what is used.
 TEST(CwndWatch, WhatMayBeUndoneIsJudgedAsWell) {
   for (const bool undone : {true, false}) {

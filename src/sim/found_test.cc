@@ -17,6 +17,7 @@ struct Found {
   const char* what;
   std::uint32_t connections = Options{}.connections;
   bool every_congestion_control = false;
+  const char* congestion = nullptr;  // this one only
 };
 
 std::ostream& operator<<(std::ostream& out, const Found& found) { return out << "seed " << found.seed; }
@@ -37,6 +38,7 @@ TEST_P(FoundSeed, PassesNow) {
   options.moves_per_s = GetParam().moves_per_s;
   options.connections = GetParam().connections;
   if (!GetParam().every_congestion_control) options.congestion_controls.clear();
+  if (GetParam().congestion != nullptr) options.congestion_controls = {GetParam().congestion};
   std::string wrong;
   const auto faults = parse_faults(GetParam().faults, wrong);
   ASSERT_TRUE(faults) << wrong;
@@ -80,6 +82,12 @@ INSTANTIATE_TEST_SUITE_P(
               .faults = kAllWithRouters,
               .what = "a wrong byte after a reset",
               .every_congestion_control = true},
+        // src/handoff/lesson.cc: the ACK that teaches the kernel let the window of bbr grow with every return.
+        Found{.seed = 1,
+              .moves_per_s = 1000,
+              .faults = "none",
+              .what = "a window that moves make grow",
+              .congestion = "bbr"},
         // Checker: without SACK PRR counts an arrival again with each ACK that moves SND.UNA.
         Found{.seed = 21071,
               .moves_per_s = 40'000,
