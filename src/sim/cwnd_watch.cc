@@ -138,8 +138,8 @@ std::uint64_t CwndWatch::highest_unwatched(std::uint64_t segments_sent) const no
   if (reduces(was_.recovery) && !by_model(was_.kind)) most = std::max<std::uint64_t>(most, was_.ssthresh);
   if (by_model(was_.kind)) most = std::max(most, kSmallestOfBbr);
   if (begins_anew_) most = std::max<std::uint64_t>(most, tcp::kInitialWindow);
-  // BBR's is lowered for that ACK, which gives it back.
-  const std::uint64_t taught = by_model(was_.kind) ? 0 : 1;
+  // BBR's is lowered for that ACK, which gives it back; one that begins anew is not.
+  const std::uint64_t taught = by_model(was_.kind) && !begins_anew_ ? 0 : 1;
   return most + taught + was_.out + (segments_sent - segments_sent_);
 }
 
