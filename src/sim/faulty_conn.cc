@@ -63,6 +63,7 @@ Result<kernel::LateBytes> FaultyConn::park(std::span<std::byte> room) {
   if (is_dead_) return dead();
   if (faults_.meets(faults_.park, EventKind::kFailPark)) return refused("park");
   auto late = inner_->park(room);
+  if (!late && faults_.reset_cause == ResetCause::kPurged && take(faults_.hide_purge)) return refused("park");
   if (!late || !faults_.meets(faults_.park_gap, EventKind::kFailParkGap)) return late;
   in_gap_ = true;
   const bool is_lost = !late->bytes.empty() || late->snd_nxt != frozen_snd_nxt_;

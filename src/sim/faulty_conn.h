@@ -57,6 +57,7 @@ struct MoveFaults {
   std::uint8_t lose_received = 0;  // of the next snapshot's unread bytes
   std::uint8_t grow_window = 0;    // of the next snapshot
   std::uint8_t lose_byte = 0;      // of the unsent bytes of the next release
+  std::uint8_t hide_purge = 0;     // of the next park
   std::uint8_t no_release = 0;     // refused, and the checkers know of nothing
 
   // Called when one is met: only then has it begun.

@@ -69,6 +69,20 @@ TEST_F(RunTest, LanesGiveUpWhatIsOutOfOrder) {
   EXPECT_GT(pruned, 20U);
 }
 
+// The kernel acknowledges bytes and throws them away (F2): a reset, and for no other cause.
+TEST_F(RunTest, APurgeIsAReset) {
+  Totals totals;
+  for (std::uint64_t seed = 1; seed <= 30; ++seed) {
+    Options options = quiet(seed);
+    options.faults = only(EventKind::kPurge);
+    const Outcome outcome = run_here(options);
+    ASSERT_TRUE(outcome.ok()) << "seed " << seed << ": " << outcome.failure;
+    totals.add(outcome.totals);
+  }
+  EXPECT_GT(totals.resets[static_cast<std::size_t>(ResetCause::kPurged)], 0U);
+  EXPECT_EQ(totals.resets[static_cast<std::size_t>(ResetCause::kPurged)], totals.broken);
+}
+
 TEST_F(RunTest, TheSameSeedGivesTheSameRun) {
   Options options = quiet(5);
   options.faults = FaultSet::all();
@@ -97,6 +111,7 @@ TEST_P(BugIsFound, AndTold) {
     Options options = quiet(seed);
     options.sabotage = GetParam().sabotage;
     options.sabotage_after_moves = 20;
+    if (options.sabotage == Options::Sabotage::kHidePurge) options.faults = only(EventKind::kPurge);
     outcome = run_guarded(options);
   }
   EXPECT_TRUE(is_told()) << outcome.failure;
@@ -112,6 +127,7 @@ INSTANTIATE_TEST_SUITE_P(Bugs, BugIsFound,
                                          Bug{"leaked_chunk", Options::Sabotage::kLeakChunk, "chunks"},
                                          Bug{"forgotten_wakeup", Options::Sabotage::kForgetWakeup, "sleeps"},
                                          Bug{"reset_move", Options::Sabotage::kResetMove, "nothing was done"},
+                                         Bug{"hidden_purge", Options::Sabotage::kHidePurge, "acknowledged"},
                                          Bug{"abort", Options::Sabotage::kAbort, "Aborted"}),
                          [](const auto& tested) { return std::string(tested.param.name); });
 

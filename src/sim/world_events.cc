@@ -602,6 +602,7 @@ void World::sabotage(Situation situation, SimConn& conn) {
   if (situation == Situation::kOutFreeze && is_sabotaged(Sabotage::kTurnByte)) conn.faults.turn_byte = 1;
   if (situation == Situation::kOutFreeze && is_sabotaged(Sabotage::kLoseReceived)) conn.faults.lose_received = 1;
   if (situation == Situation::kOutFreeze && is_sabotaged(Sabotage::kGrowWindow)) conn.faults.grow_window = 1;
+  if (situation == Situation::kOutFreeze && is_sabotaged(Sabotage::kHidePurge)) conn.faults.hide_purge = 1;
   if (situation == Situation::kBackRelease && is_sabotaged(Sabotage::kLoseByte)) conn.faults.lose_byte = 1;
   if (situation == Situation::kBackRelease && is_sabotaged(Sabotage::kResetMove)) conn.faults.no_release = 2;
   if (situation == Situation::kBackRelease) interface_->keeps_flows = is_sabotaged(Sabotage::kKeepFlow);
