@@ -164,7 +164,8 @@ std::string CwndWatch::look(const tcp::ControlBlock& cb, Holder holder, std::uin
   const bool anew = now.high_seq != was_.high_seq || by_model(now.kind);
   const std::uint64_t until = anew ? highest() : was_.cwnd;
   const std::uint64_t highest = followed ? until + delivered(now) : highest_unwatched(segments_sent);
-  if (now.cwnd > highest || !followed) restored_ = now.cwnd;
+  const bool undone = was_.restorable && !now.restorable && now.cwnd > was_.cwnd;
+  if (now.cwnd > highest || !followed || undone) restored_ = now.cwnd;
   if (!followed) begins_anew_ = false;
   remember(now, holder, look, segments_sent, highest);
   return wrong;
