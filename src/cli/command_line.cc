@@ -11,6 +11,8 @@
 
 #include "cli/version.h"
 #include "ipc/messages.h"
+#include "sim/event.h"
+#include "sim/run.h"
 
 namespace twinstack::cli {
 namespace {
@@ -236,10 +238,12 @@ void Declaration::add_sim() {
       ->check(CLI::Range(0, 1'000'000));
   app->add_option("--faults", sim.faults, "all (default), none, or names; a minus takes one out: all,-driver-death")
       ->type_name("LIST");
-  app->add_option("--congestion", sim.congestion, "congestion controls, one for each host (default all four)")
+  app->add_option(
+         "--congestion", sim.congestion,
+         "congestion controls, one for each host (default all four); `first` alone: as the first seeds had them")
       ->type_name("LIST")
       ->delimiter(',')
-      ->check(CLI::IsMember({"cubic", "reno", "dctcp", "bbr"}));
+      ->check(CLI::IsMember({"cubic", "reno", "dctcp", "bbr", sim::kFirstCongestion}));
   app->add_option("--only", sim.only, "of the seed's events these numbers only")->type_name("LIST")->delimiter(',');
   app->add_option("--trace", sim.trace, "write what passes the moving host's interface")->type_name("FILE.pcap");
   app->add_flag("--live", sim.live, "show throughput and moves while it runs");
@@ -248,21 +252,17 @@ void Declaration::add_sim() {
       ->type_name("RUNS")
       ->check(CLI::Range(0, 1'000'000));
   app->add_flag("--keep-going", sim.keep_going, "go on after a seed that fails");
-  app->footer(
+  app->footer(fmt::format(
       R"(Exit status: 0 when all seeds went well, 1 when one failed: its events are cut down to those that it takes, and the
 command that repeats it is printed.
 
-Faults of links:
-  loss burst duplicate reorder corrupt jitter black-hole link-down slow short-queue
-  of the host: clock-jump stall-lane stall-driver stall-program no-read map-full no-chunks no-slots late-full nic-full
-  other-queue option-set storm call-inside program-death driver-death
-  of moves: refuse-offload refuse-upload fail-check fail-attach fail-freeze fail-park fail-park-gap fail-restore
-  fail-release fail-inject
-
+Faults
+{}
 Examples:
   twinstack sim --live --duration-s 10
   twinstack sim --seeds 1000 --jobs 4 --moves-per-s 10000 --faults all,-driver-death
-  twinstack sim --seed 4711 --faults none --trace /tmp/4711.pcap)");
+  twinstack sim --seed 4711 --faults none --trace /tmp/4711.pcap)",
+      sim::fault_names()));
 }
 
 std::expected<Invocation, Stop> Declaration::take_filter(std::vector<std::string> words, bool needed) const {

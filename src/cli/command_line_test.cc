@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "ipc/messages.h"
+#include "sim/event.h"
 
 namespace twinstack::cli {
 namespace {
@@ -161,6 +162,13 @@ TEST(CommandLine, WhatTheSimulatorIsTold) {
   EXPECT_TRUE(sim.live);
   EXPECT_EQ(parsed({"sim"}).sim.faults, "all");
   EXPECT_EQ(stopped({"sim", "--connections", "0"}).exit_code, kUsage);
+  EXPECT_THAT(parsed({"sim", "--congestion", "first"}).sim.congestion, ElementsAre("first"));
+}
+
+TEST(CommandLine, TheHelpOfTheSimulatorNamesEveryFault) {
+  const std::string help = stopped({"sim", "--help"}).text;
+  for (std::size_t kind = sim::kFirstFault; kind < sim::kEventKinds; ++kind)
+    EXPECT_THAT(help, HasSubstr(" " + std::string(sim::name(static_cast<sim::EventKind>(kind)))));
 }
 
 TEST(CommandLine, JsonIsTakenByEveryCommandThatReports) {

@@ -51,6 +51,7 @@ std::optional<sim::Options> options_of(const SimArguments& arguments, std::strin
   options.connections = arguments.connections;
   options.moves_per_s = arguments.moves_per_s;
   if (!arguments.congestion.empty()) options.congestion_controls = arguments.congestion;
+  if (arguments.congestion == std::vector<std::string>{sim::kFirstCongestion}) options.congestion_controls.clear();
   options.trace = arguments.trace;
   const auto faults = sim::parse_faults(arguments.faults, wrong);
   if (!faults) return std::nullopt;
@@ -134,14 +135,32 @@ std::string text_of(const Failure& failure) {
   return text + '\n';
 }
 
+// " (3 no shell, 1 no room)": what has led there.
+std::string causes_of(const std::array<std::uint64_t, sim::kResetCauses>& resets) {
+  std::string text;
+  for (std::size_t cause = 1; cause < resets.size(); ++cause)
+    if (resets[cause] > 0)
+      text +=
+          fmt::format("{}{} {}", text.empty() ? " (" : ", ", resets[cause], name(static_cast<sim::ResetCause>(cause)));
+  return text.empty() ? "" : text + ')';
+}
+
 std::string text_of(const Totals& totals) {
   return fmt::format(
-      "{} connections, {} moves to the engine, {} back; {} refused, {} undone, {} connections reset\n"
+      "{} connections, {} moves to the engine, {} back; {} refused, {} undone, {} connections reset{}\n"
       "{} frames, {:.1f} MB read by programs, {:.1f} s of virtual time, {} instants, {} full checks\n"
       "{} ICMP errors heard by software stacks, {} path MTUs lowered in the engine; {} blocks pruned there\n",
       totals.connections, totals.moves_out, totals.moves_back, totals.refused, totals.failed, totals.broken,
-      totals.frames, static_cast<double>(totals.bytes) / 1e6, Seconds(totals.virtual_time).count(), totals.instants,
-      totals.checks, totals.told_kernel, totals.told_engine, totals.pruned);
+      causes_of(totals.resets), totals.frames, static_cast<double>(totals.bytes) / 1e6,
+      Seconds(totals.virtual_time).count(), totals.instants, totals.checks, totals.told_kernel, totals.told_engine,
+      totals.pruned);
+}
+
+nlohmann::json json_of(const std::array<std::uint64_t, sim::kResetCauses>& resets) {
+  nlohmann::json causes = nlohmann::json::object();
+  for (std::size_t cause = 1; cause < resets.size(); ++cause)
+    causes[name(static_cast<sim::ResetCause>(cause))] = resets[cause];
+  return causes;
 }
 
 nlohmann::json json_of(const Tally& tally) {
@@ -169,6 +188,7 @@ nlohmann::json json_of(const Tally& tally) {
           {"refused", totals.refused},
           {"undone", totals.failed},
           {"reset", totals.broken},
+          {"reset_causes", json_of(totals.resets)},
           {"frames", totals.frames},
           {"bytes", totals.bytes},
           {"icmp_heard_by_kernel", totals.told_kernel},
@@ -222,6 +242,11 @@ void run_all(Tally& tally, const sim::Options& options, const SimArguments& argu
 }
 
 // Empty: nothing is wrong with it.
+std::string cannot_congest(const SimArguments& arguments) {
+  const bool has_first = std::ranges::count(arguments.congestion, sim::kFirstCongestion) > 0;
+  return has_first && arguments.congestion.size() > 1 ? "--congestion first stands alone" : "";
+}
+
 std::string cannot_trace(const SimArguments& arguments) {
   if (arguments.trace.empty()) return "";
   if (arguments.seeds > 1) return "--trace is of one seed";
@@ -237,6 +262,7 @@ int run_sim(const Invocation& invocation) {
   const auto options = options_of(arguments, wrong);
   if (!options)
     return failure(invocation, fmt::format("unknown fault '{}': `twinstack sim --help` has the names", wrong), kUsage);
+  if (const std::string why = cannot_congest(arguments); !why.empty()) return failure(invocation, why, kUsage);
   if (const std::string why = cannot_trace(arguments); !why.empty()) return failure(invocation, why, kUsage);
   spdlog::set_level(spdlog::level::off);
   Tally tally;
@@ -247,8 +273,10 @@ int run_sim(const Invocation& invocation) {
   if (invocation.json)
     return ok ? success(invocation, json_of(tally)) : failure(invocation, verdict, kFailure, json_of(tally));
   if (tally.seeds > 1)
-    print_text(fmt::format("\nfaults by the situation that they met (o: step of a move out, b: back; . never)\n{}\n",
-                           tally.coverage.table()));
+    print_text(fmt::format(
+        "\nfaults by the situation that they met (o: step of a move out, b: back; . never, - cannot be)\n{}\n"
+        "faults by the TCP state that they met\n{}\n",
+        tally.coverage.table(), tally.coverage.state_table()));
   print_text(fmt::format("\n{}{}; {:.0f} moves per second of wall time\n", text_of(tally.totals), verdict,
                          tally.moves_per_s()));
   if (arguments.live)

@@ -9,6 +9,7 @@
 #include "tcp/cold_state.h"
 #include "tcp/flight.h"
 #include "tcp/invariants.h"
+#include "tcp/window.h"
 
 namespace twinstack::sim {
 
@@ -265,6 +266,20 @@ void Checker::check_counts() {
   if (differs(world_.interface_->hop_users()))
     world_.fail(
         fmt::format("{} users of next hops, {} connections in the engine", world_.interface_->hop_users(), in_engine));
+}
+
+// They come in a frame in chunks, into chunks of their own, a completion for each.
+bool Checker::may_lack_room(const SimConn& conn, std::size_t bytes) const {
+  const ManagedConnection* managed = world_.driver_->find(conn.app, conn.slot);
+  if (managed == nullptr || !managed->move.hw) return true;
+  const SimLane& lane = *world_.interface_->lanes()[managed->move.hw.lane()];
+  const engine::HwConn& hw = lane.region.conns()[managed->move.hw.index()];
+  const std::size_t chunks = bytes / world_.shape_.arena.chunk_bytes + 2;
+  const ipc::RingHeader& ring = managed->move.arena->ring(managed->move.ring);
+  const std::uint32_t used = ring.cq_tail.value.load() - ring.cq_head.value.load();
+  const bool ring_is_full = world_.shape_.arena.cq_entries - used < world_.shape_.arena.cq_entries / 2 + chunks;
+  return lane.lane.free_chunks(conn.app) < 2 * chunks || ring_is_full ||
+         hw.unread_bytes + bytes > tcp::most_unread(hw.tcb, hw.rcv_buf_bytes);
 }
 
 // What a lane counts is what its connections hold.

@@ -33,6 +33,8 @@ class Checker {
   void check();
   // When everything is over.
   void check_end();
+  // Whether so many bytes may be more than the engine has memory or room in the ring for.
+  [[nodiscard]] bool may_lack_room(const SimConn& conn, std::size_t bytes) const;
   // For a report: all that is known of a connection.
   [[nodiscard]] std::string describe(const SimConn& conn) const;
 

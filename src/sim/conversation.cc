@@ -213,6 +213,12 @@ bool Conversation::write_some(unsigned side, Time now) {
   return of.shut || of.is_closed;
 }
 
+// Not where the other waits for it as well.
+bool Conversation::lets_other_end(unsigned side) const noexcept {
+  const bool leads = side == 0 && script_.manner == Manner::kRequests;
+  return sides_[side].is_quick && !sides_[1 - side].is_quick && !leads;
+}
+
 void Conversation::end_if_due(unsigned side, Time now) {
   Side& of = sides_[side];
   if (of.is_closed) return;
@@ -233,6 +239,10 @@ void Conversation::end_if_due(unsigned side, Time now) {
                     (script_.manner != Manner::kRequests || first || of.got_end || sides_[0].is_closed);
   const bool early = first && script_.ending == Ending::kHalfClose && of.written >= script_.total_bytes[0] &&
                      script_.manner != Manner::kRequests;
+  if (!of.shut && done && !early && lets_other_end(side)) {
+    if (of.got_end) close(side);
+    return;
+  }
   if (!of.shut && (done || early)) {
     const Moved shut = of.endpoint->shutdown_send();
     if (shut == -EAGAIN) return;

@@ -59,6 +59,9 @@ class Conversation {
   [[nodiscard]] Time due(unsigned side) const noexcept { return is_open(side) ? sides_[side].wakes_at : kNever; }
   // The program of this side reads nothing until then.
   void stop_reading(unsigned side, Time until) { sides_[side].reads_again = until; }
+  // The program of this side lets the other end first, then closes at once: without shutdown, with what it has sent
+  // still queued.
+  void close_quickly(unsigned side) noexcept { sides_[side].is_quick = true; }
   // The end begins now.
   void hurry(Time now);
 
@@ -89,6 +92,7 @@ class Conversation {
     std::uint64_t written = 0;
     std::uint64_t read = 0;
     bool flags_set = false;
+    bool is_quick = false;
     bool shut = false;     // our end of the stream was sent
     bool got_end = false;  // the other's was read
     bool is_closed = false;
@@ -103,6 +107,7 @@ class Conversation {
   [[nodiscard]] bool read_some(unsigned side, Time now);
   [[nodiscard]] bool write_some(unsigned side, Time now);
   void end_if_due(unsigned side, Time now);
+  [[nodiscard]] bool lets_other_end(unsigned side) const noexcept;
   void close(unsigned side);
   [[nodiscard]] std::uint64_t may_write(unsigned side, Time now) const;
   [[nodiscard]] bool is_ending(Time now) const noexcept { return now >= ends_at_; }

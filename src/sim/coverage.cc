@@ -10,6 +10,9 @@ constexpr std::array<const char*, kSituations> kNames = {"kernel",    "o:reserve
                                                          "parked",    "draining",  "b:own",     "b:park",   "b:hold",
                                                          "b:extract", "b:restore", "b:release", "closing"};
 
+constexpr std::array<const char*, kTcpStates> kStateNames = {"open",     "disorder", "cwr",      "recovery", "loss",
+                                                             "fin-sent", "fin-got",  "fin-both", "gone"};
+
 std::string short_count(std::uint64_t count) {
   if (count == 0) return ".";
   if (count < 10'000) return fmt::format("{}", count);
@@ -22,14 +25,63 @@ std::string short_count(std::uint64_t count) {
 const char* name(Situation situation) noexcept { return kNames[static_cast<std::size_t>(situation)]; }
 
 void Coverage::add(const Coverage& other) noexcept {
-  for (std::size_t s = 0; s < kSituations; ++s)
-    for (std::size_t k = 0; k < kEventKinds; ++k) cells_[s][k] += other.cells_[s][k];
+  for (std::size_t k = 0; k < kEventKinds; ++k) {
+    for (std::size_t s = 0; s < kSituations; ++s) cells_[s][k] += other.cells_[s][k];
+    for (std::size_t s = 0; s < kTcpStates; ++s) states_[s][k] += other.states_[s][k];
+  }
+}
+
+bool Coverage::can_meet(EventKind kind, Situation at) noexcept {
+  const bool out = at >= Situation::kOutReserve && at <= Situation::kOutCommit;
+  const bool back = at >= Situation::kBackOwn && at <= Situation::kBackRelease;
+  const bool own = at == Situation::kOutReserve || at == Situation::kOutOwn || at == Situation::kBackOwn;
+  switch (kind) {
+    case EventKind::kRefuseOffload:
+      return out;
+    case EventKind::kRefuseUpload:
+      return back;
+    case EventKind::kFailCheck:
+      return at == Situation::kInKernel || at == Situation::kClosing;
+    case EventKind::kFailAttach:
+      return at == Situation::kOutFilter;
+    case EventKind::kFailFreeze:
+      return at == Situation::kOutFreeze;
+    case EventKind::kFailPark:
+    case EventKind::kFailParkGap:
+      return at == Situation::kUnparked || at == Situation::kBackPark || at == Situation::kClosing;
+    case EventKind::kFailRestore:
+      return at == Situation::kBackRestore;
+    case EventKind::kFailRelease:
+      return at == Situation::kBackRelease;
+    case EventKind::kPurge:
+      return at == Situation::kUnparked || at == Situation::kBackPark || at == Situation::kClosing;
+    case EventKind::kLoseAck:
+      return at == Situation::kOutFreeze;
+    case EventKind::kPartRelease:
+      return at == Situation::kBackRelease;
+    case EventKind::kFailThaw:
+      return at == Situation::kOutInstall || at == Situation::kOutCommit;
+    case EventKind::kFailDetach:
+      return at >= Situation::kOutSteer && at <= Situation::kOutCommit;
+    case EventKind::kAtStep:
+      return out || back;
+    case EventKind::kFailInject:  // packets that are the kernel's: when a move out is undone, at the end of one back
+      return at == Situation::kInKernel || (at >= Situation::kOutSteer && at <= Situation::kOutCommit) ||
+             at == Situation::kBackRelease || at == Situation::kClosing;
+    case EventKind::kOptionSet:
+      return at == Situation::kOutReserve || at == Situation::kOutOwn;
+    case EventKind::kCallInside:  // no move goes on with a call inside
+      return own || (!out && !back);
+    default:
+      return true;
+  }
 }
 
 std::size_t Coverage::empty_cells() const noexcept {
   std::size_t empty = 0;
-  for (const auto& row : cells_)
-    for (std::size_t kind = kFirstFault; kind < kEventKinds; ++kind) empty += row[kind] == 0 ? 1 : 0;
+  for (std::size_t kind = kFirstFault; kind < kEventKinds; ++kind)
+    for (std::size_t s = 0; s < kSituations; ++s)
+      if (cells_[s][kind] == 0 && can_meet(static_cast<EventKind>(kind), static_cast<Situation>(s))) ++empty;
   return empty;
 }
 
@@ -39,7 +91,22 @@ std::string Coverage::table() const {
   text += '\n';
   for (std::size_t kind = kFirstFault; kind < kEventKinds; ++kind) {
     text += fmt::format("{:<15}", name(static_cast<EventKind>(kind)));
-    for (const auto& row : cells_) text += fmt::format(" {:>9}", short_count(row[kind]));
+    for (std::size_t s = 0; s < kSituations; ++s) {
+      const bool never = cells_[s][kind] == 0 && !can_meet(static_cast<EventKind>(kind), static_cast<Situation>(s));
+      text += fmt::format(" {:>9}", never ? "-" : short_count(cells_[s][kind]));
+    }
+    text += '\n';
+  }
+  return text;
+}
+
+std::string Coverage::state_table() const {
+  std::string text = fmt::format("{:<15}", "fault");
+  for (const char* column : kStateNames) text += fmt::format(" {:>9}", column);
+  text += '\n';
+  for (std::size_t kind = kFirstFault; kind < kEventKinds; ++kind) {
+    text += fmt::format("{:<15}", name(static_cast<EventKind>(kind)));
+    for (const auto& column : states_) text += fmt::format(" {:>9}", short_count(column[kind]));
     text += '\n';
   }
   return text;

@@ -57,6 +57,9 @@ CwndWatch::Seen CwndWatch::see(const tcp::ControlBlock& cb) noexcept {
   if (!cb.flight) return seen;
   seen.out = cb.flight->sent.size();
   seen.flight_out = cb.flight->max_packets_out;
+  const std::uint64_t arrived = cb.flight->prr_delivered;
+  const std::uint64_t prior = std::max(cb.flight->prior_cwnd, 1U);
+  seen.prr_most = std::max(arrived, cb.ssthresh == tcp::kInfiniteSsthresh ? 0 : arrived * cb.ssthresh / prior + 1);
   seen.restorable = seen.restorable || cb.flight->undo_possible;
   return seen;
 }
@@ -78,11 +81,13 @@ std::uint64_t CwndWatch::highest_in_recovery(const Seen& now) const noexcept {
   const bool reduction = reduces(was_.recovery) || reduces(now.recovery);
   const bool beyond = was_.in_flight > was_.cwnd && now.high_seq != was_.high_seq;
   // Without SACK a duplicate ACK counts as an arrival, and does not any more when SND.UNA moves: the flight is as large
-  // as before, and PRR has counted twice (as in Linux).
+  // as before, and PRR has counted twice, with each ACK that moves it anew; DCTCP makes a threshold of that window,
+  // which PRR multiplies with (all as in Linux).
   const bool twice = reduction && !now.sack;
   std::uint64_t most = 0;
   if (timeout || reduction) most = now.in_flight + news + 1;
   if (beyond || twice) most = std::max(most, 2 * (now.out + news));
+  if (twice) most = std::max(most, now.in_flight + now.prr_most);
   if (reduces(was_.recovery) && !by_model(now.kind)) most = std::max<std::uint64_t>(most, now.ssthresh);
   return most;
 }
@@ -92,7 +97,9 @@ std::uint64_t CwndWatch::highest_in_recovery(const Seen& now) const noexcept {
 std::string CwndWatch::judge_use(const Seen& now) const {
   const std::uint64_t news = delivered(now);
   const bool grew = now.cwnd > was_.cwnd;
-  if (by_model(now.kind) || !grew || was_.restorable || reduces(was_.recovery)) return {};
+  const bool undone = was_.restorable && !now.restorable;
+  const bool reduction = reduces(was_.recovery) || reduces(now.recovery);
+  if (by_model(now.kind) || !grew || undone || reduction) return {};
   if (now.cwnd > std::max<std::uint64_t>(restored_, 2 * std::uint64_t{most_out_}) + 2 * std::uint64_t{most_out_} + news)
     return fmt::format("grew to {}, and never more than {} were out", now.cwnd, most_out_);
   const std::uint64_t out = std::max({was_.flight_out, now.flight_out, now.out + delivered(now)});
@@ -130,7 +137,10 @@ std::uint64_t CwndWatch::highest_unwatched(std::uint64_t segments_sent) const no
   std::uint64_t most = highest();
   if (reduces(was_.recovery) && !by_model(was_.kind)) most = std::max<std::uint64_t>(most, was_.ssthresh);
   if (by_model(was_.kind)) most = std::max(most, kSmallestOfBbr);
-  return most + 1 + was_.out + (segments_sent - segments_sent_);
+  if (begins_anew_) most = std::max<std::uint64_t>(most, tcp::kInitialWindow);
+  // BBR's is lowered for that ACK, which gives it back; one that begins anew is not.
+  const std::uint64_t taught = by_model(was_.kind) && !begins_anew_ ? 0 : 1;
+  return most + taught + was_.out + (segments_sent - segments_sent_);
 }
 
 std::string CwndWatch::judge_move(const Seen& now, std::uint64_t segments_sent) const {
@@ -154,7 +164,9 @@ std::string CwndWatch::look(const tcp::ControlBlock& cb, Holder holder, std::uin
   const bool anew = now.high_seq != was_.high_seq || by_model(now.kind);
   const std::uint64_t until = anew ? highest() : was_.cwnd;
   const std::uint64_t highest = followed ? until + delivered(now) : highest_unwatched(segments_sent);
-  if (now.cwnd > highest || !followed) restored_ = now.cwnd;
+  const bool undone = was_.restorable && !now.restorable && now.cwnd > was_.cwnd;
+  if (now.cwnd > highest || !followed || undone) restored_ = now.cwnd;
+  if (!followed) begins_anew_ = false;
   remember(now, holder, look, segments_sent, highest);
   return wrong;
 }

@@ -19,6 +19,8 @@ class CwndWatch {
   // anybody.
   [[nodiscard]] std::string look(const tcp::ControlBlock& cb, Holder holder, std::uint64_t look,
                                  std::uint64_t segments_sent);
+  // It came back to a kernel that knows neither window nor threshold: both begin anew.
+  void forgotten() noexcept { begins_anew_ = true; }
 
  private:
   struct Seen {
@@ -28,6 +30,7 @@ class CwndWatch {
     std::uint32_t out = 0;
     std::uint32_t in_flight = 0;
     std::uint32_t flight_out = 0;  // most that were out in the window of cwnd_usage_seq
+    std::uint64_t prr_most = 0;    // that PRR lets out beyond what is in flight (RFC 6937 3)
     std::uint8_t retries = 0;
     tcp::RecoveryState recovery = tcp::RecoveryState::kOpen;
     tcp::CongestionKind kind = tcp::CongestionKind::kCubic;
@@ -61,6 +64,7 @@ class CwndWatch {
   std::uint32_t most_out_ = 0;  // ever
   std::uint64_t before_ = 0;    // the largest since one that may come back; BBR may remember what was long ago
   std::uint32_t restored_ = 0;  // by the last undo or move
+  bool begins_anew_ = false;
 };
 
 }  // namespace twinstack::sim

@@ -123,5 +123,47 @@ TEST(CwndWatch, AMoveTakesItAlong) {
   }
 }
 
+TEST(CwndWatch, AMoveAddsNothingToThatOfBbr) {
+  for (const std::uint32_t cwnd : {10U, 11U}) {
+    Watched w;
+    w.cb.congestion_kind = tcp::CongestionKind::kBbr;
+    w.acknowledge(10);
+    EXPECT_EQ(w.look(), "");
+    EXPECT_EQ(w.look(Holder::kEngine), "");
+    w.cb.cwnd = cwnd;
+    EXPECT_EQ(w.look().empty(), cwnd == 10);
+  }
+}
+
+// Long after a recovery one that may still be undone holds the window to what is used.
+TEST(CwndWatch, WhatMayBeUndoneIsJudgedAsWell) {
+  for (const bool undone : {true, false}) {
+    Watched w;
+    w.cb.recovery = RecoveryState::kOpen;
+    w.cb.flight->undo_possible = true;
+    w.cb.clear(tcp::kCwndLimited);
+    w.cb.ssthresh = 5;
+    EXPECT_EQ(w.look(), "");
+    w.acknowledge(5);
+    w.cb.flight->undo_possible = !undone;
+    w.cb.flight->max_packets_out = 5;
+    w.send(0);
+    w.cb.cwnd = 11;
+    EXPECT_EQ(w.look().empty(), undone);
+  }
+}
+
+TEST(CwndWatch, WithoutAHookItBeginsAnew) {
+  for (const bool forgotten : {true, false}) {
+    Watched w;
+    w.acknowledge(10);
+    w.cb.cwnd = 2;
+    EXPECT_EQ(w.look(), "");
+    if (forgotten) w.watch.forgotten();
+    w.cb.cwnd = 10;
+    EXPECT_EQ(w.look(Holder::kEngine).empty(), forgotten);
+  }
+}
+
 }  // namespace
 }  // namespace twinstack::sim

@@ -3,6 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
+#include <utility>
+
+#include "sim/coverage.h"
 
 namespace twinstack::sim {
 namespace {
@@ -14,40 +18,49 @@ constexpr std::array<std::string_view, kEventKinds> kEventNames = {
     "late-full",   "nic-full",     "other-queue",   "refuse-offload", "refuse-upload", "fail-check",     "fail-attach",
     "fail-freeze", "fail-park",    "fail-park-gap", "fail-restore",   "fail-release",  "fail-inject",    "option-set",
     "storm",       "call-inside",  "program-death", "driver-death",   "too-big",       "forged-too-big", "prune",
+    "purge",       "lose-ack",     "part-release",  "fail-thaw",      "fail-detach",   "no-hook",        "quick-close",
+    "at-step",
 };
 
 std::string time_text(Duration time) { return fmt::format("{:.3f} ms", static_cast<double>(time.count()) / 1e6); }
 
 std::string what(const Event& event) {
-  if (is_link_fault(event.kind))
-    return fmt::format("on link {} {} the peer", event.target, event.detail == 0 ? "to" : "from");
-  switch (event.kind) {
-    case EventKind::kRefuseOffload:
-    case EventKind::kRefuseUpload:
-      return fmt::format("connection {} at step {}", event.target, event.detail);
-    case EventKind::kStallLane:
-    case EventKind::kNoSlots:
-    case EventKind::kNicFull:
-    case EventKind::kPrune:
-      return fmt::format("lane {}", event.target);
-    case EventKind::kStallProgram:
-    case EventKind::kNoChunks:
-    case EventKind::kProgramDeath:
+  switch (target_of(event.kind)) {
+    case Target::kAll:
+      if (event.kind != EventKind::kAtStep) return "";
+      return fmt::format("{}: {}", name(static_cast<Situation>(event.detail)),
+                         name(static_cast<EventKind>(event.amount)));
+    case Target::kProgram:
       return fmt::format("program {}", event.target);
-    case EventKind::kNoRead:
-    case EventKind::kForgedTooBig:
-      return fmt::format("connection {} at the {}", event.target, event.detail == 0 ? "moving host" : "peer");
-    case EventKind::kStorm:
-    case EventKind::kClockJump:
-    case EventKind::kStallDriver:
-    case EventKind::kMapFull:
-    case EventKind::kLateFull:
-    case EventKind::kFailInject:
-    case EventKind::kDriverDeath:
-      return "";
-    default:
-      return fmt::format("connection {}", event.target);
+    case Target::kLane:
+      return fmt::format("lane {}", event.target);
+    case Target::kLink:
+      return fmt::format("on link {} {} the peer", event.target, event.detail == 0 ? "to" : "from");
+    case Target::kConnection:
+      break;
   }
+  std::string text = fmt::format("connection {}", event.target);
+  if (event.kind == EventKind::kRefuseOffload || event.kind == EventKind::kRefuseUpload ||
+      event.kind == EventKind::kFailThaw || event.kind == EventKind::kFailDetach)
+    text += fmt::format(" at step {}", event.detail);
+  if (event.kind == EventKind::kNoRead || event.kind == EventKind::kForgedTooBig ||
+      event.kind == EventKind::kQuickClose)
+    text += event.detail == 0 ? " at the moving host" : " at the peer";
+  return text;
+}
+
+// A line, or several, of those that `belongs` names.
+std::string list_of(std::string_view title, const std::function<bool(EventKind)>& belongs) {
+  constexpr std::size_t kColumns = 118;
+  std::string text;
+  std::string line = fmt::format("  {}:", title);
+  for (std::size_t number = kFirstFault; number < kEventKinds; ++number) {
+    const auto kind = static_cast<EventKind>(number);
+    if (!belongs(kind)) continue;
+    if (line.size() + 1 + name(kind).size() > kColumns) text += std::exchange(line, "   ") + '\n';
+    line += fmt::format(" {}", name(kind));
+  }
+  return text + line + '\n';
 }
 
 }  // namespace
@@ -60,24 +73,41 @@ std::optional<EventKind> event_kind(std::string_view word) noexcept {
   return static_cast<EventKind>(found - kEventNames.begin());
 }
 
-bool is_of_connection(EventKind kind) noexcept {
+Target target_of(EventKind kind) noexcept {
+  if (is_link_fault(kind)) return Target::kLink;
+  if (is_move_fault(kind)) return kind == EventKind::kFailInject ? Target::kAll : Target::kConnection;
   switch (kind) {
+    case EventKind::kStallLane:
+    case EventKind::kNoSlots:
+    case EventKind::kNicFull:
+    case EventKind::kPrune:
+      return Target::kLane;
+    case EventKind::kStallProgram:
+    case EventKind::kNoChunks:
+    case EventKind::kProgramDeath:
+      return Target::kProgram;
     case EventKind::kOpen:
     case EventKind::kMoveOut:
     case EventKind::kMoveBack:
     case EventKind::kNoRead:
     case EventKind::kCallInside:
     case EventKind::kForgedTooBig:
-      return true;
+    case EventKind::kQuickClose:
+      return Target::kConnection;
     default:
-      return kind >= EventKind::kRefuseOffload && kind <= EventKind::kOptionSet && kind != EventKind::kFailInject;
+      return Target::kAll;
   }
+}
+
+std::string fault_names() {
+  return list_of("of links", is_link_fault) + list_of("of moves", is_move_fault) +
+         list_of("of hosts and programs", [](EventKind kind) { return !is_link_fault(kind) && !is_move_fault(kind); });
 }
 
 std::string describe(const Event& event) {
   std::string text =
       fmt::format("#{:<5} {:>12}  {} {}", event.number, time_text(event.at), name(event.kind), what(event));
-  if (event.amount != 0) text += fmt::format(" amount {}", event.amount);
+  if (event.amount != 0 && event.kind != EventKind::kAtStep) text += fmt::format(" amount {}", event.amount);
   if (event.span != Duration::zero()) text += fmt::format(" for {}", time_text(event.span));
   return text;
 }

@@ -63,8 +63,17 @@ enum class EventKind : std::uint8_t {
   kTooBig,        // of a link: a router before it has an MTU of `amount` bytes, and answers what is larger
   kForgedTooBig,  // such an answer of MTU `amount` that no router has sent, to the end `detail` of a connection
   kPrune,         // a lane keeps no more than `amount` bytes out of order for `span`
+  // And later still. First faults of the next move of a connection.
+  kPurge,        // packets come in between the last look of the park and the disconnect (F2)
+  kLoseAck,      // the freeze loses the ACK that waits (F5)
+  kPartRelease,  // the kernel takes a part of the unsent bytes (R7)
+  kFailThaw,     // of one that is refused at the step `detail`
+  kFailDetach,   // `amount` times, of one that is refused at the step `detail`
+  kNoHook,       // the congestion hook is not there for `span`
+  kQuickClose,   // the program `detail` of a connection closes as soon as it may, with what it has sent still queued
+  kAtStep,       // a fault of kind `amount` begins when next a move stands before a step, Situation `detail`
 };
-inline constexpr std::size_t kEventKinds = 42;
+inline constexpr std::size_t kEventKinds = 50;
 inline constexpr std::size_t kFirstFault = 3;
 
 [[nodiscard]] std::string_view name(EventKind kind) noexcept;
@@ -73,10 +82,20 @@ inline constexpr std::size_t kFirstFault = 3;
 [[nodiscard]] constexpr bool is_link_fault(EventKind kind) noexcept {
   return (kind >= EventKind::kLoss && kind <= EventKind::kShortQueue) || kind == EventKind::kTooBig;
 }
-[[nodiscard]] constexpr bool is_later_fault(EventKind kind) noexcept { return kind >= EventKind::kTooBig; }
+// 0: of the first time; those that came later have chance of their own (plan.cc).
+[[nodiscard]] constexpr unsigned generation(EventKind kind) noexcept {
+  return kind < EventKind::kTooBig ? 0 : kind < EventKind::kPurge ? 1 : 2;
+}
 
-// Whether `target` is a connection.
-[[nodiscard]] bool is_of_connection(EventKind kind) noexcept;
+// The next moves of a connection meet them; only then have they begun.
+[[nodiscard]] constexpr bool is_move_fault(EventKind kind) noexcept {
+  return (kind >= EventKind::kRefuseOffload && kind <= EventKind::kOptionSet) ||
+         (kind >= EventKind::kPurge && kind <= EventKind::kFailDetach);
+}
+
+// What `target` numbers.
+enum class Target : std::uint8_t { kAll, kConnection, kProgram, kLane, kLink };
+[[nodiscard]] Target target_of(EventKind kind) noexcept;
 
 struct Event {
   Duration at{};  // since the beginning
@@ -102,6 +121,8 @@ struct FaultSet {
 };
 // "all", "none", "loss,reorder", "all,-driver-death"; nullopt with what is not known in `wrong`.
 [[nodiscard]] std::optional<FaultSet> parse_faults(std::string_view list, std::string& wrong);
+// The names of all, by what they hit, for people.
+[[nodiscard]] std::string fault_names();
 // What parse_faults() takes for the same set.
 [[nodiscard]] std::string to_list(const FaultSet& faults);
 

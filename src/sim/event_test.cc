@@ -49,13 +49,13 @@ TEST(Plan, WithoutLaterFaultsASeedMeansWhatItMeant) {
     options.seed = seed;
     const auto all = make_events(options, make_shape(options));
     for (std::size_t kind = 0; kind < kEventKinds; ++kind)
-      if (is_later_fault(static_cast<EventKind>(kind))) options.faults.on[kind] = false;
+      if (generation(static_cast<EventKind>(kind)) > 0) options.faults.on[kind] = false;
     const Shape shape = make_shape(options);
     for (const stack::Config& host : shape.hosts) EXPECT_EQ(host.tcp_mtu_probing, stack::Config{}.tcp_mtu_probing);
     const auto before = make_events(options, shape);
     std::size_t at = 0;
     for (Event event : all) {
-      if (is_later_fault(event.kind)) continue;
+      if (generation(event.kind) > 0) continue;
       ASSERT_LT(at, before.size());
       event.number = before[at].number;
       EXPECT_EQ(describe(event), describe(before[at])) << "seed " << seed;
@@ -90,15 +90,16 @@ TEST(Plan, WithoutFaultsThereAreNone) {
 
 TEST(CoverageTable, ShowsWhatWasNotTried) {
   Coverage coverage;
-  coverage.hit(Situation::kParked, EventKind::kLoss);
+  coverage.hit(Situation::kParked, TcpState::kLoss, EventKind::kLoss);
   Coverage more;
-  more.hit(Situation::kParked, EventKind::kLoss);
+  more.hit(Situation::kParked, TcpState::kLoss, EventKind::kLoss);
   coverage.add(more);
   EXPECT_EQ(coverage.at(static_cast<std::size_t>(Situation::kParked), static_cast<std::size_t>(EventKind::kLoss)), 2U);
-  EXPECT_EQ(coverage.empty_cells(), kSituations * (kEventKinds - kFirstFault) - 1);
+  EXPECT_EQ(coverage.empty_cells(), Coverage().empty_cells() - 1);
   const std::string table = coverage.table();
   EXPECT_NE(table.find("loss"), std::string::npos);
   EXPECT_NE(table.find("b:restore"), std::string::npos);
+  EXPECT_NE(coverage.state_table().find("fin-sent"), std::string::npos);
 }
 
 }  // namespace

@@ -8,14 +8,27 @@ std::unexpected<Error> refused(const char* what) { return error(ErrorCode::kSyst
 
 }  // namespace
 
+const char* name(ResetCause cause) noexcept {
+  constexpr std::array<const char*, kResetCauses> kNames = {"nothing", "FIN past the filter", "no shell",
+                                                            "no room", "not released",        "released in part",
+                                                            "purged",  "not taken back"};
+  return kNames[static_cast<std::size_t>(cause)];
+}
+
+void refuse_release(MoveFaults& faults) noexcept {
+  if (++faults.release_refusals > 1) faults.reset_cause = ResetCause::kNotReleased;
+}
+
 Result<> FaultyConn::check_eligible(const kernel::Limits& limits) {
   if (is_dead_) return dead();
-  if (take(faults_.check)) return error(ErrorCode::kNotEligible, "injected: check");
+  if (faults_.meets(faults_.check, EventKind::kFailCheck)) return error(ErrorCode::kNotEligible, "injected: check");
   return inner_->check_eligible(limits);
 }
 
 Result<> FaultyConn::attach_late_filter() {
   if (is_dead_) return dead();
+  faults_.reset_cause = ResetCause::kNone;
+  if (faults_.meets(faults_.attach, EventKind::kFailAttach)) return refused("attach the late filter");
   return inner_->attach_late_filter();
 }
 
@@ -26,7 +39,7 @@ Result<> FaultyConn::detach_late_filter() {
 
 Result<kernel::Snapshot> FaultyConn::freeze(const kernel::QueueRoom& room) {
   if (is_dead_) return dead();
-  if (take(faults_.freeze)) return refused("freeze");
+  if (faults_.meets(faults_.freeze, EventKind::kFailFreeze)) return refused("freeze");
   auto snapshot = inner_->freeze(room);
   if (snapshot) frozen_snd_nxt_ = snapshot->min.snd_nxt;
   if (snapshot && !snapshot->unread.empty() && take(faults_.lose_received))
@@ -48,24 +61,32 @@ Result<> FaultyConn::thaw() {
 // the kernel did last is lost then (src/kernel/park.cc).
 Result<kernel::LateBytes> FaultyConn::park(std::span<std::byte> room) {
   if (is_dead_) return dead();
-  if (take(faults_.park)) return refused("park");
+  if (faults_.meets(faults_.park, EventKind::kFailPark)) return refused("park");
   auto late = inner_->park(room);
-  if (!late || !take(faults_.park_gap)) return late;
+  if (!late && faults_.reset_cause == ResetCause::kPurged && take(faults_.hide_purge)) return refused("park");
+  if (!late || !faults_.meets(faults_.park_gap, EventKind::kFailParkGap)) return late;
   in_gap_ = true;
-  if (!late->bytes.empty() || late->snd_nxt != frozen_snd_nxt_)
-    return error(ErrorCode::kBroken, "injected: no shell, and what the kernel did last is lost");
+  const bool is_lost = !late->bytes.empty() || late->snd_nxt != frozen_snd_nxt_;
+  faults_.reset_cause = is_lost ? ResetCause::kNoShell : ResetCause::kNone;
+  if (is_lost) return error(ErrorCode::kBroken, "injected: no shell, and what the kernel did last is lost");
   return refused("park, midway");
 }
 
 Result<kernel::RestoreReport> FaultyConn::restore(const tcp::MinTcp& min, const kernel::RestoreQueues& queues) {
   if (is_dead_) return dead();
   in_gap_ = false;
+  faults_.reset_cause = ResetCause::kNone;
+  faults_.release_refusals = 0;
   return inner_->restore(min, queues);
 }
 
 Result<kernel::ReleaseReport> FaultyConn::release(std::span<const std::byte> unsent, bool probe) {
   if (is_dead_) return dead();
-  if (take(faults_.release)) return refused("release");
+  if (take(faults_.no_release)) return refused("release");
+  if (faults_.meets(faults_.release, EventKind::kFailRelease)) {
+    refuse_release(faults_);
+    return refused("release");
+  }
   if (unsent.size() < 2 || !take(faults_.lose_byte)) return inner_->release(unsent, probe);
   auto released = inner_->release(unsent.first(unsent.size() - 1), probe);
   if (released) ++released->unsent_taken_bytes;

@@ -3,17 +3,34 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "base/clock.h"
 #include "handoff/connection.h"
 #include "kernel/kernel_conn.h"
+#include "sim/event.h"
 
 namespace twinstack::sim {
 
 inline constexpr std::size_t kOffloadSteps = 8;
 inline constexpr std::size_t kUploadSteps = 6;  // its commit cannot fail
+
+// What was done to a connection that leads the driver to reset it, as its stream cannot be kept.
+enum class ResetCause : std::uint8_t {
+  kNone,           // nothing: a reset is a failure
+  kFinPastFilter,  // the frozen socket took a FIN in, which cannot be read back
+  kNoShell,        // parked midway, with what the kernel did last
+  kNoRoom,         // too little memory or room in the ring for what the frozen socket took in
+  kNotReleased,    // the kernel did not let it go on, twice
+  kPartReleased,   // ... or not with all unsent bytes
+  kPurged,         // the kernel acknowledged bytes and threw them away (F2)
+  kNotTakenBack,   // the kernel did not undo a freeze, or a filter is left
+};
+inline constexpr std::size_t kResetCauses = 8;
+[[nodiscard]] const char* name(ResetCause cause) noexcept;
 
 // What the next moves of one connection will meet: how often each still fails.
 struct MoveFaults {
@@ -27,13 +44,40 @@ struct MoveFaults {
   std::uint8_t restore = 0;
   std::uint8_t release = 0;
   std::uint8_t option_set = 0;
+  std::uint8_t purge = 0;
+  std::uint8_t lose_ack = 0;
+  std::uint8_t part_release = 0;
+  std::uint8_t thaw = 0;
+  std::uint8_t detach = 0;
+  // What they have met: the driver may reset the connection now, and for nothing else.
+  ResetCause reset_cause = ResetCause::kNone;
+  std::uint8_t release_refusals = 0;  // of this move; one is survived
   // Tests of the simulator: bugs that the product does not have.
   std::uint8_t turn_byte = 0;      // of the next snapshot's send queue
   std::uint8_t lose_received = 0;  // of the next snapshot's unread bytes
   std::uint8_t grow_window = 0;    // of the next snapshot
   std::uint8_t lose_byte = 0;      // of the unsent bytes of the next release
+  std::uint8_t hide_purge = 0;     // of the next park
+  std::uint8_t no_release = 0;     // refused, and the checkers know of nothing
+
+  // Called when one is met: only then has it begun.
+  std::function<void(EventKind)> on_met = [](EventKind) {};
+  // Whether one of `count` is left, which is met now.
+  [[nodiscard]] bool meets(std::uint8_t& count, EventKind kind) const {
+    if (count == 0) return false;
+    --count;
+    on_met(kind);
+    return true;
+  }
+  // No more of them.
+  void end() {
+    auto told = std::move(on_met);
+    *this = {};
+    on_met = std::move(told);
+  }
 };
 
+void refuse_release(MoveFaults& faults) noexcept;
 [[nodiscard]] inline bool take(std::uint8_t& count) noexcept { return count > 0 && count-- > 0; }
 
 class FaultyConn final : public kernel::KernelConn {

@@ -61,6 +61,10 @@ class HostStack {
   virtual void set_flags(SocketId socket, std::uint16_t min_tcp_flags, Time now) = 0;
   // Called when a socket may have become ready.
   std::function<void(SocketId)> on_ready = [](SocketId) {};
+  // Called when a frozen socket has taken in so many bytes past the filter, which the driver is to hand to the engine.
+  std::function<void(SocketId, std::size_t)> on_late_bytes = [](SocketId, std::size_t) {};
+  // Called when a connection came back without its congestion state.
+  std::function<void(SocketId)> on_congestion_forgotten = [](SocketId) {};
   // Called when the driver resets a connection whose stream cannot be kept.
   std::function<void(SocketId)> on_driver_reset = [](SocketId) {};
 

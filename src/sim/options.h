@@ -35,6 +35,8 @@ struct Options {
     kLeakChunk,
     kForgetWakeup,
     kAbort,
+    kResetMove,  // a return is given up for nothing
+    kHidePurge,  // a park that has lost bytes is a failure like others
   };
   Sabotage sabotage = Sabotage::kNone;
   std::uint32_t sabotage_after_moves = 0;

@@ -4,6 +4,7 @@
 
 #include "base/assert.h"
 #include "base/rng.h"
+#include "sim/coverage.h"
 #include "sim/faulty_conn.h"
 #include "sim/soft_host.h"
 
@@ -33,7 +34,9 @@ enum Stream : std::uint64_t {
   kLaterFaultStream,
   kLaterKindStream,
   kSettingStream,
-  kCongestionStream
+  kCongestionStream,
+  kLatestFaultStream,
+  kLatestKindStream
 };
 
 Rng rng_for(const Options& options, Stream stream) { return Rng(options.seed * 0x9e3779b97f4a7c15U + stream); }
@@ -175,13 +178,13 @@ void shape_host_fault(Event& event, Rng& rng, const Shape& shape, const std::vec
 }
 
 // Each run has some kinds of faults, so that those that hide others are not always there.
-std::vector<EventKind> kinds_of_run(const Options& options, bool later) {
-  Rng rng = rng_for(options, later ? kLaterKindStream : kKindStream);
+std::vector<EventKind> kinds_of_run(const Options& options, Stream stream, unsigned of) {
+  Rng rng = rng_for(options, stream);
   const std::uint32_t parts = between(rng, 1, 4);
   std::vector<EventKind> kinds;
   for (std::size_t number = kFirstFault; number < kEventKinds; ++number) {
     const auto kind = static_cast<EventKind>(number);
-    if (is_later_fault(kind) == later && options.faults.has(kind) && rng.below(4) < parts) kinds.push_back(kind);
+    if (generation(kind) == of && options.faults.has(kind) && rng.below(4) < parts) kinds.push_back(kind);
   }
   return kinds;
 }
@@ -191,7 +194,7 @@ bool is_death(EventKind kind) { return kind == EventKind::kProgramDeath || kind 
 void add_faults(std::vector<Event>& events, const Options& options, const Shape& shape,
                 const std::vector<Duration>& opened) {
   Rng rng = rng_for(options, kFaultStream);
-  const std::vector<EventKind> kinds = kinds_of_run(options, false);
+  const std::vector<EventKind> kinds = kinds_of_run(options, kKindStream, 0);
   if (kinds.empty()) return;
   const auto per_s = one_of(rng, std::array{20U, 100U, 300U});
   const auto count = static_cast<std::uint64_t>(std::chrono::duration<double>(options.duration).count() * per_s);
@@ -240,12 +243,69 @@ void shape_later_fault(Event& event, Rng& rng, const Options& options, const Sha
   }
 }
 
+// What begins at a step of a move rather than at an instant: what is over at once would hardly ever meet one. Deaths
+// late and seldom, as nothing is moved after them.
+EventKind kind_at_step(Rng& rng, const Options& options, Duration at) {
+  std::vector<EventKind> kinds;
+  for (const EventKind kind : {EventKind::kStorm, EventKind::kOtherQueue, EventKind::kForgedTooBig,
+                               EventKind::kClockJump, EventKind::kQuickClose})
+    if (options.faults.has(kind)) kinds.push_back(kind);
+  const EventKind death = rng.below(3) == 0 ? EventKind::kDriverDeath : EventKind::kProgramDeath;
+  const bool dies = at > options.duration / 2 && rng.below(6) == 0 && options.faults.has(death);
+  if (dies) return death;
+  return kinds.empty() ? EventKind::kOpen : kinds[rng.below(static_cast<std::uint32_t>(kinds.size()))];
+}
+
+Situation any_step(Rng& rng) {
+  const std::uint32_t step = rng.below(kOffloadSteps + kUploadSteps);
+  const auto first = static_cast<std::uint32_t>(step < kOffloadSteps ? Situation::kOutReserve : Situation::kBackOwn);
+  return static_cast<Situation>(first + (step < kOffloadSteps ? step : step - kOffloadSteps));
+}
+
+void shape_latest_fault(Event& event, Rng& rng, const Options& options, const std::vector<Duration>& opened) {
+  event.target = pick_connection(rng, opened, event.at);
+  event.amount = 1;
+  switch (event.kind) {
+    case EventKind::kPurge:  // by the park or, when that fails, by the upload
+      event.detail = static_cast<std::uint8_t>(rng.below(2));
+      return;
+    case EventKind::kFailThaw:
+      event.detail = static_cast<std::uint8_t>(between(rng, 6, 7));  // it is frozen by then
+      return;
+    case EventKind::kFailDetach:
+      event.detail = static_cast<std::uint8_t>(between(rng, 4, 7));
+      event.amount = between(rng, 1, 3);
+      return;
+    case EventKind::kNoHook:
+      event.target = 0;
+      event.span = milliseconds(between(rng, 1, 200));
+      return;
+    case EventKind::kQuickClose:
+      event.detail = static_cast<std::uint8_t>(rng.below(2));
+      return;
+    case EventKind::kAtStep:
+      event.target = 0;
+      event.detail = static_cast<std::uint8_t>(any_step(rng));
+      event.amount = static_cast<std::uint32_t>(kind_at_step(rng, options, event.at));
+      return;
+    default:
+      return;
+  }
+}
+
+bool leads_to_reset(const Event& event) {
+  // As often as undoing a move takes the filter off.
+  const std::uint32_t detaches = std::clamp<std::uint32_t>(event.detail, 4U, 6U) - 3;
+  return event.kind == EventKind::kFailThaw || event.kind == EventKind::kPartRelease ||
+         (event.kind == EventKind::kFailDetach && event.amount >= detaches);
+}
+
 // What the simulator has learned since seeds were noted has chance of its own: without these kinds a seed means what it
 // meant before.
 void add_later_faults(std::vector<Event>& events, const Options& options, const Shape& shape,
-                      const std::vector<Duration>& opened) {
-  Rng rng = rng_for(options, kLaterFaultStream);
-  const std::vector<EventKind> kinds = kinds_of_run(options, true);
+                      const std::vector<Duration>& opened, unsigned of) {
+  Rng rng = rng_for(options, of == 1 ? kLaterFaultStream : kLatestFaultStream);
+  const std::vector<EventKind> kinds = kinds_of_run(options, of == 1 ? kLaterKindStream : kLatestKindStream, of);
   if (kinds.empty()) return;
   const auto per_s = one_of(rng, std::array{20U, 100U, 300U});
   const auto count = static_cast<std::uint64_t>(std::chrono::duration<double>(options.duration).count() * per_s);
@@ -253,8 +313,14 @@ void add_later_faults(std::vector<Event>& events, const Options& options, const 
     Event event{.at = random_time(rng, options.duration),
                 .kind = kinds[rng.below(static_cast<std::uint32_t>(kinds.size()))]};
     event.seed = rng.next();
-    shape_later_fault(event, rng, options, shape, opened);
-    events.push_back(event);
+    if (of == 1)
+      shape_later_fault(event, rng, options, shape, opened);
+    else
+      shape_latest_fault(event, rng, options, opened);
+    // What ends a connection comes seldom, or little else would be met.
+    const bool resets = leads_to_reset(event);
+    const bool is_nothing = event.kind == EventKind::kAtStep && !is_fault(static_cast<EventKind>(event.amount));
+    if (!is_nothing && !(resets && rng.below(8) != 0)) events.push_back(event);
   }
 }
 
@@ -339,7 +405,8 @@ std::vector<Event> make_events(const Options& options, const Shape& shape) {
   const std::vector<Duration> opened = add_opens(events, options);
   add_moves(events, options, opened);
   add_faults(events, options, shape, opened);
-  add_later_faults(events, options, shape, opened);
+  add_later_faults(events, options, shape, opened, 1);
+  add_later_faults(events, options, shape, opened, 2);
   sort_by_time(events);
   for (std::uint32_t i = 0; i < events.size(); ++i) events[i].number = i;
   if (options.only) std::erase_if(events, [&](const Event& event) { return !options.only->contains(event.number); });

@@ -197,7 +197,9 @@ std::string command_for(const Options& options) {
   if (options.moves_per_s != usual.moves_per_s) command += fmt::format(" --moves-per-s {}", options.moves_per_s);
   if (options.faults.on != usual.faults.on) command += fmt::format(" --faults {}", to_list(options.faults));
   if (options.congestion_controls != usual.congestion_controls)
-    command += fmt::format(" --congestion {}", fmt::join(options.congestion_controls, ","));
+    command += fmt::format(" --congestion {}", options.congestion_controls.empty()
+                                                   ? kFirstCongestion
+                                                   : fmt::format("{}", fmt::join(options.congestion_controls, ",")));
   if (options.only) command += fmt::format(" --only {}", fmt::join(*options.only, ","));
   return command;
 }
@@ -218,14 +220,16 @@ namespace {
 
 class Shrinker {
  public:
-  Shrinker(const Options& options, std::string name, std::uint32_t most_runs,
+  using Clock = std::chrono::steady_clock;
+
+  Shrinker(const Options& options, std::string name, std::uint32_t most_runs, std::chrono::nanoseconds longest,
            const std::function<Outcome(const Options&)>& run)
-      : options_(options), name_(std::move(name)), most_runs_(most_runs), run_(run) {}
+      : options_(options), name_(std::move(name)), most_runs_(most_runs), ends_at_(Clock::now() + longest), run_(run) {}
 
   // Zeller's ddmin: halves, then ever smaller parts are left out.
   std::vector<std::uint32_t> minimize(std::vector<std::uint32_t> numbers) {
     std::size_t parts = 2;
-    while (numbers.size() > 1 && runs_ < most_runs_) {
+    while (numbers.size() > 1 && may_run()) {
       if (cut_one_part(numbers, parts)) {
         parts = std::max<std::size_t>(parts - 1, 2);
         continue;
@@ -246,7 +250,7 @@ class Shrinker {
   }
 
   [[nodiscard]] bool still_fails(const std::vector<std::uint32_t>& numbers) {
-    if (runs_ >= most_runs_) return false;
+    if (!may_run()) return false;
     ++runs_;
     Options options = options_;
     options.only.emplace(numbers.begin(), numbers.end());
@@ -256,6 +260,7 @@ class Shrinker {
   [[nodiscard]] std::uint32_t runs() const noexcept { return runs_; }
 
  private:
+  [[nodiscard]] bool may_run() const { return runs_ < most_runs_ && Clock::now() < ends_at_; }
   bool cut_one_part(std::vector<std::uint32_t>& numbers, std::size_t parts) {
     const std::size_t size = (numbers.size() + parts - 1) / parts;
     for (std::size_t from = 0; from < numbers.size(); from += size) {
@@ -272,6 +277,7 @@ class Shrinker {
   const Options& options_;
   std::string name_;
   std::uint32_t most_runs_;
+  Clock::time_point ends_at_;
   const std::function<Outcome(const Options&)>& run_;
   std::uint32_t runs_ = 0;
 };
@@ -279,12 +285,12 @@ class Shrinker {
 }  // namespace
 
 Shrunk shrink(const Options& options, const Outcome& failed, std::uint32_t most_runs,
-              const std::function<Outcome(const Options&)>& runs) {
+              const std::function<Outcome(const Options&)>& runs, std::chrono::nanoseconds longest) {
   const std::vector<Event> events = make_events(options, make_shape(options));
   Options whole = options;
   whole.only.reset();
   const std::vector<Event> by_number = make_events(whole, make_shape(whole));
-  Shrinker shrinker(options, failure_name(failed.failure), most_runs, runs);
+  Shrinker shrinker(options, failure_name(failed.failure), most_runs, longest, runs);
   std::vector<std::uint32_t> all;
   std::vector<std::uint32_t> before;  // what had happened by then
   for (const Event& event : events) {
@@ -300,7 +306,7 @@ Shrunk shrink(const Options& options, const Outcome& failed, std::uint32_t most_
     if (by_number[number].kind == EventKind::kOpen) connections.insert(by_number[number].target);
   for (const std::uint32_t connection : connections)
     shrinker.drop(kept, by_number, [connection](const Event& event) {
-      return is_of_connection(event.kind) && event.target == connection;
+      return target_of(event.kind) == Target::kConnection && event.target == connection;
     });
   kept = shrinker.minimize(std::move(kept));
   Shrunk shrunk{.events = {}, .options = options, .runs = shrinker.runs()};

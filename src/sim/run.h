@@ -2,6 +2,7 @@
 // the command that repeats it, and the shortest list of events that still leads there.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -27,20 +28,26 @@ struct Failed {
 [[nodiscard]] std::vector<Failed> run_seeds(const Options& options, std::uint64_t count, unsigned jobs, bool keep_going,
                                             const std::function<void(std::uint64_t, const Outcome&)>& note);
 
+// For --congestion: as Options::congestion_controls says of none.
+inline constexpr const char* kFirstCongestion = "first";
 // "twinstack sim --seed 7 --connections 4"; with `only` when the options have it.
 [[nodiscard]] std::string command_for(const Options& options);
 
 // What a failure is called when its numbers are left out: two runs with the same name failed in the same way.
 [[nodiscard]] std::string failure_name(const std::string& failure);
 
+// Of a shrink, wall time: each run of a failure that is a hang lasts until its child is given up.
+inline constexpr std::chrono::seconds kLongestShrink = std::chrono::minutes(10);
+
 struct Shrunk {
-  std::vector<Event> events;  // without any one of them it does not fail, as far as `runs` allowed to try
+  std::vector<Event> events;  // without any one of them it does not fail, as far as runs and time allowed to try
   Options options;            // with `only`
   std::uint32_t runs = 0;
 };
-// Whole kinds of events and whole connections first, then by delta debugging. `runs` in a child each; `most_runs`
-// bounds it. REQUIRES: failed is the outcome of `options`.
+// Whole kinds of events and whole connections first, then by delta debugging. `runs` in a child each; no run begins
+// after `most_runs` of them or `longest`. REQUIRES: failed is the outcome of `options`.
 [[nodiscard]] Shrunk shrink(const Options& options, const Outcome& failed, std::uint32_t most_runs = 1000,
-                            const std::function<Outcome(const Options&)>& runs = run_guarded);
+                            const std::function<Outcome(const Options&)>& runs = run_guarded,
+                            std::chrono::nanoseconds longest = kLongestShrink);
 
 }  // namespace twinstack::sim

@@ -69,6 +69,20 @@ TEST_F(RunTest, LanesGiveUpWhatIsOutOfOrder) {
   EXPECT_GT(pruned, 20U);
 }
 
+// The kernel acknowledges bytes and throws them away (F2): a reset, and for no other cause.
+TEST_F(RunTest, APurgeIsAReset) {
+  Totals totals;
+  for (std::uint64_t seed = 1; seed <= 30; ++seed) {
+    Options options = quiet(seed);
+    options.faults = only(EventKind::kPurge);
+    const Outcome outcome = run_here(options);
+    ASSERT_TRUE(outcome.ok()) << "seed " << seed << ": " << outcome.failure;
+    totals.add(outcome.totals);
+  }
+  EXPECT_GT(totals.resets[static_cast<std::size_t>(ResetCause::kPurged)], 0U);
+  EXPECT_EQ(totals.resets[static_cast<std::size_t>(ResetCause::kPurged)], totals.broken);
+}
+
 TEST_F(RunTest, TheSameSeedGivesTheSameRun) {
   Options options = quiet(5);
   options.faults = FaultSet::all();
@@ -97,6 +111,7 @@ TEST_P(BugIsFound, AndTold) {
     Options options = quiet(seed);
     options.sabotage = GetParam().sabotage;
     options.sabotage_after_moves = 20;
+    if (options.sabotage == Options::Sabotage::kHidePurge) options.faults = only(EventKind::kPurge);
     outcome = run_guarded(options);
   }
   EXPECT_TRUE(is_told()) << outcome.failure;
@@ -111,6 +126,8 @@ INSTANTIATE_TEST_SUITE_P(Bugs, BugIsFound,
                                          Bug{"flow_left_behind", Options::Sabotage::kKeepFlow, "steered"},
                                          Bug{"leaked_chunk", Options::Sabotage::kLeakChunk, "chunks"},
                                          Bug{"forgotten_wakeup", Options::Sabotage::kForgetWakeup, "sleeps"},
+                                         Bug{"reset_move", Options::Sabotage::kResetMove, "nothing was done"},
+                                         Bug{"hidden_purge", Options::Sabotage::kHidePurge, "acknowledged"},
                                          Bug{"abort", Options::Sabotage::kAbort, "Aborted"}),
                          [](const auto& tested) { return std::string(tested.param.name); });
 
@@ -146,6 +163,16 @@ TEST(Shrink, FindsThePairThatItTakes) {
   EXPECT_EQ(shrunk.events[1].number, 31U);
 }
 
+TEST(Shrink, EndsWithItsTime) {
+  Options options;
+  options.faults = FaultSet::none();
+  Outcome failed;
+  failed.failure = "too bad";
+  const Shrunk shrunk = shrink(options, failed, 1000, [&](const Options&) { return failed; }, std::chrono::seconds(0));
+  EXPECT_EQ(shrunk.runs, 0U);
+  EXPECT_FALSE(shrunk.events.empty()) << "as they were";
+}
+
 TEST(FailureName, LeavesNumbersAndConnectionsOut) {
   EXPECT_EQ(failure_name("connection 3 (bulk, close): side 1 read a wrong byte at position 4711\n  more"),
             failure_name("connection 12 (idle, abort): side 0 read a wrong byte at position 5"));
@@ -160,6 +187,9 @@ TEST(Command, RepeatsWhatIsNotUsual) {
   options.faults = FaultSet::none();
   options.only = std::set<std::uint32_t>{1, 2};
   EXPECT_EQ(command_for(options), "twinstack sim --seed 9 --connections 3 --faults none --only 1,2");
+  options = Options();
+  options.congestion_controls.clear();
+  EXPECT_EQ(command_for(options), "twinstack sim --seed 1 --congestion first");
 }
 
 }  // namespace

@@ -87,10 +87,18 @@ Result<> SimInterface::unsteer(const FlowKey& flow) {
   return {};
 }
 
+void SimInterface::tell_failed_inject(const nic::RxFrame& frame) const {
+  std::vector<std::byte> copy(frame.length_bytes);
+  Payload(frame.parts, 0, frame.length_bytes).copy_to(copy);
+  FrameHead head;
+  if (read_head(copy, head)) on_failed_inject(head.flow);
+}
+
 Result<> SimInterface::inject(std::span<const nic::RxFrame> frames) {
   if (is_dead) return {};
   if (fail_inject > 0) {
     --fail_inject;
+    tell_failed_inject(frames.front());
     return error(ErrorCode::kSystem, "the injector fails");
   }
   for (const nic::RxFrame& frame : frames) {

@@ -32,7 +32,8 @@ class SimInterface final : public driver::Interface {
 
   // Faults.
   bool map_is_full = false;
-  std::uint32_t fail_inject = 0;   // the next so many injections
+  std::uint32_t fail_inject = 0;  // the next so many injections
+  std::function<void(const FlowKey&)> on_failed_inject = [](const FlowKey&) {};
   bool keeps_flows = false;        // a bug that the product does not have (tests of the simulator)
   std::uint32_t queue_offset = 0;  // added to the hash that chooses the queue
 
@@ -67,6 +68,7 @@ class SimInterface final : public driver::Interface {
   };
   [[nodiscard]] std::uint32_t queue_of(const FlowKey& flow) const;
   void tell_lanes(std::uint32_t hop_index);
+  void tell_failed_inject(const nic::RxFrame& frame) const;
   void overhear(ByteView frame);
 
   std::function<void(Frame)> to_kernel_;

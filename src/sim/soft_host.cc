@@ -45,34 +45,56 @@ class SoftHostConn final : public kernel::KernelConn {
   [[nodiscard]] kernel::QueueSizes checked_queues() const noexcept override { return inner_.checked_queues(); }
   [[nodiscard]] kernel::Reason reason() const noexcept override { return inner_.reason(); }
   Result<> attach_late_filter() override {
-    inner_.fail.attach = faults_.attach;
     auto done = inner_.attach_late_filter();
-    faults_.attach = static_cast<std::uint8_t>(inner_.fail.attach);
-    if (done) host_.filtered_.insert(inner_.flow());
+    if (done) host_.filtered_[inner_.flow()] = this;
     return done;
   }
   Result<> detach_late_filter() override {
-    host_.filtered_.erase(inner_.flow());
-    return inner_.detach_late_filter();
+    inner_.fail.detach = faults_.meets(faults_.detach, EventKind::kFailDetach) ? 1 : 0;
+    auto done = inner_.detach_late_filter();
+    note_taken_back(done.has_value());
+    return done;
   }
   Result<kernel::Snapshot> freeze(const kernel::QueueRoom& room) override {
     inner_.quirks.stale_bytes = static_cast<std::uint16_t>(host_.rng_.below(4) == 0 ? host_.rng_.below(3000) : 0);
     inner_.quirks.opens_after_snapshot = host_.rng_.below(8) == 0;
     inner_.quirks.marks_unsent = host_.rng_.below(4) == 0;
+    inner_.quirks.loses_delayed_ack = host_.owes_ack(id_) && faults_.meets(faults_.lose_ack, EventKind::kLoseAck);
     return inner_.freeze(room);
   }
   Result<> thaw() override {
-    host_.filtered_.erase(inner_.flow());
-    return inner_.thaw();
+    inner_.fail.thaw = faults_.meets(faults_.thaw, EventKind::kFailThaw) ? 1 : 0;
+    const bool detaches = inner_.fail.thaw == 0 && !faults_.meets(faults_.detach, EventKind::kFailDetach);
+    inner_.fail.detach = detaches ? 0 : 1;
+    auto done = inner_.thaw();
+    inner_.fail.detach = 0;
+    note_taken_back(done.has_value());
+    return done;
   }
-  Result<kernel::LateBytes> park(std::span<std::byte> room) override { return inner_.park(room); }
+  Result<kernel::LateBytes> park(std::span<std::byte> room) override {
+    const bool has_fin = host_.took_fin(id_);
+    bool purged = false;
+    inner_.meanwhile = [this, &purged] { purged = take_in_kept(); };
+    auto late = inner_.park(room);
+    const bool breaks = !late && late.error().code == ErrorCode::kBroken;
+    faults_.reset_cause = !breaks   ? ResetCause::kNone
+                          : has_fin ? ResetCause::kFinPastFilter
+                          : purged  ? ResetCause::kPurged
+                                    : ResetCause::kNone;
+    if (late && !late->bytes.empty()) host_.on_late_bytes(id_, late->bytes.size());
+    return late;
+  }
   Result<kernel::RestoreReport> restore(const tcp::MinTcp& min, const kernel::RestoreQueues& queues) override {
-    inner_.fail.restore = faults_.restore;
+    inner_.fail.restore = faults_.meets(faults_.restore, EventKind::kFailRestore) ? 1 : 0;
+    inner_.quirks.restores_congestion = host_.has_congestion_hook_;
     auto restored = inner_.restore(min, queues);
-    faults_.restore = static_cast<std::uint8_t>(inner_.fail.restore);
+    if (restored && !restored->congestion_restored) host_.on_congestion_forgotten(id_);
     return restored;
   }
   Result<kernel::ReleaseReport> release(std::span<const std::byte> unsent, bool probe) override {
+    const bool takes_all = unsent.size() < 2 || !faults_.meets(faults_.part_release, EventKind::kPartRelease);
+    if (!takes_all) faults_.reset_cause = ResetCause::kPartReleased;
+    inner_.fail.release_takes = takes_all ? SIZE_MAX : unsent.size() / 2;
     auto released = inner_.release(unsent, probe);
     if (released) host_.filtered_.erase(inner_.flow());
     return released;
@@ -92,10 +114,50 @@ class SoftHostConn final : public kernel::KernelConn {
   Result<std::uint32_t> rcv_queue_seq() override { return inner_.rcv_queue_seq(); }
   Result<bool> stray_write_detected() override { return inner_.stray_write_detected(); }
 
+  // Data past the filter that takes its time, until the park, when somebody wants that (EventKind::kPurge). Otherwise
+  // false.
+  [[nodiscard]] bool keeps(Frame& frame) {
+    constexpr std::size_t kMost = 2;
+    constexpr std::size_t kHeaders = 14 + 40 + 40;  // more than an ACK has
+    const kernel::Phase phase = inner_.phase();
+    const bool may = faults_.purge > 0 && (phase == kernel::Phase::kRunning || phase == kernel::Phase::kFrozen);
+    if (!may || kept_.size() >= kMost || frame.size() <= kHeaders) return false;
+    kept_.push_back(std::move(frame));
+    return true;
+  }
+
  private:
+  // True when the socket has acknowledged something of it.
+  bool take_in_kept() {
+    const stack::Connection* conn = host_.stack_.connection(id_);
+    if (conn == nullptr || kept_.empty()) return false;
+    const Seq before = conn->cb.rcv_nxt;
+    give_kept();
+    conn = host_.stack_.connection(id_);
+    const bool purges = conn != nullptr && conn->cb.rcv_nxt != before;
+    if (purges) (void)faults_.meets(faults_.purge, EventKind::kPurge);
+    return purges;
+  }
+  void give_kept() {
+    for (Frame& frame : std::exchange(kept_, {})) {
+      host_.stack_.on_packet_past_filter(ByteView(frame).subspan(wire::kEthernetBytes), host_.now_);
+      host_.pool_.give(std::move(frame));
+    }
+  }
+  void note_taken_back(bool done) {
+    if (done) {
+      host_.filtered_.erase(inner_.flow());
+      give_kept();
+      if (inner_.phase() == kernel::Phase::kRunning) faults_.reset_cause = ResetCause::kNone;
+    } else if (!is_untouched()) {
+      faults_.reset_cause = ResetCause::kNotTakenBack;
+    }
+  }
+
   SoftHost& host_;
   SocketId id_;
   MoveFaults& faults_;
+  std::vector<Frame> kept_;
   stack::SoftKernelConn inner_;
 };
 
@@ -132,7 +194,9 @@ void SoftHost::receive(Frame frame, Time now) {
   advance(now);
   FrameHead head;
   if (frame.size() <= wire::kEthernetBytes) return;
-  const bool is_filtered = read_head(frame, head) && filtered_.contains(head.flow);
+  const auto filter = read_head(frame, head) ? filtered_.find(head.flow) : filtered_.end();
+  const bool is_filtered = filter != filtered_.end();
+  if (is_filtered && filter->second->keeps(frame)) return;
   constexpr auto kLongest = static_cast<std::uint32_t>(kLongestSoftirq.count());
   const Duration lag(!is_filtered && rng_.below(8) == 0 ? rng_.below(kLongest) : 0);
   if (is_filtered || (lag == Duration(0) && softirq_.empty())) {
@@ -187,6 +251,16 @@ Result<std::size_t> SoftHost::LateRing::poll(const std::function<void(const kern
     callback({.cookie = packet.cookie, .ip_header = whole.first(header_bytes), .tcp = whole.subspan(header_bytes)});
   }
   return taken;
+}
+
+bool SoftHost::owes_ack(SocketId socket) const {
+  const stack::Connection* conn = stack_.connection(socket);
+  return conn != nullptr && tcp::owes_ack(conn->cb);
+}
+
+bool SoftHost::took_fin(SocketId socket) const {
+  const stack::Connection* conn = stack_.connection(socket);
+  return conn != nullptr && conn->cb.has(tcp::kFinReceived);
 }
 
 // ---- Sockets

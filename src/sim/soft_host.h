@@ -8,7 +8,6 @@
 #include <functional>
 #include <memory>
 #include <unordered_map>
-#include <unordered_set>
 #include <vector>
 
 #include "base/rng.h"
@@ -21,6 +20,8 @@ namespace twinstack::sim {
 
 // Longest time that a packet is under way between device and socket.
 inline constexpr Duration kLongestSoftirq = std::chrono::microseconds(150);
+
+class SoftHostConn;
 
 class SoftHost final : public HostStack, private stack::Outlet, private stack::Watcher {
  public:
@@ -51,6 +52,8 @@ class SoftHost final : public HostStack, private stack::Outlet, private stack::W
   [[nodiscard]] bool late_packets_wait() const override { return !late_.packets.empty(); }
   [[nodiscard]] std::size_t open_sockets() const override { return stack_.socket_count(); }
   void set_late_ring_full(bool full) override { late_.is_full = full; }
+  // Without it a restore forgets the congestion window and threshold.
+  void set_congestion_hook(bool there) noexcept { has_congestion_hook_ = there; }
   // ICMP errors that concerned a connection.
   [[nodiscard]] std::uint64_t errors_believed() const noexcept { return stack_.stats().icmps; }
   [[nodiscard]] const char* broken_invariant() const override { return stack_.broken_invariant(); }
@@ -75,6 +78,8 @@ class SoftHost final : public HostStack, private stack::Outlet, private stack::W
   void transmit(ByteView ip_packet) override;
   void wake(stack::SocketId id, std::uint32_t events) override;
   void take_late();
+  [[nodiscard]] bool owes_ack(SocketId socket) const;
+  [[nodiscard]] bool took_fin(SocketId socket) const;
   void advance(Time now) noexcept { now_ = std::max(now_, now); }
 
   stack::Config config_;
@@ -87,7 +92,8 @@ class SoftHost final : public HostStack, private stack::Outlet, private stack::W
   LateRing late_;
   std::vector<SocketId> listeners_;
   bool accept_ready_ = false;
-  std::unordered_set<FlowKey, FlowHash> filtered_;
+  bool has_congestion_hook_ = true;
+  std::unordered_map<FlowKey, SoftHostConn*, FlowHash> filtered_;
   std::unordered_map<SocketId, const kernel::KernelConn*> handles_;  // the driver's
 };
 

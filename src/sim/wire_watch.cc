@@ -70,7 +70,7 @@ void World::watch_wire(const Frame& frame, unsigned direction, bool by_lane) {
   const wire::Segment& segment = packet.segment;
   if (direction == 0) watch_sender(conn, segment, by_lane);
   if (!packet.payload.empty()) ++seen.data_segments;
-  const bool may_break = conn.talk->breaks_allowed() || conn.talk->is_closed(0) || conn.talk->is_closed(1);
+  const bool may_break = conn.talk->breaks_allowed();
   if (segment.has(wire::kRst)) {
     // A late duplicate of an ACK finds no connection any more where both ends have been acknowledged.
     if (!may_break && conn.talk->is_open(0) && conn.talk->is_open(1) && !have_ended(conn)) ++seen.resets;

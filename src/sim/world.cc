@@ -40,6 +40,7 @@ void Totals::add(const Totals& other) noexcept {
   told_kernel += other.told_kernel;
   told_engine += other.told_engine;
   pruned += other.pruned;
+  for (std::size_t cause = 0; cause < kResetCauses; ++cause) resets[cause] += other.resets[cause];
   virtual_time += other.virtual_time;
 }
 
@@ -63,6 +64,10 @@ void World::build() {
   build_hosts();
   interface_ =
       std::make_unique<SimInterface>([this](Frame frame) { stack_->receive(std::move(frame), host_now()); }, pool_);
+  interface_->on_failed_inject = [this](const FlowKey& flow) {
+    for (const auto& conn : conns_)
+      if (conn->flow == flow && conn->driver_knows) hit(*conn, situation_now(*conn), EventKind::kFailInject);
+  };
   build_lanes();
   driver_ = std::make_unique<SimDriver>(*interface_, *stack_, [this] { return host_now(); }, shape_.grace);
   driver_->on_closed = [this](std::uint32_t session, std::uint32_t slot) {
@@ -81,9 +86,15 @@ void World::build_hosts() {
     if (ending_) return;
     if (const SimConn* conn = by_socket(socket); conn != nullptr) apps_[conn->app].woken = true;
   };
-  // Better a reset than wrong bytes: counted as `broken`.
+  stack_->on_late_bytes = [this](SocketId socket, std::size_t bytes) {
+    SimConn* conn = by_socket(socket);
+    if (conn != nullptr && checker_->may_lack_room(*conn, bytes)) conn->faults.reset_cause = ResetCause::kNoRoom;
+  };
+  stack_->on_congestion_forgotten = [this](SocketId socket) {
+    if (SimConn* conn = by_socket(socket); conn != nullptr) conn->cwnd[0].forgotten();
+  };
   stack_->on_driver_reset = [this](SocketId socket) {
-    if (SimConn* conn = by_socket(socket); conn != nullptr) conn->talk->may_break();
+    if (SimConn* conn = by_socket(socket); conn != nullptr) driver_resets(*conn);
   };
   for (const bool v6 : {false, true}) listeners_.push_back(stack_->listen(kPort, v6, now_));
   for (std::uint32_t i = 0; i < shape_.peers; ++i) {
@@ -107,6 +118,16 @@ void World::build_hosts() {
     for (const bool v6 : {false, true}) peer.listeners.push_back(peer.stack->listen(kPort, v6, now_));
     peers_.push_back(std::move(peer));
   }
+}
+
+// Better a reset than wrong bytes; but only where something was done that leads there.
+void World::driver_resets(SimConn& conn) {
+  const ResetCause cause = conn.faults.reset_cause;
+  ++outcome_.totals.resets[static_cast<std::size_t>(cause)];
+  if (cause == ResetCause::kNone && !conn.talk->breaks_allowed())
+    fail(fmt::format("connection {}: the driver resets it, and nothing was done that leads there\n  {}", conn.number,
+                     checker_->describe(conn)));
+  conn.talk->may_break();
 }
 
 void World::hook_moves() {

@@ -8,7 +8,9 @@
 // same options give the same run. One World at a time in a process (LayerBridge).
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -47,7 +49,8 @@ struct Totals {
   std::uint64_t checks = 0;       // full ones
   std::uint64_t told_kernel = 0;  // ICMP errors that a software stack, of any host, has taken for true
   std::uint64_t told_engine = 0;  // ... and the engine
-  std::uint64_t pruned = 0;       // blocks that lanes gave up, and segments that they had no room for, out of order
+  std::array<std::uint64_t, kResetCauses> resets{};  // by the driver; those of nothing, after the connection was ended
+  std::uint64_t pruned = 0;  // blocks that lanes gave up, and segments that they had no room for, out of order
   Duration virtual_time{};
 
   void add(const Totals& other) noexcept;
@@ -153,6 +156,7 @@ class World {
   void build_hosts();
   void build_apps();
   void hook_moves();
+  void driver_resets(SimConn& conn);
   void run_app(std::uint32_t number);
   void rung(std::uint32_t app, std::uint32_t lane);
   [[nodiscard]] Time next_instant(bool driver_runs) const;
@@ -177,12 +181,15 @@ class World {
   void begin_fault(const Event& event);
   void fault_of_host(const Event& event);
   void fault_of_moves(const Event& event);
+  void arm(MoveFaults& faults, const Event& event);
+  void begin_at_step(const SimConn& conn, Situation step);
   void take_chunks(const Event& event);
   void take_program_chunks(const Event& event, std::uint32_t left);
   void answer_too_big(Pipe& back, const Frame& frame, const Refusal& how);
   void forge_too_big(const Event& event);
   void prune(const Event& event);
   void stop_reading(const Event& event);
+  void close_quickly(const Event& event);
   void storm();
   void take_slots(const Event& event);
   void stand_inside(const Event& event);
@@ -193,7 +200,12 @@ class World {
   Result<> before_step(Situation situation, bool refuse);
   void sabotage(Situation situation, SimConn& conn);
   [[nodiscard]] bool is_sabotaged(Options::Sabotage how);
+  void count_begin(const Event& event);
+  [[nodiscard]] bool concerns(const Event& event, const SimConn& conn);
+  void hit(const SimConn& conn, Situation situation, EventKind kind);
   void cover(const SimConn& conn, Situation situation);
+  [[nodiscard]] Situation situation_now(const SimConn& conn);
+  [[nodiscard]] TcpState tcp_state_of(const SimConn& conn);
   [[nodiscard]] Situation situation_of(const SimConn& conn);
   [[nodiscard]] SimConn* moving();
   [[nodiscard]] SimConn* by_socket(SocketId socket);
@@ -221,6 +233,8 @@ class World {
   std::vector<Peer> peers_;
   std::vector<std::unique_ptr<SimConn>> conns_;
   std::vector<Ending> endings_;
+  std::vector<const Event*> at_step_;  // that wait for a step of a move
+  std::deque<Event> begun_at_step_;
   std::vector<Event> deferred_;  // for the driver, which was in the midst of a move
   std::optional<Welcome> hog_;   // of a session that holds slots of the lanes
   std::unique_ptr<class Checker> checker_;

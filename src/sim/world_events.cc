@@ -77,6 +77,7 @@ void World::open_connection(const Event& event) {
   conn->talk = std::make_unique<Conversation>(conn->number, make_script(rng.next(), longest), rng.next(), now_);
   // Known before its SYN passes the wire, where the checkers learn the first sequence number.
   SimConn& opened = *conns_.emplace_back(std::move(conn));
+  opened.faults.on_met = [this, &opened](EventKind kind) { hit(opened, situation_now(opened), kind); };
   if (opened.from_peer)
     opened.peer_socket = peers_[opened.peer].stack->connect(reversed(opened.flow), now_);
   else
@@ -166,24 +167,49 @@ void World::until(Duration span, std::function<void()> end) {
 }
 
 void World::begin_fault(const Event& event) {
-  for (auto& conn : conns_) {
-    const bool concerns = is_link_fault(event.kind) ? conn->peer == event.target : true;
-    if (!concerns || !conn->driver_knows) continue;
-    const bool is_moved = driver_->is_busy() && moving() == conn.get();
-    outcome_.coverage.hit(is_moved ? step_ : situation_of(*conn), event.kind);
-  }
-  if (event.span != Duration::zero()) {
-    active_.push_back(&event);
-    until(event.span, [this, at = &event] { std::erase(active_, at); });
-  }
+  // Those of moves have begun when a move meets them, a call inside when it stands there.
+  const bool later = is_move_fault(event.kind) || event.kind == EventKind::kCallInside;
+  if (!later && event.kind != EventKind::kAtStep) count_begin(event);
   if (is_link_fault(event.kind)) {
     Peer& peer = peers_[event.target];
     (event.detail == 0 ? peer.to : peer.from)->begin(event, now_);
-  } else if (event.kind >= EventKind::kRefuseOffload && event.kind <= EventKind::kCallInside) {
+  } else if (is_move_fault(event.kind)) {
     fault_of_moves(event);
   } else {
     fault_of_host(event);
   }
+}
+
+void World::count_begin(const Event& event) {
+  for (const auto& conn : conns_) {
+    if (!concerns(event, *conn)) continue;
+    // Nothing begins within a move but before its steps.
+    const bool is_moved = driver_->is_busy() && moving() == conn.get();
+    hit(*conn, is_moved ? step_ : situation_of(*conn), event.kind);
+  }
+  if (event.span == Duration::zero()) return;
+  active_.push_back(&event);
+  until(event.span, [this, at = &event] { std::erase(active_, at); });
+}
+
+bool World::concerns(const Event& event, const SimConn& conn) {
+  if (!conn.driver_knows || driver_->is_dead()) return false;
+  switch (target_of(event.kind)) {
+    case Target::kAll:
+      return true;
+    case Target::kConnection:  // the thread that stands inside goes with its program
+      return event.target == conn.number &&
+             !(event.kind == EventKind::kCallInside && apps_[conn.app].process->is_dead());
+    case Target::kProgram:
+      return event.target == conn.app && !(event.kind == EventKind::kProgramDeath && conn.talk->is_closed(0));
+    case Target::kLink:
+      return event.target == conn.peer;
+    case Target::kLane:
+      break;
+  }
+  const driver::ManagedConnection* managed = driver_->find(conn.app, conn.slot);
+  const bool there = managed != nullptr && managed->move.hw;
+  return event.target == (there ? managed->move.hw.lane() : interface_->lane_of(conn.flow));
 }
 
 void World::fault_of_host(const Event& event) {
@@ -232,6 +258,22 @@ void World::fault_of_host(const Event& event) {
     case EventKind::kPrune:
       prune(event);
       return;
+    case EventKind::kStorm:
+      storm();
+      return;
+    case EventKind::kCallInside:
+      stand_inside(event);
+      return;
+    case EventKind::kNoHook:
+      stack_->set_congestion_hook(false);
+      until(event.span, [this] { stack_->set_congestion_hook(true); });
+      return;
+    case EventKind::kQuickClose:
+      close_quickly(event);
+      return;
+    case EventKind::kAtStep:
+      at_step_.push_back(&event);
+      return;
     case EventKind::kProgramDeath:
       kill_program(event.target);
       return;
@@ -248,17 +290,11 @@ void World::fault_of_moves(const Event& event) {
     interface_->fail_inject += event.amount;
     return;
   }
-  if (event.kind == EventKind::kStorm) {
-    storm();
-    return;
-  }
-  if (event.kind == EventKind::kCallInside) {
-    stand_inside(event);
-    return;
-  }
   const auto found = std::ranges::find_if(conns_, [&](const auto& conn) { return conn->number == event.target; });
-  if (found == conns_.end()) return;
-  MoveFaults& faults = (*found)->faults;
+  if (found != conns_.end()) arm((*found)->faults, event);
+}
+
+void World::arm(MoveFaults& faults, const Event& event) {
   const auto times = static_cast<std::uint8_t>(event.amount);
   switch (event.kind) {
     case EventKind::kRefuseOffload:
@@ -290,6 +326,24 @@ void World::fault_of_moves(const Event& event) {
       return;
     case EventKind::kOptionSet:
       faults.option_set = times;
+      return;
+    case EventKind::kPurge:
+      faults.purge = times;
+      if (event.detail == 1) faults.park = 1;
+      return;
+    case EventKind::kLoseAck:
+      faults.lose_ack = times;
+      return;
+    case EventKind::kPartRelease:
+      faults.part_release = times;
+      return;
+    case EventKind::kFailThaw:
+      faults.thaw = times;
+      faults.refuse_offload[event.detail] = 1;
+      return;
+    case EventKind::kFailDetach:
+      faults.detach = times;
+      faults.refuse_offload[event.detail] = 1;
       return;
     default:
       return;
@@ -332,6 +386,29 @@ void World::stop_reading(const Event& event) {
     apps_[conn->app].woken = apps_[conn->app].woken || side == 0;
     conn->peer_ready = conn->peer_ready || side == 1;
   });
+}
+
+void World::close_quickly(const Event& event) {
+  const auto found = std::ranges::find_if(conns_, [&](const auto& conn) { return conn->number == event.target; });
+  if (found != conns_.end()) (*found)->talk->close_quickly(event.detail);
+}
+
+// Before this step of a move of `conn`: what waits for it, one at a time.
+void World::begin_at_step(const SimConn& conn, Situation step) {
+  const auto found = std::ranges::find_if(
+      at_step_, [step](const Event* event) { return static_cast<Situation>(event->detail) == step; });
+  if (found == at_step_.end()) return;
+  const Event& waited = **found;
+  at_step_.erase(found);
+  hit(conn, step, EventKind::kAtStep);
+  Rng rng(waited.seed);
+  Event event{.at = now_ - kBeginning, .kind = static_cast<EventKind>(waited.amount), .seed = rng.next()};
+  if (event.kind == EventKind::kProgramDeath) event.target = conn.app;
+  if (event.kind == EventKind::kClockJump) event.span = std::chrono::milliseconds(1 + rng.below(10));
+  if (target_of(event.kind) == Target::kConnection) event.target = conn.number;
+  event.detail = static_cast<std::uint8_t>(rng.below(2));
+  if (event.kind == EventKind::kForgedTooBig) event.amount = 500 + rng.below(1000);
+  begin_fault(begun_at_step_.emplace_back(event));
 }
 
 // The orders come one behind the other, and the moves with their grace periods and drains overlap.
@@ -411,6 +488,7 @@ void World::stand_inside(const Event& event) {
   sockets::Sonode& sonode = session.sonode(conn.slot);
   ipc::Owner owner{};
   if (sonode.is_closing() || !sonode.gate().enter(owner)) return;
+  count_begin(event);
   sonode.refs.fetch_add(1);
   until(event.span, [this, app = conn.app, &session, &sonode] {
     if (apps_[app].process->is_dead()) return;
@@ -456,11 +534,12 @@ void World::end_faults() {
   }
   for (Ending& ending : std::exchange(endings_, {})) ending.end();
   for (auto& conn : conns_) {
-    conn->faults = {};
+    conn->faults.end();
     conn->talk->hurry(now_);
     conn->peer_ready = true;
   }
   interface_->fail_inject = 0;
+  at_step_.clear();
   for (App& app : apps_) {
     app.woken = true;
     app.stalled_until = Time::min();
@@ -479,9 +558,37 @@ Situation World::situation_of(const SimConn& conn) {
   return managed->parked ? Situation::kParked : Situation::kUnparked;
 }
 
+// Within a call of the driver.
+Situation World::situation_now(const SimConn& conn) {
+  const driver::ManagedConnection* managed = driver_->find(conn.app, conn.slot);
+  if (managed == nullptr) return situation_of(conn);
+  const ipc::Owner owner = managed->move.gate().owner();
+  // The end of a move back comes after the commit.
+  const bool moves = owner == ipc::Owner::kToEngine || owner == ipc::Owner::kToKernel ||
+                     (owner == ipc::Owner::kKernel && managed->in_engine());
+  return moves ? step_ : situation_of(conn);
+}
+
+TcpState World::tcp_state_of(const SimConn& conn) {
+  const driver::ManagedConnection* managed = driver_->find(conn.app, conn.slot);
+  const bool away = managed != nullptr && managed->in_engine() && managed->move.hw;
+  const engine::HwConnId id = away ? managed->move.hw : engine::HwConnId();
+  const tcp::ControlBlock* cb =
+      away ? &interface_->lanes()[id.lane()]->region.conns()[id.index()].tcb : stack_->view(conn.socket).cb;
+  if (cb == nullptr) return TcpState::kGone;
+  const bool sent = cb->has(tcp::kFinQueued);
+  const bool received = cb->has(tcp::kFinReceived);
+  if (sent || received) return !received ? TcpState::kFinSent : !sent ? TcpState::kFinReceived : TcpState::kFinBoth;
+  return static_cast<TcpState>(cb->recovery);
+}
+
+void World::hit(const SimConn& conn, Situation situation, EventKind kind) {
+  outcome_.coverage.hit(situation, tcp_state_of(conn), kind);
+}
+
 void World::cover(const SimConn& conn, Situation situation) {
   for (const Event* event : active_)
-    if (!is_link_fault(event->kind) || event->target == conn.peer) outcome_.coverage.hit(situation, event->kind);
+    if (concerns(*event, conn)) hit(conn, situation, event->kind);
 }
 
 bool World::is_sabotaged(Options::Sabotage how) {
@@ -495,7 +602,9 @@ void World::sabotage(Situation situation, SimConn& conn) {
   if (situation == Situation::kOutFreeze && is_sabotaged(Sabotage::kTurnByte)) conn.faults.turn_byte = 1;
   if (situation == Situation::kOutFreeze && is_sabotaged(Sabotage::kLoseReceived)) conn.faults.lose_received = 1;
   if (situation == Situation::kOutFreeze && is_sabotaged(Sabotage::kGrowWindow)) conn.faults.grow_window = 1;
+  if (situation == Situation::kOutFreeze && is_sabotaged(Sabotage::kHidePurge)) conn.faults.hide_purge = 1;
   if (situation == Situation::kBackRelease && is_sabotaged(Sabotage::kLoseByte)) conn.faults.lose_byte = 1;
+  if (situation == Situation::kBackRelease && is_sabotaged(Sabotage::kResetMove)) conn.faults.no_release = 2;
   if (situation == Situation::kBackRelease) interface_->keeps_flows = is_sabotaged(Sabotage::kKeepFlow);
   ASSERT(!is_sabotaged(Sabotage::kAbort));
   if (situation == Situation::kBackRelease && is_sabotaged(Sabotage::kLeakChunk))
@@ -511,14 +620,16 @@ Result<> World::before_step(Situation situation, bool refuse) {
     cover(*conn, situation);
     const bool looked_at = situation == Situation::kOutReserve || situation == Situation::kOutOwn;
     if (looked_at && take(conn->faults.option_set)) {
-      outcome_.coverage.hit(situation, EventKind::kOptionSet);
+      hit(*conn, situation, EventKind::kOptionSet);
       driver_->mover().tools().moving->shared().option_changes.fetch_add(1);
     }
     const bool out = situation <= Situation::kOutCommit;
-    if (refuse) outcome_.coverage.hit(situation, out ? EventKind::kRefuseOffload : EventKind::kRefuseUpload);
+    begin_at_step(*conn, situation);
+    if (refuse) hit(*conn, situation, out ? EventKind::kRefuseOffload : EventKind::kRefuseUpload);
   }
   if (step_rng_.below(2) == 0) pass(microseconds(step_rng_.below(40)));
   if (driver_->is_dead()) throw ServiceDied{};
+  if (refuse && conn != nullptr && situation == Situation::kBackRelease) refuse_release(conn->faults);
   if (refuse) return error(ErrorCode::kSystem, "injected: refused");
   return {};
 }

@@ -260,9 +260,13 @@ Result<kernel::LateBytes> SoftKernelConn::park(std::span<std::byte> room) {
   stay.bytes_received -= std::min<std::uint64_t>(stay.bytes_received, late.bytes.size());
   past_ += repeated_ack_.without(stay);
   repeated_ack_.end();
+  meanwhile();
+  const std::uint32_t looked_to = late.first_seq + static_cast<std::uint32_t>(late.bytes.size());
+  const bool purges = live() == nullptr || found->conn->cb.rcv_nxt.raw() != looked_to;
   phase_ = Phase::kGap;
   disconnect(*found);
-  if (take_failure(fail.purge)) return error(ErrorCode::kBroken, "bytes were acknowledged after the last look");  // F2
+  if (purges || take_failure(fail.purge))
+    return error(ErrorCode::kBroken, "bytes were acknowledged after the last look");  // F2
   if (fails) return refused("park");
   tcp::MinTcp shell = frozen_;  // F4
   shell.snd_una = shell.snd_nxt = frozen_.write_seq;

@@ -68,6 +68,10 @@ class SoftKernelConn final : public kernel::KernelConn {
     std::uint16_t stale_bytes = 0;      // S8: the peek of the send queue begins so many before snd_una
   } quirks;
 
+  // Called by park() between its last look and the disconnect (F2): what the stack is given here and acknowledges is
+  // thrown away.
+  std::function<void()> meanwhile = [] {};
+
  private:
   [[nodiscard]] Socket* socket() const;
   [[nodiscard]] Socket* live() const;

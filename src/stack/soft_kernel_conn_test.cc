@@ -453,6 +453,19 @@ TEST_F(Moves, APurgeBreaksTheStream) {
   EXPECT_EQ(s().state(id), State::kClosed);
 }
 
+TEST_F(Moves, WhatComesAfterTheLastLookIsAcknowledgedAndGone) {
+  ASSERT_TRUE(mover->freeze().has_value());
+  take();
+  mover->conn.meanwhile = [&] {
+    past_filter(segment(wire::kAck, 1001, iss + 1), "lost");
+    past_filter(segment(wire::kAck, 1005, iss + 1), "too");
+  };
+  const auto late = mover->conn.park(mover->receive_room);
+  ASSERT_FALSE(late.has_value());
+  EXPECT_EQ(late.error().code, ErrorCode::kBroken) << "F2";
+  EXPECT_FALSE(take().empty()) << "the peer will not send it again";
+}
+
 TEST_F(Moves, AFinPastTheFilterCannotBeReadBack) {
   ASSERT_TRUE(mover->freeze().has_value());
   past_filter(segment(wire::kFin | wire::kAck, 1001, iss + 1));
