@@ -57,9 +57,7 @@ CwndWatch::Seen CwndWatch::see(const tcp::ControlBlock& cb) noexcept {
   if (!cb.flight) return seen;
   seen.out = cb.flight->sent.size();
   seen.flight_out = cb.flight->max_packets_out;
-  const std::uint64_t arrived = cb.flight->prr_delivered;
-  const std::uint64_t prior = std::max(cb.flight->prior_cwnd, 1U);
-  seen.prr_most = std::max(arrived, cb.ssthresh == tcp::kInfiniteSsthresh ? 0 : arrived * cb.ssthresh / prior + 1);
+  seen.prr_most = cb.flight->prr_delivered;
   seen.restorable = seen.restorable || cb.flight->undo_possible;
   return seen;
 }

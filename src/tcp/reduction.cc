@@ -28,7 +28,8 @@ void reduce_window(ControlBlock& cb, std::uint32_t delivered, std::uint32_t newl
   f.prr_delivered += delivered;
   std::int64_t allowed = 0;
   if (room < 0) {
-    const std::uint64_t due = std::uint64_t{cb.ssthresh} * f.prr_delivered + f.prior_cwnd - 1;
+    // No more than one for each that has arrived: a window that was 1 has a threshold of 2, and a loss may set another.
+    const std::uint64_t due = std::uint64_t{std::min(cb.ssthresh, f.prior_cwnd)} * f.prr_delivered + f.prior_cwnd - 1;
     allowed = static_cast<std::int64_t>(due / f.prior_cwnd) - f.prr_out;
   } else {
     allowed = std::max<std::int64_t>(std::int64_t{f.prr_delivered} - f.prr_out, delivered);

@@ -154,6 +154,16 @@ TEST(Prr, AfterHeavyLossItGrowsBackToTheThresholdAsInSlowStart) {
   EXPECT_EQ(packets_in_flight(f.end.cb), f.end.cb.ssthresh);
 }
 
+// A flight that a move has brought is larger than the window that was 1, and its threshold may be larger, too.
+TEST(Prr, NoMoreThanOneGoesForEachThatArrived) {
+  Sender f(kOptSack, 20, 200);
+  f.ack(0, {{1, 4}});
+  ASSERT_EQ(f.recovery(), RecoveryState::kRecovery);
+  f.end.cb.flight->prior_cwnd = 1;
+  f.end.cb.flight->prr_delivered = f.end.cb.flight->prr_out = 0;
+  for (std::uint32_t edge = 4; edge < 20; ++edge) EXPECT_LE(f.ack(0, {{1, edge + 1}}).size(), 1U);
+}
+
 TEST(LimitedTransmit, EachOfTheFirstDuplicatesLetsOneNewSegmentGo) {
   Sender f(kOptSack, 4, 100);
   EXPECT_EQ(f.what(f.ack(0, {{1, 2}})), Sent{4});
