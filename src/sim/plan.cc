@@ -413,4 +413,14 @@ std::vector<Event> make_events(const Options& options, const Shape& shape) {
   return events;
 }
 
+FlowKey flow_of(std::uint32_t number, std::uint32_t peer, bool v6, bool from_peer) {
+  constexpr std::uint16_t kServerPort = 80;
+  constexpr std::uint16_t kFirstClientPort = 20'000;
+  const auto client = static_cast<std::uint16_t>(kFirstClientPort + number);
+  return {.local = address_of_mover(v6),
+          .remote = address_of_peer(peer, v6),
+          .local_port = from_peer ? kServerPort : client,
+          .remote_port = from_peer ? client : kServerPort};
+}
+
 }  // namespace twinstack::sim

@@ -31,6 +31,8 @@ struct Shape {
 // Of the moving host and of peer `number`; the last byte tells them apart.
 [[nodiscard]] IpAddress address_of_mover(bool v6);
 [[nodiscard]] IpAddress address_of_peer(std::uint32_t number, bool v6);
+// Each connection has ports of its own, so that it is known by its flow.
+[[nodiscard]] FlowKey flow_of(std::uint32_t number, std::uint32_t peer, bool v6, bool from_peer);
 
 [[nodiscard]] Shape make_shape(const Options& options);
 // In the order of time. Those that `only` leaves out are not in it.
