@@ -153,7 +153,7 @@ Cause Lane::submit_return(std::uint32_t session_index, LaneSession& session, con
   if (((copied_seq.raw() ^ (copied_seq - entry.length).raw()) & ~(kTuningStep - 1)) != 0) {
     tune_receive(index, copied_seq, now);
   }
-  if (!tcp::read_matters(conn.tcb, conn.rcv_buf_bytes)) return Cause::kNothing;
+  if (!tcp::read_matters(conn.tcb, receive_capacity(index))) return Cause::kNothing;
   ConnHost host(*this, index);
   tcp::on_read(conn.tcb, host, now);
   if (tcp::owes_ack(conn.tcb)) {
@@ -354,9 +354,9 @@ void Lane::post_all() {
     conns_[index].flags &= static_cast<std::uint8_t>(~kInPostList);
     post_received(index);
     const HwConn& conn = conns_[index];
-    const auto wanted = tcp::read_may_open_window(conn.tcb, conn.rcv_buf_bytes) ? ipc::WantRead::kEvery
-                        : tcp::read_acknowledges(conn.tcb)                      ? ipc::WantRead::kLast
-                                                                                : ipc::WantRead::kNone;
+    const auto wanted = tcp::read_may_open_window(conn.tcb, receive_capacity(index)) ? ipc::WantRead::kEvery
+                        : tcp::read_acknowledges(conn.tcb)                           ? ipc::WantRead::kLast
+                                                                                     : ipc::WantRead::kNone;
     owner_of(conn).slot(records_[index].slot).want_read.store(wanted, std::memory_order_relaxed);
   }
   post_list_.clear();

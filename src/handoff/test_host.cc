@@ -289,6 +289,7 @@ Result<> FakePath::inject(std::span<const nic::RxFrame> frames) {
     Bytes bytes(frame.length_bytes);
     Payload(frame.parts, 0, frame.length_bytes).copy_to(bytes);
     ++injected;
+    if (before_inject) before_inject();
     to_kernel_(bytes);
   }
   return {};

@@ -126,6 +126,7 @@ class FakePath final : public PacketPath {
   int fail_steer = 0;
   int fail_inject = 0;
   std::uint64_t injected = 0;
+  std::function<void()> before_inject;  // of each packet
 
  private:
   std::function<void(const Bytes&)> to_kernel_;

@@ -419,6 +419,21 @@ TEST_F(UploadTest, ALessonThatIsLostIsMissedByNobody) {
   hosts.expect_stream_is_whole();
 }
 
+// The program may ask by then, and what it would be told would lack a byte: it is told to wait.
+TEST_F(UploadTest, TheKernelIsTaughtWhenItOwnsTheConnectionAndThatIsKnown) {
+  const auto& due = hosts.conn.shared().lesson_due;
+  std::vector<std::pair<ipc::Owner, std::uint32_t>> seen;
+  hosts.path->before_inject = [&] { seen.emplace_back(hosts.conn.gate().owner(), due.load()); };
+  hosts.tools.before_upload_step = [&](UploadStep) -> Result<> {
+    EXPECT_EQ(due.load(), 0U);
+    return {};
+  };
+  expect_moved(move());
+  ASSERT_FALSE(seen.empty());
+  EXPECT_EQ(seen.front(), std::pair(ipc::Owner::kKernel, 1U));
+  EXPECT_EQ(due.load(), 0U);
+}
+
 // The window of a SYN is not scaled, that of the packet which teaches is.
 TEST(Lesson, IsNotGivenWhereTheWindowWouldLoseMuch) {
   tcp::MinTcp min;

@@ -95,7 +95,7 @@ struct alignas(64) ConnSlot {
   std::atomic<std::uint32_t> mover_waits;    // nonzero while the driver waits on calls_inside (futex)
   std::atomic<std::uint32_t> sleepers;       // threads waiting on `owner` (futex)
   std::atomic<std::uint32_t> lesson_due;     // by the driver, nonzero: for some tens of microseconds the kernel's
-                                             // counters lack a byte (handoff/lesson.h): who asks for them waits
+                                             // counters lack a byte (handoff/lesson.h): wait_for_lesson()
   std::uint32_t reserved0[4];
 
   // Line 1: written by the engine (by the driver while neither side owns).

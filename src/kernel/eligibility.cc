@@ -27,7 +27,6 @@ namespace {
 
 constexpr int kTcpAoInfo = 40;        // TCP_AO_INFO, Linux 6.7
 constexpr int kIpv6Transparent = 75;  // IPV6_TRANSPARENT
-constexpr int kIpv6MinHops = 73;      // IPV6_MINHOPCOUNT
 constexpr std::uint64_t kNoPacing = ~std::uint64_t{0};
 
 // Length of an option that is empty when nothing was set.
@@ -136,7 +135,7 @@ Result<> LinuxKernelConn::check_options() {
   if (!filter_on_ && has_socket_filter(raw)) return refuse(Reason::kSocketFilter);
   if (has_ip_options(raw, template_.flow.is_v4())) return refuse(Reason::kIpOptions);
   if (option_or(raw, IPPROTO_IP, IP_MINTTL, 0) != 0 ||
-      (is_v6_socket_ && option_or(raw, IPPROTO_IPV6, kIpv6MinHops, 0) != 0))
+      (is_v6_socket_ && option_or(raw, IPPROTO_IPV6, IPV6_MINHOPCOUNT, 0) != 0))
     return refuse(Reason::kMinHops);
   const bool transparent = option_or(raw, IPPROTO_IP, IP_TRANSPARENT, 0) != 0 ||
                            (is_v6_socket_ && option_or(raw, IPPROTO_IPV6, kIpv6Transparent, 0) != 0);

@@ -75,8 +75,7 @@ TEST_F(EligibilityTest, LowWater) { expect_reason(SOL_SOCKET, SO_RCVLOWAT, 2, 1,
 TEST_F(EligibilityTest, MinHops) { expect_reason(IPPROTO_IP, IP_MINTTL, 255, 0, Reason::kMinHops); }
 
 TEST_F(EligibilityTest, MinHopsV6) {
-  constexpr int kIpv6MinHops = 73;
-  expect_reason(IPPROTO_IPV6, kIpv6MinHops, 255, 0, Reason::kMinHops, Family::kV6);
+  expect_reason(IPPROTO_IPV6, IPV6_MINHOPCOUNT, 255, 0, Reason::kMinHops, Family::kV6);
 }
 
 TEST_F(EligibilityTest, Transparent) { expect_reason(IPPROTO_IP, IP_TRANSPARENT, 1, 0, Reason::kTransparent); }

@@ -50,12 +50,14 @@ CwndWatch::Seen CwndWatch::see(const tcp::ControlBlock& cb) noexcept {
             .retries = cb.retries,
             .recovery = cb.recovery,
             .kind = cb.congestion_kind,
+            .mss = cb.mss,
             .high_seq = cb.high_seq,
             .sack = (cb.options & tcp::kOptSack) != 0,
             .limited = cb.has(tcp::kCwndLimited),
             .restorable = bbr_may_restore(cb)};
   if (!cb.flight) return seen;
   seen.out = cb.flight->sent.size();
+  seen.out_bytes = bytes_between(cb.snd_una, cb.snd_nxt);
   seen.flight_out = cb.flight->max_packets_out;
   seen.prr_most = cb.flight->prr_delivered;
   seen.restorable = seen.restorable || cb.flight->undo_possible;
@@ -68,7 +70,9 @@ std::string CwndWatch::judge_growth(const Seen& now) const {
   std::uint64_t most = std::max(highest() + news, highest_in_recovery(now));
   if (by_model(now.kind)) most = std::max({most, now.in_flight + news, kSmallestOfBbr});
   if (now.cwnd <= most) return {};
-  return fmt::format("grew from {} by {} delivered to {}", was_.cwnd, news, now.cwnd);
+  return fmt::format("grew from {} by {} delivered to {}: {} in flight, {} out, threshold {}, {} by PRR, {}sack",
+                     was_.cwnd, news, now.cwnd, now.in_flight, now.out, now.ssthresh, now.prr_most,
+                     now.sack ? "" : "no ");
 }
 
 // A reduction and a timeout follow what is in flight, which may be more than the window: part of a flight that came
@@ -79,14 +83,15 @@ std::uint64_t CwndWatch::highest_in_recovery(const Seen& now) const noexcept {
   const bool reduction = reduces(was_.recovery) || reduces(now.recovery);
   const bool beyond = was_.in_flight > was_.cwnd && now.high_seq != was_.high_seq;
   // Without SACK a duplicate ACK counts as an arrival, and does not any more when SND.UNA moves: the flight is as large
-  // as before, and PRR has counted twice, with each ACK that moves it anew; DCTCP makes a threshold of that window,
-  // which PRR multiplies with (all as in Linux).
+  // as before, and PRR has counted twice, with each ACK that moves it anew (as in Linux).
   const bool twice = reduction && !now.sack;
   std::uint64_t most = 0;
   if (timeout || reduction) most = now.in_flight + news + 1;
   if (beyond || twice) most = std::max(most, 2 * (now.out + news));
   if (twice) most = std::max(most, now.in_flight + now.prr_most);
-  if (reduces(was_.recovery) && !by_model(now.kind)) most = std::max<std::uint64_t>(most, now.ssthresh);
+  // Its end, whatever may begin with the same ACK.
+  if (reduces(was_.recovery) && !by_model(now.kind))
+    most = std::max<std::uint64_t>({most, was_.ssthresh, now.ssthresh});
   return most;
 }
 
@@ -130,20 +135,24 @@ std::string CwndWatch::judge(const Seen& now) const {
 }
 
 // With a move it goes along; a segment more for the ACK that teaches (handoff/lesson.h), and what was delivered
-// meanwhile.
-std::uint64_t CwndWatch::highest_unwatched(std::uint64_t segments_sent) const noexcept {
+// meanwhile: of what was out there may be more segments, if they have become smaller.
+std::uint64_t CwndWatch::highest_unwatched(const Seen& now, std::uint64_t segments_sent) const noexcept {
   std::uint64_t most = highest();
   if (reduces(was_.recovery) && !by_model(was_.kind)) most = std::max<std::uint64_t>(most, was_.ssthresh);
   if (by_model(was_.kind)) most = std::max(most, kSmallestOfBbr);
   if (begins_anew_) most = std::max<std::uint64_t>(most, tcp::kInitialWindow);
   // BBR's is lowered for that ACK, which gives it back; one that begins anew is not.
   const std::uint64_t taught = by_model(was_.kind) && !begins_anew_ ? 0 : 1;
-  return most + taught + was_.out + (segments_sent - segments_sent_);
+  const std::uint32_t smallest = std::max<std::uint32_t>(std::min(was_.mss, now.mss), 1);
+  const std::uint32_t out = std::max(was_.out, (was_.out_bytes + smallest - 1) / smallest);
+  return most + taught + out + (segments_sent - segments_sent_);
 }
 
 std::string CwndWatch::judge_move(const Seen& now, std::uint64_t segments_sent) const {
-  if (now.cwnd <= highest_unwatched(segments_sent)) return {};
-  return fmt::format("was {}, {} out, before a move and is {}", was_.cwnd, was_.out, now.cwnd);
+  const std::uint64_t most = highest_unwatched(now, segments_sent);
+  if (now.cwnd <= most) return {};
+  return fmt::format("was {}, {} out, before a move and is {}, at most {} by {}", was_.cwnd, was_.out, now.cwnd, most,
+                     by_model(now.kind) ? "bbr" : "a window");
 }
 
 std::string CwndWatch::look(const tcp::ControlBlock& cb, Holder holder, std::uint64_t look,
@@ -161,7 +170,7 @@ std::string CwndWatch::look(const tcp::ControlBlock& cb, Holder holder, std::uin
   // Where a recovery has begun, another may have ended just before.
   const bool anew = now.high_seq != was_.high_seq || by_model(now.kind);
   const std::uint64_t until = anew ? highest() : was_.cwnd;
-  const std::uint64_t highest = followed ? until + delivered(now) : highest_unwatched(segments_sent);
+  const std::uint64_t highest = followed ? until + delivered(now) : highest_unwatched(now, segments_sent);
   const bool undone = was_.restorable && !now.restorable && now.cwnd > was_.cwnd;
   if (now.cwnd > highest || !followed || undone) restored_ = now.cwnd;
   if (!followed) begins_anew_ = false;

@@ -28,12 +28,14 @@ class CwndWatch {
     std::uint32_t ssthresh = 0;
     std::uint32_t delivered = 0;
     std::uint32_t out = 0;
+    std::uint32_t out_bytes = 0;
     std::uint32_t in_flight = 0;
     std::uint32_t flight_out = 0;  // most that were out in the window of cwnd_usage_seq
     std::uint64_t prr_most = 0;    // that PRR lets out beyond what is in flight (RFC 6937 3)
     std::uint8_t retries = 0;
     tcp::RecoveryState recovery = tcp::RecoveryState::kOpen;
     tcp::CongestionKind kind = tcp::CongestionKind::kCubic;
+    std::uint16_t mss = 1;
     Seq high_seq;  // snd_nxt when `recovery` began
     bool sack = false;
     bool limited = false;     // cwnd held data back
@@ -49,7 +51,7 @@ class CwndWatch {
   [[nodiscard]] std::uint32_t delivered(const Seen& now) const noexcept { return now.delivered - was_.delivered; }
 
   [[nodiscard]] std::uint64_t highest_in_recovery(const Seen& now) const noexcept;
-  [[nodiscard]] std::uint64_t highest_unwatched(std::uint64_t segments_sent) const noexcept;
+  [[nodiscard]] std::uint64_t highest_unwatched(const Seen& now, std::uint64_t segments_sent) const noexcept;
   void remember(const Seen& now, Holder holder, std::uint64_t look, std::uint64_t segments_sent,
                 std::uint64_t highest) noexcept;
   // What it was, or what an undo may make of it.

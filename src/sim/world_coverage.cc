@@ -2,8 +2,6 @@
 #include <algorithm>
 
 #include "base/assert.h"
-#include "sim/checker.h"
-#include "sim/router.h"
 #include "sim/world.h"
 
 namespace twinstack::sim {

@@ -1,14 +1,10 @@
 // The faults of a scenario: how each begins, and ends.
 #include <algorithm>
 
-#include "base/assert.h"
-#include "sim/checker.h"
 #include "sim/router.h"
 #include "sim/world.h"
 
 namespace twinstack::sim {
-
-using std::chrono::microseconds;
 
 namespace {
 

@@ -268,6 +268,7 @@ ssize_t ts_splice(int in, off_t* in_offset, int out, off_t* out_offset, size_t s
   for (const int fd : {in, out})
     if (const SonodeRef sonode = g_layer.find(fd); sonode)
       if (const Outcome kept = keep_in_kernel(*sonode, "splice"); kept < 0) return finish<ssize_t>(kept);
+  if (const SonodeRef sonode = g_layer.find(out); sonode && (flags & SPLICE_F_MORE) != 0) wait_for_lesson(*sonode);
   return real().splice(in, in_offset, out, out_offset, size, flags);
 }
 

@@ -85,13 +85,17 @@ void wait_for_lesson(Sonode& sonode) noexcept {
     return due.load(std::memory_order_acquire) != 0 &&
            sonode.slot->tag.load(std::memory_order_acquire) == sonode.tag.load(std::memory_order_relaxed);
   };
-  if (!is_due()) [[likely]]
+  if (!is_due() || sonode.lesson_missed.load(std::memory_order_relaxed)) [[likely]]
     return;
   const auto deadline = std::chrono::steady_clock::now() + kLongest;
   while (is_due() && std::chrono::steady_clock::now() < deadline) static_cast<void>(real().sched_yield());
   // Who should teach may be gone.
   Session& session = *sonode.session;
-  if (is_due() && !session.is_inherited() && !session.check_alive()) due.store(0, std::memory_order_relaxed);
+  if (!is_due()) return;
+  if (session.is_inherited())
+    sonode.lesson_missed.store(true, std::memory_order_relaxed);
+  else if (!session.check_alive())
+    due.store(0, std::memory_order_relaxed);
 }
 
 SonodeRef::~SonodeRef() {

@@ -54,6 +54,7 @@ struct alignas(64) Sonode {
   std::atomic<bool> aborted = false;  // the service died with it
   // The service refused or gave up the connection, or another process has it as well: it stays in the kernel.
   std::atomic<bool> plain = false;
+  std::atomic<bool> lesson_missed = false;  // in a forked child: nobody takes ConnSlot::lesson_due back
 
   // An error that the kernel gave out behind bytes of the same call: errno for the next call, 0 when there is none.
   std::atomic<int> pending_error = 0;
@@ -143,7 +144,7 @@ class SonodeRef {
 
 // A socket that has just come back counts a byte too few as acknowledged, and what waits with MSG_MORE would not wait,
 // until the kernel has been taught what a return loses (ConnSlot::lesson_due): waits for that, some tens of
-// microseconds. REQUIRES: no lock; the kernel owns the connection.
+// microseconds; not for one of the engine's. REQUIRES: no lock.
 void wait_for_lesson(Sonode& sonode) noexcept;
 
 // Who carries out a data call, from enter to the end of the scope.

@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 
+#include "base/assert.h"
 #include "stack/stack.h"
 #include "tcp/connection.h"
 #include "wire/build.h"
@@ -40,6 +41,7 @@ Meaning unreachable_v4(std::uint8_t code) noexcept {
                                                                          {EHOSTUNREACH, true},
                                                                          {EHOSTUNREACH, true},
                                                                          {EHOSTUNREACH, true}}};
+  ASSERT(code <= kLastUnreachable);
   return kByCode[code];
 }
 
@@ -80,9 +82,10 @@ std::uint32_t head_bytes(bool v4) noexcept { return (v4 ? wire::kIpv4Bytes : wir
 }  // namespace
 
 void SoftStack::on_icmp_error(const wire::IcmpError& error, Time now) {
-  if (error.kind == wire::IcmpKind::kUnreachable && error.flow.is_v4() && error.code > kLastUnreachable) return;
+  const bool unknown =
+      error.kind == wire::IcmpKind::kUnreachable && error.flow.is_v4() && error.code > kLastUnreachable;
   Endpoint* const endpoint = find(error.flow);
-  if (endpoint == nullptr || endpoint->kind == Endpoint::Kind::kTimeWait) {
+  if (unknown || endpoint == nullptr || endpoint->kind == Endpoint::Kind::kTimeWait) {
     ++stats_.out_of_window_icmps;
     return;
   }

@@ -50,6 +50,7 @@ TEST_F(Errors, OfACodeThatNobodyHasDefinedMeanNothing) {
   const Seen syn = take_one();
   error(syn.segment.seq.raw(), IcmpKind::kUnreachable, 16, 0, syn.flow.remote_port);
   EXPECT_EQ(s().state(id), State::kSynSent);
+  EXPECT_EQ(s().stats().out_of_window_icmps, 1U);
 }
 
 TEST_F(Errors, ASmallerPathMtuIsNoError) {

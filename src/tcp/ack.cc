@@ -192,7 +192,7 @@ void advance(ControlBlock& cb, Seq ack, AckNews& news, Host& host, Time now) noe
   news.flags |= kUnaAdvanced;
 }
 
-// Room may have come. (What a cork holds back waits for the timer: that of the peer's data must not put it off.)
+// Room may have come. (What a cork holds back has it, and waits for the timer, which nothing may put off.)
 void leave_persist(ControlBlock& cb, Time now) noexcept {
   if (cb.sender_timer == SenderTimer::kPersist && window_admits_next(cb)) end_persist(cb, now);
 }
@@ -226,7 +226,8 @@ void process_ack(ControlBlock& cb, const wire::Segment& segment, std::uint32_t p
   }
   if (!cb.flight && segment.ack == cb.snd_una && segment.options.sack_count == 0) {
     // Nothing is out: only the window may be news.
-    if (update_send_window(cb, segment)) leave_persist(cb, now);
+    const bool had_room = window_admits_next(cb);
+    if (update_send_window(cb, segment) && !had_room) leave_persist(cb, now);
     return;
   }
   if (segment.ack > cb.snd_nxt) {  // sent by the other stack

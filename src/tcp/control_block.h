@@ -85,7 +85,7 @@ enum StateBit : std::uint32_t {
   kGaveUp = 1U << 27,           // the peer has been silent for as long as it may (on_timer() said so); no ACK since
   kAckOnRead = 1U << 28,        // with kAckOwed: the ACK goes when the program has read all, unless it answers
   kAckOnAnyRead = 1U << 29,     // ... even if it answers
-  kSmallerSegment = 1U << 30,   // the last one in sequence was smaller than rcv_mss, in the middle of a write
+  kSmallerSegment = 1U << 30,   // the last one was smaller than rcv_mss, in the middle of a write
 };
 
 // Bit of ControlBlock::flags: the last write was with MSG_MORE; a segment under the full size waits for the next, as

@@ -1,7 +1,5 @@
 #include "tcp/out_of_order_memory.h"
 
-#include <algorithm>
-
 #include "tcp/cold_state.h"
 #include "tcp/reassembly.h"
 

@@ -201,16 +201,18 @@ TEST(LossProbe, NoneOfItInRecovery) {
 
 // The peer took its window back: it would drop a probe beyond it.
 TEST(LossProbe, NoneBeyondAWindowThatHasShrunk) {
-  Sender f(kOptSack, 4, 4);
-  wire::Segment shrunk = from_peer(kPeerSeq, kOurSeq + f.mss);
-  shrunk.window = 1;
-  f.end.receive(shrunk, "", at_ms(10));
-  f.end.poll(at_ms(10));
-  ASSERT_EQ(f.end.cb.sender_timer, SenderTimer::kLossProbe);
-  const Time due = next_deadline(f.end.cb, at_ms(10));
-  on_timer(f.end.cb, f.end, due);
-  EXPECT_TRUE(f.end.poll(due).empty());
-  EXPECT_EQ(f.end.cb.sender_timer, SenderTimer::kRetransmit);
+  for (const auto& [segments_less, probes] : {std::pair{2.9, 0U}, {0.5, 0U}, {0.0, 1U}}) {
+    Sender f(kOptSack, 4, 4);
+    wire::Segment shrunk = from_peer(kPeerSeq, kOurSeq + f.mss);
+    shrunk.window = static_cast<std::uint16_t>(((3 - segments_less) * f.mss + 127) / 128);
+    f.end.receive(shrunk, "", at_ms(10));
+    f.end.poll(at_ms(10));
+    ASSERT_EQ(f.end.cb.sender_timer, SenderTimer::kLossProbe);
+    const Time due = next_deadline(f.end.cb, at_ms(10));
+    on_timer(f.end.cb, f.end, due);
+    EXPECT_EQ(f.end.poll(due).size(), probes) << segments_less;
+    EXPECT_EQ(f.end.cb.sender_timer, SenderTimer::kRetransmit);
+  }
 }
 
 }  // namespace

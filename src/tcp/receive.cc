@@ -185,9 +185,10 @@ void take_ecn(ControlBlock& cb, const Arrived& in, Time now) {
 }
 
 // The peer's segment size, for the rule of two segments: grows with what is seen; super-packets count as full ones. Two
-// smaller ones in a row that do not end a write: the peer has gone over to them (its path's MTU has shrunk, say), and
-// its window may be of two. What may be all that the peer has to say, since it is small or ends a write, wants its ACK
-// when the program has read it (Linux tcp_measure_rcv_mss(), ICSK_ACK_PUSHED and ICSK_ACK_PUSHED2).
+// smaller ones in a row that do not end a write (Linux: of the same size): the peer has gone over to them (its path's
+// MTU has shrunk, say), and its window may be of two. What may be all that the peer has to say, since it is small or
+// ends a write, wants its ACK when the program has read it (Linux tcp_measure_rcv_mss(), ICSK_ACK_PUSHED and
+// ICSK_ACK_PUSHED2).
 void observe_segment(ControlBlock& cb, std::uint32_t bytes, bool pushed) noexcept {
   const std::uint32_t size = std::min<std::uint32_t>(bytes, cb.mss);
   const bool goes_over = cb.has(kSmallerSegment);
@@ -243,7 +244,7 @@ void schedule_ack(ControlBlock& cb, bool out_of_order, bool uses_window_up, Time
 
 bool holds_out_of_order(const ControlBlock& cb) noexcept { return cb.cold && !cb.cold->out_of_order.empty(); }
 
-Arrival take_in_order(ControlBlock& cb, const Payload& payload, bool pushed, Host& host, Time now) {
+Arrival take_in_order(ControlBlock& cb, const Payload& payload, Host& host, Time now) {
   const bool uses_window_up = payload.size() >= offered_window(cb);
   const bool had_hole = holds_out_of_order(cb);
   adapt_ack_timeout(cb, now);
@@ -251,7 +252,6 @@ Arrival take_in_order(ControlBlock& cb, const Payload& payload, bool pushed, Hos
   ASSERT(taken <= payload.size());
   cb.rcv_nxt += taken;
   host.counters().bytes_received += taken;
-  observe_segment(cb, payload.size(), pushed);
   if (had_hole) {
     note_overlap(cb, cb.rcv_nxt - taken);
     cb.cold->duplicate_acks_due = 0;  // they would repeat the new ACK, not the old one
@@ -263,8 +263,7 @@ Arrival take_in_order(ControlBlock& cb, const Payload& payload, bool pushed, Hos
   return taken > 0 ? Arrival::kAccepted : Arrival::kDroppedNoMemory;
 }
 
-Arrival take_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload, bool pushed, Host& host) {
-  observe_segment(cb, payload.size(), pushed);
+Arrival take_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload, Host& host) {
   owe_ack_now(cb);  // RFC 5681 4.2
   ++host.counters().out_of_order;
   // Several may arrive before the next poll_transmit(); a peer without SACK counts the ACKs of each.
@@ -292,9 +291,9 @@ Arrival take_text(ControlBlock& cb, const Arrived& in, Host& host, Time now) {
   }
   if (in.segment.seq < left || right < in.end) owe_ack_now(cb);
   const Payload fresh = in.payload.narrow(bytes_between(in.segment.seq, left), bytes_between(left, right));
-  const bool pushed = in.segment.has(wire::kPsh);
-  if (left == cb.rcv_nxt) return take_in_order(cb, fresh, pushed, host, now);
-  return take_out_of_order(cb, left, fresh, pushed, host);
+  observe_segment(cb, in.payload.size(), in.segment.has(wire::kPsh));
+  if (left == cb.rcv_nxt) return take_in_order(cb, fresh, host, now);
+  return take_out_of_order(cb, left, fresh, host);
 }
 
 // What comes after the FIN repeats something: its ACK was lost.
@@ -403,7 +402,8 @@ Arrival on_segment(ControlBlock& cb, const wire::Segment& segment, const Payload
   cb.flags &= static_cast<std::uint8_t>(~kMoreFollows);
   if (payload.empty()) return Arrival::kAccepted;
   ++host.counters().data_segs_in;
-  return take_in_order(cb, payload, segment.has(wire::kPsh), host, now);
+  observe_segment(cb, payload.size(), segment.has(wire::kPsh));
+  return take_in_order(cb, payload, host, now);
 }
 
 }  // namespace twinstack::tcp

@@ -80,14 +80,16 @@ bool plan_retransmission(ControlBlock& cb, Host& host, Time now, SegmentPlan& pl
 bool plan_last_again(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
   if (packets_out(cb) == 0) return false;
   Flight& f = *cb.flight;
-  // Beyond a window that has shrunk only the first may go (as Linux __tcp_retransmit_skb()).
-  if (f.sent.back().seq != cb.snd_una && f.sent.back().seq >= send_edge(cb)) return false;
   fill_options(cb, now, plan.segment.options);
   // Of a long segment its end: a receiver that has it all says so as well.
   const std::uint32_t length = f.sent.back().length;
   wire::TcpOptions options = plan.segment.options;
   const std::uint32_t limit = limit_again(cb, length, options);
-  if (length > limit + 1) split_sent(f, f.sent.end() - 1, length - limit);
+  const std::uint32_t skip = length > limit + 1 ? length - limit : 0;
+  // Beyond a window that has shrunk only the first may go (Linux __tcp_retransmit_skb()).
+  const SentSegment& last = f.sent.back();
+  if (last.seq + skip != cb.snd_una && last.end() > send_edge(cb)) return false;
+  if (skip > 0) split_sent(f, f.sent.end() - 1, skip);
   plan_again(cb, f.sent.end() - 1, host, now, plan);
   return true;
 }

@@ -25,10 +25,11 @@ struct IpAddress {
   [[nodiscard]] std::array<std::uint8_t, 4> v4() const noexcept { return {bytes[12], bytes[13], bytes[14], bytes[15]}; }
   [[nodiscard]] static IpAddress from_v4(std::array<std::uint8_t, 4> address) noexcept;
   [[nodiscard]] std::string to_string() const;  // "10.0.0.1", "fd00::1"
-  // Who can send from it: of IPv6 whoever has a /64 has all addresses in it.
+  // Who can send from it: of IPv6 whoever has a /64 has all addresses in it, but for link-local ones (fe80::/10).
   [[nodiscard]] IpAddress network() const noexcept {
     IpAddress network = *this;
-    if (!is_v4()) std::memset(network.bytes.data() + 8, 0, 8);
+    const bool link_local = bytes[0] == 0xfe && (bytes[1] & 0xc0) == 0x80;
+    if (!is_v4() && !link_local) std::memset(network.bytes.data() + 8, 0, 8);
     return network;
   }
 

@@ -58,7 +58,8 @@ std::vector<Step> script() {
 
 // What the program is told: the kernel's answer, and what was counted in stays before.
 tcp_info told(const Talk& talk) {
-  while (talk.served->slot().lesson_due.load() != 0) ::usleep(10);  // as the socket layer
+  // As the socket layer.
+  for (int i = 0; i < 1000 && talk.served->slot().lesson_due.load() != 0; ++i) ::usleep(10);
   tcp_info info = info_of(talk.served->fd());
   tcp::InfoCounters sum = ipc::load_counters(talk.served->slot().base);
   sum += tcp::take_counters(info);
