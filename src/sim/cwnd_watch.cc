@@ -68,7 +68,7 @@ CwndWatch::Seen CwndWatch::see(const tcp::ControlBlock& cb) noexcept {
 std::string CwndWatch::judge_growth(const Seen& now) const {
   const std::uint64_t news = delivered(now);
   std::uint64_t most = std::max(highest() + news, highest_in_recovery(now));
-  if (by_model(now.kind)) most = std::max({most, now.in_flight + news, kSmallestOfBbr});
+  if (by_model(now.kind)) most = std::max({most, now.in_flight + news, kSmallestOfBbr + news});
   if (now.cwnd <= most) return {};
   return fmt::format("grew from {} by {} delivered to {}: {} in flight, {} out, threshold {}, {} by PRR, {}sack",
                      was_.cwnd, news, now.cwnd, now.in_flight, now.out, now.ssthresh, now.prr_most,
@@ -135,7 +135,8 @@ std::string CwndWatch::judge(const Seen& now) const {
 }
 
 // With a move it goes along; a segment more for the ACK that teaches (handoff/lesson.h), and what was delivered
-// meanwhile: of what was out there may be more segments, if they have become smaller.
+// meanwhile: of what was out there may be more segments, if they have become smaller; and what the one stack was told
+// by SACK, the other is told again.
 std::uint64_t CwndWatch::highest_unwatched(const Seen& now, std::uint64_t segments_sent) const noexcept {
   std::uint64_t most = highest();
   if (reduces(was_.recovery) && !by_model(was_.kind)) most = std::max<std::uint64_t>(most, was_.ssthresh);
@@ -145,7 +146,7 @@ std::uint64_t CwndWatch::highest_unwatched(const Seen& now, std::uint64_t segmen
   const std::uint64_t taught = by_model(was_.kind) && !begins_anew_ ? 0 : 1;
   const std::uint32_t smallest = std::max<std::uint32_t>(std::min(was_.mss, now.mss), 1);
   const std::uint32_t out = std::max(was_.out, (was_.out_bytes + smallest - 1) / smallest);
-  return most + taught + out + (segments_sent - segments_sent_);
+  return most + taught + 2 * std::uint64_t{out} + (segments_sent - segments_sent_);
 }
 
 std::string CwndWatch::judge_move(const Seen& now, std::uint64_t segments_sent) const {
