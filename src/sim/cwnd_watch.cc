@@ -135,8 +135,8 @@ std::string CwndWatch::judge(const Seen& now) const {
 }
 
 // With a move it goes along; a segment more for the ACK that teaches (handoff/lesson.h), and what was delivered
-// meanwhile: of what was out there may be more segments, if they have become smaller; and what the one stack was told
-// by SACK, the other is told again.
+// meanwhile: of what was out there may be more segments, if they have become smaller; and what BBR was told by SACK,
+// it is told again in the other stack.
 std::uint64_t CwndWatch::highest_unwatched(const Seen& now, std::uint64_t segments_sent) const noexcept {
   std::uint64_t most = highest();
   if (reduces(was_.recovery) && !by_model(was_.kind)) most = std::max<std::uint64_t>(most, was_.ssthresh);
@@ -146,7 +146,8 @@ std::uint64_t CwndWatch::highest_unwatched(const Seen& now, std::uint64_t segmen
   const std::uint64_t taught = by_model(was_.kind) && !begins_anew_ ? 0 : 1;
   const std::uint32_t smallest = std::max<std::uint32_t>(std::min(was_.mss, now.mss), 1);
   const std::uint32_t out = std::max(was_.out, (was_.out_bytes + smallest - 1) / smallest);
-  return most + taught + 2 * std::uint64_t{out} + (segments_sent - segments_sent_);
+  const std::uint32_t told_again = by_model(was_.kind) ? out : 0;
+  return most + taught + out + told_again + (segments_sent - segments_sent_);
 }
 
 std::string CwndWatch::judge_move(const Seen& now, std::uint64_t segments_sent) const {
