@@ -5,10 +5,10 @@
 namespace twinstack::sim {
 namespace {
 
-constexpr std::array<const char*, kSituations> kNames = {"kernel",    "o:reserve", "o:own",     "o:check",  "o:filter",
-                                                         "o:steer",   "o:freeze",  "o:install", "o:commit", "unparked",
-                                                         "parked",    "draining",  "b:own",     "b:park",   "b:hold",
-                                                         "b:extract", "b:restore", "b:release", "closing"};
+constexpr std::array<const char*, kSituations> kSituationNames = {
+    "kernel",    "o:reserve", "o:own",     "o:check",   "o:filter", "o:steer", "o:freeze",
+    "o:install", "o:commit",  "unparked",  "parked",    "draining", "b:own",   "b:park",
+    "b:hold",    "b:extract", "b:restore", "b:release", "closing"};
 
 constexpr std::array<const char*, kTcpStates> kStateNames = {"open",     "disorder", "cwr",      "recovery", "loss",
                                                              "fin-sent", "fin-got",  "fin-both", "gone"};
@@ -22,7 +22,7 @@ std::string short_count(std::uint64_t count) {
 
 }  // namespace
 
-const char* name(Situation situation) noexcept { return kNames[static_cast<std::size_t>(situation)]; }
+const char* name(Situation situation) noexcept { return kSituationNames[static_cast<std::size_t>(situation)]; }
 
 void Coverage::add(const Coverage& other) noexcept {
   for (std::size_t k = 0; k < kEventKinds; ++k) {
@@ -87,7 +87,7 @@ std::size_t Coverage::empty_cells() const noexcept {
 
 std::string Coverage::table() const {
   std::string text = fmt::format("{:<15}", "fault");
-  for (const char* column : kNames) text += fmt::format(" {:>9}", column);
+  for (const char* column : kSituationNames) text += fmt::format(" {:>9}", column);
   text += '\n';
   for (std::size_t kind = kFirstFault; kind < kEventKinds; ++kind) {
     text += fmt::format("{:<15}", name(static_cast<EventKind>(kind)));
