@@ -124,7 +124,10 @@ std::string CwndWatch::judge_reduction(const Seen& now) const {
   const bool ends = reduces(was_.recovery) && now.recovery <= RecoveryState::kDisorder;
   const bool undone = was_.restorable && !now.restorable;
   if (ends && !undone && now.ssthresh <= was_.ssthresh && now.cwnd > was_.ssthresh + news)
-    return fmt::format("is {} after a reduction to {}", now.cwnd, was_.ssthresh);
+    return fmt::format(
+        "is {} after a reduction to {}: from {}, {} delivered, threshold {}, state {} to {}, {} out of {}", now.cwnd,
+        was_.ssthresh, was_.cwnd, news, now.ssthresh, static_cast<int>(was_.recovery), static_cast<int>(now.recovery),
+        now.out, was_.out);
   return {};
 }
 
