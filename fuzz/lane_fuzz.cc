@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "arena.h"
 #include "base/assert.h"
 #include "engine/test_support.h"
 #include "input.h"
@@ -204,23 +205,12 @@ class FuzzedLane {
     ASSERT(box_.lane.free_pieces() + 1 == 512);  // the victim's
   }
 
-  static ipc::ArenaConfig arena() {
-    return {.slot_count = 8,
-            .rings_per_lane = 2,
-            .lane_count = 1,
-            .sq_entries = 64,
-            .cq_entries = 512,
-            .tx_chunk_count = 16,
-            .rx_chunk_count = 24,
-            .chunk_bytes = 2048};
-  }
-
   fuzz::Input& input_;
   Time now_ = kStart;
   nic::MemoryWire wire_ = nic::MemoryWire::make();
   std::unique_ptr<nic::MemoryLink> far_ = std::move(wire_.b);
-  Program good_{arena(), kSession};
-  Program evil_{arena(), kEvil};
+  Program good_{fuzz::kArena, kSession};
+  Program evil_{fuzz::kArena, kEvil};
   ProgramConn& victim_ = good_.open(1);
   ProgramConn& mine_ = evil_.open(2);
   LaneBox box_{std::move(wire_.a), now_, {8, 512}};

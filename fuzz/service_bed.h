@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "arena.h"
 #include "base/assert.h"
 #include "driver/service_impl.h"
 #include "sim/layer_bridge.h"
@@ -34,20 +35,11 @@ using sim::SocketId;
 
 inline constexpr Duration kOneWay = std::chrono::milliseconds(1);
 inline constexpr std::uint16_t kPort = 80;
-inline constexpr std::uint32_t kSlots = 8;
+inline constexpr std::uint32_t kSlots = kArena.slot_count;
 inline constexpr std::uint32_t kPieces = 1024;
 inline constexpr uid_t kGoodUser = 1000;
 inline constexpr uid_t kEvilUser = 1001;
 inline constexpr int kMostRounds = 10'000;  // at one instant: more is no progress
-
-inline constexpr ipc::ArenaConfig kArena{.slot_count = kSlots,
-                                         .rings_per_lane = 2,
-                                         .lane_count = 1,
-                                         .sq_entries = 64,
-                                         .cq_entries = 512,
-                                         .tx_chunk_count = 16,
-                                         .rx_chunk_count = 24,
-                                         .chunk_bytes = 2048};
 
 // What a program may pass as if it were a connection. A TCP socket among them is the real kernel's, and stays there.
 struct Descriptors {

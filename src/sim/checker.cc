@@ -36,6 +36,14 @@ const char* holder_name(CwndWatch::Holder holder) {
   return kNames[static_cast<std::size_t>(holder)];
 }
 
+// How many there are. A chunk of a closed connection comes back when its slot is collected, a few with each miss.
+std::uint32_t take_all_tx_chunks(sockets::Session& session) {
+  std::uint32_t taken = 0;
+  for (std::uint32_t misses = 0; misses <= session.slot_count();)
+    ++(session.take_tx_chunk() == sockets::kNoChunk ? misses : taken);
+  return taken;
+}
+
 std::string describe_block(const tcp::ControlBlock& cb) {
   return fmt::format(
       "una {} nxt {} write {} wnd {} rcv_nxt {} rcv_wup {} rcv_wnd {} cwnd {} recovery {} timer {} state {:#x}",
@@ -293,18 +301,6 @@ void Checker::check_out_of_order() {
       world_.fail(fmt::format("{} bytes count as held out of order, connections hold {}", counted, held));
   }
 }
-
-namespace {
-
-// How many there are. A chunk of a closed connection comes back when its slot is collected, a few with each miss.
-std::uint32_t take_all_tx_chunks(sockets::Session& session) {
-  std::uint32_t taken = 0;
-  for (std::uint32_t misses = 0; misses <= session.slot_count();)
-    ++(session.take_tx_chunk() == sockets::kNoChunk ? misses : taken);
-  return taken;
-}
-
-}  // namespace
 
 // Everything has ended: nothing is left.
 void Checker::check_end() {

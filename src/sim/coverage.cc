@@ -45,18 +45,15 @@ bool Coverage::can_meet(EventKind kind, Situation at) noexcept {
     case EventKind::kFailAttach:
       return at == Situation::kOutFilter;
     case EventKind::kFailFreeze:
+    case EventKind::kLoseAck:
       return at == Situation::kOutFreeze;
     case EventKind::kFailPark:
     case EventKind::kFailParkGap:
+    case EventKind::kPurge:
       return at == Situation::kUnparked || at == Situation::kBackPark || at == Situation::kClosing;
     case EventKind::kFailRestore:
       return at == Situation::kBackRestore;
     case EventKind::kFailRelease:
-      return at == Situation::kBackRelease;
-    case EventKind::kPurge:
-      return at == Situation::kUnparked || at == Situation::kBackPark || at == Situation::kClosing;
-    case EventKind::kLoseAck:
-      return at == Situation::kOutFreeze;
     case EventKind::kPartRelease:
       return at == Situation::kBackRelease;
     case EventKind::kFailThaw:

@@ -180,6 +180,7 @@ class World {
   void move(const Event& event);
   void begin_fault(const Event& event);
   void fault_of_host(const Event& event);
+  void fault_of_programs(const Event& event);
   void fault_of_moves(const Event& event);
   void arm(MoveFaults& faults, const Event& event);
   void begin_at_step(const SimConn& conn, Situation step);

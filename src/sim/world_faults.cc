@@ -41,18 +41,9 @@ void World::fault_of_host(const Event& event) {
     case EventKind::kStallDriver:
       driver_->stall_until(host_now() + event.span);
       return;
-    case EventKind::kStallProgram:
-      apps_[event.target].stalled_until = now_ + event.span;
-      return;
-    case EventKind::kNoRead:
-      stop_reading(event);
-      return;
     case EventKind::kMapFull:
       interface_->map_is_full = true;
       until(event.span, [this] { interface_->map_is_full = false; });
-      return;
-    case EventKind::kNoChunks:
-      take_chunks(event);
       return;
     case EventKind::kNoSlots:
       take_slots(event);
@@ -79,24 +70,40 @@ void World::fault_of_host(const Event& event) {
     case EventKind::kStorm:
       storm();
       return;
-    case EventKind::kCallInside:
-      stand_inside(event);
-      return;
     case EventKind::kNoHook:
       stack_->set_congestion_hook(false);
       until(event.span, [this] { stack_->set_congestion_hook(true); });
       return;
-    case EventKind::kQuickClose:
-      close_quickly(event);
-      return;
     case EventKind::kAtStep:
       at_step_.push_back(&event);
       return;
-    case EventKind::kProgramDeath:
-      kill_program(event.target);
-      return;
     case EventKind::kDriverDeath:
       kill_driver();
+      return;
+    default:
+      return fault_of_programs(event);
+  }
+}
+
+void World::fault_of_programs(const Event& event) {
+  switch (event.kind) {
+    case EventKind::kStallProgram:
+      apps_[event.target].stalled_until = now_ + event.span;
+      return;
+    case EventKind::kNoRead:
+      stop_reading(event);
+      return;
+    case EventKind::kNoChunks:
+      take_chunks(event);
+      return;
+    case EventKind::kCallInside:
+      stand_inside(event);
+      return;
+    case EventKind::kQuickClose:
+      close_quickly(event);
+      return;
+    case EventKind::kProgramDeath:
+      kill_program(event.target);
       return;
     default:
       return;

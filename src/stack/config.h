@@ -89,7 +89,7 @@ struct Config {
 
   // Bounds that Linux does not have, or has otherwise.
   std::uint32_t max_sockets = 1U << 20;
-  // Of IPv6 a /64 is one peer.
+  // Of IPv6 a /64 is one peer, but for link-local addresses.
   std::uint32_t max_half_open_per_peer = 256;
   std::uint32_t max_out_of_order_bytes_per_peer = 32U << 20;
 };

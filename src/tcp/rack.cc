@@ -33,11 +33,11 @@ struct Search {
   Duration window;
   Duration longest{};  // until the last of those that may only be late is overdue
   std::uint32_t found = 0;
-  bool only_late = false;  // in the order of time: behind one that may be late nothing is overdue
+  std::uint32_t left_to_look = 0;  // entries of the list that is searched
 };
 
-// How many entries are looked at behind the first that may only be late, to learn when the last of them is overdue.
-// There may be thousands, and an ACK for each; beyond these it is taken for as late as what has arrived.
+// In the order of time nothing is overdue behind the first that may only be late. So many entries are looked at there,
+// to learn when the last of them is: there may be thousands, and an ACK for each.
 constexpr std::uint32_t kLookBehind = 64;
 
 // False when `s` was sent after what arrived last: it and all behind it are not to be judged.
@@ -51,14 +51,17 @@ bool judge(ControlBlock& cb, SentQueue::Position position, Search& search, Time 
     ++search.found;
   } else {
     search.longest = std::max(search.longest, left);
-    search.only_late = true;
+    search.left_to_look = std::min(search.left_to_look, kLookBehind);
   }
   return true;
 }
 
-// Whether another entry is to be looked at, when `behind` were since the first that may only be late.
-bool goes_on(const Flight& f, Search& search, std::uint32_t& behind, Time now) noexcept {
-  if (!search.only_late || behind++ < kLookBehind) return true;
+// Goes to the next entry. False: enough were looked at, and the rest counts as sent when what has arrived was.
+bool look_on(const Flight& f, Search& search, Time now) noexcept {
+  if (search.left_to_look > 0) {
+    --search.left_to_look;
+    return true;
+  }
   search.longest = std::max(search.longest, us(f.rack_rtt_us) + search.window - (now - f.rack_sent));
   return false;
 }
@@ -67,9 +70,8 @@ bool goes_on(const Flight& f, Search& search, std::uint32_t& behind, Time now) n
 void search_first_sent(ControlBlock& cb, Search& search, Time now) {
   Flight& f = *cb.flight;
   bool settled = true;
-  std::uint32_t behind = 0;
-  search.only_late = false;
-  for (auto p = f.rack_first; p != f.sent.end() && goes_on(f, search, behind, now); ++p) {
+  search.left_to_look = UINT32_MAX;
+  for (auto p = f.rack_first; p != f.sent.end() && look_on(f, search, now); ++p) {
     if (!f.sent.at(p).has(kSacked | kLost | kEverRetransmitted) && !judge(cb, p, search, now)) break;
     settled = settled && f.sent.at(p).has(kSacked | kLost | kEverRetransmitted);
     if (settled) f.rack_first = p + 1;
@@ -88,9 +90,8 @@ SentQueue::Position segment_of(const Flight& f, const Repeat& repeat) noexcept {
 void search_repeats(ControlBlock& cb, Search& search, Time now) {
   Flight& f = *cb.flight;
   bool settled = true;
-  std::uint32_t behind = 0;
-  search.only_late = false;
-  for (std::size_t i = f.repeats_first; i < f.repeats.size() && goes_on(f, search, behind, now); ++i) {
+  search.left_to_look = UINT32_MAX;
+  for (std::size_t i = f.repeats_first; i < f.repeats.size() && look_on(f, search, now); ++i) {
     const auto p = segment_of(f, f.repeats[i]);
     if (p != f.sent.end() && !judge(cb, p, search, now)) break;
     settled = settled && (p == f.sent.end() || segment_of(f, f.repeats[i]) == f.sent.end());

@@ -35,6 +35,12 @@ std::uint32_t limit_again(const ControlBlock& cb, std::uint32_t length, wire::Tc
   return payload_limit(cb, options);
 }
 
+// A peer that took its window back still gets the first segment, again and again, and nothing beyond the window (Linux
+// __tcp_retransmit_skb()).
+bool window_admits(const ControlBlock& cb, Seq seq, Seq end) noexcept {
+  return seq == cb.snd_una || end <= send_edge(cb);
+}
+
 // The segment again, as much of it as fits into one now; the rest becomes a segment of its own.
 void plan_again(ControlBlock& cb, SentQueue::Position position, Host& host, Time now, SegmentPlan& plan) {
   Flight& f = *cb.flight;
@@ -66,8 +72,7 @@ bool plan_retransmission(ControlBlock& cb, Host& host, Time now, SegmentPlan& pl
   }
   if (pacing_holds(cb, now)) return false;
   const SentSegment& s = f.sent.at(position);
-  // A peer that took its window back still gets the first segment, again and again (as Linux).
-  if (s.seq != cb.snd_una && s.end() > send_edge(cb)) return false;
+  if (!window_admits(cb, s.seq, s.end())) return false;
   fill_options(cb, now, plan.segment.options);
   const bool first = position == f.sent.first();
   plan_again(cb, position, host, now, plan);
@@ -86,9 +91,7 @@ bool plan_last_again(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) 
   wire::TcpOptions options = plan.segment.options;
   const std::uint32_t limit = limit_again(cb, length, options);
   const std::uint32_t skip = length > limit + 1 ? length - limit : 0;
-  // Beyond a window that has shrunk only the first may go (Linux __tcp_retransmit_skb()).
-  const SentSegment& last = f.sent.back();
-  if (last.seq + skip != cb.snd_una && last.end() > send_edge(cb)) return false;
+  if (!window_admits(cb, f.sent.back().seq + skip, f.sent.back().end())) return false;
   if (skip > 0) split_sent(f, f.sent.end() - 1, skip);
   plan_again(cb, f.sent.end() - 1, host, now, plan);
   return true;

@@ -59,7 +59,7 @@ std::vector<Step> script() {
 // What the program is told: the kernel's answer, and what was counted in stays before.
 tcp_info told(const Talk& talk) {
   // As the socket layer.
-  for (int i = 0; i < 1000 && talk.served->slot().lesson_due.load() != 0; ++i) ::usleep(10);
+  EXPECT_TRUE(eventually([&] { return talk.served->slot().lesson_due.load() == 0; }));
   tcp_info info = info_of(talk.served->fd());
   tcp::InfoCounters sum = ipc::load_counters(talk.served->slot().base);
   sum += tcp::take_counters(info);

@@ -79,6 +79,7 @@ class Parser {
                                              "forgotten:",
                                              "forgotten-there:",
                                              "forgotten-anywhere:",
+                                             "numbers:",
                                              "set:",
                                              "flow:",
                                              "ip:"};
@@ -103,6 +104,7 @@ class Parser {
     if (word == "forgotten-anywhere:") return read_sentence(line, script_.forgotten_anywhere, "");
     if (word == "peer:") return read_peer(line);
     if (word == "ip:") return read_family(line);
+    if (word == "numbers:") return read_numbers(line);
     return word == "set:" ? read_setting(line) : read_flow(line);
   }
 
@@ -164,6 +166,12 @@ class Parser {
     ASSIGN_OR_RETURN(const std::int64_t family, line.take_number("ip"));
     if (family != 4 && family != 6) return line.fail("ip is to be 4 or 6");
     script_.only_ip = static_cast<int>(family);
+    return line.expect_end();
+  }
+
+  Result<> read_numbers(Line& line) {
+    if (line.take() != "apart") return line.fail("numbers are to be 'apart'");
+    script_.numbers_apart = true;
     return line.expect_end();
   }
 

@@ -159,9 +159,8 @@ class Run {
     const bool brings_news = flow->acknowledges_more(packet);
     if (tells) note_broken(flow->taken_back_by(packet));
     flow->on_sent(packet);
-    // Two may be near each other by chance: looked at where they are the matter.
     const auto near = [&](const FlowState& f) { return f.begins_near(*flow); };
-    if (script_.clause.starts_with("RFC 6528") && std::ranges::any_of(flows_, near)) fault_ = kNearNumbers;
+    if (script_.numbers_apart && std::ranges::any_of(flows_, near)) fault_ = kNearNumbers;
     const auto index = static_cast<std::size_t>(flow - flows_.begin());
     if (packet.head.segment.has(wire::kRst) && is_unexpected_reset(index)) note_broken("the host has reset it");
     if (options_.moves != MovePlan::kNone && !packet.payload.empty() && !flow->is_host_stream(packet)) {

@@ -220,7 +220,8 @@ struct Script {
   bool forgotten_there_only = false;
   // ... where it lets a round trip at the worst of places damage the stream.
   std::string forgotten_anywhere{};
-  int only_ip = 0;  // 4 or 6: says something about this family only
+  bool numbers_apart = false;  // the initial numbers of its connections are far from each other
+  int only_ip = 0;             // 4 or 6: says something about this family only
   Peer peer{};
   std::vector<std::pair<std::string, std::string>> settings{};
   std::vector<Flow> flows{};  // the first is unnamed
