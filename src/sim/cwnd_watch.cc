@@ -54,13 +54,15 @@ CwndWatch::Seen CwndWatch::see(const tcp::ControlBlock& cb) noexcept {
             .high_seq = cb.high_seq,
             .sack = (cb.options & tcp::kOptSack) != 0,
             .limited = cb.has(tcp::kCwndLimited),
-            .restorable = bbr_may_restore(cb)};
+            .restorable = bbr_may_restore(cb),
+            .undo_marker = {}};
   if (!cb.flight) return seen;
   seen.out = cb.flight->sent.size();
   seen.out_bytes = bytes_between(cb.snd_una, cb.snd_nxt);
   seen.flight_out = cb.flight->max_packets_out;
   seen.prr_most = cb.flight->prr_delivered;
   seen.restorable = seen.restorable || cb.flight->undo_possible;
+  seen.undo_marker = cb.flight->undo_marker;
   return seen;
 }
 
@@ -100,9 +102,8 @@ std::uint64_t CwndWatch::highest_in_recovery(const Seen& now) const noexcept {
 std::string CwndWatch::judge_use(const Seen& now) const {
   const std::uint64_t news = delivered(now);
   const bool grew = now.cwnd > was_.cwnd;
-  const bool undone = was_.restorable && !now.restorable;
   const bool reduction = reduces(was_.recovery) || reduces(now.recovery);
-  if (by_model(now.kind) || !grew || undone || reduction) return {};
+  if (by_model(now.kind) || !grew || undone(now) || reduction) return {};
   if (now.cwnd > std::max<std::uint64_t>(restored_, 2 * std::uint64_t{most_out_}) + 2 * std::uint64_t{most_out_} + news)
     return fmt::format("grew to {}, and never more than {} were out", now.cwnd, most_out_);
   const std::uint64_t out = std::max({was_.flight_out, now.flight_out, now.out + delivered(now)});
@@ -122,8 +123,7 @@ std::string CwndWatch::judge_reduction(const Seen& now) const {
   if (begins && now.ssthresh > left_by_reduction(now.kind, now.recovery, highest() + news))
     return fmt::format("was {} and has a threshold of {} after a loss", was_.cwnd, now.ssthresh);
   const bool ends = reduces(was_.recovery) && now.recovery <= RecoveryState::kDisorder;
-  const bool undone = was_.restorable && !now.restorable;
-  if (ends && !undone && now.ssthresh <= was_.ssthresh && now.cwnd > was_.ssthresh + news)
+  if (ends && !undone(now) && now.ssthresh <= was_.ssthresh && now.cwnd > was_.ssthresh + news)
     return fmt::format(
         "is {} after a reduction to {}: from {}, {} delivered, threshold {}, state {} to {}, {} out of {}", now.cwnd,
         was_.ssthresh, was_.cwnd, news, now.ssthresh, static_cast<int>(was_.recovery), static_cast<int>(now.recovery),
@@ -176,8 +176,7 @@ std::string CwndWatch::look(const tcp::ControlBlock& cb, Holder holder, std::uin
   const bool anew = now.high_seq != was_.high_seq || by_model(now.kind);
   const std::uint64_t until = anew ? highest() : was_.cwnd;
   const std::uint64_t highest = followed ? until + delivered(now) : highest_unwatched(now, segments_sent);
-  const bool undone = was_.restorable && !now.restorable && now.cwnd > was_.cwnd;
-  if (now.cwnd > highest || !followed || undone) restored_ = now.cwnd;
+  if (now.cwnd > highest || !followed || (undone(now) && now.cwnd > was_.cwnd)) restored_ = now.cwnd;
   if (!followed) begins_anew_ = false;
   remember(now, holder, look, segments_sent, highest);
   return wrong;

@@ -40,6 +40,7 @@ class CwndWatch {
     bool sack = false;
     bool limited = false;     // cwnd held data back
     bool restorable = false;  // a window from before may come back
+    Seq undo_marker;          // snd_una when the last loss was found
   };
 
   static Seen see(const tcp::ControlBlock& cb) noexcept;
@@ -54,6 +55,10 @@ class CwndWatch {
   [[nodiscard]] std::uint64_t highest_unwatched(const Seen& now, std::uint64_t segments_sent) const noexcept;
   void remember(const Seen& now, Holder holder, std::uint64_t look, std::uint64_t segments_sent,
                 std::uint64_t highest) noexcept;
+  // A loss was none after all: also one that was found and undone between two looks.
+  [[nodiscard]] bool undone(const Seen& now) const noexcept {
+    return !now.restorable && (was_.restorable || now.undo_marker != was_.undo_marker);
+  }
   // What it was, or what an undo may make of it.
   [[nodiscard]] std::uint64_t highest() const noexcept {
     return was_.restorable && before_ > was_.cwnd ? before_ : was_.cwnd;

@@ -87,6 +87,20 @@ TEST(CwndWatch, AReductionEndsAtTheThreshold) {
   }
 }
 
+TEST(CwndWatch, ALossFoundAndUndoneBetweenTwoLooksEndsAReductionEarly) {
+  for (const bool undone : {true, false}) {
+    Watched w;
+    w.cb.recovery = RecoveryState::kReduced;
+    w.cb.ssthresh = 5;
+    w.cb.cwnd = 9;
+    EXPECT_EQ(w.look(), "");
+    w.acknowledge(1);
+    w.cb.recovery = RecoveryState::kOpen;
+    if (undone) w.cb.flight->undo_marker = Seq(1);
+    EXPECT_EQ(w.look().empty(), undone);
+  }
+}
+
 TEST(CwndWatch, ATimeoutLeavesOneMoreThanIsInFlight) {
   for (const std::uint32_t cwnd : {1U, 10U}) {
     Watched w;

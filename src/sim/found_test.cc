@@ -94,6 +94,12 @@ INSTANTIATE_TEST_SUITE_P(
               .faults = kAllWithRouters,
               .what = "the window of the peer grows in CWR",
               .every_congestion_control = true},
+        // Checker: a loss in CWR that is found and undone between two looks leaves the window where PRR was.
+        Found{.seed = 700665,
+              .moves_per_s = 40'000,
+              .faults = "all",
+              .what = "the window of the peer after CWR",
+              .every_congestion_control = true},
         // Checker: a late duplicate of the last ACK is answered by a RST, which harms nobody.
         Found{102858, 40'000, kAllWithRouters, "a duplicate of the last ACK"}));
 

@@ -121,10 +121,12 @@ class Service:
         return MoveStats(self._json("stats"), before)
 
     def account(self, before):
-        """What the service counted since, and the end of its log: for a case that has failed."""
+        """What the service counted since, and the last warnings and errors of its log: for a case that has failed."""
         counts = self.stats(before)
         changed = {name: counts.counter(name) for name in counts.raw.get("counters", {}) if counts.counter(name)}
-        return f"service: {json.dumps(changed)}\n{self.child.err.text()[-4000:]}"
+        lines = self.child.err.text().splitlines()
+        told = [line for line in lines if " info " not in line] or lines  # a line of spdlog: time, level, text
+        return "\n".join([f"service: {json.dumps(changed)}", *told[-20:]])
 
     def churn(self, interval_ms, duration_s):
         """Makes the driver move all connections to and fro for so long; duration 0 ends it at once."""
