@@ -18,6 +18,8 @@ using namespace std::string_literals;
 
 class Calls : public Everywhere {};
 INSTANTIATE_TEST_SUITE_P(, Calls, ::testing::Values(Where::kKernel, Where::kEngine, Where::kFlipping), where_name);
+class CallsAtRest : public Everywhere {};
+INSTANTIATE_TEST_SUITE_P(, CallsAtRest, ::testing::Values(Where::kKernel, Where::kEngine), where_name);
 class CallsInTheKernel : public Everywhere {};
 INSTANTIATE_TEST_SUITE_P(, CallsInTheKernel, ::testing::Values(Where::kKernel), where_name);
 
@@ -30,6 +32,24 @@ TEST_P(Calls, ReadAndWrite) {
   EXPECT_STREQ(buffer, "hello");
   EXPECT_EQ(ts_write(pair.ours, "world", 5), 5);
   EXPECT_EQ(pair.hear(5), "world");
+}
+
+// A program that waits for edges takes a short read for the end of what there is (epoll(7)).
+TEST_P(CallsAtRest, AReadTakesWhatTheEngineAndTheKernelHave) {
+  Pair pair;
+  place(pair.ours);
+  pair.say("01234");
+  ASSERT_TRUE(has_unread(pair.ours, 5));
+  service().upload_all();
+  ASSERT_TRUE(eventually([&] { return !in_engine(pair.ours); }));
+  pair.say("56789");
+  ASSERT_TRUE(has_unread(pair.ours, 10));
+  EXPECT_EQ(receive_some(pair.ours, 3, MSG_PEEK), "012");
+  EXPECT_EQ(receive_some(pair.ours, 64, MSG_PEEK), "0123456789");
+  EXPECT_EQ(receive_some(pair.ours, 3), "012");
+  EXPECT_EQ(receive_some(pair.ours, 64), "3456789");
+  pair.close_peer();
+  EXPECT_EQ(receive_some(pair.ours, 64), "");
 }
 
 TEST_P(Calls, OverIpv6) {

@@ -1,4 +1,5 @@
 // Receiving: first the bytes that the engine has handed over, whoever owns the connection now, then the kernel's.
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -37,8 +38,9 @@ struct Reader {
   [[nodiscard]] Outcome from_queue() const noexcept;
   [[nodiscard]] Outcome from_inherited() const noexcept TS_REQUIRES(sonode.rx_mutex);
   [[nodiscard]] Outcome from_kernel() const noexcept;
-  // Of what the engine posted. (In a forked child the counters are the parent's.)
-  [[nodiscard]] bool has_read_all() const noexcept;
+  [[nodiscard]] Outcome add_from_kernel(Outcome queued) const noexcept;
+  // Nothing that the engine posted is on its way to the queue. (In a forked child the counters are the parent's.)
+  [[nodiscard]] bool has_all_posted() const noexcept;
   [[nodiscard]] Outcome attempt() const noexcept;
   void consume(std::uint32_t chunk, RxNode& node, std::uint32_t bytes, std::uint32_t ahead, bool urgent) const noexcept
       TS_REQUIRES(sonode.rx_mutex);
@@ -141,25 +143,42 @@ Outcome Reader::from_kernel() const noexcept {
   return outcome_of(result);
 }
 
-bool Reader::has_read_all() const noexcept {
-  return sonode.session->is_inherited() || sonode.slot->rx_posted_bytes.load(std::memory_order_acquire) ==
-                                               sonode.slot->rx_read_bytes.load(std::memory_order_acquire);
+// `queued` bytes have come from chunks. A read of less than was asked for tells the program that nothing is left
+// (epoll(7), question 9), and a peek that gets no more now would never: what the kernel has belongs to it.
+// REQUIRES: as from_kernel().
+Outcome Reader::add_from_kernel(Outcome queued) const noexcept {
+  if (queued <= 0 || out.left() == 0 || !has_all_posted()) return queued;
+  // Asked first: an error that stands behind these bytes is for the next call.
+  int unread = 0;
+  if (real().ioctl(fd, FIONREAD, &unread) != 0 || unread <= 0) return queued;
+  const Outcome more = from_kernel();
+  return more > 0 ? queued + more : queued;
+}
+
+bool Reader::has_all_posted() const noexcept {
+  if (sonode.session->is_inherited()) return true;
+  const ipc::ConnSlot& slot = *sonode.slot;
+  return slot.rx_posted_bytes.load(std::memory_order_acquire) - slot.rx_read_bytes.load(std::memory_order_acquire) ==
+         sonode.rx_queued_bytes.load(std::memory_order_acquire);
 }
 
 Outcome Reader::attempt() const noexcept {
   if (sonode.rx_queued_bytes.load(std::memory_order_acquire) == 0) sonode.session->drain();
   const Outcome queued = from_queue();
-  if (!would_block(queued)) return queued;
+  const bool is_enough = out.left() == 0 || sonode.owner() == ipc::Owner::kEngine;
+  if (!would_block(queued) && is_enough) return queued;
   const GateScope gate(sonode);
   const Access access = gate.access();
+  if (!would_block(queued)) return access == Access::kKernel ? add_from_kernel(queued) : queued;
   if (access == Access::kAborted) return fail(Failure::kAborted);
   if (access == Access::kClosed) return fail(Failure::kBadDescriptor);
   // The connection may have moved since we looked. What the engine received before it came back is older than anything
   // in the kernel; what the kernel had received before it left is in the rings.
-  if (!has_read_all()) {
+  if (!has_all_posted() || sonode.rx_queued_bytes.load(std::memory_order_acquire) != 0) {
     sonode.session->drain();
     const Outcome late = from_queue();
-    if (!would_block(late) || (access == Access::kKernel && !has_read_all())) return late;
+    if (!would_block(late)) return access == Access::kKernel ? add_from_kernel(late) : late;
+    if (access == Access::kKernel && !has_all_posted()) return late;
   }
   if (access == Access::kEngine) return fail(Failure::kWouldBlock);
   return from_kernel();
