@@ -153,7 +153,10 @@ Result<> Mover::try_offload(ManagedConnection& conn) {
     ++(moved.error().code == ErrorCode::kNotEligible ? counters_.offload_refused : counters_.offload_failed);
     note_timeout(conn, moved.error());
     // Somebody who holds the descriptor has kept the kernel from taking it back (P1, P4).
-    if (!conn.move.kernel->is_untouched()) reset(conn, moved.error());
+    if (!conn.move.kernel->is_untouched()) {
+      reset_and_give_back(conn);
+      note_broken(conn, moved.error());
+    }
     return std::unexpected(moved.error());
   }
   ++counters_.offloads;
@@ -313,19 +316,17 @@ void Mover::give_up(ManagedConnection& conn, const Error& why) {
   conn.move.hw = engine::HwConnId();
   conn.move.shared().hw_conn_id.store(0, std::memory_order_release);
   left_engine(conn);
-  // The reset comes before any call of the program sees the kernel's socket, which is still in repair mode; and what
-  // ends the connection's life here comes last.
+  reset_and_give_back(conn);
+  note_broken(conn, why);  // last: it ends the connection's life here
+}
+
+// Ends a connection whose stream cannot be kept: better a reset than wrong bytes. Before any call of the program sees
+// the kernel's socket, which is still in repair mode.
+void Mover::reset_and_give_back(ManagedConnection& conn) {
   conn.move.kernel->reset();
   handoff::publish_counters(conn.move);
   conn.move.gate().set_owner(ipc::Owner::kKernel);
   handoff::notify_owner_changed(conn.move);
-  note_broken(conn, why);
-}
-
-// Ends a connection whose stream cannot be kept: better a reset than wrong bytes.
-void Mover::reset(ManagedConnection& conn, const Error& why) {
-  conn.move.kernel->reset();
-  note_broken(conn, why);
 }
 
 void Mover::note_broken(ManagedConnection& conn, const Error& why) {

@@ -103,7 +103,7 @@ class Mover {
   void relent(Time now);
   void upload_failed(ManagedConnection& conn, const Error& why);
   void park(ManagedConnection& conn);
-  void reset(ManagedConnection& conn, const Error& why);
+  static void reset_and_give_back(ManagedConnection& conn);
   void note_broken(ManagedConnection& conn, const Error& why);
   void left_engine(ManagedConnection& conn);
   void finish_close(ManagedConnection& conn);

@@ -84,6 +84,8 @@ Result<> own(Offload& move) {
 }
 
 void undo_own(Offload& move) {
+  // Nobody may see a socket in this state: whoever asked for the move resets it first.
+  if (!move.conn.kernel->is_untouched()) return;
   move.conn.gate().set_owner(Owner::kKernel);
   notify_owner_changed(move.conn);
 }

@@ -15,7 +15,9 @@ namespace twinstack::handoff {
 
 // REQUIRES: conn.kernel in phase kRunning, owner kKernel; check() before, with success; conn.port, path, ring,
 // hop_index are set; hw is 0. On success hw is the id. kNotEligible: it may not move (now), or check() is due again;
-// kNoResource: no slot, chunk or map entry; kTimeout: a call of the program did not end in time.
+// kNoResource: no slot, chunk or map entry; kTimeout: a call of the program did not end in time. When the socket cannot
+// be put back as it was (a holder of the descriptor hinders it: !conn.kernel->is_untouched()), the owner stays
+// kToEngine: the caller resets the socket and gives the owner record back then.
 [[nodiscard]] Result<MoveReport> offload(Connection& conn, MoveTools& tools);
 
 // After offload() and kernel::wait_grace_period(): parks the kernel socket, off the critical path. Bytes that the

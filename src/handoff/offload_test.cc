@@ -279,6 +279,15 @@ TEST_F(OffloadTest, FailsAtInstallWithoutANextHop) {
   expect_undone();
 }
 
+TEST_F(OffloadTest, ASocketThatCannotBePutBackIsSeenByNobody) {
+  make_traffic();
+  hosts.conn.hop_index = 17;
+  hosts.kernel->fail.thaw = 1;
+  ASSERT_FALSE(move().has_value());
+  EXPECT_FALSE(hosts.kernel->is_untouched());
+  EXPECT_EQ(hosts.owner(), ipc::Owner::kToEngine);
+}
+
 // Enough chunks for the reservation, too few for the queues.
 TEST(OffloadChunks, FailsAtInstallWhenTheChunksAreUsedUp) {
   ipc::ArenaConfig config = TwoHosts::default_arena();

@@ -138,6 +138,7 @@ Result<kernel::Snapshot> FakeKernel::freeze(const kernel::QueueRoom& room) {
 
 Result<> FakeKernel::thaw() {
   ASSERT(phase_ == Phase::kFrozen);
+  if (take_failure(fail.thaw)) return error(ErrorCode::kSystem, "thaw");
   phase_ = Phase::kRunning;
   filter_on_ = false;
   transmit();

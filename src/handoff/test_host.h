@@ -69,6 +69,7 @@ class FakeKernel final : public kernel::KernelConn {
     int check = 0;
     int attach = 0;
     int freeze = 0;
+    int thaw = 0;
     int park = 0;
     kernel::Phase park_leaves = kernel::Phase::kFrozen;
     int restore = 0;

@@ -123,7 +123,9 @@ void EpollSet::mute(EpollItem& item) noexcept {
 }
 
 void EpollSet::unmute_if_due(EpollItem& item) noexcept {
-  if (!item.muted || !item.armed || !kernel_speaks_for(*item.sonode)) return;
+  // Also after a move that was undone: an edge from before may have been answered by a read that saw only the chunks.
+  const bool is_due = item.muted || item.sonode->read_in_move.load(std::memory_order_seq_cst);
+  if (!is_due || !item.armed || !kernel_speaks_for(*item.sonode)) return;
   item.muted = false;
   // Registering anew makes the kernel report what is ready now, also to an edge-triggered item.
   static_cast<void>(register_item(item, EPOLL_CTL_MOD, item.events & ~static_cast<std::uint32_t>(EPOLLEXCLUSIVE)));

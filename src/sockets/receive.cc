@@ -39,6 +39,7 @@ struct Reader {
   [[nodiscard]] Outcome from_inherited() const noexcept TS_REQUIRES(sonode.rx_mutex);
   [[nodiscard]] Outcome from_kernel() const noexcept;
   [[nodiscard]] Outcome add_from_kernel(Outcome queued) const noexcept;
+  [[nodiscard]] bool kernel_may_have_more() const noexcept;
   // Nothing that the engine posted is on its way to the queue. (In a forked child the counters are the parent's.)
   [[nodiscard]] bool has_all_posted() const noexcept;
   [[nodiscard]] Outcome attempt() const noexcept;
@@ -140,6 +141,7 @@ Outcome Reader::from_kernel() const noexcept {
     }
   }
   if (result > 0) out.skip(static_cast<std::size_t>(result));
+  if (sonode.read_in_move.load(std::memory_order_relaxed)) sonode.read_in_move.store(false, std::memory_order_relaxed);
   return outcome_of(result);
 }
 
@@ -155,6 +157,17 @@ Outcome Reader::add_from_kernel(Outcome queued) const noexcept {
   return more > 0 ? queued + more : queued;
 }
 
+// A read of chunks does not wait for a move. What the kernel has then comes to the engine with the move, and is told;
+// or, when the move is undone, is to be told again (EpollSet::unmute_if_due()).
+bool Reader::kernel_may_have_more() const noexcept {
+  ipc::Owner owner = sonode.owner();
+  if (owner == ipc::Owner::kToEngine) {
+    sonode.read_in_move.store(true, std::memory_order_seq_cst);
+    owner = sonode.owner();  // the end of the move has seen that, or is seen
+  }
+  return owner == ipc::Owner::kKernel;
+}
+
 bool Reader::has_all_posted() const noexcept {
   if (sonode.session->is_inherited()) return true;
   const ipc::ConnSlot& slot = *sonode.slot;
@@ -165,8 +178,7 @@ bool Reader::has_all_posted() const noexcept {
 Outcome Reader::attempt() const noexcept {
   if (sonode.rx_queued_bytes.load(std::memory_order_acquire) == 0) sonode.session->drain();
   const Outcome queued = from_queue();
-  const bool is_enough = out.left() == 0 || sonode.owner() == ipc::Owner::kEngine;
-  if (!would_block(queued) && is_enough) return queued;
+  if (!would_block(queued) && (out.left() == 0 || !kernel_may_have_more())) return queued;
   const GateScope gate(sonode);
   const Access access = gate.access();
   if (!would_block(queued)) return access == Access::kKernel ? add_from_kernel(queued) : queued;

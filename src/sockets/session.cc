@@ -191,6 +191,7 @@ Sonode* Session::take(SonodeState state) noexcept {
   sonode.aborted.store(false, std::memory_order_relaxed);
   sonode.plain.store(false, std::memory_order_relaxed);
   sonode.pending_error.store(0, std::memory_order_relaxed);
+  sonode.read_in_move.store(false, std::memory_order_relaxed);
   sonode.nonblocking.store(Toggle::kUnknown, std::memory_order_relaxed);
   sonode.receive_timeout_ns.store(Sonode::kTimeoutUnknown, std::memory_order_relaxed);
   sonode.send_timeout_ns.store(Sonode::kTimeoutUnknown, std::memory_order_relaxed);

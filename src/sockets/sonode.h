@@ -72,6 +72,7 @@ struct alignas(64) Sonode {
   std::uint32_t rx_tail TS_GUARDED_BY(rx_mutex) = kNoChunk;
   Watch* watches TS_GUARDED_BY(rx_mutex) = nullptr;
   std::atomic<std::uint64_t> rx_queued_bytes = 0;  // in the queue; written under rx_mutex
+  std::atomic<bool> read_in_move = false;          // a read got less than it asked for while a move was under way
   std::atomic<bool> inherited_ready = false;       // in the child of a fork: take_inherited() is done
   // In the child of a fork: bytes that the engine had received before, copied out of the shared chunks.
   std::byte* inherited_bytes TS_GUARDED_BY(rx_mutex) = nullptr;

@@ -200,6 +200,32 @@ TEST_P(Waiting, EpollEdgeReportsOnce) {
   }
 }
 
+class WaitingInTheEngine : public Everywhere {};
+INSTANTIATE_TEST_SUITE_P(, WaitingInTheEngine, ::testing::Values(Where::kEngine), where_name);
+
+// A read within it saw the chunks alone; the kernel's edge was reported before.
+TEST_P(WaitingInTheEngine, EpollEdgeIsRepeatedAfterAMoveThatIsUndone) {
+  Pair pair(SOCK_NONBLOCK);
+  const EpollFd set;
+  place(pair.ours);
+  set.control(EPOLL_CTL_ADD, pair.ours, EPOLLIN | EPOLLET);
+  pair.say("01234");
+  ASSERT_TRUE(has_unread(pair.ours, 5));
+  service().upload_all();
+  ASSERT_TRUE(eventually([&] { return !in_engine(pair.ours); }));
+  pair.say("56789");
+  ASSERT_TRUE(has_unread(pair.ours, 10));
+  while (set.next(50) != 0) {
+  }
+  const SonodeRef sonode = g_layer.find(pair.ours);
+  ASSERT_TRUE(sonode->gate().begin_move(ipc::Owner::kKernel, ipc::Owner::kToEngine, std::chrono::seconds(1)));
+  EXPECT_EQ(receive_some(pair.ours, 64), "01234");
+  sonode->gate().set_owner(ipc::Owner::kKernel);
+  sonode->notify();
+  EXPECT_EQ(set.next(kLimitMs), static_cast<std::uint32_t>(EPOLLIN));
+  EXPECT_EQ(receive_some(pair.ours, 64), "56789");
+}
+
 TEST_P(Waiting, EpollEdgeForRoom) {
   Pair pair(SOCK_NONBLOCK);
   const EpollFd set;
