@@ -104,7 +104,7 @@ class Product final : public kernel::LatePackets, public driver::GracePeriods {
     mover.to_park_.clear();
     mover.draining_.clear();
     mover.expiring_.clear();
-    mover.relent_at_ = kNever;
+    mover.settle_at_ = kNever;
   }
 
   driver::Service::Impl impl;

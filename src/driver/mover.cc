@@ -27,7 +27,7 @@ constexpr Duration kMaxDrain = std::chrono::milliseconds(60);
 constexpr Duration kRestInKernel = std::chrono::milliseconds(200);  // before the policy moves it again
 constexpr Duration kUnresponsive = std::chrono::seconds(1);
 constexpr Duration kShortCallDeadline = std::chrono::milliseconds(1);
-constexpr Duration kLongestExpiry = std::chrono::seconds(5);      // of a connection whose peer stays silent: R23
+constexpr Duration kLongestSettling = std::chrono::seconds(5);    // of settle()
 constexpr Duration kUploadRetry = std::chrono::milliseconds(10);  // doubles with every failure
 constexpr Duration kMaxUploadRetry = std::chrono::seconds(1);
 constexpr unsigned kMostChecks = 3;  // of one move, while the program goes on setting options
@@ -157,6 +157,7 @@ Result<> Mover::try_offload(ManagedConnection& conn) {
       reset_and_give_back(conn);
       note_broken(conn, moved.error());
     }
+    settle_later(conn);  // of the packets that were injected as it was undone
     return std::unexpected(moved.error());
   }
   ++counters_.offloads;
@@ -223,11 +224,15 @@ void Mover::finish_upload(ManagedConnection& conn) {
   counters_.held_frames += moved->held_frames;
   if (!moved->congestion_restored) ++counters_.congestion_not_restored;
   upload_pauses_.add(moved->pause);
-  if (moved->expires) {
-    relent_at_ = ground_.now();
-    expiring_.push_back({.cookie = conn.move.kernel->cookie(), .until = relent_at_ + kLongestExpiry});
-  }
+  settle_later(conn);
   if (conn.closing) finish_close(conn);
+}
+
+// KernelConn::settle() is asked now and then.
+void Mover::settle_later(const ManagedConnection& conn) {
+  if (conn.move.kernel->is_settled()) return;
+  settle_at_ = ground_.now();
+  settling_.push_back({.cookie = conn.move.kernel->cookie(), .until = settle_at_ + kLongestSettling});
 }
 
 void Mover::left_engine(ManagedConnection& conn) {

@@ -100,7 +100,8 @@ class Mover {
   [[nodiscard]] Duration deadline_for(const ManagedConnection& conn) const;
   void note_timeout(ManagedConnection& conn, const Error& why) const;
   void wait_draining(const ManagedConnection& conn);
-  void relent(Time now);
+  void settle(Time now);
+  void settle_later(const ManagedConnection& conn);
   void upload_failed(ManagedConnection& conn, const Error& why);
   void park(ManagedConnection& conn);
   static void reset_and_give_back(ManagedConnection& conn);
@@ -125,12 +126,12 @@ class Mover {
   FlowIndex by_flow_;                    // of those in the engine
   std::vector<std::uint64_t> to_park_;   // cookies, in the order of their tickets
   std::vector<std::uint64_t> draining_;  // cookies
-  struct Expiring {
+  struct Settling {
     std::uint64_t cookie;
     Time until;
   };
-  std::vector<Expiring> expiring_;  // KernelConn::relent() is to be asked
-  Time relent_at_ = kNever;
+  std::vector<Settling> settling_;  // KernelConn::settle() is to be asked
+  Time settle_at_ = kNever;
   PauseStats offload_pauses_;
   PauseStats upload_pauses_;
   MoverCounters counters_;

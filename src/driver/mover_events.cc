@@ -19,7 +19,7 @@ using Stack = ManagedConnection::Stack;
 
 // The kernel begins anew with its timers: it needs some of them to find out what is wrong.
 constexpr Duration kAfterTimeout = std::chrono::seconds(30);
-constexpr Duration kBetweenLooks = std::chrono::milliseconds(100);  // whether a silent peer was heard of
+constexpr Duration kBetweenLooks = std::chrono::milliseconds(20);  // of settle()
 
 // The IP header without options or extension headers, which the engine does not read and TCP has no use for. (The
 // filter hands over the packet's own: RFC 791 3.1, RFC 8200 3.)
@@ -159,7 +159,7 @@ void Mover::on_route_events() {
 }
 
 void Mover::on_time(Time now) {
-  if (now >= relent_at_) relent(now);
+  if (now >= settle_at_) settle(now);
   if (!to_park_.empty()) {
     const std::uint64_t completed = ground_.grace_periods.completed();
     std::vector<std::uint64_t> ready;
@@ -191,18 +191,18 @@ void Mover::on_time(Time now) {
   }
 }
 
-// A peer that is heard of after all has its connection go on as it was.
-void Mover::relent(Time now) {
-  std::erase_if(expiring_, [&](const Expiring& expiring) {
-    const auto found = by_cookie_.find(expiring.cookie);
+// What returns have put on sockets for a while.
+void Mover::settle(Time now) {
+  std::erase_if(settling_, [&](const Settling& settling) {
+    const auto found = by_cookie_.find(settling.cookie);
     if (found == by_cookie_.end() || found->second->in_engine()) return true;
-    return found->second->move.kernel->relent(now >= expiring.until);
+    return found->second->move.kernel->settle(now >= settling.until);
   });
-  relent_at_ = expiring_.empty() ? kNever : now + kBetweenLooks;
+  settle_at_ = settling_.empty() ? kNever : now + kBetweenLooks;
 }
 
 Time Mover::next_deadline() const {
-  Time next = relent_at_;
+  Time next = settle_at_;
   for (const std::uint64_t cookie : draining_) {
     const auto found = by_cookie_.find(cookie);
     if (found != by_cookie_.end()) next = std::min(next, found->second->drain_deadline);

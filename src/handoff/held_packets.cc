@@ -88,6 +88,14 @@ FrameList held_by(const Connection& conn, const engine::Reply& reply) {
   return list;
 }
 
+// What a super-packet is cut into counts by itself.
+std::uint32_t packets_of(std::span<const nic::RxFrame> frames) {
+  constexpr std::uint32_t kSmallestCut = 1024;  // bytes; of an MTU of 1280 and more
+  std::uint32_t packets = 0;
+  for (const nic::RxFrame& frame : frames) packets += frame.length_bytes / kSmallestCut + 1;
+  return packets;
+}
+
 }  // namespace
 
 bool holds_older_packets(const Connection& conn, const engine::Reply& extracted, std::uint32_t ts_recent) {
@@ -101,7 +109,10 @@ Result<std::uint32_t> inject_held(Connection& conn, int rounds, std::optional<Ov
     FrameList list = held_by(conn, swept);
     if (list.size() == 0) break;
     const auto frames = list.frames(overtaken);
-    if (!frames.empty()) TRY(conn.path->inject(frames));
+    if (!frames.empty()) {
+      (void)conn.kernel->make_room(packets_of(frames));
+      TRY(conn.path->inject(frames));
+    }
     injected += static_cast<std::uint32_t>(frames.size());
     TRY(conn.port->request({.op = engine::CommandOp::kDropHeld,
                             .id = conn.hw,

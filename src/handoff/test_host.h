@@ -45,13 +45,19 @@ class FakeKernel final : public kernel::KernelConn {
     ++expired;
     return {};
   }
-  bool relent(bool /*in_any_case*/) override { return true; }
+  Result<> make_room(std::uint32_t packets) override {
+    room_made += packets;
+    return {};
+  }
+  bool settle(bool /*in_any_case*/) override { return true; }
+  [[nodiscard]] bool is_settled() const noexcept override { return true; }
   Result<std::uint32_t> timestamp_clock() override { return tcp::ts_clock(tcb_, now_); }
   Result<std::uint32_t> rcv_queue_seq() override { return min_.rcv_nxt; }
   Result<bool> stray_write_detected() override { return false; }
 
   std::function<void()> on_reset = [] {};
-  int expired = 0;  // calls of expire()
+  int expired = 0;              // calls of expire()
+  std::uint32_t room_made = 0;  // packets
 
   // The program's side.
   void write(std::span<const std::byte> bytes);

@@ -548,6 +548,7 @@ TEST(Moves, ThousandsOfMovesUnderTrafficKeepTheStream) {
   hosts.tools.before_upload_step = {};
   EXPECT_EQ(moves, 4000U);
   EXPECT_GT(held, 100U);
+  EXPECT_GE(hosts.kernel->room_made, held);
   hosts.expect_stream_is_whole();
   hosts.expect_no_packet_lost();
   hosts.expect_in_kernel();

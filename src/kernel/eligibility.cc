@@ -71,6 +71,7 @@ Result<> LinuxKernelConn::check_eligible(const Limits& limits) {
               .allow_loss_recovery = limits.allow_loss_recovery};
   if (phase_ != Phase::kRunning) return refuse(Reason::kRepairOn);  // a freeze that could not be undone
   // The options are not the program's while it expires.
+  receive_room_.take_back(socket_.get(), false);
   if (!relent(false)) return refuse(Reason::kLossRecovery);
   TRY(check_state());
   TRY(check_options());
@@ -187,6 +188,7 @@ Result<> LinuxKernelConn::read_program_options() {
   ASSIGN_OR_RETURN(options_.keepalive, get_option(raw, SOL_SOCKET, SO_KEEPALIVE, "SO_KEEPALIVE"));
   ASSIGN_OR_RETURN(options_.send_buffer_bytes, get_option(raw, SOL_SOCKET, SO_SNDBUF, "SO_SNDBUF"));
   ASSIGN_OR_RETURN(options_.receive_buffer_bytes, get_option(raw, SOL_SOCKET, SO_RCVBUF, "SO_RCVBUF"));
+  options_.receive_buffer_bytes = receive_room_.own(options_.receive_buffer_bytes);
   ASSIGN_OR_RETURN(options_.buffer_lock, get_option(raw, SOL_SOCKET, SO_BUF_LOCK, "SO_BUF_LOCK"));
   ASSIGN_OR_RETURN(options_.receive_low_water, get_option(raw, SOL_SOCKET, SO_RCVLOWAT, "SO_RCVLOWAT"));
   if (options_.receive_low_water > 1) return refuse(Reason::kLowWater);

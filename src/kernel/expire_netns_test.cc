@@ -80,11 +80,11 @@ TEST_F(ExpireTest, APeerThatAnswersAfterAllKeepsTheConnection) {
   ASSERT_EQ(::send(ours(), "heard", 5, MSG_DONTWAIT), 5);
   ASSERT_TRUE(ok(mover().round_trip()));
   ASSERT_TRUE(ok(mover().conn->expire()));
-  EXPECT_FALSE(mover().conn->relent(false));
+  EXPECT_FALSE(mover().conn->settle(false));
   set(IPPROTO_TCP, TCP_KEEPINTVL, 9);  // the program, meanwhile
   pollfd ready{.fd = ours(), .events = POLLIN, .revents = 0};
   EXPECT_EQ(::poll(&ready, 1, 3000), 0);
-  EXPECT_TRUE(mover().conn->relent(false)) << "a probe was answered";
+  EXPECT_TRUE(mover().conn->settle(false)) << "a probe was answered";
   EXPECT_EQ(get(TCP_USER_TIMEOUT), kMinuteMs);
   EXPECT_EQ(get(TCP_KEEPIDLE), 50);
   EXPECT_EQ(get(TCP_KEEPINTVL), 9);

@@ -190,10 +190,16 @@ class KernelConn {
 
   // The peer has been silent for as long as the program lets it: the connection ends with ETIMEDOUT at the kernel's
   // next timer, a retransmission timeout or two seconds of keepalive from now, unless the peer is heard of (expiry.h).
-  // The caller asks relent() now and then until it is true. REQUIRES: phase kRunning.
+  // REQUIRES: phase kRunning.
   virtual Result<> expire() = 0;
-  // Takes expire() back if the peer was heard of since, or `in_any_case`. True: there is nothing to take back any more.
-  virtual bool relent(bool in_any_case) = 0;
+  // So many packets of at most one page are injected next: what they take of a buffer that the program has fixed is
+  // lent to it (receive_room.h). Refused: some may be dropped, and the peer sends them again. REQUIRES: phase kRunning.
+  virtual Result<> make_room(std::uint32_t /*packets*/) { return {}; }
+  // Takes back what a return has put on the socket for a while, each thing when it is over or `in_any_case`: expire()
+  // when the peer was heard of since, make_room() when the program has read. True: nothing is left of it. The caller
+  // asks now and then until then. REQUIRES: phase kRunning.
+  virtual bool settle(bool in_any_case) = 0;
+  [[nodiscard]] virtual bool is_settled() const noexcept = 0;
 
   // Running, with no filter of ours on: as a failed offload leaves it, unless a holder of the descriptor interfered.
   [[nodiscard]] virtual bool is_untouched() const noexcept { return phase() == Phase::kRunning; }

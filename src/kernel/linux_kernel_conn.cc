@@ -103,7 +103,7 @@ bool LinuxKernelConn::has_known_peer() const noexcept {
   return remote && remote->address == template_.flow.remote && remote->port == template_.flow.remote_port;
 }
 
-LinuxKernelConn::~LinuxKernelConn() { relent(true); }
+LinuxKernelConn::~LinuxKernelConn() { settle(true); }
 
 Result<> LinuxKernelConn::expire() {
   ASSERT(phase_ == Phase::kRunning);
@@ -113,6 +113,14 @@ Result<> LinuxKernelConn::expire() {
   return begun;
 }
 
+Result<> LinuxKernelConn::make_room(std::uint32_t packets) { return receive_room_.make(socket_.get(), packets); }
+
+bool LinuxKernelConn::settle(bool in_any_case) {
+  const bool room = receive_room_.take_back(socket_.get(), in_any_case);
+  return relent(in_any_case) && room;
+}
+
+// A peer that is heard of after all has its connection go on as it was.
 bool LinuxKernelConn::relent(bool in_any_case) {
   if (!expiry_.is_on()) return true;
   const int fd = socket_.get();

@@ -20,6 +20,7 @@
 #include "kernel/expiry.h"
 #include "kernel/kernel_conn.h"
 #include "kernel/late_filter.h"
+#include "kernel/receive_room.h"
 #include "kernel/repeated_ack.h"
 #include "kernel/sock_diag.h"
 
@@ -76,7 +77,9 @@ class LinuxKernelConn final : public KernelConn {
   // What the kernel has carried until now, in all its stays.
   [[nodiscard]] StreamBytes stream_bytes();
   Result<> expire() override;
-  bool relent(bool in_any_case) override;
+  Result<> make_room(std::uint32_t packets) override;
+  bool settle(bool in_any_case) override;
+  [[nodiscard]] bool is_settled() const noexcept override { return !expiry_.is_on() && !receive_room_.is_lent(); }
   Result<std::uint32_t> timestamp_clock() override;
   Result<std::uint32_t> rcv_queue_seq() override;
   Result<bool> stray_write_detected() override;
@@ -102,6 +105,7 @@ class LinuxKernelConn final : public KernelConn {
  private:
   explicit LinuxKernelConn(UniqueFd socket, const LinuxShared& shared) : socket_(std::move(socket)), shared_(shared) {}
   Result<> read_identity();
+  bool relent(bool in_any_case);
   [[nodiscard]] bool has_known_peer() const noexcept;
 
   std::unexpected<Error> refuse(Reason reason);
@@ -196,6 +200,7 @@ class LinuxKernelConn final : public KernelConn {
   Reason reason_ = Reason::kNone;
   bool is_v6_socket_ = false;
   Expiry expiry_;
+  ReceiveRoom receive_room_;
   bool checked_ = false;
   // The send window that freeze() closed, for thaw().
   bool window_closed_ = false;

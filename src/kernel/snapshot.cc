@@ -106,6 +106,7 @@ Result<Snapshot> LinuxKernelConn::freeze(const QueueRoom& room) {
     TRY(leave_repair());
     return snapshot;
   }
+  receive_room_.take_back(raw, true);  // all that lies in it leaves
   frozen_ = snapshot->min;
   phase_ = Phase::kFrozen;
   checked_ = false;

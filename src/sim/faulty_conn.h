@@ -109,7 +109,9 @@ class FaultyConn final : public kernel::KernelConn {
   void reset() noexcept override;
   [[nodiscard]] tcp::InfoCounters past_counters() const noexcept override { return inner_->past_counters(); }
   Result<> expire() override { return inner_->expire(); }
-  bool relent(bool in_any_case) override { return inner_->relent(in_any_case); }
+  Result<> make_room(std::uint32_t packets) override { return inner_->make_room(packets); }
+  bool settle(bool in_any_case) override { return inner_->settle(in_any_case); }
+  [[nodiscard]] bool is_settled() const noexcept override { return inner_->is_settled(); }
   Result<std::uint32_t> timestamp_clock() override { return inner_->timestamp_clock(); }
   Result<std::uint32_t> rcv_queue_seq() override { return inner_->rcv_queue_seq(); }
   Result<bool> stray_write_detected() override { return inner_->stray_write_detected(); }

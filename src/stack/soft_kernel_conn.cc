@@ -87,7 +87,7 @@ Result<> SoftKernelConn::check_eligible(const kernel::Limits& limits) {
   checked_ = false;
   limits_ = limits;
   reason_ = Reason::kNone;
-  if (!relent(false)) return refuse(Reason::kLossRecovery);
+  if (!settle(false)) return refuse(Reason::kLossRecovery);
   if (take_failure(fail.check)) return refuse(Reason::kUrgentData);
   const Socket* const found = live();
   if (found == nullptr) return refuse(Reason::kNotEstablished);
@@ -336,7 +336,7 @@ Result<> SoftKernelConn::expire() {
                        [this](int level, int name, int value) { return set_option(level, name, value); }, now_());
 }
 
-bool SoftKernelConn::relent(bool in_any_case) {
+bool SoftKernelConn::settle(bool in_any_case) {
   if (!expiry_.is_on()) return true;
   const Socket* const found = live();
   if (found == nullptr) return true;

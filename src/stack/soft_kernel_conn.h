@@ -39,7 +39,8 @@ class SoftKernelConn final : public kernel::KernelConn {
   void reset() noexcept override;
   [[nodiscard]] tcp::InfoCounters past_counters() const noexcept override;
   Result<> expire() override;
-  bool relent(bool in_any_case) override;
+  bool settle(bool in_any_case) override;
+  [[nodiscard]] bool is_settled() const noexcept override { return !expiry_.is_on(); }
   Result<std::uint32_t> timestamp_clock() override;
   Result<std::uint32_t> rcv_queue_seq() override;
   Result<bool> stray_write_detected() override;

@@ -249,10 +249,10 @@ TEST_F(Moves, WhoIsHeardOfAfterAllGoesOnAsBefore) {
   ASSERT_TRUE(mover->bring_back().has_value());
   ASSERT_TRUE(mover->conn.expire().has_value());
   advance(milliseconds(100));
-  EXPECT_FALSE(mover->conn.relent(false));
+  EXPECT_FALSE(mover->conn.settle(false));
   EXPECT_EQ(timeout(), 1);
   data(1001, "here");
-  EXPECT_TRUE(mover->conn.relent(false));
+  EXPECT_TRUE(mover->conn.settle(false));
   EXPECT_EQ(timeout(), 30'000);
 }
 

@@ -47,7 +47,9 @@ class VirtualTimeConn final : public kernel::KernelConn {
   void reset() noexcept override { real_->reset(); }
   [[nodiscard]] tcp::InfoCounters past_counters() const noexcept override { return real_->past_counters(); }
   Result<> expire() override { return real_->expire(); }
-  bool relent(bool in_any_case) override { return real_->relent(in_any_case); }
+  Result<> make_room(std::uint32_t packets) override { return real_->make_room(packets); }
+  bool settle(bool in_any_case) override { return real_->settle(in_any_case); }
+  [[nodiscard]] bool is_settled() const noexcept override { return real_->is_settled(); }
   Result<std::uint32_t> timestamp_clock() override { return real_->timestamp_clock(); }
   Result<std::uint32_t> rcv_queue_seq() override { return real_->rcv_queue_seq(); }
   Result<bool> stray_write_detected() override { return real_->stray_write_detected(); }
