@@ -54,16 +54,23 @@ CwndWatch::Seen CwndWatch::see(const tcp::ControlBlock& cb) noexcept {
             .high_seq = cb.high_seq,
             .sack = (cb.options & tcp::kOptSack) != 0,
             .limited = cb.has(tcp::kCwndLimited),
-            .restorable = bbr_may_restore(cb),
+            .saved_by_bbr = bbr_may_restore(cb) ? cb.bbr->prior_cwnd : 0,
+            .restorable = false,
             .undo_marker = {}};
   if (!cb.flight) return seen;
   seen.out = cb.flight->sent.size();
   seen.out_bytes = bytes_between(cb.snd_una, cb.snd_nxt);
   seen.flight_out = cb.flight->max_packets_out;
   seen.prr_most = cb.flight->prr_delivered;
-  seen.restorable = seen.restorable || cb.flight->undo_possible;
+  seen.restorable = cb.flight->undo_possible;
   seen.undo_marker = cb.flight->undo_marker;
   return seen;
+}
+
+// What it was, or what an undo or the end of a phase of BBR's may make of it.
+std::uint64_t CwndWatch::highest() const noexcept {
+  if (by_model(was_.kind)) return std::max(was_.cwnd, was_.saved_by_bbr);
+  return was_.restorable ? std::max(before_, std::uint64_t{was_.cwnd}) : was_.cwnd;
 }
 
 // Each segment delivered lets it grow by one; an undo gives back what was.
@@ -173,7 +180,7 @@ std::string CwndWatch::look(const tcp::ControlBlock& cb, Holder holder, std::uin
   most_out_ = std::max({most_out_, sent, now.flight_out});
   const std::string wrong = followed ? judge(now) : judge_move(now, segments_sent);
   // Where a recovery has begun, another may have ended just before.
-  const bool anew = now.high_seq != was_.high_seq || by_model(now.kind);
+  const bool anew = now.high_seq != was_.high_seq;
   const std::uint64_t until = anew ? highest() : was_.cwnd;
   const std::uint64_t highest = followed ? until + delivered(now) : highest_unwatched(now, segments_sent);
   if (now.cwnd > highest || !followed || (undone(now) && now.cwnd > was_.cwnd)) restored_ = now.cwnd;
@@ -185,8 +192,7 @@ std::string CwndWatch::look(const tcp::ControlBlock& cb, Holder holder, std::uin
 // `highest`: what it may have been in between.
 void CwndWatch::remember(const Seen& now, Holder holder, std::uint64_t look, std::uint64_t segments_sent,
                          std::uint64_t highest) noexcept {
-  const bool kept = now.restorable || (by_model(now.kind) && holder == holder_);
-  before_ = kept ? std::max({before_, highest, std::uint64_t{now.cwnd}}) : now.cwnd;
+  before_ = now.restorable ? std::max({before_, highest, std::uint64_t{now.cwnd}}) : now.cwnd;
   was_ = now;
   holder_ = holder;
   look_ = look;

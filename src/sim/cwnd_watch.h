@@ -38,9 +38,10 @@ class CwndWatch {
     std::uint16_t mss = 1;
     Seq high_seq;  // snd_nxt when `recovery` began
     bool sack = false;
-    bool limited = false;     // cwnd held data back
-    bool restorable = false;  // a window from before may come back
-    Seq undo_marker;          // snd_una when the last loss was found
+    bool limited = false;            // cwnd held data back
+    std::uint32_t saved_by_bbr = 0;  // what its recovery or kProbeRtt will go back to
+    bool restorable = false;         // a window from before may come back
+    Seq undo_marker;                 // snd_una when the last loss was found
   };
 
   static Seen see(const tcp::ControlBlock& cb) noexcept;
@@ -59,17 +60,14 @@ class CwndWatch {
   [[nodiscard]] bool undone(const Seen& now) const noexcept {
     return !now.restorable && (was_.restorable || now.undo_marker != was_.undo_marker);
   }
-  // What it was, or what an undo may make of it.
-  [[nodiscard]] std::uint64_t highest() const noexcept {
-    return was_.restorable && before_ > was_.cwnd ? before_ : was_.cwnd;
-  }
+  [[nodiscard]] std::uint64_t highest() const noexcept;
 
   Seen was_;
   Holder holder_ = Holder::kNobody;
   std::uint64_t look_ = 0;
   std::uint64_t segments_sent_ = 0;
   std::uint32_t most_out_ = 0;  // ever
-  std::uint64_t before_ = 0;    // the largest since one that may come back; BBR may remember what was long ago
+  std::uint64_t before_ = 0;    // the largest since one that an undo may give back
   std::uint32_t restored_ = 0;  // by the last undo or move
   bool begins_anew_ = false;
 };

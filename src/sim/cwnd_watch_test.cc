@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tcp/congestion/bbr_state.h"
 #include "tcp/flight.h"
 #include "tcp/min_tcp.h"
 
@@ -146,6 +147,28 @@ TEST(CwndWatch, AMoveAddsNothingToThatOfBbr) {
     EXPECT_EQ(w.look(Holder::kEngine), "");
     w.cb.cwnd = cwnd;
     EXPECT_EQ(w.look().empty(), cwnd == 10);
+  }
+}
+
+// However much is delivered meanwhile, only what BBR has saved comes back.
+TEST(CwndWatch, ThatOfBbrComesBackAsItWas) {
+  for (const std::uint32_t cwnd : {31U, 32U}) {
+    Watched w;
+    w.cb.congestion_kind = tcp::CongestionKind::kBbr;
+    w.cb.bbr = tcp::BbrStatePtr(new tcp::BbrState);
+    w.cb.bbr->prior_cwnd = 30;
+    w.cb.recovery = RecoveryState::kRecovery;
+    w.cb.flight->undo_possible = true;
+    for (int i = 0; i < 100; ++i) {
+      EXPECT_EQ(w.look(), "");
+      w.acknowledge(10);
+      w.send(10);
+    }
+    EXPECT_EQ(w.look(), "");
+    w.acknowledge(1);
+    w.cb.recovery = RecoveryState::kOpen;
+    w.cb.cwnd = cwnd;
+    EXPECT_EQ(w.look().empty(), cwnd == 31) << cwnd;
   }
 }
 

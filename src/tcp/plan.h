@@ -13,6 +13,13 @@ namespace twinstack::tcp {
 // First sequence number that the peer's window does not admit.
 [[nodiscard]] inline Seq send_edge(const ControlBlock& cb) noexcept { return cb.snd_una + cb.snd_wnd; }
 
+// What a segment without data carries: SND.NXT, or the edge of a window that the peer has taken back, beyond which it
+// would believe neither an ACK nor a RST (Linux tcp_acceptable_seq()). What its scale cannot express is not taken back.
+[[nodiscard]] inline Seq acceptable_seq(const ControlBlock& cb) noexcept {
+  const std::int32_t beyond = cb.snd_nxt - send_edge(cb);
+  return beyond < (std::int32_t{1} << cb.snd_wscale) ? cb.snd_nxt : send_edge(cb);
+}
+
 // End of the program's bytes: write_seq without the FIN.
 [[nodiscard]] inline Seq data_end(const ControlBlock& cb) noexcept {
   return cb.has(kFinQueued) ? cb.write_seq - 1 : cb.write_seq;

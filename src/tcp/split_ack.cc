@@ -38,7 +38,7 @@ bool plan_split_ack(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
   cb.cold->split_acks.erase(cb.cold->split_acks.begin());
   wire::Segment& segment = plan.segment;
   fill_options(cb, now, segment.options);
-  segment.seq = cb.snd_nxt;
+  segment.seq = acceptable_seq(cb);
   segment.ack = due.ack;
   segment.window = window_field(cb, due.ack);
   segment.flags = static_cast<std::uint8_t>(wire::kAck | (due.ecn_echo ? wire::kEce : 0));

@@ -134,7 +134,7 @@ bool plan_probe(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
 bool plan_ack(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
   if (!cb.has(kAckNow)) return false;
   fill_options(cb, now, plan.segment.options);
-  plan.segment.seq = cb.snd_nxt;
+  plan.segment.seq = acceptable_seq(cb);
   complete(cb, host, now, plan);
   return true;
 }
@@ -184,7 +184,8 @@ bool plan_any(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
   cb.clear(kPacingHolds);
   if (plan_text(cb, host, now, plan)) return true;
   plan.segment = wire::Segment{};
-  if (plan_probe(cb, host, now, plan) || plan_ack(cb, host, now, plan)) return true;
+  // A probe carries the ACK as well, but in a segment that the peer drops.
+  if (plan_ack(cb, host, now, plan) || plan_probe(cb, host, now, plan)) return true;
   if (!cb.has(kPacingHolds)) cb.clear(kForceSend);
   watch_stalled_data(cb, now);
   release_cold_state(cb);
@@ -231,12 +232,11 @@ bool poll_transmit_in_steps(ControlBlock& cb, Host& host, Time now, SegmentPlan&
   return !rest(cb) && plan_any(cb, host, now, plan);
 }
 
-// As Linux tcp_acceptable_seq(): a peer whose window has shrunk would not believe a number beyond it.
 wire::Segment reset_of(ControlBlock& cb, Host& host, Time now) {
   SegmentPlan plan;
   fill_options(cb, now, plan.segment.options);
   plan.segment.options.sack_count = 0;
-  plan.segment.seq = min(cb.snd_nxt, send_edge(cb));
+  plan.segment.seq = acceptable_seq(cb);
   plan.segment.flags = wire::kRst;
   complete(cb, host, now, plan);
   return plan.segment;

@@ -105,6 +105,43 @@ TEST(Transmit, PeerWindowLimits) {
   EXPECT_EQ(sizes(s.write(20 * kMss)), (Sizes{kMss, kMss, kMss})) << "no small piece for the rest (3.8.6.2.1)";
 }
 
+// RFC 9293 3.8.6: beyond the edge the peer would drop it, and our ACK with it.
+TEST(Transmit, AnAckStaysWithinAWindowThatHasShrunk) {
+  Writer s;
+  ASSERT_EQ(s.write(10 * kMss).size(), 10U);
+  s.ack(3 * kMss, at_ms(2), 0);
+  wire::Segment segment = from_peer(kPeerSeq, kOurSeq + 3 * kMss);
+  segment.window = 0;
+  ASSERT_EQ(s.end.receive(segment, "data", at_ms(3)), Arrival::kAccepted);
+  s.end.cb.set(kAckNow);
+  EXPECT_EQ(s.end.poll_one(at_ms(3)).segment.seq, Seq(kOurSeq + 3 * kMss));
+  EXPECT_EQ(reset_of(s.end.cb, s.end, at_ms(4)).seq, Seq(kOurSeq + 3 * kMss));
+}
+
+TEST(Transmit, WhatTheScaleHidesIsNoShrinking) {
+  MinTcp state = idle_state();
+  state.snd_wscale = 7;
+  for (const std::uint32_t rounded : {127U, 128U}) {
+    TestEnd end(state, at_ms(0));
+    end.poll(at_ms(0));
+    end.write(1000, at_ms(1));
+    ASSERT_EQ(end.poll(at_ms(1)).size(), 1U);
+    end.cb.snd_wnd = 1000 - rounded;
+    end.cb.set(kAckNow);
+    EXPECT_EQ(end.poll_one(at_ms(2)).segment.seq, Seq(kOurSeq + (rounded < 128 ? 1000 : 1000 - rounded)));
+  }
+}
+
+// What a probe carries is dropped by the peer: its number is one that the peer has passed.
+TEST(Transmit, AnAckGoesBeforeAProbe) {
+  Writer s;
+  s.end.cb.set(kAckNow | kProbeNow);
+  const auto plans = s.end.poll(at_ms(1));
+  ASSERT_EQ(plans.size(), 2U);
+  EXPECT_EQ(plans[0].segment.seq, Seq(kOurSeq));
+  EXPECT_EQ(plans[1].segment.seq, Seq(kOurSeq - 1));
+}
+
 TEST(Transmit, WindowScaleIsApplied) {
   MinTcp state = idle_state();
   state.snd_wscale = 4;
