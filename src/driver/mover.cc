@@ -27,7 +27,8 @@ constexpr Duration kMaxDrain = std::chrono::milliseconds(60);
 constexpr Duration kRestInKernel = std::chrono::milliseconds(200);  // before the policy moves it again
 constexpr Duration kUnresponsive = std::chrono::seconds(1);
 constexpr Duration kShortCallDeadline = std::chrono::milliseconds(1);
-constexpr Duration kLongestSettling = std::chrono::seconds(5);    // of settle()
+constexpr Duration kLongestExpiry = std::chrono::seconds(5);      // of a connection whose peer stays silent: R23
+constexpr Duration kFirstLook = std::chrono::milliseconds(5);     // whether what a return has lent is over
 constexpr Duration kUploadRetry = std::chrono::milliseconds(10);  // doubles with every failure
 constexpr Duration kMaxUploadRetry = std::chrono::seconds(1);
 constexpr unsigned kMostChecks = 3;  // of one move, while the program goes on setting options
@@ -231,8 +232,12 @@ void Mover::finish_upload(ManagedConnection& conn) {
 // KernelConn::settle() is asked now and then.
 void Mover::settle_later(const ManagedConnection& conn) {
   if (conn.move.kernel->is_settled()) return;
-  settle_at_ = ground_.now();
-  settling_.push_back({.cookie = conn.move.kernel->cookie(), .until = settle_at_ + kLongestSettling});
+  const Time now = ground_.now();
+  settling_.push_back({.cookie = conn.move.kernel->cookie(),
+                       .until = now + kLongestExpiry,
+                       .look_at = now + kFirstLook,
+                       .wait = 2 * kFirstLook});
+  settle_at_ = std::min(settle_at_, now + kFirstLook);
 }
 
 void Mover::left_engine(ManagedConnection& conn) {

@@ -128,7 +128,9 @@ class Mover {
   std::vector<std::uint64_t> draining_;  // cookies
   struct Settling {
     std::uint64_t cookie;
-    Time until;
+    Time until;  // of a connection that expires
+    Time look_at;
+    Duration wait;  // to the next look
   };
   std::vector<Settling> settling_;  // KernelConn::settle() is to be asked
   Time settle_at_ = kNever;

@@ -19,7 +19,8 @@ using Stack = ManagedConnection::Stack;
 
 // The kernel begins anew with its timers: it needs some of them to find out what is wrong.
 constexpr Duration kAfterTimeout = std::chrono::seconds(30);
-constexpr Duration kBetweenLooks = std::chrono::milliseconds(20);  // of settle()
+constexpr Duration kBetweenLooks = std::chrono::milliseconds(100);  // of settle(), at most
+constexpr Duration kBetweenLateLooks = std::chrono::seconds(1);     // ... where a program does not read for long
 
 // The IP header without options or extension headers, which the engine does not read and TCP has no use for. (The
 // filter hands over the packet's own: RFC 791 3.1, RFC 8200 3.)
@@ -193,12 +194,18 @@ void Mover::on_time(Time now) {
 
 // What returns have put on sockets for a while.
 void Mover::settle(Time now) {
-  std::erase_if(settling_, [&](const Settling& settling) {
+  settle_at_ = kNever;
+  std::erase_if(settling_, [&](Settling& settling) {
     const auto found = by_cookie_.find(settling.cookie);
     if (found == by_cookie_.end() || found->second->in_engine()) return true;
-    return found->second->move.kernel->settle(now >= settling.until);
+    if (settling.look_at <= now) {
+      if (found->second->move.kernel->settle(now >= settling.until)) return true;
+      settling.look_at = now + settling.wait;
+      settling.wait = std::min(settling.wait * 2, now < settling.until ? kBetweenLooks : kBetweenLateLooks);
+    }
+    settle_at_ = std::min(settle_at_, settling.look_at);
+    return false;
   });
-  settle_at_ = settling_.empty() ? kNever : now + kBetweenLooks;
 }
 
 Time Mover::next_deadline() const {

@@ -6,6 +6,12 @@
 #include "kernel/linux_kernel_conn.h"
 
 namespace twinstack::driver {
+namespace {
+
+// No packet is under way in the kernel for so long, whatever keeps us from proving it.
+constexpr std::chrono::seconds kInstead(1);
+
+}  // namespace
 
 Parker::Parker(int event_fd) : event_fd_(event_fd), thread_([this] { run(); }) {}
 
@@ -39,8 +45,11 @@ void Parker::run() {
     const std::uint64_t number = ++started_;
     lock.unlock();
     const auto waited = kernel::wait_grace_period();
-    if (!waited) spdlog::error("grace period: {}", waited.error().message());
     lock.lock();
+    if (!waited) {
+      spdlog::error("grace period, {} s instead: {}", kInstead.count(), waited.error().message());
+      wanted_changed_.wait_for(lock, kInstead, [this] { return stopping_; });
+    }
     completed_ = number;
     const std::uint64_t one = 1;
     [[maybe_unused]] const ssize_t written = ::write(event_fd_, &one, sizeof(one));

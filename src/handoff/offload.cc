@@ -260,14 +260,14 @@ Result<MoveReport> offload(Connection& conn, MoveTools& tools) {
 
 namespace {
 
-// Gives what the kernel took in after the snapshot, bytes and an acknowledgement, to the engine as a segment that could
-// have brought it. `known`: the engine's state.
+// Gives what the kernel took in after the snapshot, bytes or a FIN and an acknowledgement, to the engine as a segment
+// that could have brought it. `known`: the engine's state.
 Result<> hand_over_late(Connection& conn, const kernel::LateBytes& late, const tcp::MinTcp& known) {
   const FlowKey from_peer = reversed(conn.kernel->flow());
   wire::Segment segment;
   segment.seq = Seq(late.first_seq);
   segment.ack = max(Seq(late.snd_una), Seq(known.snd_una));
-  segment.flags = wire::kAck;
+  segment.flags = static_cast<std::uint8_t>(wire::kAck | (late.fin ? wire::kFin : 0));
   segment.window = static_cast<std::uint16_t>(known.snd_wnd >> known.snd_wscale);
   // Not before the peer's clock is known: a made-up value would have PAWS drop what it sends.
   if ((known.options & tcp::kOptTimestamps) != 0 && known.ts_recent != 0) {
@@ -287,28 +287,39 @@ Result<> hand_over_late(Connection& conn, const kernel::LateBytes& late, const t
 
 Result<> park(Connection& conn, MoveTools& tools) {
   ASSIGN_OR_RETURN(const kernel::LateBytes late, conn.kernel->park(tools.receive_room));
+  const bool is_owed = !late.bytes.empty() || late.fin;  // acknowledged: the peer will not send it again
+  // What went wrong with what only the kernel had is no failure like others.
+  const auto told = [is_owed](auto result) -> decltype(result) {
+    if (result || !is_owed) return result;
+    return error(ErrorCode::kBroken, "late bytes: " + result.error().message());
+  };
   Command silent{.op = CommandOp::kSilent, .id = conn.hw};
   silent.min.snd_nxt = late.snd_nxt;
-  ASSIGN_OR_RETURN(const engine::Reply reply, conn.port->request(silent));
+  ASSIGN_OR_RETURN(const engine::Reply reply, told(conn.port->request(silent)));
   const tcp::MinTcp& known = reply.state.min;
-  if (late.bytes.empty() && Seq(late.snd_una) <= Seq(known.snd_una)) return {};
+  if (!is_owed && Seq(late.snd_una) <= Seq(known.snd_una)) return {};
   // One IP packet carries less than 64 KB.
   constexpr std::size_t kMost = 32768;
   kernel::LateBytes piece = late;
+  piece.fin = false;
   std::size_t done = 0;
   do {
     piece.first_seq = late.first_seq + static_cast<std::uint32_t>(done);
     piece.bytes = late.bytes.subspan(done, std::min(kMost, late.bytes.size() - done));
-    const auto handed = hand_over_late(conn, piece, known);
-    // The peer will not send acknowledged bytes again. (An acknowledgement alone can be missed.)
-    if (!handed && !late.bytes.empty()) return error(ErrorCode::kBroken, "late bytes: " + handed.error().message());
+    const auto handed = told(hand_over_late(conn, piece, known));
+    if (!handed && is_owed) return handed;  // an acknowledgement alone can be missed
     done += piece.bytes.size();
   } while (done < late.bytes.size());
-  if (late.bytes.empty()) return {};
-  ASSIGN_OR_RETURN(const engine::Reply after, conn.port->request({.op = CommandOp::kQuery, .id = conn.hw}));
+  if (!is_owed) return {};
+  ASSIGN_OR_RETURN(const engine::Reply after, told(conn.port->request({.op = CommandOp::kQuery, .id = conn.hw})));
   const Seq end = Seq(late.first_seq) + static_cast<std::uint32_t>(late.bytes.size());
   if (Seq(after.state.min.rcv_nxt) < end) return error(ErrorCode::kBroken, "the engine had no room for late bytes");
-  return {};
+  if (!late.fin) return {};
+  // By itself: the engine keeps a packet with a FIN as a whole for the kernel.
+  piece = late;
+  piece.first_seq = end.raw();
+  piece.bytes = {};
+  return told(hand_over_late(conn, piece, known));
 }
 
 }  // namespace twinstack::handoff

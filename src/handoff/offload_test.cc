@@ -9,6 +9,7 @@
 
 #include "handoff/inject.h"
 #include "handoff/test_host.h"
+#include "handoff/upload.h"
 
 namespace twinstack::handoff {
 namespace {
@@ -430,6 +431,28 @@ TEST_F(OffloadTest, ParkGivesBytesThatTheKernelTookLateToTheEngine) {
   EXPECT_EQ(hosts.program.wrong_pieces, 0U);
   hosts.settle();
   EXPECT_EQ(hosts.lane->lane.free_chunks(hosts.program.session()), 256U);
+}
+
+// The kernel has acknowledged it, and the peer will not send it again; the engine keeps it for the kernel.
+TEST_F(OffloadTest, ParkGivesAFinThatTheKernelTookLateToTheEngine) {
+  for (const std::uint32_t late : {0U, 900U}) {
+    TwoHosts two;
+    two.peer_writes(3000);
+    two.run(milliseconds(5));
+    two.program_reads();
+    ASSERT_TRUE(two.move_to_engine().has_value());
+    two.kernel->taken_after_snapshot = engine::test::stream_bytes(two.mine.receive_key, two.theirs.written, late);
+    two.kernel->fin_after_snapshot = true;
+    ASSERT_TRUE(park(two.conn, two.tools).has_value());
+    two.settle();
+    const auto events = two.lane->events();
+    ASSERT_EQ(events.size(), 1U) << late;
+    EXPECT_EQ(events[0].cause, engine::Cause::kPeerFin);
+    two.program_reads();
+    EXPECT_EQ(two.mine.received, 3000 + late);
+    ASSERT_TRUE(upload(two.conn, two.tools).has_value());
+    EXPECT_EQ(two.kernel->finished, 1);
+  }
 }
 
 // R16: the frozen kernel has sent data that the engine takes for unsent, and the peer acknowledges it.

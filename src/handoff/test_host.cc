@@ -155,6 +155,7 @@ Result<kernel::LateBytes> FakeKernel::park(std::span<std::byte> room) {
   std::copy(taken_after_snapshot.begin(), taken_after_snapshot.end(), room.begin());
   kernel::LateBytes late_bytes{.first_seq = tcb_.rcv_nxt.raw(),
                                .bytes = room.first(taken_after_snapshot.size()),
+                               .fin = fin_after_snapshot,
                                .snd_una = max(tcb_.snd_una, frozen_una_).raw(),
                                .snd_nxt = tcb_.snd_nxt.raw()};
   taken_after_snapshot.clear();

@@ -84,9 +84,10 @@ class FakeKernel final : public kernel::KernelConn {
     int release_socket_error = 0;
   } fail;
 
-  std::vector<Bytes> late;        // what the filter caught
-  Bytes taken_after_snapshot;     // bytes that "a packet past the filter" brought: park() finds them
-  std::uint16_t stale_bytes = 0;  // acknowledged ones that the snapshot's peek finds before the send queue
+  std::vector<Bytes> late;          // what the filter caught
+  Bytes taken_after_snapshot;       // bytes that "a packet past the filter" brought: park() finds them
+  bool fin_after_snapshot = false;  // ... and behind them a FIN
+  std::uint16_t stale_bytes = 0;    // acknowledged ones that the snapshot's peek finds before the send queue
   // Sends nothing new until the snapshot, which finds the window closed; then "a packet past the filter" opens it, and
   // all that may goes out.
   bool opens_after_snapshot = false;

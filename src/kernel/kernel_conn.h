@@ -97,6 +97,7 @@ struct Snapshot {
 struct LateBytes {
   std::uint32_t first_seq = 0;       // of `bytes`: rcv_nxt of the snapshot
   std::span<const std::byte> bytes;  // acknowledged to the peer; lies in the caller's room; mostly empty
+  bool fin = false;                  // behind them, acknowledged as well
   // As the kernel had them at last. Both may lie beyond those of the snapshot: a packet that was past the filter may
   // have acknowledged data and let more out. What lies before snd_nxt must count as sent, or its ACKs are discarded.
   std::uint32_t snd_una = 0;
@@ -195,9 +196,9 @@ class KernelConn {
   // So many packets of at most one page are injected next: what they take of a buffer that the program has fixed is
   // lent to it (receive_room.h). Refused: some may be dropped, and the peer sends them again. REQUIRES: phase kRunning.
   virtual Result<> make_room(std::uint32_t /*packets*/) { return {}; }
-  // Takes back what a return has put on the socket for a while, each thing when it is over or `in_any_case`: expire()
-  // when the peer was heard of since, make_room() when the program has read. True: nothing is left of it. The caller
-  // asks now and then until then. REQUIRES: phase kRunning.
+  // Takes back what a return has put on the socket for a while: expire() when the peer was heard of since or
+  // `in_any_case`, make_room() when the program has read. True: nothing is left of it. The caller asks now and then
+  // until then. REQUIRES: phase kRunning.
   virtual bool settle(bool in_any_case) = 0;
   [[nodiscard]] virtual bool is_settled() const noexcept = 0;
 

@@ -103,7 +103,19 @@ bool LinuxKernelConn::has_known_peer() const noexcept {
   return remote && remote->address == template_.flow.remote && remote->port == template_.flow.remote_port;
 }
 
-LinuxKernelConn::~LinuxKernelConn() { settle(true); }
+LinuxKernelConn::~LinuxKernelConn() { leave_nothing(); }
+
+UniqueFd LinuxKernelConn::take_socket() noexcept {
+  leave_nothing();
+  return std::move(socket_);
+}
+
+// What a return has put on the socket for a while, and the program may go on with.
+void LinuxKernelConn::leave_nothing() noexcept {
+  if (!socket_) return;
+  receive_room_.take_back(socket_.get(), true);
+  relent(true);
+}
 
 Result<> LinuxKernelConn::expire() {
   ASSERT(phase_ == Phase::kRunning);
@@ -116,7 +128,8 @@ Result<> LinuxKernelConn::expire() {
 Result<> LinuxKernelConn::make_room(std::uint32_t packets) { return receive_room_.make(socket_.get(), packets); }
 
 bool LinuxKernelConn::settle(bool in_any_case) {
-  const bool room = receive_room_.take_back(socket_.get(), in_any_case);
+  // Not before the program has read, however long that takes: packets would be dropped then (R24).
+  const bool room = receive_room_.take_back(socket_.get(), false);
   return relent(in_any_case) && room;
 }
 

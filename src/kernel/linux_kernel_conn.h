@@ -90,8 +90,9 @@ class LinuxKernelConn final : public KernelConn {
   }
   void prepare_close(bool unread) noexcept override;
   [[nodiscard]] ProgramOptions& program_options() noexcept { return options_; }
-  // Gives the descriptor up to somebody who may sleep in its close. Nothing but the destructor may follow.
-  [[nodiscard]] UniqueFd take_socket() noexcept { return std::move(socket_); }
+  // Gives the descriptor up, with nothing of ours left on it, to somebody who may sleep in its close. Nothing but the
+  // destructor may follow.
+  [[nodiscard]] UniqueFd take_socket() noexcept;
   // For a creator that learns netns_cookie() only afterwards: what the connections of that namespace share.
   void set_shared(const LinuxShared& shared) noexcept { shared_ = shared; }
 
@@ -106,6 +107,7 @@ class LinuxKernelConn final : public KernelConn {
   explicit LinuxKernelConn(UniqueFd socket, const LinuxShared& shared) : socket_(std::move(socket)), shared_(shared) {}
   Result<> read_identity();
   bool relent(bool in_any_case);
+  void leave_nothing() noexcept;
   [[nodiscard]] bool has_known_peer() const noexcept;
 
   std::unexpected<Error> refuse(Reason reason);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <string>
 
 #include "base/assert.h"
 #include "kernel/address.h"
@@ -38,6 +39,7 @@ Result<LateBytes> LinuxKernelConn::park(std::span<std::byte> room) {
   const int raw = socket_.get();
   ASSIGN_OR_RETURN(const LateBytes late, take_late_bytes(room));
   const std::uint32_t rcv_nxt = frozen_.rcv_nxt + static_cast<std::uint32_t>(late.bytes.size());
+  receive_room_.take_back(raw, true);  // all that lies in it has left
   // F4: the shell must not probe. Before the disconnect, which may fail for nothing then.
   if (options_.keepalive != 0) TRY(set_option(raw, SOL_SOCKET, SO_KEEPALIVE, 0, "SO_KEEPALIVE"));
   phase_ = Phase::kGap;
@@ -45,12 +47,12 @@ Result<LateBytes> LinuxKernelConn::park(std::span<std::byte> room) {
   window_closed_ = false;  // the disconnect forgets all windows
   TRY(silent_disconnect());
   ASSIGN_OR_RETURN(const std::uint32_t purged_up_to, repair::receive_seq(raw));
-  if (purged_up_to != rcv_nxt) {
-    return error(ErrorCode::kBroken, "the kernel acknowledged bytes after they were last read");  // F2
-  }
-  const auto shell = make_shell(rcv_nxt);
+  if (purged_up_to != rcv_nxt + late.fin)
+    return error(ErrorCode::kBroken, "the kernel acknowledged bytes after they were last read: " +
+                                         std::to_string(purged_up_to - rcv_nxt - late.fin));  // F2
+  const auto shell = make_shell(rcv_nxt);  // the FIN is to come once more, by the engine's word
   // The phase is kGap, from which the connection can be restored: but by the engine's word, which lacks these.
-  if (!shell && (!late.bytes.empty() || late.snd_nxt != frozen_.snd_nxt))
+  if (!shell && (!late.bytes.empty() || late.fin || late.snd_nxt != frozen_.snd_nxt))
     return error(ErrorCode::kBroken, "no shell, and what the kernel did last is lost: " + shell.error().message());
   TRY(shell);
   phase_ = Phase::kParked;
@@ -76,8 +78,12 @@ Result<LateBytes> LinuxKernelConn::take_late_bytes(std::span<std::byte> room) {
   if (rcv_nxt != frozen_.rcv_nxt) {
     ASSIGN_OR_RETURN(const std::size_t all, peek_all(raw, room, "late bytes"));
     const std::size_t known = frozen_.rcv_nxt - frozen_.copied_seq;
-    const std::size_t end = known + (rcv_nxt - frozen_.rcv_nxt);
-    if (all < end) return error(ErrorCode::kBroken, "late bytes cannot be read back");
+    std::size_t end = known + (rcv_nxt - frozen_.rcv_nxt);
+    if (all + 1 == end && has_ended(raw)) {
+      late.fin = true;
+      --end;
+    }
+    if (all < end) return error(ErrorCode::kBroken, "late bytes cannot be read back: " + std::to_string(end - all));
     late.bytes = room.subspan(known, end - known);
   }
   TRY(repair::select_queue(raw, repair::Queue::kNone));

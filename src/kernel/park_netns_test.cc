@@ -228,6 +228,35 @@ TEST_F(ParkTest, BytesThatTheKernelTookInAfterTheSnapshotAreHandedOver) {
   EXPECT_EQ(end.wrong(), 0U);
 }
 
+class LateFin : public MoveTest, public ::testing::WithParamInterface<std::size_t> {};
+
+TEST_P(LateFin, IsToldWithTheBytesBeforeIt) {
+  const std::size_t bytes = GetParam();
+  Mover mover(*bench_);
+  make(mover);
+  PatternEnd peer(theirs(), 1, 0);
+  const auto frozen = mover.freeze();
+  ASSERT_TRUE(ok(frozen));
+  const int nothing = 0;
+  ASSERT_EQ(::setsockopt(ours(), SOL_SOCKET, SO_DETACH_BPF, &nothing, sizeof nothing), 0);
+  mover.hold->set(false);
+  if (bytes > 0) {
+    ASSERT_EQ(peer.write_some(bytes), static_cast<long>(bytes));
+  }
+  ASSERT_EQ(::shutdown(theirs(), SHUT_WR), 0);
+  pollfd ended{.fd = ours(), .events = POLLRDHUP, .revents = 0};
+  ASSERT_EQ(::poll(&ended, 1, 5000), 1);
+  const int program = bench_->shared.late_filter->fd();
+  ASSERT_EQ(::setsockopt(ours(), SOL_SOCKET, SO_ATTACH_BPF, &program, sizeof program), 0);
+  const auto late = mover.park(*frozen);
+  ASSERT_TRUE(ok(late));
+  EXPECT_TRUE(late->fin);
+  EXPECT_EQ(late->bytes.size(), bytes);
+  EXPECT_EQ(mover.conn->rcv_queue_seq().value_or(0), frozen->min.rcv_nxt + bytes) << "the FIN is to come again";
+}
+
+INSTANTIATE_TEST_SUITE_P(Bytes, LateFin, ::testing::Values(0, 200));
+
 // A listener of somebody else, and what happens when a holder of our socket goes for its port.
 class Thief {
  public:

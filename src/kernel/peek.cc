@@ -1,6 +1,7 @@
 #include "kernel/peek.h"
 
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -18,6 +19,11 @@ Result<std::size_t> peek_all(int fd, std::span<std::byte> room, const char* what
   if (got < 0 && errno == EAGAIN) return std::size_t{0};
   if (got < 0) return system_error(std::string("peek at ") + what);
   return error(ErrorCode::kNoResource, std::string("no room for ") + what);
+}
+
+bool has_ended(int fd) noexcept {
+  pollfd events{.fd = fd, .events = POLLRDHUP, .revents = 0};
+  return ::poll(&events, 1, 0) < 0 || (events.revents & (POLLHUP | POLLRDHUP)) != 0;
 }
 
 Result<tcp_info> read_tcp_info(int fd) {

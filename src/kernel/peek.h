@@ -12,4 +12,7 @@ namespace twinstack::kernel {
 // exceed them by one byte at least, or the call cannot know).
 Result<std::size_t> peek_all(int fd, std::span<std::byte> room, const char* what);
 
+// The peer's FIN has come in, or the connection is over.
+[[nodiscard]] bool has_ended(int fd) noexcept;
+
 }  // namespace twinstack::kernel

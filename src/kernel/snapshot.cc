@@ -106,7 +106,6 @@ Result<Snapshot> LinuxKernelConn::freeze(const QueueRoom& room) {
     TRY(leave_repair());
     return snapshot;
   }
-  receive_room_.take_back(raw, true);  // all that lies in it leaves
   frozen_ = snapshot->min;
   phase_ = Phase::kFrozen;
   checked_ = false;
@@ -234,6 +233,8 @@ Result<std::span<const std::byte>> LinuxKernelConn::take_receive_queue(std::span
     ASSIGN_OR_RETURN(const std::uint32_t end, repair::queue_seq(raw));
     ASSIGN_OR_RETURN(const std::uint32_t unread, queue_bytes(raw, SIOCINQ, "SIOCINQ"));
     if (bytes == unread) {
+      // `end` counts a FIN that has come in since the state was looked at, the size does not (S1).
+      if (has_ended(raw)) return refuse(Reason::kNotEstablished);
       if (unread > limited_.receive_queue_bytes) return refuse(Reason::kReceiveQueueLimit);
       min.rcv_nxt = end;
       min.copied_seq = end - unread;

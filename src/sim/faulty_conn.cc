@@ -66,7 +66,7 @@ Result<kernel::LateBytes> FaultyConn::park(std::span<std::byte> room) {
   if (!late && faults_.reset_cause == ResetCause::kPurged && take(faults_.hide_purge)) return refused("park");
   if (!late || !faults_.meets(faults_.park_gap, EventKind::kFailParkGap)) return late;
   in_gap_ = true;
-  const bool is_lost = !late->bytes.empty() || late->snd_nxt != frozen_snd_nxt_;
+  const bool is_lost = !late->bytes.empty() || late->fin || late->snd_nxt != frozen_snd_nxt_;
   faults_.reset_cause = is_lost ? ResetCause::kNoShell : ResetCause::kNone;
   if (is_lost) return error(ErrorCode::kBroken, "injected: no shell, and what the kernel did last is lost");
   return refused("park, midway");

@@ -20,14 +20,13 @@ inline constexpr std::size_t kUploadSteps = 6;  // its commit cannot fail
 
 // What was done to a connection that leads the driver to reset it, as its stream cannot be kept.
 enum class ResetCause : std::uint8_t {
-  kNone,           // nothing: a reset is a failure
-  kFinPastFilter,  // the frozen socket took a FIN in, which cannot be read back
-  kNoShell,        // parked midway, with what the kernel did last
-  kNoRoom,         // too little memory or room in the ring for what the frozen socket took in
-  kNotReleased,    // the kernel did not let it go on, twice
-  kPartReleased,   // ... or not with all unsent bytes
-  kPurged,         // the kernel acknowledged bytes and threw them away (F2)
-  kNotTakenBack,   // the kernel did not undo a freeze, or a filter is left
+  kNone,          // nothing: a reset is a failure
+  kNoShell,       // parked midway, with what the kernel did last
+  kNoRoom,        // too little memory or room in the ring for what the frozen socket took in
+  kNotReleased,   // the kernel did not let it go on, twice
+  kPartReleased,  // ... or not with all unsent bytes
+  kPurged,        // the kernel acknowledged bytes and threw them away (F2)
+  kNotTakenBack,  // the kernel did not undo a freeze, or a filter is left
 };
 inline constexpr std::size_t kResetCauses = 8;
 [[nodiscard]] const char* name(ResetCause cause) noexcept;

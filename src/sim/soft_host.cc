@@ -72,15 +72,11 @@ class SoftHostConn final : public kernel::KernelConn {
     return done;
   }
   Result<kernel::LateBytes> park(std::span<std::byte> room) override {
-    const bool has_fin = host_.took_fin(id_);
     bool purged = false;
     inner_.meanwhile = [this, &purged] { purged = take_in_kept(); };
     auto late = inner_.park(room);
     const bool breaks = !late && late.error().code == ErrorCode::kBroken;
-    faults_.reset_cause = !breaks   ? ResetCause::kNone
-                          : has_fin ? ResetCause::kFinPastFilter
-                          : purged  ? ResetCause::kPurged
-                                    : ResetCause::kNone;
+    faults_.reset_cause = breaks && purged ? ResetCause::kPurged : ResetCause::kNone;
     if (late && !late->bytes.empty()) host_.on_late_bytes(id_, late->bytes.size());
     return late;
   }
@@ -257,11 +253,6 @@ Result<std::size_t> SoftHost::LateRing::poll(const std::function<void(const kern
 bool SoftHost::owes_ack(SocketId socket) const {
   const stack::Connection* conn = stack_.connection(socket);
   return conn != nullptr && tcp::owes_ack(conn->cb);
-}
-
-bool SoftHost::took_fin(SocketId socket) const {
-  const stack::Connection* conn = stack_.connection(socket);
-  return conn != nullptr && conn->cb.has(tcp::kFinReceived);
 }
 
 // ---- Sockets

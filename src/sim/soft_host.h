@@ -79,7 +79,6 @@ class SoftHost final : public HostStack, private stack::Outlet, private stack::W
   void wake(stack::SocketId id, std::uint32_t events) override;
   void take_late();
   [[nodiscard]] bool owes_ack(SocketId socket) const;
-  [[nodiscard]] bool took_fin(SocketId socket) const;
   void advance(Time now) noexcept { now_ = std::max(now_, now); }
 
   stack::Config config_;

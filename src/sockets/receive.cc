@@ -40,8 +40,9 @@ struct Reader {
   [[nodiscard]] Outcome from_kernel() const noexcept;
   [[nodiscard]] Outcome add_from_kernel(Outcome queued) const noexcept;
   [[nodiscard]] bool kernel_may_have_more() const noexcept;
-  // Nothing that the engine posted is on its way to the queue. (In a forked child the counters are the parent's.)
-  [[nodiscard]] bool has_all_posted() const noexcept;
+  // Bytes that the engine posted and nobody has read, in the queue or on their way to it. (In a forked child the
+  // counters are the parent's.)
+  [[nodiscard]] std::uint64_t posted_unread() const noexcept;
   [[nodiscard]] Outcome attempt() const noexcept;
   void consume(std::uint32_t chunk, RxNode& node, std::uint32_t bytes, std::uint32_t ahead, bool urgent) const noexcept
       TS_REQUIRES(sonode.rx_mutex);
@@ -149,7 +150,9 @@ Outcome Reader::from_kernel() const noexcept {
 // (epoll(7), question 9), and a peek that gets no more now would never: what the kernel has belongs to it.
 // REQUIRES: as from_kernel().
 Outcome Reader::add_from_kernel(Outcome queued) const noexcept {
-  if (queued <= 0 || out.left() == 0 || !has_all_posted()) return queued;
+  // Another thread may have drained the rings since: what is in the queue by now comes before the kernel's bytes.
+  const auto looked_at = static_cast<std::uint64_t>(peeks() ? queued : 0);
+  if (queued <= 0 || out.left() == 0 || posted_unread() != looked_at) return queued;
   // Asked first: an error that stands behind these bytes is for the next call.
   int unread = 0;
   if (real().ioctl(fd, FIONREAD, &unread) != 0 || unread <= 0) return queued;
@@ -168,11 +171,10 @@ bool Reader::kernel_may_have_more() const noexcept {
   return owner == ipc::Owner::kKernel;
 }
 
-bool Reader::has_all_posted() const noexcept {
-  if (sonode.session->is_inherited()) return true;
+std::uint64_t Reader::posted_unread() const noexcept {
+  if (sonode.session->is_inherited()) return sonode.rx_queued_bytes.load(std::memory_order_acquire);
   const ipc::ConnSlot& slot = *sonode.slot;
-  return slot.rx_posted_bytes.load(std::memory_order_acquire) - slot.rx_read_bytes.load(std::memory_order_acquire) ==
-         sonode.rx_queued_bytes.load(std::memory_order_acquire);
+  return slot.rx_posted_bytes.load(std::memory_order_acquire) - slot.rx_read_bytes.load(std::memory_order_acquire);
 }
 
 Outcome Reader::attempt() const noexcept {
@@ -186,11 +188,11 @@ Outcome Reader::attempt() const noexcept {
   if (access == Access::kClosed) return fail(Failure::kBadDescriptor);
   // The connection may have moved since we looked. What the engine received before it came back is older than anything
   // in the kernel; what the kernel had received before it left is in the rings.
-  if (!has_all_posted() || sonode.rx_queued_bytes.load(std::memory_order_acquire) != 0) {
+  if (posted_unread() != 0) {
     sonode.session->drain();
     const Outcome late = from_queue();
     if (!would_block(late)) return access == Access::kKernel ? add_from_kernel(late) : late;
-    if (access == Access::kKernel && !has_all_posted()) return late;
+    if (access == Access::kKernel && posted_unread() != 0) return late;
   }
   if (access == Access::kEngine) return fail(Failure::kWouldBlock);
   return from_kernel();

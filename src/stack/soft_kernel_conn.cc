@@ -230,7 +230,7 @@ Result<> SoftKernelConn::thaw() {
 
 // ---- The shell
 
-// Bytes that packets past the filter have brought. A FIN among them cannot be read back, nor can a reset be undone.
+// Bytes that packets past the filter have brought, and a FIN. A reset cannot be undone.
 Result<kernel::LateBytes> SoftKernelConn::take_late_bytes(const Socket& socket, std::span<std::byte> room) const {
   const Connection& conn = *socket.conn;
   kernel::LateBytes late{
@@ -240,7 +240,8 @@ Result<kernel::LateBytes> SoftKernelConn::take_late_bytes(const Socket& socket, 
   }
   late.snd_una = max(conn.cb.snd_una, Seq(frozen_.snd_una)).raw();  // RepeatedAck::leave_out()
   const std::uint32_t known = frozen_.rcv_nxt - frozen_.copied_seq;
-  const std::uint32_t more = conn.cb.rcv_nxt.raw() - frozen_.rcv_nxt;
+  late.fin = conn.cb.has(tcp::kFinReceived);  // the freeze refuses one
+  const std::uint32_t more = conn.cb.rcv_nxt.raw() - frozen_.rcv_nxt - late.fin;
   if (known + more > conn.receive.bytes.size() || room.size() < more) {
     return error(ErrorCode::kBroken, "late bytes cannot be read back");
   }
@@ -261,7 +262,7 @@ Result<kernel::LateBytes> SoftKernelConn::park(std::span<std::byte> room) {
   past_ += repeated_ack_.without(stay);
   repeated_ack_.end();
   meanwhile();
-  const std::uint32_t looked_to = late.first_seq + static_cast<std::uint32_t>(late.bytes.size());
+  const std::uint32_t looked_to = late.first_seq + static_cast<std::uint32_t>(late.bytes.size()) + late.fin;
   const bool purges = live() == nullptr || found->conn->cb.rcv_nxt.raw() != looked_to;
   phase_ = Phase::kGap;
   disconnect(*found);
