@@ -103,7 +103,7 @@ class Product final : public kernel::LatePackets, public driver::GracePeriods {
     mover.set_interfaces({&interface});
     mover.to_park_.clear();
     mover.draining_.clear();
-    mover.expiring_.clear();
+    mover.settling_.clear();
     mover.settle_at_ = kNever;
   }
 
