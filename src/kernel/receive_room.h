@@ -24,8 +24,10 @@ class ReceiveRoom {
     ASSIGN_OR_RETURN(const int before, get_option(fd, SOL_SOCKET, SO_RCVBUF, "SO_RCVBUF"));
     ASSIGN_OR_RETURN(const std::int64_t used, used_bytes(fd));
     if (!is_lent() || before != lent_) own_ = before;
-    const std::int64_t wanted = std::min(used + packets * kBytesOfPacket + own_, kMost);
-    if (wanted <= before) return {};
+    // As much again for what comes by itself: where that fits, nothing is lent.
+    const std::int64_t more = used + packets * kBytesOfPacket;
+    const std::int64_t wanted = std::min(more + own_, kMost);
+    if (2 * more <= before || wanted <= before) return {};
     TRY(set_option(fd, SOL_SOCKET, SO_RCVBUFFORCE, static_cast<int>(wanted / 2), "SO_RCVBUFFORCE"));
     lock_ = lock;
     ASSIGN_OR_RETURN(lent_, get_option(fd, SOL_SOCKET, SO_RCVBUF, "SO_RCVBUF"));

@@ -19,7 +19,7 @@ constexpr std::array<std::string_view, kEventKinds> kEventNames = {
     "fail-freeze", "fail-park",    "fail-park-gap", "fail-restore",   "fail-release",  "fail-inject",    "option-set",
     "storm",       "call-inside",  "program-death", "driver-death",   "too-big",       "forged-too-big", "prune",
     "purge",       "lose-ack",     "part-release",  "fail-thaw",      "fail-detach",   "no-hook",        "quick-close",
-    "at-step",
+    "at-step",     "no-memory",
 };
 
 std::string time_text(Duration time) { return fmt::format("{:.3f} ms", static_cast<double>(time.count()) / 1e6); }
@@ -93,6 +93,7 @@ Target target_of(EventKind kind) noexcept {
     case EventKind::kCallInside:
     case EventKind::kForgedTooBig:
     case EventKind::kQuickClose:
+    case EventKind::kNoMemory:
       return Target::kConnection;
     default:
       return Target::kAll;

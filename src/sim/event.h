@@ -72,8 +72,10 @@ enum class EventKind : std::uint8_t {
   kNoHook,       // the congestion hook is not there for `span`
   kQuickClose,   // the program `detail` of a connection closes as soon as it may, with what it has sent still queued
   kAtStep,       // a fault of kind `amount` begins when next a move stands before a step, Situation `detail`
+  // The latest.
+  kNoMemory,  // the peer's kernel has no memory for what comes to a connection: its window closes at once
 };
-inline constexpr std::size_t kEventKinds = 50;
+inline constexpr std::size_t kEventKinds = 51;
 inline constexpr std::size_t kFirstFault = 3;
 
 [[nodiscard]] std::string_view name(EventKind kind) noexcept;
@@ -84,7 +86,7 @@ inline constexpr std::size_t kFirstFault = 3;
 }
 // 0: of the first time; those that came later have chance of their own (plan.cc).
 [[nodiscard]] constexpr unsigned generation(EventKind kind) noexcept {
-  return kind < EventKind::kTooBig ? 0 : kind < EventKind::kPurge ? 1 : 2;
+  return kind < EventKind::kTooBig ? 0 : kind < EventKind::kPurge ? 1 : kind < EventKind::kNoMemory ? 2 : 3;
 }
 
 // The next moves of a connection meet them; only then have they begun.

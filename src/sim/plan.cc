@@ -36,7 +36,9 @@ enum Stream : std::uint64_t {
   kSettingStream,
   kCongestionStream,
   kLatestFaultStream,
-  kLatestKindStream
+  kLatestKindStream,
+  kNewestFaultStream,
+  kNewestKindStream
 };
 
 Rng rng_for(const Options& options, Stream stream) { return Rng(options.seed * 0x9e3779b97f4a7c15U + stream); }
@@ -304,8 +306,10 @@ bool leads_to_reset(const Event& event) {
 // meant before.
 void add_later_faults(std::vector<Event>& events, const Options& options, const Shape& shape,
                       const std::vector<Duration>& opened, unsigned of) {
-  Rng rng = rng_for(options, of == 1 ? kLaterFaultStream : kLatestFaultStream);
-  const std::vector<EventKind> kinds = kinds_of_run(options, of == 1 ? kLaterKindStream : kLatestKindStream, of);
+  constexpr std::array kFaultStreams{kFaultStream, kLaterFaultStream, kLatestFaultStream, kNewestFaultStream};
+  constexpr std::array kKindStreams{kKindStream, kLaterKindStream, kLatestKindStream, kNewestKindStream};
+  Rng rng = rng_for(options, kFaultStreams[of]);
+  const std::vector<EventKind> kinds = kinds_of_run(options, kKindStreams[of], of);
   if (kinds.empty()) return;
   const auto per_s = one_of(rng, std::array{20U, 100U, 300U});
   const auto count = static_cast<std::uint64_t>(std::chrono::duration<double>(options.duration).count() * per_s);
@@ -315,6 +319,8 @@ void add_later_faults(std::vector<Event>& events, const Options& options, const 
     event.seed = rng.next();
     if (of == 1)
       shape_later_fault(event, rng, options, shape, opened);
+    else if (of == 3)
+      event.target = pick_connection(rng, opened, event.at);
     else
       shape_latest_fault(event, rng, options, opened);
     // What ends a connection comes seldom, or little else would be met.
@@ -405,8 +411,7 @@ std::vector<Event> make_events(const Options& options, const Shape& shape) {
   const std::vector<Duration> opened = add_opens(events, options);
   add_moves(events, options, opened);
   add_faults(events, options, shape, opened);
-  add_later_faults(events, options, shape, opened, 1);
-  add_later_faults(events, options, shape, opened, 2);
+  for (const unsigned of : {1U, 2U, 3U}) add_later_faults(events, options, shape, opened, of);
   sort_by_time(events);
   for (std::uint32_t i = 0; i < events.size(); ++i) events[i].number = i;
   if (options.only) std::erase_if(events, [&](const Event& event) { return !options.only->contains(event.number); });

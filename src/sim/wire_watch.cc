@@ -101,7 +101,8 @@ void World::watch_wire(const Frame& frame, unsigned direction, bool by_lane) {
   const std::uint8_t shift = scaled ? seen.window_scale : 0;
   const Seq edge = segment.ack + (std::uint32_t{segment.window} << shift);
   // RFC 9293 3.8.6: the right edge never moves left, but for what the scale hides.
-  if (seen.seen && edge < seen.right_edge - ((1U << shift) - 1))
+  const bool may_shrink = direction == 1 && conn.peer_shrinks;
+  if (seen.seen && !may_shrink && edge < seen.right_edge - ((1U << shift) - 1))
     fail(fmt::format("connection {}: the window shrinks by {} bytes ({} the peer)", conn.number, seen.right_edge - edge,
                      direction == 0 ? "to" : "from"));
   seen.right_edge = seen.seen ? max(seen.right_edge, edge) : edge;

@@ -84,6 +84,7 @@ struct SimConn {
   bool is_connecting = true;  // on the side that opens it
   bool peer_ready = true;     // the program of the other end has something to look at
   bool driver_knows = false;
+  bool peer_shrinks = false;  // its window may go back: kNoMemory
   // Watched on the wire, by direction (0: from the moving host).
   struct Direction {
     bool seen = false;
@@ -190,6 +191,7 @@ class World {
   void forge_too_big(const Event& event);
   void prune(const Event& event);
   void stop_reading(const Event& event);
+  void take_memory(const Event& event);
   void close_quickly(const Event& event);
   void storm();
   void take_slots(const Event& event);

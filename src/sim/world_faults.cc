@@ -105,6 +105,9 @@ void World::fault_of_programs(const Event& event) {
     case EventKind::kProgramDeath:
       kill_program(event.target);
       return;
+    case EventKind::kNoMemory:
+      take_memory(event);
+      return;
     default:
       return;
   }
@@ -211,6 +214,17 @@ void World::stop_reading(const Event& event) {
     apps_[conn->app].woken = apps_[conn->app].woken || side == 0;
     conn->peer_ready = conn->peer_ready || side == 1;
   });
+}
+
+// Of one end only: where both do it, neither may believe the other's ACKs any more (docs/kernel-facts.md R24). Not
+// where an orphan waits for its data to be taken: it would give up, as it would on Linux (tcp_orphan_retries).
+void World::take_memory(const Event& event) {
+  const auto found = std::ranges::find_if(conns_, [&](const auto& conn) { return conn->number == event.target; });
+  if (found == conns_.end() || (*found)->peer_socket == SimConn::kNone) return;
+  SimConn& conn = **found;
+  if (conn.talk->is_closed(0)) return;
+  conn.peer_shrinks = true;
+  peers_[conn.peer].stack->run_out_of_memory(conn.peer_socket, now_);
 }
 
 void World::close_quickly(const Event& event) {

@@ -75,6 +75,7 @@ std::uint32_t ReceiveBuffer::free_window(const Config& config) const noexcept {
 
 // Linux __tcp_select_window(): nothing rather than little once the buffer is more than half full.
 std::uint32_t ReceiveBuffer::window_space(const Config& config, const tcp::ControlBlock& cb) const noexcept {
+  if (is_out_of_memory) return 0;
   const std::uint32_t full = full_window(config);
   const std::uint32_t allowed = window_from_space(config, buffer_bytes_);
   std::uint32_t free = free_window(config);

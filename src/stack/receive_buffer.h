@@ -55,6 +55,7 @@ class ReceiveBuffer {
   void on_out_of_order(const Config& config, const tcp::ControlBlock& cb) noexcept;
 
   ByteQueue bytes;
+  bool is_out_of_memory = false;  // nothing is offered
 
  private:
   void measure_rtt(const tcp::ControlBlock& cb, Time now) noexcept;

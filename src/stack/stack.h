@@ -112,6 +112,9 @@ class SoftStack {
 
   // As poll(): POLLIN, POLLOUT, POLLERR, POLLHUP, POLLRDHUP ... Asking for room that is not there orders a wake-up.
   std::uint32_t poll(SocketId id);
+  // There is no memory for what the peer of a connection sends: the window closes at once, whatever was offered, as
+  // Linux's does (ICSK_ACK_NOMEM), and opens with the next ACK.
+  void run_out_of_memory(SocketId id, Time now);
   // SIOCINQ, SIOCOUTQ, SIOCOUTQNSD: bytes, or a negative errno.
   std::int64_t unread_bytes(SocketId id) const;
   std::int64_t unacknowledged_bytes(SocketId id) const;

@@ -107,6 +107,18 @@ std::uint32_t SoftStack::poll(SocketId id) {
   return bits;
 }
 
+void SoftStack::run_out_of_memory(SocketId id, Time now) {
+  Socket* const socket = socket_of(id);
+  if (socket == nullptr || !socket->conn || socket->over || socket->unconfirmed) return;
+  tcp::ControlBlock& cb = socket->conn->cb;
+  cb.rcv_wnd = 0;
+  cb.rcv_wup = cb.rcv_nxt;
+  tcp::acknowledge_now(cb);
+  socket->conn->receive.is_out_of_memory = true;
+  transmit(*socket, now);
+  socket->conn->receive.is_out_of_memory = false;
+}
+
 // ---- send()
 
 std::int64_t SoftStack::send(SocketId id, ByteView bytes, int flags, Time now) {
