@@ -48,6 +48,16 @@ TEST_P(CallsAtRest, AReadTakesWhatTheEngineAndTheKernelHave) {
   EXPECT_EQ(receive_some(pair.ours, 64, MSG_PEEK), "0123456789");
   EXPECT_EQ(receive_some(pair.ours, 3), "012");
   EXPECT_EQ(receive_some(pair.ours, 64), "3456789");
+  // Also of a connection that stays in the kernel from now on.
+  place(pair.ours);
+  pair.say("01234");
+  ASSERT_TRUE(has_unread(pair.ours, 5));
+  service().upload_all();
+  ASSERT_TRUE(eventually([&] { return !in_engine(pair.ours); }));
+  g_layer.find(pair.ours)->plain.store(true);
+  pair.say("56789");
+  ASSERT_TRUE(has_unread(pair.ours, 10));
+  EXPECT_EQ(receive_some(pair.ours, 64), "0123456789");
   pair.close_peer();
   EXPECT_EQ(receive_some(pair.ours, 64), "");
 }

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "sockets/blocking.h"
+#include "sockets/poll.h"
 #include "sockets/process.h"
 #include "sockets/real_calls.h"
 #include "sockets/session.h"
@@ -163,12 +164,9 @@ Outcome Reader::add_from_kernel(Outcome queued) const noexcept {
 // A read of chunks does not wait for a move. What the kernel has then comes to the engine with the move, and is told;
 // or, when the move is undone, is to be told again (EpollSet::unmute_if_due()).
 bool Reader::kernel_may_have_more() const noexcept {
-  ipc::Owner owner = sonode.owner();
-  if (owner == ipc::Owner::kToEngine) {
-    sonode.read_in_move.store(true, std::memory_order_seq_cst);
-    owner = sonode.owner();  // the end of the move has seen that, or is seen
-  }
-  return owner == ipc::Owner::kKernel;
+  // The end of the move has seen it, or is seen.
+  if (sonode.owner() == ipc::Owner::kToEngine) sonode.read_in_move.store(true, std::memory_order_seq_cst);
+  return kernel_speaks_for(sonode);
 }
 
 std::uint64_t Reader::posted_unread() const noexcept {
@@ -183,7 +181,8 @@ Outcome Reader::attempt() const noexcept {
   if (!would_block(queued) && (out.left() == 0 || !kernel_may_have_more())) return queued;
   const GateScope gate(sonode);
   const Access access = gate.access();
-  if (!would_block(queued)) return access == Access::kKernel ? add_from_kernel(queued) : queued;
+  const bool is_kernels = access == Access::kKernel || access == Access::kPlain;
+  if (!would_block(queued)) return is_kernels ? add_from_kernel(queued) : queued;
   if (access == Access::kAborted) return fail(Failure::kAborted);
   if (access == Access::kClosed) return fail(Failure::kBadDescriptor);
   // The connection may have moved since we looked. What the engine received before it came back is older than anything
@@ -191,7 +190,7 @@ Outcome Reader::attempt() const noexcept {
   if (posted_unread() != 0) {
     sonode.session->drain();
     const Outcome late = from_queue();
-    if (!would_block(late)) return access == Access::kKernel ? add_from_kernel(late) : late;
+    if (!would_block(late)) return is_kernels ? add_from_kernel(late) : late;
     if (access == Access::kKernel && posted_unread() != 0) return late;
   }
   if (access == Access::kEngine) return fail(Failure::kWouldBlock);
