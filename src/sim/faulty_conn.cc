@@ -9,9 +9,8 @@ std::unexpected<Error> refused(const char* what) { return error(ErrorCode::kSyst
 }  // namespace
 
 const char* name(ResetCause cause) noexcept {
-  constexpr std::array<const char*, kResetCauses> kNames = {"nothing", "FIN past the filter", "no shell",
-                                                            "no room", "not released",        "released in part",
-                                                            "purged",  "not taken back"};
+  constexpr std::array<const char*, kResetCauses> kNames = {
+      "nothing", "no shell", "no room", "not released", "released in part", "purged", "not taken back"};
   return kNames[static_cast<std::size_t>(cause)];
 }
 

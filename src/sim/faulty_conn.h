@@ -28,7 +28,7 @@ enum class ResetCause : std::uint8_t {
   kPurged,        // the kernel acknowledged bytes and threw them away (F2)
   kNotTakenBack,  // the kernel did not undo a freeze, or a filter is left
 };
-inline constexpr std::size_t kResetCauses = 8;
+inline constexpr std::size_t kResetCauses = 7;
 [[nodiscard]] const char* name(ResetCause cause) noexcept;
 
 // What the next moves of one connection will meet: how often each still fails.
