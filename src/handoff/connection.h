@@ -83,7 +83,6 @@ struct MoveReport {
   std::uint32_t unsent_bytes = 0;
   std::uint32_t held_frames = 0;  // packets that waited and were injected (upload)
   bool congestion_restored = true;
-  bool expires = false;  // KernelConn::expire() (upload)
   int socket_error = 0;  // errno that the return took off the kernel socket: the program must be told, once (upload)
 };
 

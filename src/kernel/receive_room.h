@@ -29,7 +29,6 @@ class ReceiveRoom {
     const std::int64_t wanted = std::min(more + own_, kMost);
     if (2 * more <= before || wanted <= before) return {};
     TRY(set_option(fd, SOL_SOCKET, SO_RCVBUFFORCE, static_cast<int>(wanted / 2), "SO_RCVBUFFORCE"));
-    lock_ = lock;
     ASSIGN_OR_RETURN(lent_, get_option(fd, SOL_SOCKET, SO_RCVBUF, "SO_RCVBUF"));
     return {};
   }
@@ -42,7 +41,6 @@ class ReceiveRoom {
       const auto used = used_bytes(fd);
       if (!in_any_case && used && *used > own_) return false;
       (void)set_option(fd, SOL_SOCKET, SO_RCVBUFFORCE, own_ / 2, "SO_RCVBUFFORCE");
-      (void)set_option(fd, SOL_SOCKET, SO_BUF_LOCK, lock_, "SO_BUF_LOCK");
     }
     lent_ = 0;
     return true;
@@ -64,7 +62,6 @@ class ReceiveRoom {
 
   int own_ = 0;   // SO_RCVBUF as the program has it
   int lent_ = 0;  // ... and as we have set it; 0: we have not
-  int lock_ = 0;  // SO_BUF_LOCK as it was
 };
 
 }  // namespace twinstack::kernel

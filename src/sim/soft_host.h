@@ -52,11 +52,11 @@ class SoftHost final : public HostStack, private stack::Outlet, private stack::W
   [[nodiscard]] bool late_packets_wait() const override { return !late_.packets.empty(); }
   [[nodiscard]] std::size_t open_sockets() const override { return stack_.socket_count(); }
   void set_late_ring_full(bool full) override { late_.is_full = full; }
-  // Without it a restore forgets the congestion window and threshold.
   void run_out_of_memory(SocketId socket, Time now) {
     advance(now);
     stack_.run_out_of_memory(socket, now_);
   }
+  // Without it a restore forgets the congestion window and threshold.
   void set_congestion_hook(bool there) noexcept { has_congestion_hook_ = there; }
   // ICMP errors that concerned a connection.
   [[nodiscard]] std::uint64_t errors_believed() const noexcept { return stack_.stats().icmps; }

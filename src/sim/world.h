@@ -179,6 +179,7 @@ class World {
   void attach(SimConn& conn, unsigned side, SocketId socket);
   void attach_to_app(SimConn& conn);
   void move(const Event& event);
+  [[nodiscard]] SimConn* connection_of(const Event& event) const noexcept;
   void begin_fault(const Event& event);
   void fault_of_host(const Event& event);
   void fault_of_programs(const Event& event);

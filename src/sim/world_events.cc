@@ -131,10 +131,10 @@ void World::attach_to_app(SimConn& conn) {
 }
 
 void World::move(const Event& event) {
-  const auto conn = std::ranges::find_if(conns_, [&](const auto& of) { return of->number == event.target; });
-  if (conn == conns_.end() || !(*conn)->driver_knows || driver_->is_dead()) return;
-  driver::ManagedConnection* managed = driver_->find((*conn)->app, (*conn)->slot);
-  if (managed == nullptr || managed->move.tag != (*conn)->tag) return;
+  const SimConn* const conn = connection_of(event);
+  if (conn == nullptr || !conn->driver_knows || driver_->is_dead()) return;
+  driver::ManagedConnection* managed = driver_->find(conn->app, conn->slot);
+  if (managed == nullptr || managed->move.tag != conn->tag) return;
   if (event.kind == EventKind::kMoveOut)
     (void)driver_->offload(*managed);
   else

@@ -16,6 +16,12 @@ void World::until(Duration span, std::function<void()> end) {
   endings_.push_back({.at = now_ + span, .end = std::move(end)});
 }
 
+// nullptr: it is not open yet.
+SimConn* World::connection_of(const Event& event) const noexcept {
+  const auto found = std::ranges::find_if(conns_, [&](const auto& conn) { return conn->number == event.target; });
+  return found == conns_.end() ? nullptr : found->get();
+}
+
 void World::begin_fault(const Event& event) {
   // Those of moves have begun when a move meets them, a call inside when it stands there.
   const bool later = is_move_fault(event.kind) || event.kind == EventKind::kCallInside;
@@ -118,8 +124,7 @@ void World::fault_of_moves(const Event& event) {
     interface_->fail_inject += event.amount;
     return;
   }
-  const auto found = std::ranges::find_if(conns_, [&](const auto& conn) { return conn->number == event.target; });
-  if (found != conns_.end()) arm((*found)->faults, event);
+  if (SimConn* const conn = connection_of(event); conn != nullptr) arm(conn->faults, event);
 }
 
 void World::arm(MoveFaults& faults, const Event& event) {
@@ -189,9 +194,9 @@ void World::answer_too_big(Pipe& back, const Frame& frame, const Refusal& how) {
 
 // Who knows the ports guesses the number: within what is out, or anything.
 void World::forge_too_big(const Event& event) {
-  const auto found = std::ranges::find_if(conns_, [&](const auto& conn) { return conn->number == event.target; });
-  if (found == conns_.end()) return;
-  const SimConn& conn = **found;
+  const SimConn* const found = connection_of(event);
+  if (found == nullptr) return;
+  const SimConn& conn = *found;
   Rng rng(event.seed);
   const Seq seq = rng.below(4) == 0 ? Seq(static_cast<std::uint32_t>(rng.next()))
                                     : conn.wire[1 - event.detail].highest_ack + rng.below(3000);
@@ -207,10 +212,10 @@ void World::prune(const Event& event) {
 }
 
 void World::stop_reading(const Event& event) {
-  const auto found = std::ranges::find_if(conns_, [&](const auto& conn) { return conn->number == event.target; });
-  if (found == conns_.end()) return;
-  (*found)->talk->stop_reading(event.detail, now_ + event.span);
-  until(event.span, [this, conn = found->get(), side = event.detail] {
+  SimConn* const found = connection_of(event);
+  if (found == nullptr) return;
+  found->talk->stop_reading(event.detail, now_ + event.span);
+  until(event.span, [this, conn = found, side = event.detail] {
     apps_[conn->app].woken = apps_[conn->app].woken || side == 0;
     conn->peer_ready = conn->peer_ready || side == 1;
   });
@@ -219,17 +224,14 @@ void World::stop_reading(const Event& event) {
 // Of one end only: where both do it, neither may believe the other's ACKs any more (docs/kernel-facts.md R24). Not
 // where an orphan waits for its data to be taken: it would give up, as it would on Linux (tcp_orphan_retries).
 void World::take_memory(const Event& event) {
-  const auto found = std::ranges::find_if(conns_, [&](const auto& conn) { return conn->number == event.target; });
-  if (found == conns_.end() || (*found)->peer_socket == SimConn::kNone) return;
-  SimConn& conn = **found;
-  if (conn.talk->is_closed(0)) return;
-  conn.peer_shrinks = true;
-  peers_[conn.peer].stack->run_out_of_memory(conn.peer_socket, now_);
+  SimConn* const conn = connection_of(event);
+  if (conn == nullptr || conn->peer_socket == SimConn::kNone || conn->talk->is_closed(0)) return;
+  conn->peer_shrinks = true;
+  peers_[conn->peer].stack->run_out_of_memory(conn->peer_socket, now_);
 }
 
 void World::close_quickly(const Event& event) {
-  const auto found = std::ranges::find_if(conns_, [&](const auto& conn) { return conn->number == event.target; });
-  if (found != conns_.end()) (*found)->talk->close_quickly(event.detail);
+  if (SimConn* const conn = connection_of(event); conn != nullptr) conn->talk->close_quickly(event.detail);
 }
 
 // Before this step of a move of `conn`: what waits for it, one at a time.
@@ -320,9 +322,9 @@ void World::take_slots(const Event& event) {
 
 // A thread of the program was preempted inside of a data call.
 void World::stand_inside(const Event& event) {
-  const auto found = std::ranges::find_if(conns_, [&](const auto& conn) { return conn->number == event.target; });
-  if (found == conns_.end() || apps_[(*found)->app].process->is_dead() || (*found)->talk->is_closed(0)) return;
-  const SimConn& conn = **found;
+  const SimConn* const found = connection_of(event);
+  if (found == nullptr || apps_[found->app].process->is_dead() || found->talk->is_closed(0)) return;
+  const SimConn& conn = *found;
   sockets::Session& session = apps_[conn.app].process->session();
   sockets::Sonode& sonode = session.sonode(conn.slot);
   ipc::Owner owner{};

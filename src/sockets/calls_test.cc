@@ -37,26 +37,14 @@ TEST_P(Calls, ReadAndWrite) {
 // A program that waits for edges takes a short read for the end of what there is (epoll(7)).
 TEST_P(CallsAtRest, AReadTakesWhatTheEngineAndTheKernelHave) {
   Pair pair;
-  place(pair.ours);
-  pair.say("01234");
-  ASSERT_TRUE(has_unread(pair.ours, 5));
-  service().upload_all();
-  ASSERT_TRUE(eventually([&] { return !in_engine(pair.ours); }));
-  pair.say("56789");
-  ASSERT_TRUE(has_unread(pair.ours, 10));
+  put_on_both_sides(pair, "01234", "56789");
   EXPECT_EQ(receive_some(pair.ours, 3, MSG_PEEK), "012");
   EXPECT_EQ(receive_some(pair.ours, 64, MSG_PEEK), "0123456789");
   EXPECT_EQ(receive_some(pair.ours, 3), "012");
   EXPECT_EQ(receive_some(pair.ours, 64), "3456789");
   // Also of a connection that stays in the kernel from now on.
-  place(pair.ours);
-  pair.say("01234");
-  ASSERT_TRUE(has_unread(pair.ours, 5));
-  service().upload_all();
-  ASSERT_TRUE(eventually([&] { return !in_engine(pair.ours); }));
+  put_on_both_sides(pair, "01234", "56789");
   g_layer.find(pair.ours)->plain.store(true);
-  pair.say("56789");
-  ASSERT_TRUE(has_unread(pair.ours, 10));
   EXPECT_EQ(receive_some(pair.ours, 64), "0123456789");
   pair.close_peer();
   EXPECT_EQ(receive_some(pair.ours, 64), "");

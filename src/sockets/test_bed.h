@@ -222,6 +222,17 @@ class Everywhere : public ::testing::TestWithParam<Where> {
       return in_engine(fd);
     }));
   }
+  // The connection is the kernel's, `first` lies in chunks of the engine (if the test wants that) and `then` behind it
+  // in the kernel.
+  void put_on_both_sides(const Pair& pair, const std::string& first, const std::string& then) {
+    place(pair.ours);
+    pair.say(first);
+    ASSERT_TRUE(has_unread(pair.ours, static_cast<int>(first.size())));
+    service_->upload_all();
+    ASSERT_TRUE(eventually([&] { return !in_engine(pair.ours); }));
+    pair.say(then);
+    ASSERT_TRUE(has_unread(pair.ours, static_cast<int>(first.size() + then.size())));
+  }
   FakeService& service() { return *service_; }
 
  private:

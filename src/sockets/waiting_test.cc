@@ -207,14 +207,8 @@ INSTANTIATE_TEST_SUITE_P(, WaitingInTheEngine, ::testing::Values(Where::kEngine)
 TEST_P(WaitingInTheEngine, EpollEdgeIsRepeatedAfterAMoveThatIsUndone) {
   Pair pair(SOCK_NONBLOCK);
   const EpollFd set;
-  place(pair.ours);
   set.control(EPOLL_CTL_ADD, pair.ours, EPOLLIN | EPOLLET);
-  pair.say("01234");
-  ASSERT_TRUE(has_unread(pair.ours, 5));
-  service().upload_all();
-  ASSERT_TRUE(eventually([&] { return !in_engine(pair.ours); }));
-  pair.say("56789");
-  ASSERT_TRUE(has_unread(pair.ours, 10));
+  put_on_both_sides(pair, "01234", "56789");
   while (set.next(50) != 0) {
   }
   const SonodeRef sonode = g_layer.find(pair.ours);
