@@ -3,7 +3,7 @@
 #include <linux/socket.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
-#include <unistd.h>
+#include <sys/time.h>
 
 #include <array>
 #include <memory>
@@ -37,13 +37,10 @@ class ReceiveRoomTest : public MoveTest {
   void fill() {
     const std::string bytes(2 * kOwn, 'f');
     ASSERT_EQ(::send(theirs(), bytes.data(), bytes.size(), MSG_DONTWAIT), static_cast<ssize_t>(bytes.size()));
-    for (int i = 0; i < 1000 && unread() < bytes.size(); ++i) ::usleep(1000);
-    ASSERT_EQ(unread(), bytes.size());
-  }
-  std::size_t unread() {
-    std::string room(4 * kOwn, '\0');
-    const ssize_t n = ::recv(ours(), room.data(), room.size(), MSG_PEEK | MSG_DONTWAIT);
-    return n > 0 ? static_cast<std::size_t>(n) : 0;
+    const timeval limit{.tv_sec = 5, .tv_usec = 0};
+    ASSERT_EQ(::setsockopt(ours(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit), 0);
+    std::string room(bytes.size(), '\0');
+    ASSERT_EQ(::recv(ours(), room.data(), room.size(), MSG_PEEK | MSG_WAITALL), static_cast<ssize_t>(bytes.size()));
   }
   void read_all() {
     std::array<char, 4096> room;
@@ -86,6 +83,15 @@ TEST_F(ReceiveRoomTest, GoesBackWithAMove) {
   EXPECT_TRUE(conn().is_settled());
   EXPECT_EQ(get(SO_RCVBUF), kOwn);
   EXPECT_EQ(get(SO_BUF_LOCK), SOCK_RCVBUF_LOCK);
+}
+
+// The program goes on with the socket when the service has ended.
+TEST_F(ReceiveRoomTest, NothingIsLeftWhenTheDriverLetsGo) {
+  fill();
+  fix(kOwn / 2);
+  ASSERT_TRUE(ok(conn().make_room(kPackets)));
+  const UniqueFd given_up = conn().take_socket();
+  EXPECT_EQ(get(SO_RCVBUF), kOwn);
 }
 
 TEST_F(ReceiveRoomTest, WhatTheProgramSetsMeanwhileStays) {
