@@ -89,9 +89,19 @@ bool Peers::acknowledge_oldest(std::uint32_t replacement, Time now) {
 
 bool Peers::acknowledge_more(Time now) {
   bool any = false;
-  for (std::uint32_t k = 0; k < batch_; ++k) any |= acknowledge_oldest(kNone, now);
+  for (std::uint32_t k = 0; k < batch_; ++k)
+    any |= acks_ == Acks::kAlone ? acknowledge_oldest(kNone, now) : acknowledge_without_request(now);
   batch_ends_.push_back(frames_.size());
   return any;
+}
+
+// The one whose next request would have come first, if it has not acknowledged all of its responses.
+bool Peers::acknowledge_without_request(Time now) {
+  Peer& peer = peers_[next_];
+  if (!std::exchange(peer.owes_ack, false)) return false;
+  write_frame(next_, 0, now);
+  next_ = (next_ + stride_) % static_cast<std::uint32_t>(peers_.size());
+  return true;
 }
 
 void Peers::ask(Time now) {
@@ -100,6 +110,7 @@ void Peers::ask(Time now) {
     write_frame(next_, kMessageBytes, now);
     peers_[next_].answer += kMessageBytes;
     if (acks_ == Acks::kWithNextRequest) peers_[next_].ack = peers_[next_].answer;
+    peers_[next_].owes_ack = true;
     next_ = (next_ + stride_) % static_cast<std::uint32_t>(peers_.size());
     ++expected_;
   }

@@ -51,14 +51,16 @@ class Peers final : public nic::Link {
   static constexpr std::size_t kFrames = 2048;
 
   struct Peer {
-    std::uint32_t seq;     // of its next byte
-    std::uint32_t ack;     // that its next segment carries
-    std::uint32_t answer;  // seq of the next response, of all requests written
-    std::uint32_t seen;    // ... of those that were checked
+    std::uint32_t seq;      // of its next byte
+    std::uint32_t ack;      // that its next segment carries
+    std::uint32_t answer;   // seq of the next response, of all requests written
+    std::uint32_t seen;     // ... of those that were checked
+    bool owes_ack = false;  // its last response will be acknowledged with its next request
   };
 
   void write_frame(std::uint32_t i, std::uint32_t payload_bytes, Time now);
   bool acknowledge_oldest(std::uint32_t replacement, Time now);
+  bool acknowledge_without_request(Time now);
 
   std::uint32_t batch_;
   std::uint32_t stride_;  // from one connection that asks to the next
