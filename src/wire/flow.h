@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -21,7 +22,12 @@ struct IpAddress {
     std::memcpy(&value, bytes.data() + at, sizeof value);
     return value;
   }
-  [[nodiscard]] bool is_v4() const noexcept { return std::memcmp(bytes.data(), kMappedPrefix.data(), 12) == 0; }
+  // By words, as below.
+  [[nodiscard]] bool is_v4() const noexcept {
+    std::uint32_t third = 0;
+    std::memcpy(&third, bytes.data() + 8, sizeof third);
+    return word(0) == 0 && third == std::bit_cast<std::uint32_t>(std::array<std::uint8_t, 4>{0, 0, 0xff, 0xff});
+  }
   [[nodiscard]] std::array<std::uint8_t, 4> v4() const noexcept { return {bytes[12], bytes[13], bytes[14], bytes[15]}; }
   [[nodiscard]] static IpAddress from_v4(std::array<std::uint8_t, 4> address) noexcept;
   [[nodiscard]] std::string to_string() const;  // "10.0.0.1", "fd00::1"

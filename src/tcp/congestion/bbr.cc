@@ -349,18 +349,6 @@ void take(ControlBlock& cb, const MeasuredPath& measured) {
                 .cwnd_gain = measured.bbr_cwnd_gain});
 }
 
-constexpr CongestionOps kOps = {.name = "bbr",
-                                .init = init,
-                                .ssthresh = ssthresh,
-                                .grow = nullptr,
-                                .undo_cwnd = undo_cwnd,
-                                .on_recovery = on_recovery,
-                                .on_event = on_event,
-                                .control = control,
-                                .tell = tell,
-                                .take = take,
-                                .pacing_rate = pacing_rate};
-
 }  // namespace
 
 void BbrStateDeleter::operator()(BbrState* bbr) const noexcept { delete bbr; }
@@ -394,6 +382,16 @@ void bbr_seed(ControlBlock& cb, std::uint64_t bandwidth, std::uint32_t min_rtt_u
   bbr_seed(cb, {.bandwidth = bandwidth, .min_rtt_us = min_rtt_us, .pacing_gain = kBbrUnit, .cwnd_gain = kCwndGain});
 }
 
-const CongestionOps& bbr_ops() noexcept { return kOps; }
+const CongestionOps kBbrOps = {.name = "bbr",
+                               .init = init,
+                               .ssthresh = ssthresh,
+                               .grow = nullptr,
+                               .undo_cwnd = undo_cwnd,
+                               .on_recovery = on_recovery,
+                               .on_event = on_event,
+                               .control = control,
+                               .tell = tell,
+                               .take = take,
+                               .pacing_rate = pacing_rate};
 
 }  // namespace twinstack::tcp

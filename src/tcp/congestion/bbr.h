@@ -11,7 +11,7 @@
 
 namespace twinstack::tcp {
 
-[[nodiscard]] const CongestionOps& bbr_ops() noexcept;
+extern const CongestionOps kBbrOps;
 
 // tcp_bbr_info, units included.
 struct BbrInfo {

@@ -1,6 +1,7 @@
 #include "tcp/congestion/congestion.h"
 
 #include <algorithm>
+#include <array>
 
 #include "tcp/congestion/bbr.h"
 #include "tcp/congestion/cubic.h"
@@ -14,17 +15,9 @@ constexpr std::uint32_t kMaxCwnd = 1U << 20;  // keeps all sums of windows under
 }  // namespace
 
 const CongestionOps& congestion_ops(CongestionKind kind) noexcept {
-  switch (kind) {
-    case CongestionKind::kNewReno:
-      return new_reno_ops();
-    case CongestionKind::kDctcp:
-      return dctcp_ops();
-    case CongestionKind::kBbr:
-      return bbr_ops();
-    case CongestionKind::kCubic:
-      break;
-  }
-  return cubic_ops();
+  static constexpr std::array kByKind = {&kCubicOps, &kNewRenoOps, &kDctcpOps, &kBbrOps};
+  static_assert(static_cast<std::size_t>(CongestionKind::kBbr) + 1 == kByKind.size());
+  return *kByKind[static_cast<std::size_t>(kind)];
 }
 
 CongestionKind congestion_kind(std::string_view name) noexcept {

@@ -166,17 +166,15 @@ void on_event(ControlBlock& cb, CongestionEvent event, Time now) {
   move_epoch(cb, age(cb.last_send, now), tick);
 }
 
-constexpr CongestionOps kOps = {.name = "cubic",
-                                .init = init,
-                                .ssthresh = ssthresh,
-                                .grow = grow,
-                                .undo_cwnd = hystart_undo_cwnd,
-                                .on_delivered = on_delivered,
-                                .on_recovery = on_recovery,
-                                .on_event = on_event};
-
 }  // namespace
 
-const CongestionOps& cubic_ops() noexcept { return kOps; }
+const CongestionOps kCubicOps = {.name = "cubic",
+                                 .init = init,
+                                 .ssthresh = ssthresh,
+                                 .grow = grow,
+                                 .undo_cwnd = hystart_undo_cwnd,
+                                 .on_delivered = on_delivered,
+                                 .on_recovery = on_recovery,
+                                 .on_event = on_event};
 
 }  // namespace twinstack::tcp

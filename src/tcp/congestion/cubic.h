@@ -10,6 +10,6 @@
 
 namespace twinstack::tcp {
 
-[[nodiscard]] const CongestionOps& cubic_ops() noexcept;
+extern const CongestionOps kCubicOps;
 
 }  // namespace twinstack::tcp

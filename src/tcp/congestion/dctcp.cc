@@ -91,18 +91,6 @@ void take(ControlBlock& cb, const MeasuredPath& measured) {
   if (measured.dctcp_known != 0) dctcp_seed(cb, measured.dctcp_ce_state != 0, measured.dctcp_alpha);
 }
 
-constexpr CongestionOps kOps = {.name = "dctcp",
-                                .wants_ecn = true,
-                                .init = init,
-                                .ssthresh = ssthresh,
-                                .grow = grow,
-                                .undo_cwnd = undo_cwnd,
-                                .on_ack = on_ack,
-                                .on_recovery = on_recovery,
-                                .on_event = on_event,
-                                .tell = tell,
-                                .take = take};
-
 }  // namespace
 
 DctcpInfo dctcp_info(const ControlBlock& cb) noexcept {
@@ -120,6 +108,16 @@ void dctcp_seed(ControlBlock& cb, bool ce_state, std::uint32_t alpha) noexcept {
   state.alpha = static_cast<std::uint16_t>(std::min(alpha, kDctcpAlphaOne));
 }
 
-const CongestionOps& dctcp_ops() noexcept { return kOps; }
+const CongestionOps kDctcpOps = {.name = "dctcp",
+                                 .wants_ecn = true,
+                                 .init = init,
+                                 .ssthresh = ssthresh,
+                                 .grow = grow,
+                                 .undo_cwnd = undo_cwnd,
+                                 .on_ack = on_ack,
+                                 .on_recovery = on_recovery,
+                                 .on_event = on_event,
+                                 .tell = tell,
+                                 .take = take};
 
 }  // namespace twinstack::tcp

@@ -14,7 +14,7 @@ namespace twinstack::tcp {
 
 inline constexpr std::uint32_t kDctcpAlphaOne = 1024;  // DCTCP.Alpha = 1
 
-[[nodiscard]] const CongestionOps& dctcp_ops() noexcept;
+extern const CongestionOps kDctcpOps;
 
 // tcp_dctcp_info.
 struct DctcpInfo {

@@ -27,13 +27,6 @@ void on_delivered(ControlBlock& cb, std::uint32_t /*acked*/, std::uint32_t rtt_u
   if (hystart_running(cb)) hystart_on_ack(cb, rtt_us);
 }
 
-constexpr CongestionOps kOps = {.name = "reno",
-                                .init = init,
-                                .ssthresh = ssthresh,
-                                .grow = grow,
-                                .undo_cwnd = hystart_undo_cwnd,
-                                .on_delivered = on_delivered};
-
 }  // namespace
 
 void grow_as_reno(ControlBlock& cb, std::uint32_t acked) noexcept {
@@ -41,6 +34,11 @@ void grow_as_reno(ControlBlock& cb, std::uint32_t acked) noexcept {
   if (acked > 0) grow_additively(cb, cb.cwnd, acked);  // RFC 3465 2.1
 }
 
-const CongestionOps& new_reno_ops() noexcept { return kOps; }
+const CongestionOps kNewRenoOps = {.name = "reno",
+                                   .init = init,
+                                   .ssthresh = ssthresh,
+                                   .grow = grow,
+                                   .undo_cwnd = hystart_undo_cwnd,
+                                   .on_delivered = on_delivered};
 
 }  // namespace twinstack::tcp

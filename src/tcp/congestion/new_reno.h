@@ -6,7 +6,7 @@
 
 namespace twinstack::tcp {
 
-[[nodiscard]] const CongestionOps& new_reno_ops() noexcept;
+extern const CongestionOps kNewRenoOps;
 
 // Slow start, then a segment more for each window acknowledged: for others that grow like it.
 void grow_as_reno(ControlBlock& cb, std::uint32_t acked) noexcept;
