@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "handoff/offload.h"
+#include "handoff/park.h"
 #include "handoff/upload.h"
 
 namespace twinstack::driver {
@@ -233,10 +234,10 @@ void Mover::finish_upload(ManagedConnection& conn) {
 void Mover::settle_later(const ManagedConnection& conn) {
   if (conn.move.kernel->is_settled()) return;
   const Time now = ground_.now();
-  settling_.push_back({.cookie = conn.move.kernel->cookie(),
-                       .until = now + kLongestExpiry,
-                       .look_at = now + kFirstLook,
-                       .wait = 2 * kFirstLook});
+  const std::uint64_t cookie = conn.move.kernel->cookie();
+  std::erase_if(settling_, [cookie](const Settling& settling) { return settling.cookie == cookie; });
+  settling_.push_back(
+      {.cookie = cookie, .until = now + kLongestExpiry, .look_at = now + kFirstLook, .wait = 2 * kFirstLook});
   settle_at_ = std::min(settle_at_, now + kFirstLook);
 }
 
@@ -308,6 +309,10 @@ void Mover::park(ManagedConnection& conn) {
     return;
   }
   conn.parked = true;
+  if (conn.move.acknowledged_fin) {  // as when it comes to the engine
+    conn.stays = true;
+    if (!conn.upload_wanted) return upload(conn, engine::to_string(engine::Cause::kPeerFin), true);
+  }
   if (conn.upload_wanted) start_upload(conn, true);
 }
 

@@ -195,17 +195,19 @@ void Mover::on_time(Time now) {
 // What returns have put on sockets for a while.
 void Mover::settle(Time now) {
   settle_at_ = kNever;
-  std::erase_if(settling_, [&](Settling& settling) {
+  std::vector<Settling> left;
+  for (Settling& settling : settling_) {
     const auto found = by_cookie_.find(settling.cookie);
-    if (found == by_cookie_.end() || found->second->in_engine()) return true;
+    if (found == by_cookie_.end() || found->second->in_engine()) continue;
     if (settling.look_at <= now) {
-      if (found->second->move.kernel->settle(now >= settling.until)) return true;
+      if (found->second->move.kernel->settle(now >= settling.until)) continue;
       settling.look_at = now + settling.wait;
       settling.wait = std::min(settling.wait * 2, now < settling.until ? kBetweenLooks : kBetweenLateLooks);
     }
     settle_at_ = std::min(settle_at_, settling.look_at);
-    return false;
-  });
+    left.push_back(settling);
+  }
+  settling_ = std::move(left);
 }
 
 Time Mover::next_deadline() const {

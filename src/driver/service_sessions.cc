@@ -325,7 +325,7 @@ void Service::Impl::connection_closed(ManagedConnection& conn) {
   Session& session = *conn.session;
   const std::uint32_t slot = conn.move.slot;
   ipc::OwnerGate gate = conn.move.gate();
-  if (conn.linux_conn != nullptr) closer_->close(conn.linux_conn->take_socket(), session.uid());
+  if (conn.linux_conn != nullptr) closer_->close(conn.linux_conn->take_socket(session.ending), session.uid());
   session.connections.erase(slot);
   quota_.remove_connection(session.uid());
   gate.set_owner(ipc::Owner::kFree);
@@ -336,7 +336,7 @@ void Service::Impl::bury(Session& session) {
   ::shutdown(session.socket(), SHUT_RDWR);
   closer_->close(session.take_socket(), session.uid());
   for (auto& [slot, conn] : session.connections)
-    if (conn->linux_conn != nullptr) closer_->close(conn->linux_conn->take_socket(), session.uid());
+    if (conn->linux_conn != nullptr) closer_->close(conn->linux_conn->take_socket(true), session.uid());
 }
 
 void Service::Impl::bury_sessions() {

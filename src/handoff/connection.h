@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -15,6 +16,7 @@
 #include "ipc/arena.h"
 #include "ipc/owner_gate.h"
 #include "kernel/kernel_conn.h"
+#include "wire/seq.h"
 
 namespace twinstack::handoff {
 
@@ -36,6 +38,9 @@ struct Connection {
   std::uint32_t hop_index = 0;
   // Packets that had waited and were none of this connection when they were to be injected; whoever counts takes them.
   std::uint64_t held_dropped = 0;
+  // Sequence number of a FIN that the kernel has acknowledged after its snapshot: nobody sends it again. The engine
+  // carries no FIN; upload() gives it back.
+  std::optional<Seq> acknowledged_fin;
   tcp::InfoCounters engine_counters{};  // of the stays in the engine that have ended
 
   [[nodiscard]] ipc::ConnSlot& shared() const { return arena->slot(slot); }

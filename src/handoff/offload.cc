@@ -5,9 +5,7 @@
 #include <cstring>
 
 #include "handoff/held_packets.h"
-#include "handoff/inject.h"
 #include "handoff/steps.h"
-#include "wire/build.h"
 
 namespace twinstack::handoff {
 namespace {
@@ -256,70 +254,6 @@ Result<MoveReport> offload(Connection& conn, MoveTools& tools) {
   report.pause = tools.now() - move.frozen_at;  // a write is served since the commit, a read now
   notify_owner_changed(conn);
   return report;
-}
-
-namespace {
-
-// Gives what the kernel took in after the snapshot, bytes or a FIN and an acknowledgement, to the engine as a segment
-// that could have brought it. `known`: the engine's state.
-Result<> hand_over_late(Connection& conn, const kernel::LateBytes& late, const tcp::MinTcp& known) {
-  const FlowKey from_peer = reversed(conn.kernel->flow());
-  wire::Segment segment;
-  segment.seq = Seq(late.first_seq);
-  segment.ack = max(Seq(late.snd_una), Seq(known.snd_una));
-  segment.flags = static_cast<std::uint8_t>(wire::kAck | (late.fin ? wire::kFin : 0));
-  segment.window = static_cast<std::uint16_t>(known.snd_wnd >> known.snd_wscale);
-  // Not before the peer's clock is known: a made-up value would have PAWS drop what it sends.
-  if ((known.options & tcp::kOptTimestamps) != 0 && known.ts_recent != 0) {
-    segment.options.has_timestamps = true;
-    segment.options.ts_val = known.ts_recent;
-  }
-  std::vector<std::byte> frame(wire::kMaxHeaderBytes + late.bytes.size());
-  const auto payload_bytes = static_cast<std::uint32_t>(late.bytes.size());
-  const std::uint32_t head = wire::write_headers(frame, {}, from_peer, segment, payload_bytes);
-  std::copy(late.bytes.begin(), late.bytes.end(), frame.begin() + head);
-  frame.resize(head + late.bytes.size());
-  wire::fill_checksum(frame);
-  return inject_frame(conn, frame);
-}
-
-}  // namespace
-
-Result<> park(Connection& conn, MoveTools& tools) {
-  ASSIGN_OR_RETURN(const kernel::LateBytes late, conn.kernel->park(tools.receive_room));
-  const bool is_owed = !late.bytes.empty() || late.fin;  // acknowledged: the peer will not send it again
-  // What went wrong with what only the kernel had is no failure like others.
-  const auto told = [is_owed](auto result) -> decltype(result) {
-    if (result || !is_owed) return result;
-    return error(ErrorCode::kBroken, "late bytes: " + result.error().message());
-  };
-  Command silent{.op = CommandOp::kSilent, .id = conn.hw};
-  silent.min.snd_nxt = late.snd_nxt;
-  ASSIGN_OR_RETURN(const engine::Reply reply, told(conn.port->request(silent)));
-  const tcp::MinTcp& known = reply.state.min;
-  if (!is_owed && Seq(late.snd_una) <= Seq(known.snd_una)) return {};
-  // One IP packet carries less than 64 KB.
-  constexpr std::size_t kMost = 32768;
-  kernel::LateBytes piece = late;
-  piece.fin = false;
-  std::size_t done = 0;
-  do {
-    piece.first_seq = late.first_seq + static_cast<std::uint32_t>(done);
-    piece.bytes = late.bytes.subspan(done, std::min(kMost, late.bytes.size() - done));
-    const auto handed = told(hand_over_late(conn, piece, known));
-    if (!handed && is_owed) return handed;  // an acknowledgement alone can be missed
-    done += piece.bytes.size();
-  } while (done < late.bytes.size());
-  if (!is_owed) return {};
-  ASSIGN_OR_RETURN(const engine::Reply after, told(conn.port->request({.op = CommandOp::kQuery, .id = conn.hw})));
-  const Seq end = Seq(late.first_seq) + static_cast<std::uint32_t>(late.bytes.size());
-  if (Seq(after.state.min.rcv_nxt) < end) return error(ErrorCode::kBroken, "the engine had no room for late bytes");
-  if (!late.fin) return {};
-  // By itself: the engine keeps a packet with a FIN as a whole for the kernel.
-  piece = late;
-  piece.first_seq = end.raw();
-  piece.bytes = {};
-  return told(hand_over_late(conn, piece, known));
 }
 
 }  // namespace twinstack::handoff

@@ -20,8 +20,4 @@ namespace twinstack::handoff {
 // kToEngine: the caller resets the socket and gives the owner record back then.
 [[nodiscard]] Result<MoveReport> offload(Connection& conn, MoveTools& tools);
 
-// After offload() and kernel::wait_grace_period(): parks the kernel socket, off the critical path. Bytes that the
-// kernel took in after the snapshot are given to the engine. kBroken: the stream cannot be kept, reset the connection.
-[[nodiscard]] Result<> park(Connection& conn, MoveTools& tools);
-
 }  // namespace twinstack::handoff

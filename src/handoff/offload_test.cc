@@ -1,6 +1,7 @@
 // offload(): what it does, and that a failure at any step leaves the connection running in the kernel as if nothing had
 // been tried: same owner, no slot, no chunk, no map entry, no packet lost, data flows on.
 #include "handoff/offload.h"
+#include "handoff/park.h"
 
 #include <gtest/gtest.h>
 
@@ -433,26 +434,59 @@ TEST_F(OffloadTest, ParkGivesBytesThatTheKernelTookLateToTheEngine) {
   EXPECT_EQ(hosts.lane->lane.free_chunks(hosts.program.session()), 256U);
 }
 
-// The kernel has acknowledged it, and the peer will not send it again; the engine keeps it for the kernel.
-TEST_F(OffloadTest, ParkGivesAFinThatTheKernelTookLateToTheEngine) {
-  for (const std::uint32_t late : {0U, 900U}) {
+// Other connections of the program hold all but so many.
+void leave_chunks(TwoHosts& two, std::uint32_t count) {
+  while (two.lane->lane.free_chunks(two.program.session()) > count) {
+    const std::uint32_t more = two.lane->lane.free_chunks(two.program.session()) - count;
+    ASSERT_TRUE(two.conn.port
+                    ->request({.op = engine::CommandOp::kGetChunks,
+                               .session = two.conn.session,
+                               .chunk_count = std::min<std::uint32_t>(more, engine::kMaxCommandChunks)})
+                    .has_value());
+  }
+}
+
+// The kernel has acknowledged it, and the peer will not send it again: it is kept for the kernel, however little memory
+// there is.
+TEST_F(OffloadTest, AFinThatTheKernelTookLateComesBackToIt) {
+  struct Case {
+    std::uint32_t late_bytes;
+    std::uint32_t free_chunks;
+  };
+  for (const Case& one : {Case{0, 8}, Case{900, 8}, Case{0, 1}, Case{0, 0}}) {
     TwoHosts two;
     two.peer_writes(3000);
     two.run(milliseconds(5));
     two.program_reads();
     ASSERT_TRUE(two.move_to_engine().has_value());
-    two.kernel->taken_after_snapshot = engine::test::stream_bytes(two.mine.receive_key, two.theirs.written, late);
+    two.kernel->taken_after_snapshot =
+        engine::test::stream_bytes(two.mine.receive_key, two.theirs.written, one.late_bytes);
     two.kernel->fin_after_snapshot = true;
+    leave_chunks(two, one.free_chunks);
     ASSERT_TRUE(park(two.conn, two.tools).has_value());
+    EXPECT_EQ(two.conn.acknowledged_fin, two.lane->conn(two.conn.hw).tcb.rcv_nxt);
     two.settle();
-    const auto events = two.lane->events();
-    ASSERT_EQ(events.size(), 1U) << late;
-    EXPECT_EQ(events[0].cause, engine::Cause::kPeerFin);
     two.program_reads();
-    EXPECT_EQ(two.mine.received, 3000 + late);
+    EXPECT_EQ(two.mine.received, 3000 + one.late_bytes);
     ASSERT_TRUE(upload(two.conn, two.tools).has_value());
-    EXPECT_EQ(two.kernel->finished, 1);
+    EXPECT_EQ(two.kernel->finished, 1) << one.late_bytes << " bytes, " << one.free_chunks << " chunks";
+    EXPECT_FALSE(two.conn.acknowledged_fin);
   }
+}
+
+// A program that is not told of it would wait for ever.
+TEST_F(OffloadTest, AFinThatTheKernelDoesNotTakeBackEndsTheConnection) {
+  ASSERT_TRUE(hosts.move_to_engine().has_value());
+  hosts.kernel->fin_after_snapshot = true;
+  ASSERT_TRUE(park(hosts.conn, hosts.tools).has_value());
+  hosts.path->fail_inject = 100;
+  int resets = 0;
+  hosts.kernel->on_reset = [&] { ++resets; };
+  const auto returned = upload(hosts.conn, hosts.tools);
+  ASSERT_FALSE(returned.has_value());
+  EXPECT_EQ(returned.error().code, ErrorCode::kBroken);
+  EXPECT_EQ(resets, 1);
+  EXPECT_FALSE(hosts.conn.hw);
 }
 
 // R16: the frozen kernel has sent data that the engine takes for unsent, and the peer acknowledges it.

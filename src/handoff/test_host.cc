@@ -7,6 +7,7 @@
 
 #include "base/assert.h"
 #include "handoff/offload.h"
+#include "handoff/park.h"
 
 namespace twinstack::handoff::test {
 

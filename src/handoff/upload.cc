@@ -5,7 +5,7 @@
 
 #include "handoff/held_packets.h"
 #include "handoff/lesson.h"
-#include "handoff/offload.h"
+#include "handoff/park.h"
 #include "handoff/steps.h"
 
 namespace twinstack::handoff {
@@ -194,7 +194,7 @@ Result<MoveReport> upload(Connection& conn, MoveTools& tools) {
   TRY(extract(move));
   TRY(restore(move));
   undo.commit();
-  const Result<> released = release(move);
+  Result<> released = release(move);
   // Before any call of the program comes to the socket: newer bytes would follow the gap.
   if (!released) conn.kernel->reset();
   const bool teaches = released && move.can_be_taught && move.report.socket_error == 0;
@@ -202,7 +202,11 @@ Result<MoveReport> upload(Connection& conn, MoveTools& tools) {
   move.report.pause = tools.now() - move.frozen_at;
   if (teaches) give_lesson(move);
   hand_packets_over(move);
-  if (released) expire_if_silent(move);
+  if (released) {
+    expire_if_silent(move);
+    released = give_acknowledged_fin(conn, move.extracted.state.min);
+    if (!released) conn.kernel->reset();
+  }
   (void)conn.port->call({.op = CommandOp::kRelease, .id = conn.hw});
   conn.hw = engine::HwConnId();
   notify_owner_changed(conn);

@@ -10,6 +10,7 @@
 
 #include "handoff/lesson.h"
 #include "handoff/offload.h"
+#include "handoff/park.h"
 #include "handoff/test_host.h"
 
 namespace twinstack::handoff {

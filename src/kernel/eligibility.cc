@@ -70,8 +70,8 @@ Result<> LinuxKernelConn::check_eligible(const Limits& limits) {
               .send_queue_bytes = limits.send_queue_bytes,
               .allow_loss_recovery = limits.allow_loss_recovery};
   if (phase_ != Phase::kRunning) return refuse(Reason::kRepairOn);  // a freeze that could not be undone
-  // The options are not the program's while it expires.
   receive_room_.take_back(socket_.get(), false);
+  // The options are not the program's while it expires.
   if (!relent(false)) return refuse(Reason::kLossRecovery);
   TRY(check_state());
   TRY(check_options());
@@ -121,8 +121,8 @@ Result<bool> LinuxKernelConn::out_of_order_may_be_held() {
   if (out_of_order_.gone) return false;
   using MemInfo = std::array<std::uint32_t, SK_MEMINFO_VARS>;
   ASSIGN_OR_RETURN(const MemInfo memory, get_option<MemInfo>(socket_.get(), SOL_SOCKET, SO_MEMINFO, "SO_MEMINFO"));
-  out_of_order_.gone = memory[SK_MEMINFO_RMEM_ALLOC] == 0 ||
-                       received_bytes_ - out_of_order_.at_received_bytes > memory[SK_MEMINFO_RCVBUF];
+  const auto window = std::max(memory[SK_MEMINFO_RCVBUF], static_cast<std::uint32_t>(receive_room_.largest()));
+  out_of_order_.gone = memory[SK_MEMINFO_RMEM_ALLOC] == 0 || received_bytes_ - out_of_order_.at_received_bytes > window;
   return !out_of_order_.gone;
 }
 
@@ -193,6 +193,7 @@ Result<> LinuxKernelConn::read_program_options() {
   ASSIGN_OR_RETURN(options_.receive_low_water, get_option(raw, SOL_SOCKET, SO_RCVLOWAT, "SO_RCVLOWAT"));
   if (options_.receive_low_water > 1) return refuse(Reason::kLowWater);
   ASSIGN_OR_RETURN(options_.window_clamp_bytes, get_option(raw, IPPROTO_TCP, TCP_WINDOW_CLAMP, "TCP_WINDOW_CLAMP"));
+  options_.window_clamp_bytes = receive_room_.own_clamp(options_.window_clamp_bytes);
   ASSIGN_OR_RETURN(options_.quick_ack, get_option(raw, IPPROTO_TCP, TCP_QUICKACK, "TCP_QUICKACK"));
   options_.peek_offset = option_or(raw, SOL_SOCKET, SO_PEEK_OFF, -1);  // TCP knows it since Linux 6.9
   return {};

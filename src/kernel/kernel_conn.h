@@ -194,11 +194,11 @@ class KernelConn {
   // REQUIRES: phase kRunning.
   virtual Result<> expire() = 0;
   // So many packets of at most one page are injected next: what they take of a buffer that the program has fixed is
-  // lent to it (receive_room.h). Refused: some may be dropped, and the peer sends them again. REQUIRES: phase kRunning.
+  // lent to it (receive_room.h). Refused: some may be dropped, and the peer sends them again. REQUIRES: not parked.
   virtual Result<> make_room(std::uint32_t /*packets*/) { return {}; }
   // Takes back what a return has put on the socket for a while: expire() when the peer was heard of since or
-  // `in_any_case`, make_room() when the program has read. True: nothing is left of it. The caller asks now and then
-  // until then. REQUIRES: phase kRunning.
+  // `in_any_case`, make_room() when the program has read and the window is its own buffer's again. True: nothing is
+  // left of it. The caller asks now and then until then. REQUIRES: phase kRunning.
   virtual bool settle(bool in_any_case) = 0;
   [[nodiscard]] virtual bool is_settled() const noexcept = 0;
 

@@ -84,6 +84,7 @@ void LinuxKernelConn::reset() noexcept {
   static_cast<void>(repair::set_mode(raw, repair::Mode::kOffSilent));
   static_cast<void>(::connect(raw, &nowhere, sizeof nowhere));
   static_cast<void>(detach_late_filter());
+  leave_nothing(true);  // the program can connect it anew
   phase_ = Phase::kRunning;
 }
 
@@ -103,18 +104,18 @@ bool LinuxKernelConn::has_known_peer() const noexcept {
   return remote && remote->address == template_.flow.remote && remote->port == template_.flow.remote_port;
 }
 
-LinuxKernelConn::~LinuxKernelConn() { leave_nothing(); }
+LinuxKernelConn::~LinuxKernelConn() { leave_nothing(true); }
 
-UniqueFd LinuxKernelConn::take_socket() noexcept {
-  leave_nothing();
+UniqueFd LinuxKernelConn::take_socket(bool program_goes_on) noexcept {
+  leave_nothing(program_goes_on);
   return std::move(socket_);
 }
 
-// What a return has put on the socket for a while, and the program may go on with.
-void LinuxKernelConn::leave_nothing() noexcept {
+// What a return has put on the socket for a while, and the program may go on with. One that it has closed expires.
+void LinuxKernelConn::leave_nothing(bool program_goes_on) noexcept {
   if (!socket_) return;
   receive_room_.take_back(socket_.get(), true);
-  relent(true);
+  if (program_goes_on) relent(true);
 }
 
 Result<> LinuxKernelConn::expire() {

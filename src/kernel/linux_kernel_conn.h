@@ -92,7 +92,7 @@ class LinuxKernelConn final : public KernelConn {
   [[nodiscard]] ProgramOptions& program_options() noexcept { return options_; }
   // Gives the descriptor up, with nothing of ours left on it, to somebody who may sleep in its close. Nothing but the
   // destructor may follow.
-  [[nodiscard]] UniqueFd take_socket() noexcept;
+  [[nodiscard]] UniqueFd take_socket(bool program_goes_on) noexcept;
   // For a creator that learns netns_cookie() only afterwards: what the connections of that namespace share.
   void set_shared(const LinuxShared& shared) noexcept { shared_ = shared; }
 
@@ -107,7 +107,7 @@ class LinuxKernelConn final : public KernelConn {
   explicit LinuxKernelConn(UniqueFd socket, const LinuxShared& shared) : socket_(std::move(socket)), shared_(shared) {}
   Result<> read_identity();
   bool relent(bool in_any_case);
-  void leave_nothing() noexcept;
+  void leave_nothing(bool program_goes_on) noexcept;
   [[nodiscard]] bool has_known_peer() const noexcept;
 
   std::unexpected<Error> refuse(Reason reason);

@@ -79,7 +79,7 @@ Result<LateBytes> LinuxKernelConn::take_late_bytes(std::span<std::byte> room) {
     ASSIGN_OR_RETURN(const std::size_t all, peek_all(raw, room, "late bytes"));
     const std::size_t known = frozen_.rcv_nxt - frozen_.copied_seq;
     std::size_t end = known + (rcv_nxt - frozen_.rcv_nxt);
-    if (all + 1 == end && has_ended(raw)) {
+    if (all + 1 == end && has_fin(raw)) {
       late.fin = true;
       --end;
     }

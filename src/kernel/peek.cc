@@ -26,6 +26,11 @@ bool has_ended(int fd) noexcept {
   return ::poll(&events, 1, 0) < 0 || (events.revents & (POLLHUP | POLLRDHUP)) != 0;
 }
 
+bool has_fin(int fd) noexcept {
+  pollfd events{.fd = fd, .events = POLLRDHUP, .revents = 0};
+  return ::poll(&events, 1, 0) > 0 && (events.revents & (POLLHUP | POLLRDHUP)) == POLLRDHUP;
+}
+
 Result<tcp_info> read_tcp_info(int fd) {
   tcp_info info{};
   socklen_t length = sizeof info;

@@ -14,5 +14,7 @@ Result<std::size_t> peek_all(int fd, std::span<std::byte> room, const char* what
 
 // The peer's FIN has come in, or the connection is over.
 [[nodiscard]] bool has_ended(int fd) noexcept;
+// ... by its FIN, with the connection still there.
+[[nodiscard]] bool has_fin(int fd) noexcept;
 
 }  // namespace twinstack::kernel

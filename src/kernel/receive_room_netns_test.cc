@@ -1,16 +1,19 @@
 // Room for injected packets in a receive buffer that the program has fixed.
 #include <gtest/gtest.h>
 #include <linux/socket.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 
 #include <array>
+#include <chrono>
 #include <memory>
 #include <string>
 
 #include "kernel/mover.h"
 #include "kernel/sockopt.h"
+#include "tcp/tcp_info.h"
 
 namespace twinstack::kernel::testing {
 namespace {
@@ -46,6 +49,23 @@ class ReceiveRoomTest : public MoveTest {
     std::array<char, 4096> room;
     while (::recv(ours(), room.data(), room.size(), MSG_DONTWAIT) > 0) {
     }
+  }
+  // The peer sends as much as it can, for so long.
+  void stream(std::chrono::milliseconds span, bool reading) {
+    const std::string bytes(65536, 's');
+    const auto end = std::chrono::steady_clock::now() + span;
+    while (std::chrono::steady_clock::now() < end) {
+      (void)::send(theirs(), bytes.data(), bytes.size(), MSG_DONTWAIT);
+      if (reading) read_all();
+    }
+  }
+  int clamp() { return get_option(ours(), IPPROTO_TCP, TCP_WINDOW_CLAMP, "TCP_WINDOW_CLAMP").value_or(-1); }
+  // The window that the peer was offered last.
+  int offered() {
+    tcp::TcpInfo info;
+    socklen_t length = sizeof info;
+    EXPECT_EQ(::getsockopt(ours(), IPPROTO_TCP, TCP_INFO, &info, &length), 0);
+    return static_cast<int>(info.rcv_wnd);
   }
 
  private:
@@ -85,12 +105,43 @@ TEST_F(ReceiveRoomTest, GoesBackWithAMove) {
   EXPECT_EQ(get(SO_BUF_LOCK), SOCK_RCVBUF_LOCK);
 }
 
+// The larger buffer has Linux offer a larger window. Taken back before the peer has used that, it would overflow.
+TEST_F(ReceiveRoomTest, IsLentUntilTheWindowIsThatOfTheOwnBuffer) {
+  constexpr int kLarger = 65536;
+  fix(kLarger / 2);
+  ASSERT_TRUE(ok(conn().make_room(80)));
+  ASSERT_FALSE(conn().is_settled());
+  stream(std::chrono::milliseconds(100), true);
+  if (offered() == 0) GTEST_SKIP() << "this kernel does not tell the window (Linux 6.2)";
+  EXPECT_GT(offered(), 2 * kLarger) << "nothing to be careful with";
+  EXPECT_GT(clamp(), kLarger);
+  const std::uint64_t pruned = both("TcpExt", "RcvPruned");
+  for (int turn = 0; turn < 500 && !conn().settle(false); ++turn) stream(std::chrono::milliseconds(5), true);
+  EXPECT_TRUE(conn().is_settled());
+  EXPECT_EQ(get(SO_RCVBUF), kLarger);
+  EXPECT_LE(offered(), kLarger);
+  EXPECT_LE(clamp(), kLarger);
+  EXPECT_GT(clamp(), kLarger / 2) << "as much as segments of this weight find room for";
+  stream(std::chrono::milliseconds(200), false);
+  EXPECT_EQ(both("TcpExt", "RcvPruned"), pruned);
+}
+
+TEST_F(ReceiveRoomTest, TheWindowClampIsTheProgramsOwnAfterAMove) {
+  constexpr int kLarger = 65536;
+  fix(kLarger / 2);
+  ASSERT_TRUE(ok(conn().make_room(80)));
+  stream(std::chrono::milliseconds(100), true);
+  ASSERT_GT(clamp(), kLarger);
+  ASSERT_TRUE(ok(conn().check_eligible(mover().limits)));
+  EXPECT_LE(conn().program_options().window_clamp_bytes, kLarger);
+}
+
 // The program goes on with the socket when the service has ended.
 TEST_F(ReceiveRoomTest, NothingIsLeftWhenTheDriverLetsGo) {
   fill();
   fix(kOwn / 2);
   ASSERT_TRUE(ok(conn().make_room(kPackets)));
-  const UniqueFd given_up = conn().take_socket();
+  const UniqueFd given_up = conn().take_socket(true);
   EXPECT_EQ(get(SO_RCVBUF), kOwn);
 }
 

@@ -154,19 +154,27 @@ Outcome Reader::add_from_kernel(Outcome queued) const noexcept {
   // Another thread may have drained the rings since: what is in the queue by now comes before the kernel's bytes.
   const auto looked_at = static_cast<std::uint64_t>(peeks() ? queued : 0);
   if (queued <= 0 || out.left() == 0 || posted_unread() != looked_at) return queued;
-  // Asked first: an error that stands behind these bytes is for the next call.
+  // Asked first: an error that stands behind these bytes is for the next call, and so is what lies behind the mark of
+  // urgent data.
   int unread = 0;
+  int at_mark = 0;
   if (real().ioctl(fd, FIONREAD, &unread) != 0 || unread <= 0) return queued;
+  if (real().ioctl(fd, SIOCATMARK, &at_mark) != 0 || at_mark != 0) return queued;
   const Outcome more = from_kernel();
+  if (more < 0) keep_pending_error(sonode, more);  // another thread has taken the bytes
   return more > 0 ? queued + more : queued;
 }
 
 // A read of chunks does not wait for a move. What the kernel has then comes to the engine with the move, and is told;
 // or, when the move is undone, is to be told again (EpollSet::unmute_if_due()).
 bool Reader::kernel_may_have_more() const noexcept {
-  // The end of the move has seen it, or is seen.
-  if (sonode.owner() == ipc::Owner::kToEngine) sonode.read_in_move.store(true, std::memory_order_seq_cst);
-  return kernel_speaks_for(sonode);
+  while (!kernel_speaks_for(sonode)) {
+    if (sonode.owner() != ipc::Owner::kToEngine) return false;
+    // The end of the move has seen it, or is seen.
+    sonode.read_in_move.store(true, std::memory_order_seq_cst);
+    if (sonode.owner() == ipc::Owner::kToEngine) return false;
+  }
+  return true;
 }
 
 std::uint64_t Reader::posted_unread() const noexcept {

@@ -188,6 +188,7 @@ void advance(ControlBlock& cb, Seq ack, AckNews& news, Host& host, Time now) noe
   host.counters().bytes_acked += bytes_between(cb.snd_una, ack);
   cb.snd_una = ack;
   cb.retries = 0;
+  if (cb.flight) cb.flight->timed_out_at = {};
   cb.stall_since = to_coarse_tick(now);
   news.flags |= kUnaAdvanced;
 }

@@ -128,6 +128,7 @@ Result<> install(ControlBlock& cb, const MinTcp& state, Time now) {
     note_cwnd_use(cb, packets_in_flight(cb) >= cb.cwnd, now);  // else a move would cost a round trip's growth
     // No loss probe: where moves follow each other fast, each would begin with one, and the timeout never come.
     rearm_retransmit(cb, since);
+    if (const Time due = since + backed_off_rto(cb); due <= now) cb.flight->timed_out_at = due;
   }
   acknowledge_now(cb);  // a delayed ACK of the kernel may have been lost in the move
   return {};

@@ -178,6 +178,8 @@ struct FlightRepair {
 
   Time next_send{};  // pacing: nothing goes before
 
+  Time timed_out_at{};  // since when timeouts have brought nothing: the user timeout counts from then on; 0 = none has
+
   friend bool operator==(const FlightRepair&, const FlightRepair&) = default;
 };
 

@@ -50,7 +50,7 @@ Duration retransmission_interval(const Handshake& handshake, const HandshakeConf
 
 void arm_timer(Handshake& handshake, const HandshakeConfig& config, Time now) noexcept {
   handshake.deadline = now + retransmission_interval(handshake, config);
-  if (!limited_by_user(handshake, config)) return;
+  if (!limited_by_user(handshake, config) || handshake.timeouts == 0) return;  // the first is not hurried, as Linux
   handshake.deadline = std::min(handshake.deadline, handshake.first_sent + user_timeout(config));
 }
 

@@ -81,6 +81,14 @@ TEST(SynSent, TheUserTimeoutIsMetOnTime) {
   EXPECT_EQ(opening.fire(HandshakeTimer::kGaveUp), at_ms(2500));
 }
 
+// However short it is, the first SYN has its whole second (as Linux).
+TEST(SynSent, AUserTimeoutDoesNotHurryTheFirstTimeout) {
+  HandshakeConfig config = linux_config();
+  config.settings.user_timeout_ms = 700;
+  Opening opening = syn_sent(config);
+  EXPECT_EQ(opening.fire(HandshakeTimer::kGaveUp), at_ms(1000));
+}
+
 // The caller could not send, but its timer ran: what goes then is the first, and asks for ECN.
 TEST(SynSent, ASynThatWasNeverSentIsNoRetransmission) {
   HandshakeConfig config = linux_config();

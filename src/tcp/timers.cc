@@ -26,15 +26,20 @@ bool has_tried(const ControlBlock& cb, SenderTimer which) noexcept {
   return which == SenderTimer::kPersist ? cb.backoff > 0 : cb.retries > 0;
 }
 
+// How long that is ago (Linux icsk_probes_tstamp, retrans_stamp). REQUIRES: has_tried().
+Duration tried_for(const ControlBlock& cb, SenderTimer which, Time now) noexcept {
+  return which == SenderTimer::kPersist || !cb.flight ? stalled_for(cb, now) : now - cb.flight->timed_out_at;
+}
+
 // The interval, cut so that the user timeout is met on time (as Linux tcp_clamp_rto_to_user_timeout).
-Duration within_user_timeout(const ControlBlock& cb, Duration interval, Time now) noexcept {
-  const Duration left = user_timeout(cb) - stalled_for(cb, now);
+Duration within_user_timeout(const ControlBlock& cb, SenderTimer which, Duration interval, Time now) noexcept {
+  const Duration left = user_timeout(cb) - tried_for(cb, which, now);
   return std::clamp(interval, Duration(std::chrono::milliseconds(1)),
                     std::max(left, Duration(std::chrono::milliseconds(1))));
 }
 
 bool exhausted(const ControlBlock& cb, SenderTimer which, std::uint8_t tries, Time now) noexcept {
-  if (cb.user_timeout_ms != 0) return has_tried(cb, which) && stalled_for(cb, now) >= user_timeout(cb);
+  if (cb.user_timeout_ms != 0) return has_tried(cb, which) && tried_for(cb, which, now) >= user_timeout(cb);
   return tries >= kMaxRetries;
 }
 
@@ -63,6 +68,7 @@ TimerVerdict fire_retransmit(ControlBlock& cb, Host& host, Time now) {
     start_sender_timer(cb, SenderTimer::kRetransmit, now);  // the upload takes its time: no spinning meanwhile
     return TimerVerdict::kToSoftware;
   }
+  if (cb.flight->timed_out_at == Time{}) cb.flight->timed_out_at = now;
   suspect_black_hole(cb, now);
   recovery_on_timeout(cb, now);
   if (!closed && cb.retries < 255) ++cb.retries;
@@ -92,6 +98,7 @@ TimerVerdict fire_persist(ControlBlock& cb, Time now) {
     start_sender_timer(cb, SenderTimer::kPersist, now);
     return TimerVerdict::kToSoftware;
   }
+  if (!has_tried(cb, SenderTimer::kPersist)) cb.stall_since = to_coarse_tick(now);
   const bool open = cb.snd_una + cb.snd_wnd > cb.snd_nxt;
   cb.set(open ? kForceSend : kProbeNow);
   if (open) push_next(cb, full_segment_bytes(cb));
@@ -169,7 +176,7 @@ TimerVerdict end_pacing_hold(ControlBlock& cb) noexcept {
 void arm_sender_timer(ControlBlock& cb, SenderTimer which, Duration after, Time now) noexcept {
   const bool watches_peer = which == SenderTimer::kRetransmit || which == SenderTimer::kPersist;
   const bool bounded = watches_peer && cb.user_timeout_ms != 0 && has_tried(cb, which);
-  cb.sender_deadline = to_tick_ceil(now + (bounded ? within_user_timeout(cb, after, now) : after));
+  cb.sender_deadline = to_tick_ceil(now + (bounded ? within_user_timeout(cb, which, after, now) : after));
   cb.sender_timer = which;
 }
 

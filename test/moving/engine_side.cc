@@ -8,6 +8,7 @@
 
 #include "handoff/inject.h"
 #include "handoff/offload.h"
+#include "handoff/park.h"
 #include "handoff/upload.h"
 #include "moving/gated_link.h"
 #include "sockets/tcp_info.h"
