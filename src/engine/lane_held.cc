@@ -24,6 +24,7 @@ constexpr std::size_t kMaxFramePieces = 64;
 constexpr std::size_t kHeaderRoom = 256;
 // Payload of the packets that out-of-order data is turned back into.
 constexpr std::size_t kOutOfOrderPiece = 1200;
+constexpr std::size_t kSmallestPiece = 256;
 
 }  // namespace
 
@@ -209,10 +210,12 @@ void Lane::hold_out_of_order(std::uint32_t index) {
     segment.options.has_timestamps = true;
     segment.options.ts_val = conn.tcb.ts_recent;  // echoes nothing: no round trip is to be measured by it
   }
+  // No larger than the peer's own, from which the kernel takes the peer's segment size.
+  const std::size_t piece_bytes = std::clamp<std::size_t>(conn.tcb.rcv_mss, kSmallestPiece, kOutOfOrderPiece);
   std::array<std::byte, wire::kMaxHeaderBytes + kOutOfOrderPiece> frame;
   for (const tcp::OutOfOrderBlock& block : conn.tcb.cold->out_of_order) {
-    for (std::size_t done = 0; done < block.bytes.size(); done += kOutOfOrderPiece) {
-      const auto here = ByteView(block.bytes).subspan(done, std::min(kOutOfOrderPiece, block.bytes.size() - done));
+    for (std::size_t done = 0; done < block.bytes.size(); done += piece_bytes) {
+      const auto here = ByteView(block.bytes).subspan(done, std::min(piece_bytes, block.bytes.size() - done));
       segment.seq = block.seq + static_cast<std::uint32_t>(done);
       const auto payload_bytes = static_cast<std::uint32_t>(here.size());
       const std::uint32_t head = wire::write_headers(frame, {}, from_peer, segment, payload_bytes);

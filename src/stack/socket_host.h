@@ -23,6 +23,7 @@ class SoftStack::SocketHost final : public tcp::Host {
   std::uint32_t receive_space() override {
     return socket_.conn->receive.window_space(stack_.config_, socket_.conn->cb);
   }
+  std::uint16_t announced_mss() override { return socket_.conn->advmss; }
   std::uint32_t receive_capacity() override { return socket_.conn->receive.full_window(stack_.config_); }
   bool all_read() override { return socket_.conn->receive.bytes.empty(); }
 

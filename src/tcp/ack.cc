@@ -134,8 +134,6 @@ bool may_grow(const ControlBlock& cb, const AckNews& news) noexcept {
 void control_congestion(ControlBlock& cb, AckNews& news, Time now) {
   const CongestionOps& ops = congestion_ops(cb);
   const RateSample& sample = news.sample;
-  if (news.has(kEcnEchoed)) cb.delivered_ce += sample.newly_delivered;
-  if (ops.on_ack != nullptr) ops.on_ack(cb, news.has(kEcnEchoed));
   if (ops.control != nullptr) {
     ops.control(cb, sample, now);
   } else if (reducing_window(cb)) {
@@ -157,6 +155,10 @@ void conclude(ControlBlock& cb, AckNews& news, Host& host, Time now) {
     ops.on_delivered(cb, news.acked_segments, news.sample.rtt_us, now);
   }
   rack_adapt_window(cb, news.sample);
+  // Before a reduction that this ACK begins (Linux tcp_in_ack_event()).
+  const std::uint32_t arrived = cb.delivered - news.prior_delivered;
+  if (news.has(kEcnEchoed)) cb.delivered_ce += arrived;
+  if (ops.on_ack != nullptr) ops.on_ack(cb, news.has(kEcnEchoed));
   if (cb.flight->probe_out) probe_on_ack(cb, news, now);
   size_probe_on_ack(cb);
   if (dubious(cb, news)) {
@@ -166,6 +168,7 @@ void conclude(ControlBlock& cb, AckNews& news, Host& host, Time now) {
   }
   if (news.has(kRestartTimer)) restart_sender_timer(cb, now);
   news.sample.newly_delivered = cb.delivered - news.prior_delivered;
+  if (news.has(kEcnEchoed)) cb.delivered_ce += news.sample.newly_delivered - arrived;  // duplicate ACKs tell of them
   news.sample.newly_lost = cb.lost - news.prior_lost;
   news.sample.ack_delayed = news.has(kMaybeDelayed);
   rate_on_ack(cb, news.sample, host.delivery_rate(), now);
@@ -205,6 +208,7 @@ void update_timers(ControlBlock& cb, const AckNews& news, Time now) noexcept {
     rearm_retransmit(cb, now);
   }
   if (news.has(kWindowChanged | kUnaAdvanced)) leave_persist(cb, now);
+  if (news.prior_out == 0) put_off_probe(cb, now);
 }
 
 }  // namespace
@@ -229,6 +233,7 @@ void process_ack(ControlBlock& cb, const wire::Segment& segment, std::uint32_t p
     // Nothing is out: only the window may be news.
     const bool had_room = window_admits_next(cb);
     if (update_send_window(cb, segment) && !had_room) leave_persist(cb, now);
+    put_off_probe(cb, now);
     return;
   }
   if (segment.ack > cb.snd_nxt) {  // sent by the other stack

@@ -74,6 +74,8 @@ class Host {
   // What receive_space() is when nothing is unread: a buffer smaller than a segment of the peer is offered all the
   // same.
   virtual std::uint32_t receive_capacity() { return UINT32_MAX; }
+  // Payload of a full segment as announced to the peer (tcpi_advmss); 0: not known, as large as ours.
+  virtual std::uint16_t announced_mss() { return 0; }
   // Whether nothing is unread: then a segment that begins in the window is taken whole, wherever it ends.
   virtual bool all_read() { return false; }
 

@@ -216,15 +216,22 @@ void add_sent(ControlBlock& cb, Seq seq, std::uint32_t length, Time now) {
   if (reducing_window(cb)) ++f.prr_out;
 }
 
-void note_repeat(ControlBlock& cb, SentQueue::Position position, Time now) {
+void note_probe_again(ControlBlock& cb, SentQueue::Position position, Time now) {
   Flight& f = *cb.flight;
   SentSegment& s = f.sent.at(position);
-  if (!s.has(kRetransmitted)) ++f.retransmitted;
   s.clear(kRateTaken | kSentAppLimited | kForeign);
-  s.set(kRetransmitted | kEverRetransmitted);
+  s.set(kEverRetransmitted);
   stamp(cb, s, now);
   if (uses_sack(cb)) rack_on_repeat(f, s.seq, now);
   f.last_repeat = to_tick(now);
+}
+
+void note_repeat(ControlBlock& cb, SentQueue::Position position, Time now) {
+  note_probe_again(cb, position, now);
+  Flight& f = *cb.flight;
+  SentSegment& s = f.sent.at(position);
+  if (!s.has(kRetransmitted)) ++f.retransmitted;
+  s.set(kRetransmitted);
   f.undo_repeats = std::max(f.undo_repeats, 0) + 1;
   if (!f.repeat_stamped) f.repeat_ts = ts_clock(cb, now);
   f.repeat_stamped = true;

@@ -274,7 +274,10 @@ void add_foreign(ControlBlock& cb, Seq from, Seq to, Time sent);
 // The first `length` bytes of the flight are a segment of their own whose acknowledgement is measured by its timestamp
 // echo alone, as Linux does with what was written in repair mode (TCPCB_REPAIRED). REQUIRES: add_foreign() of them.
 void measure_by_echo(ControlBlock& cb, std::uint32_t length);
-// The segment is sent again at `now`.
+// The segment is sent again at `now`, as a loss probe: that is no repair, and nothing counts as out or as to be undone
+// for it (Linux __tcp_retransmit_skb() by itself).
+void note_probe_again(ControlBlock& cb, SentQueue::Position position, Time now);
+// ... as a repair.
 void note_repeat(ControlBlock& cb, SentQueue::Position position, Time now);
 // As SentQueue::split(); counts and hints stay right.
 void split_sent(Flight& flight, SentQueue::Position position, std::uint32_t length);

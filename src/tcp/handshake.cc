@@ -272,7 +272,8 @@ Result<> establish(ControlBlock& cb, const Handshake& handshake, const Handshake
   TRY(install(cb, established_state(handshake, config, now), now));
   // install() owes an ACK, as after a move. The peer that sent the ACK waits for none.
   if (handshake.has(kHsByAck)) cb.clear(kAckOwed | kAckNow);
-  cb.delivered = 1;  // our SYN (as Linux)
+  cb.delivered = 1;                             // our SYN (as Linux), before the congestion control
+  set_congestion(cb, cb.congestion_kind, now);  // begins to count
   return {};
 }
 

@@ -249,6 +249,7 @@ bool plan_size_probe(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) 
   search->probe_end = cb.snd_nxt + bytes;
   flight_of(cb, host.flights());
   fill_text(cb, plan, cb.snd_nxt, bytes);
+  mark_ecn(cb, plan);
   account_new_data(cb, bytes, bytes, now);
   pace_after(cb, bytes, now);
   complete(cb, host, now, plan);

@@ -73,6 +73,14 @@ void fill_text(const ControlBlock& cb, SegmentPlan& plan, Seq seq, std::uint32_t
   if (fin) plan.segment.flags |= wire::kFin;
 }
 
+void mark_ecn(ControlBlock& cb, SegmentPlan& plan) noexcept {
+  if ((cb.options & kOptEcn) == 0 || plan.payload_bytes == 0) return;
+  plan.segment.ecn = wire::Ecn::kEct0;  // RFC 3168 6.1.1: new data only, never retransmissions or bare ACKs
+  if (!cb.has(kEcnSendCwr)) return;
+  plan.segment.flags |= wire::kCwr;
+  cb.clear(kEcnSendCwr);
+}
+
 void complete(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) {
   wire::Segment& segment = plan.segment;
   segment.ack = cb.rcv_nxt;

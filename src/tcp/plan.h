@@ -14,7 +14,8 @@ namespace twinstack::tcp {
 [[nodiscard]] inline Seq send_edge(const ControlBlock& cb) noexcept { return cb.snd_una + cb.snd_wnd; }
 
 // What a segment without data carries: SND.NXT, or the edge of a window that the peer has taken back, beyond which it
-// would believe neither an ACK nor a RST (Linux tcp_acceptable_seq()). What its scale cannot express is not taken back.
+// would believe neither an ACK nor a RST (Linux tcp_acceptable_seq()). What its scale cannot express is not taken back
+// (Linux takes our own scale for it).
 [[nodiscard]] inline Seq acceptable_seq(const ControlBlock& cb) noexcept {
   const std::int32_t beyond = cb.snd_nxt - send_edge(cb);
   return beyond < (std::int32_t{1} << cb.snd_wscale) ? cb.snd_nxt : send_edge(cb);
@@ -41,6 +42,9 @@ void fill_options(const ControlBlock& cb, Time now, wire::TcpOptions& options);
 
 // `plan` carries [seq, seq + length) of the sequence space: payload, and the FIN when that is its end.
 void fill_text(const ControlBlock& cb, SegmentPlan& plan, Seq seq, std::uint32_t length) noexcept;
+
+// ECT, and CWR when it is due, on new data of a connection with ECN.
+void mark_ecn(ControlBlock& cb, SegmentPlan& plan) noexcept;
 
 // Everything that is the same for every segment; it carries the ACK that may be owed.
 void complete(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan);

@@ -129,7 +129,8 @@ bool rack_mark_lost(ControlBlock& cb, Time now) {
   f.rack_advanced = false;
   const Search search = detect(cb, now);
   if (search.longest <= Duration::zero()) return false;
-  arm_sender_timer(cb, SenderTimer::kReorder, search.longest + kTimerSlack, now);
+  const Duration rto = std::chrono::microseconds(cb.rto_us);
+  arm_sender_timer(cb, SenderTimer::kReorder, std::min(search.longest + kTimerSlack, rto), now);
   return true;
 }
 

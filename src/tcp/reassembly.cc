@@ -127,6 +127,23 @@ bool deliver_block(ControlBlock& cb, const OutOfOrderBlock& first, Host& host) {
   return taken == payload.size();
 }
 
+// One range is reported, and what continues it (Linux tcp_dsack_extend()).
+void extend_duplicate(ControlBlock& cb, Seq left, Seq right) {
+  ColdState& cold = *cb.cold;
+  if (!cold.dsack_due) {
+    note_duplicate(cb, left, right);
+  } else if (left <= cold.dsack.right && cold.dsack.left <= right) {
+    cold.dsack = {min(cold.dsack.left, left), max(cold.dsack.right, right)};
+  }
+}
+
+// Of what comes out of order, the parts that are held already (as Linux tcp_data_queue_ofo()). REQUIRES: a ColdState.
+void note_held_parts(ControlBlock& cb, Seq seq, Seq end) {
+  const Blocks& blocks = cb.cold->out_of_order;
+  for (std::size_t at = first_behind(blocks, seq); at < blocks.size() && blocks[at].seq < end; ++at)
+    extend_duplicate(cb, max(blocks[at].seq, seq), min(blocks[at].end(), end));
+}
+
 }  // namespace
 
 bool keep_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload, Host& host) {
@@ -137,6 +154,7 @@ bool keep_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload, Host& 
   if (is_held(cold.out_of_order, seq, end)) {
     note_duplicate(cb, seq, end);
   } else {
+    note_held_parts(cb, seq, end);
     if (memory != nullptr && !memory->make_room(cold, peer, seq, payload.size() + kBlockOverhead)) return false;
     if (insert_missing(cold, seq, payload) == 0) return false;
   }
@@ -173,12 +191,7 @@ void note_overlap(ControlBlock& cb, Seq from) {
   ColdState& cold = *cb.cold;
   for (const OutOfOrderBlock& block : cold.out_of_order) {
     const Seq right = min(block.end(), cb.rcv_nxt);
-    if (block.seq < from || block.seq >= right) continue;
-    if (!cold.dsack_due) {
-      note_duplicate(cb, block.seq, right);
-    } else if (block.seq <= cold.dsack.right && cold.dsack.left <= right) {
-      cold.dsack = {min(cold.dsack.left, block.seq), max(cold.dsack.right, right)};
-    }
+    if (block.seq >= from && block.seq < right) extend_duplicate(cb, block.seq, right);
   }
 }
 

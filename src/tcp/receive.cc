@@ -189,8 +189,9 @@ void take_ecn(ControlBlock& cb, const Arrived& in, Time now) {
 // MTU has shrunk, say), and its window may be of two. What may be all that the peer has to say, since it is small or
 // ends a write, wants its ACK when the program has read it (Linux tcp_measure_rcv_mss(), ICSK_ACK_PUSHED and
 // ICSK_ACK_PUSHED2).
-void observe_segment(ControlBlock& cb, std::uint32_t bytes, bool pushed) noexcept {
-  const std::uint32_t size = std::min<std::uint32_t>(bytes, cb.mss);
+void observe_segment(ControlBlock& cb, std::uint32_t bytes, bool pushed, Host& host) {
+  std::uint32_t size = bytes;  // of several that came as one
+  if (bytes > cb.mss) size = std::min<std::uint32_t>(bytes, std::max(host.announced_mss(), cb.mss));
   const bool goes_over = cb.has(kSmallerSegment);
   cb.clear(kSmallerSegment);
   if (size >= cb.rcv_mss) {
@@ -291,7 +292,7 @@ Arrival take_text(ControlBlock& cb, const Arrived& in, Host& host, Time now) {
   }
   if (in.segment.seq < left || right < in.end) owe_ack_now(cb);
   const Payload fresh = in.payload.narrow(bytes_between(in.segment.seq, left), bytes_between(left, right));
-  observe_segment(cb, in.payload.size(), in.segment.has(wire::kPsh));
+  observe_segment(cb, in.payload.size(), in.segment.has(wire::kPsh), host);
   if (left == cb.rcv_nxt) return take_in_order(cb, fresh, host, now);
   return take_out_of_order(cb, left, fresh, host);
 }
@@ -402,7 +403,7 @@ Arrival on_segment(ControlBlock& cb, const wire::Segment& segment, const Payload
   cb.flags &= static_cast<std::uint8_t>(~kMoreFollows);
   if (payload.empty()) return Arrival::kAccepted;
   ++host.counters().data_segs_in;
-  observe_segment(cb, payload.size(), segment.has(wire::kPsh));
+  observe_segment(cb, payload.size(), segment.has(wire::kPsh), host);
   return take_in_order(cb, payload, host, now);
 }
 

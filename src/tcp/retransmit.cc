@@ -35,25 +35,33 @@ std::uint32_t limit_again(const ControlBlock& cb, std::uint32_t length, wire::Tc
   return payload_limit(cb, options);
 }
 
-// A peer that took its window back still gets the first segment, again and again, and nothing beyond the window (Linux
-// __tcp_retransmit_skb()).
-bool window_admits(const ControlBlock& cb, Seq seq, Seq end) noexcept {
-  return seq == cb.snd_una || end <= send_edge(cb);
+// How much from `seq` on may go again. Of a peer that took its window back what is left of it, and nothing beyond; but
+// the first segment, again and again, when nothing is left: it stands for a probe (Linux __tcp_retransmit_skb()).
+std::uint32_t room_again(const ControlBlock& cb, Seq seq) noexcept {
+  const std::int32_t room = send_edge(cb) - seq;
+  if (room > 0) return static_cast<std::uint32_t>(room);
+  return seq == cb.snd_una ? UINT32_MAX : 0;
 }
 
-// The segment again, as much of it as fits into one now; the rest becomes a segment of its own.
-void plan_again(ControlBlock& cb, SentQueue::Position position, Host& host, Time now, SegmentPlan& plan) {
+enum class Again : std::uint8_t { kRepair, kProbe };
+
+// The segment again, as much of it as fits into one now; the rest becomes a segment of its own. REQUIRES: room_again().
+void plan_again(ControlBlock& cb, SentQueue::Position position, Again kind, Host& host, Time now, SegmentPlan& plan) {
   Flight& f = *cb.flight;
   forget_size_probe(cb);
   const bool reports_due = cb.has(kAckNow) && plan.segment.options.sack_count > 0;
   const std::uint32_t limit = limit_again(cb, f.sent.at(position).length, plan.segment.options);
   const bool with_fin = f.sent.at(position).end() > data_end(cb);
-  if (f.sent.at(position).length > limit + (with_fin ? 1 : 0)) split_sent(f, position, limit);
+  const std::uint32_t most = std::min(limit + (with_fin ? 1 : 0), room_again(cb, f.sent.at(position).seq));
+  if (f.sent.at(position).length > most) split_sent(f, position, std::min(limit, most));
   const SentSegment& s = f.sent.at(position);
   fill_text(cb, plan, s.seq, s.length);
   if (plan.payload_bytes > 0 && pushes_again(cb, position)) plan.segment.flags |= wire::kPsh;
   plan.retransmission = true;
-  note_repeat(cb, position, now);
+  if (kind == Again::kRepair)
+    note_repeat(cb, position, now);
+  else
+    note_probe_again(cb, position, now);
   pace_after(cb, plan.payload_bytes, now);
   complete(cb, host, now, plan);
   if (reports_due && plan.segment.options.sack_count == 0) acknowledge_now(cb);  // by a segment that has room for them
@@ -72,10 +80,10 @@ bool plan_retransmission(ControlBlock& cb, Host& host, Time now, SegmentPlan& pl
   }
   if (pacing_holds(cb, now)) return false;
   const SentSegment& s = f.sent.at(position);
-  if (!window_admits(cb, s.seq, s.end())) return false;
+  if (room_again(cb, s.seq) == 0) return false;
   fill_options(cb, now, plan.segment.options);
   const bool first = position == f.sent.first();
-  plan_again(cb, position, host, now, plan);
+  plan_again(cb, position, Again::kRepair, host, now, plan);
   if (first && cb.sender_timer != SenderTimer::kReorder) {
     arm_sender_timer(cb, SenderTimer::kRetransmit, backed_off_rto(cb), now);
   }
@@ -91,9 +99,9 @@ bool plan_last_again(ControlBlock& cb, Host& host, Time now, SegmentPlan& plan) 
   wire::TcpOptions options = plan.segment.options;
   const std::uint32_t limit = limit_again(cb, length, options);
   const std::uint32_t skip = length > limit + 1 ? length - limit : 0;
-  if (!window_admits(cb, f.sent.back().seq + skip, f.sent.back().end())) return false;
+  if (room_again(cb, f.sent.back().seq + skip) == 0) return false;
   if (skip > 0) split_sent(f, f.sent.end() - 1, skip);
-  plan_again(cb, f.sent.end() - 1, host, now, plan);
+  plan_again(cb, f.sent.end() - 1, Again::kProbe, host, now, plan);
   return true;
 }
 

@@ -50,8 +50,10 @@ void fill_sender(const ControlBlock& cb, TcpInfo& info) noexcept {
 }
 
 void fill_times(const ControlBlock& cb, Time now, TcpInfo& info) noexcept {
-  info.rto_us =
-      static_cast<std::uint32_t>(std::chrono::duration_cast<std::chrono::microseconds>(backed_off_rto(cb)).count());
+  // Window probes back off by themselves.
+  const Duration rto =
+      cb.sender_timer == SenderTimer::kPersist ? std::chrono::microseconds(cb.rto_us) : backed_off_rto(cb);
+  info.rto_us = static_cast<std::uint32_t>(std::chrono::duration_cast<std::chrono::microseconds>(rto).count());
   info.ato_us = cb.ack_timeout_ms * 1000U;
   info.rtt_us = smoothed_rtt_us(cb);
   info.rttvar_us = cb.mdev_us4 >> 2;

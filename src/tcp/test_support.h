@@ -54,12 +54,15 @@ class TestEnd final : public Host {
   Time fire(Time now, TimerVerdict* verdict = nullptr);
   std::vector<std::byte> payload_of(const SegmentPlan& plan) const;
 
+  std::uint16_t announced_mss() override { return announced; }
+
   // As a move out and in again: what is out of order is lost.
   void move(Time now);
 
   ControlBlock cb;
   Counters counters;
   DeliveryRate delivery_rate;
+  std::uint16_t announced = 0;  // announced_mss()
   std::uint32_t capacity = kWindow;
   std::uint32_t deliver_limit = ~0U;  // takes at most so much at once
   std::uint64_t written = 0;          // stream position of write_seq

@@ -38,15 +38,23 @@ Duration within_user_timeout(const ControlBlock& cb, SenderTimer which, Duration
                     std::max(left, Duration(std::chrono::milliseconds(1))));
 }
 
-bool exhausted(const ControlBlock& cb, SenderTimer which, std::uint8_t tries, Time now) noexcept {
-  if (cb.user_timeout_ms != 0) return has_tried(cb, which) && tried_for(cb, which, now) >= user_timeout(cb);
-  return tries >= kMaxRetries;
+bool outlasted_by_user(const ControlBlock& cb, SenderTimer which, Time now) noexcept {
+  return cb.user_timeout_ms != 0 && has_tried(cb, which) && tried_for(cb, which, now) >= user_timeout(cb);
 }
 
-// A closed window: our retransmissions are its probes, and a peer that answers them is alive (Linux
-// tcp_rtx_probe0_timed_out()).
-bool held_by_window(const ControlBlock& cb, Time now) noexcept {
-  return cb.snd_wnd == 0 && age(cb.last_receive, now) <= 2 * Duration(std::chrono::seconds(120));
+// A window that was closed with data out: our retransmissions are its probes, and a peer that answers them is alive,
+// however many there are (Linux tcp_rtx_probe0_timed_out()).
+bool is_silent(const ControlBlock& cb, Time now) noexcept {
+  constexpr Duration kLongest = 2 * Duration(std::chrono::seconds(120));
+  const Time since = cb.flight->timed_out_at;
+  return since != Time{} && now - since > kLongest && age(cb.last_receive, now) > kLongest;
+}
+
+bool exhausted(const ControlBlock& cb, SenderTimer which, Time now) noexcept {
+  if (outlasted_by_user(cb, which, now)) return true;
+  if (which == SenderTimer::kPersist) return cb.probes_out >= kMaxRetries;
+  if (cb.user_timeout_ms != 0) return false;
+  return cb.snd_wnd == 0 ? is_silent(cb, now) : cb.retries >= kMaxRetries;
 }
 
 void start_sender_timer(ControlBlock& cb, SenderTimer which, Time now) noexcept {
@@ -63,15 +71,15 @@ void count_probe(ControlBlock& cb) noexcept {
 
 TimerVerdict fire_retransmit(ControlBlock& cb, Host& host, Time now) {
   if (packets_out(cb) == 0) return TimerVerdict::kNothing;
-  const bool closed = held_by_window(cb, now) && cb.user_timeout_ms == 0;
-  if (!closed && exhausted(cb, SenderTimer::kRetransmit, cb.retries, now)) {
+  if (exhausted(cb, SenderTimer::kRetransmit, now)) {
     start_sender_timer(cb, SenderTimer::kRetransmit, now);  // the upload takes its time: no spinning meanwhile
     return TimerVerdict::kToSoftware;
   }
   if (cb.flight->timed_out_at == Time{}) cb.flight->timed_out_at = now;
   suspect_black_hole(cb, now);
   recovery_on_timeout(cb, now);
-  if (!closed && cb.retries < 255) ++cb.retries;
+  const bool is_probe = cb.snd_wnd == 0 && cb.user_timeout_ms == 0;
+  if (!is_probe && cb.retries < 255) ++cb.retries;
   back_off(cb);
   Counters& counters = host.counters();
   if (counters.timeouts < UINT16_MAX) ++counters.timeouts;
@@ -94,7 +102,7 @@ TimerVerdict fire_reorder(ControlBlock& cb, Host& host, Time now) {
 
 // RFC 9293 3.8.6.1: what the window admits, be it small, else a probe that asks for an ACK.
 TimerVerdict fire_persist(ControlBlock& cb, Time now) {
-  if (exhausted(cb, SenderTimer::kPersist, cb.probes_out, now)) {
+  if (exhausted(cb, SenderTimer::kPersist, now)) {
     start_sender_timer(cb, SenderTimer::kPersist, now);
     return TimerVerdict::kToSoftware;
   }
@@ -206,6 +214,11 @@ void restart_sender_timer(ControlBlock& cb, Time now) {
 void arm_persist(ControlBlock& cb, Time now) noexcept {
   if (cb.sender_timer == SenderTimer::kPersist) return;
   cb.stall_since = to_coarse_tick(now);
+  start_sender_timer(cb, SenderTimer::kPersist, now);
+}
+
+void put_off_probe(ControlBlock& cb, Time now) noexcept {
+  if (cb.sender_timer != SenderTimer::kPersist || window_admits_next(cb)) return;
   start_sender_timer(cb, SenderTimer::kPersist, now);
 }
 

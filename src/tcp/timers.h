@@ -23,6 +23,8 @@ void restart_sender_timer(ControlBlock& cb, Time now);
 [[nodiscard]] Duration time_to_rto(const ControlBlock& cb, Time now) noexcept;
 // For queued data that nothing in flight will release. Keeps a running interval.
 void arm_persist(ControlBlock& cb, Time now) noexcept;
+// The peer has answered, and its window is still closed: the interval begins anew (Linux tcp_ack_probe()).
+void put_off_probe(ControlBlock& cb, Time now) noexcept;
 // Data can move again: the stall and its probes are over.
 void end_persist(ControlBlock& cb, Time now) noexcept;
 void arm_delayed_ack(ControlBlock& cb, Time now) noexcept;

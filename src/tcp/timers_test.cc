@@ -188,6 +188,19 @@ TEST(Timers, TimeoutsBehindAClosedWindowAreNotCounted) {
   EXPECT_EQ(verdict, TimerVerdict::kFired);
 }
 
+// One that took its window back and is silent from then on: at the first timeout after four minutes.
+TEST(Timers, ASilentPeerBehindAClosedWindowIsGivenUp) {
+  Timed t;
+  t.end.write(kMss, at_ms(0));
+  t.end.poll(at_ms(0));
+  wire::Segment closed = from_peer();
+  closed.window = 0;
+  t.end.receive(closed, "", at_ms(1));
+  const Time end = given_up_at(t, at_ms(1));
+  EXPECT_GE(end, at_ms(240'000));
+  EXPECT_LE(end, at_ms(240'000 + 120'000 + 1000));
+}
+
 TEST(Timers, DataOfTheOtherStackIsRetransmittedAfterAMove) {
   MinTcp state = state_with_rtt();
   state.snd_nxt = state.write_seq = kOurSeq + 300;
@@ -242,6 +255,33 @@ TEST(Persist, AUserTimeoutDoesNotHurryTheFirstProbe) {
   const Time end = given_up_at(t, at);
   EXPECT_GE(end, at + milliseconds(50)) << "it counts from the first probe on (as Linux)";
   EXPECT_LE(end, at + milliseconds(52));
+}
+
+// ... nor does it keep a peer that answers no probe (Linux tcp_probe_timer()).
+TEST(Persist, AUserTimeoutDoesNotPutOffTheEnd) {
+  MinTcp state = state_with_rtt();
+  state.snd_wnd = 0;
+  state.user_timeout_ms = 24 * 3'600'000;
+  Timed t(state);
+  t.end.write(10, at_ms(0));
+  t.end.poll(at_ms(0));
+  EXPECT_LT(given_up_at(t, at_ms(0)), at_ms(0) + std::chrono::minutes(20));
+  EXPECT_EQ(t.end.cb.probes_out, kMaxRetries);
+}
+
+// The interval is one behind the answer.
+TEST(Persist, AnAnswerPutsTheNextProbeOff) {
+  MinTcp state = state_with_rtt();
+  state.snd_wnd = 0;
+  Timed t(state);
+  t.end.write(10, at_ms(0));
+  t.end.poll(at_ms(0));
+  const Time at = t.end.fire(at_ms(0));
+  t.end.poll_one(at);
+  wire::Segment closed = from_peer();
+  closed.window = 0;
+  t.end.receive(closed, "", at + milliseconds(100));
+  expect_about(t.end.fire(at), at + milliseconds(100) + milliseconds(402));
 }
 
 TEST(Persist, SendsWhatASmallWindowAdmits) {

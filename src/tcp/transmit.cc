@@ -65,14 +65,6 @@ std::uint32_t sendable(ControlBlock& cb, std::uint32_t limit, Time now) {
   return pacing_holds(cb, now) ? 0 : length;
 }
 
-void mark_ecn(ControlBlock& cb, SegmentPlan& plan) noexcept {
-  if ((cb.options & kOptEcn) == 0 || plan.payload_bytes == 0) return;
-  plan.segment.ecn = wire::Ecn::kEct0;  // RFC 3168 6.1.1: new data only, never retransmissions or bare ACKs
-  if (!cb.has(kEcnSendCwr)) return;
-  plan.segment.flags |= wire::kCwr;
-  cb.clear(kEcnSendCwr);
-}
-
 void plan_new(ControlBlock& cb, std::uint32_t length, std::uint32_t limit, Host& host, Time now, SegmentPlan& plan) {
   flight_of(cb, host.flights());
   fill_text(cb, plan, cb.snd_nxt, length);

@@ -94,6 +94,7 @@ bool try_undo_loss(ControlBlock& cb, const AckNews& news, bool by_frto, Time now
   if (!by_frto && !may_undo(cb, news)) return false;
   undo_reduction(cb, true, now);
   cb.retries = 0;
+  cb.flight->timed_out_at = {};
   if (must_keep_state(cb)) return true;
   if (by_frto || uses_sack(cb)) {
     set_recovery(cb, RecoveryState::kOpen);

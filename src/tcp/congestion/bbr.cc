@@ -235,7 +235,8 @@ void probe_rtt(ControlBlock& cb, Time now) noexcept {
 void update_min_rtt(ControlBlock& cb, const RateSample& sample, Time now) noexcept {
   BbrState& bbr = state_of(cb);
   const bool expired = now > bbr.min_rtt_at + kMinRttWindow;
-  const bool shorter = bbr.min_rtt_us == 0 || sample.rtt_us <= bbr.min_rtt_us;
+  // Equal ones do not put the next probe off: round trips in whole milliseconds would do so for ever (as Linux).
+  const bool shorter = bbr.min_rtt_us == 0 || sample.rtt_us < bbr.min_rtt_us;
   if (sample.rtt_us != 0 && (shorter || (expired && !sample.ack_delayed))) {
     bbr.min_rtt_us = sample.rtt_us;
     bbr.min_rtt_at = now;

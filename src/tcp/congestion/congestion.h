@@ -44,7 +44,8 @@ struct CongestionOps {
   // Optional.
   // Segments arrived; `rtt_us` of the most recent one, 0 when not known.
   void (*on_delivered)(ControlBlock& cb, std::uint32_t acked, std::uint32_t rtt_us, Time now) = nullptr;
-  // Every acceptable ACK that advances or repeats, after delivered and delivered_ce were counted.
+  // Every acceptable ACK that advances or repeats, after delivered and delivered_ce were counted, before what it does
+  // to the window.
   void (*on_ack)(ControlBlock& cb, bool ecn_echo) = nullptr;
   // `recovery` is about to become `next`.
   void (*on_recovery)(ControlBlock& cb, RecoveryState next) = nullptr;

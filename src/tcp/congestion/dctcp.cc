@@ -55,7 +55,8 @@ void on_ack(ControlBlock& cb, bool /*ecn_echo*/) {
   const std::uint32_t all = std::max(cb.delivered - state.prior_delivered, 1U);
   const std::uint64_t marked = cb.delivered_ce - state.prior_delivered_ce;
   const std::uint32_t alpha = state.alpha;
-  const std::uint32_t decay = std::max(alpha >> kGainShift, std::min(alpha, 1U));  // down to 0, as Linux
+  const std::uint32_t share = alpha >> kGainShift;
+  const std::uint32_t decay = share != 0 ? share : alpha;  // what is too little to be shared goes at once, as Linux
   const std::uint64_t rise = (marked * kDctcpAlphaOne >> kGainShift) / all;
   state.alpha = static_cast<std::uint16_t>(std::min<std::uint64_t>(alpha - decay + rise, kDctcpAlphaOne));
   start_window(cb);
