@@ -295,6 +295,10 @@ int main(int argc, char** argv) {
   if (argc >= 4 && std::string_view(argv[1]) == "--pairs") {
     const bool alone = argc > 4 && std::string_view(argv[4]) == "alone";
     const auto number = [](const char* text) { return static_cast<std::uint32_t>(std::strtoul(text, nullptr, 10)); };
+    if (number(argv[2]) == 0 || number(argv[3]) == 0) {
+      std::fputs("usage: engine_bench --pairs CONNECTIONS BATCHES [alone]\n", stderr);
+      return 2;
+    }
     return count_pairs(number(argv[2]), number(argv[3]), alone ? Acks::kAlone : Acks::kWithNextRequest);
   }
   benchmark::Initialize(&argc, argv);

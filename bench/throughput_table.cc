@@ -119,9 +119,12 @@ std::string table() {
 
 int check(const std::string& path) {
   std::ifstream file(path);
+  if (!file) {
+    fmt::print(stderr, "throughput_table: {} cannot be read\n", path);
+    return 2;
+  }
   std::istringstream now(table());
-  bool same = static_cast<bool>(file);
-  if (!same) fmt::print(stderr, "{} cannot be read\n", path);
+  bool same = true;
   std::string was, is;
   while (true) {
     const bool more_was = static_cast<bool>(std::getline(file, was));

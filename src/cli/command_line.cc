@@ -5,8 +5,13 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <string>
+#include <system_error>
 #include <utility>
 
 #include "cli/version.h"
@@ -215,12 +220,27 @@ void Declaration::add_doctor() {
   app->footer("Exit status: 0 when everything that is required is there, 1 when not.");
 }
 
+// CLI11 takes -1 for 2^64 - 1, and "nan" for a number in any range.
+std::string whole_number(std::string& text) {
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool is_good = error == std::errc() && end == text.data() + text.size();
+  return is_good ? "" : "'" + text + "' is no whole number from 0 to 2^64 - 1";
+}
+
+std::string finite_number(std::string& text) {
+  double value = 0;
+  return CLI::detail::lexical_cast(text, value) && std::isfinite(value) ? "" : "'" + text + "' is no number";
+}
+
 void Declaration::add_sim() {
   CLI::App* app =
       add(Command::kSim, "sim", "Moves connections in a simulated network, with faults; needs no privilege");
   SimArguments& sim = invocation_.sim;
   add_json(app);
-  app->add_option("--seed", sim.seed, "what everything follows from (default 1)")->type_name("N");
+  app->add_option("--seed", sim.seed, "what everything follows from (default 1)")
+      ->type_name("N")
+      ->check(CLI::Validator(whole_number, ""));
   app->add_option("--seeds", sim.seeds, "so many, from --seed on (default 1)")
       ->type_name("N")
       ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1'000'000'000}));
@@ -229,7 +249,8 @@ void Declaration::add_sim() {
       ->check(CLI::Range(1, 256));
   app->add_option("--duration-s", sim.duration_s, "virtual time with faults and moves; then all is to end (default 1)")
       ->type_name("S")
-      ->check(CLI::Range(0.001, 3600.0));
+      ->check(CLI::Range(0.001, 3600.0))
+      ->check(CLI::Validator(finite_number, ""));
   app->add_option("--connections", sim.connections, "of each seed (default 8)")
       ->type_name("N")
       ->check(CLI::Range(1, 1000));

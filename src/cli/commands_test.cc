@@ -119,6 +119,13 @@ TEST_F(Commands, EveryFailureIsOneObjectOfJson) {
   expect_failure(run({"doctor", "-i", "ts-cli-none"}), kFailure, "requires is missing");
   expect_failure(run({"churn", "--interval-ms", "0"}), kUsage, "interval-ms");
   expect_failure(run({"sim", "--faults", "loss,rain"}), kUsage, "unknown fault 'rain'");
+  expect_failure(run({"sim", "--seed", "-1"}), kUsage, "whole number");
+  expect_failure(run({"sim", "--seed", "99999999999999999999999"}), kUsage, "whole number");
+  expect_failure(run({"sim", "--seed", "18446744073709551615", "--seeds", "2"}), kUsage, "2^64");
+  expect_failure(run({"sim", "--duration-s", "nan"}), kUsage, "no number");
+  expect_failure(run({"sim", "--only", "99999"}), kUsage, "the seed's events are 0 to");
+  expect_failure(run({"sim", "--only", "1", "--seeds", "2"}), kUsage, "one seed");
+  expect_failure(run({"sim", "--live"}), kUsage, "without --json");
   expect_failure(run({"foo"}), kUsage, "unknown command 'foo'");
 }
 

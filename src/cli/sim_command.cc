@@ -254,6 +254,26 @@ std::string cannot_trace(const SimArguments& arguments) {
   return file ? "" : fmt::format("{}: {}", arguments.trace, std::strerror(errno));
 }
 
+std::string cannot_select(const SimArguments& arguments, const sim::Options& options) {
+  if (arguments.only.empty()) return "";
+  if (arguments.seeds > 1) return "--only is of one seed: the numbers mean other events in each";
+  sim::Options whole = options;
+  whole.only.reset();
+  const std::size_t events = sim::make_events(whole, sim::make_shape(whole)).size();
+  const std::uint32_t last = *options.only->rbegin();
+  return last < events ? "" : fmt::format("--only {}: the seed's events are 0 to {}", last, events - 1);
+}
+
+// Empty: the words go together.
+std::string cannot_run(const SimArguments& arguments, const sim::Options& options, bool json) {
+  if (arguments.seed > UINT64_MAX - (arguments.seeds - 1)) return "--seed and --seeds go beyond 2^64 - 1";
+  if (arguments.live && json) return "--live draws for people: without --json";
+  if (arguments.live && arguments.jobs > 1) return "--live shows one seed at a time: without --jobs";
+  for (const std::string& why : {cannot_congest(arguments), cannot_trace(arguments), cannot_select(arguments, options)})
+    if (!why.empty()) return why;
+  return "";
+}
+
 }  // namespace
 
 int run_sim(const Invocation& invocation) {
@@ -262,8 +282,8 @@ int run_sim(const Invocation& invocation) {
   const auto options = options_of(arguments, wrong);
   if (!options)
     return failure(invocation, fmt::format("unknown fault '{}': `twinstack sim --help` has the names", wrong), kUsage);
-  if (const std::string why = cannot_congest(arguments); !why.empty()) return failure(invocation, why, kUsage);
-  if (const std::string why = cannot_trace(arguments); !why.empty()) return failure(invocation, why, kUsage);
+  if (const std::string why = cannot_run(arguments, *options, invocation.json); !why.empty())
+    return failure(invocation, why, kUsage);
   spdlog::set_level(spdlog::level::off);
   Tally tally;
   run_all(tally, *options, arguments, invocation.json);

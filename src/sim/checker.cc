@@ -108,6 +108,7 @@ void Checker::check_all() {
   ++world_.outcome_.totals.checks;
   check_hosts();
   for (const auto& conn : world_.conns_) {
+    end_excuse(*conn);
     if (conn->talk->breaks_allowed()) continue;
     check_connection(*conn);
     check_peer(*conn);
@@ -123,6 +124,19 @@ void Checker::check_hosts() {
     world_.fail(fmt::format("software stack of the moving host: {}", wrong));
   for (const auto& peer : world_.peers_)
     if (const char* wrong = peer.stack->broken_invariant()) world_.fail(fmt::format("software stack: {}", wrong));
+  for (const auto& lane : world_.interface_->lanes())
+    for (const engine::HwConn& hw : lane->region.conns())
+      if (hw.state == ConnState::kActive)
+        if (const char* wrong = tcp::broken_invariant(hw.tcb)) world_.fail(fmt::format("engine: {}", wrong));
+}
+
+// The engine has found room for what the kernel took in late: a later reset is none for want of it.
+void Checker::end_excuse(SimConn& conn) {
+  if (conn.faults.reset_cause != ResetCause::kNoRoom || !conn.driver_knows || world_.driver_->is_dead()) return;
+  const ManagedConnection* managed = world_.driver_->find(conn.app, conn.slot);
+  const bool is_over = managed != nullptr && managed->move.tag == conn.tag && managed->move.kernel && managed->parked &&
+                       managed->move.kernel->phase() == Phase::kParked;
+  if (is_over) conn.faults.reset_cause = ResetCause::kNone;
 }
 
 void Checker::check_connection(const SimConn& conn) {

@@ -54,6 +54,7 @@ class Checker {
   void check_counts();
   void check_out_of_order();
   void check_hosts();
+  void end_excuse(SimConn& conn);
   void check_send_queue(const SimConn& conn, const SimLane& lane, const engine::HwConn& hw);
   void fail(const SimConn& conn, const std::string& what);
 

@@ -133,26 +133,24 @@ std::string to_list(const FaultSet& faults) {
 }
 
 std::optional<FaultSet> parse_faults(std::string_view list, std::string& wrong) {
+  if (list == "none") return FaultSet::none();
   FaultSet set;
-  while (!list.empty()) {
-    const std::size_t comma = std::min(list.find(','), list.size());
-    std::string_view word = list.substr(0, comma);
-    list.remove_prefix(std::min(comma + 1, list.size()));
-    const bool off = word.starts_with('-');
-    if (off) word.remove_prefix(1);
-    if (word == "none" || word.empty()) continue;
-    if (word == "all") {
-      set = off ? FaultSet::none() : FaultSet::all();
-      continue;
-    }
-    const auto kind = event_kind(word);
-    if (!kind || !is_fault(*kind)) {
+  for (bool first = true;; first = false) {
+    const std::size_t comma = list.find(',');
+    const std::string_view word = list.substr(0, comma);
+    const bool off = !first && word.starts_with('-');  // from what stands before it
+    const auto kind = event_kind(off ? word.substr(1) : word);
+    if (first && word == "all") {
+      set = FaultSet::all();
+    } else if (kind && is_fault(*kind)) {
+      set.on[static_cast<std::size_t>(*kind)] = !off;
+    } else {
       wrong = word;
       return std::nullopt;
     }
-    set.on[static_cast<std::size_t>(*kind)] = !off;
+    if (comma == std::string_view::npos) return set;
+    list.remove_prefix(comma + 1);
   }
-  return set;
 }
 
 }  // namespace twinstack::sim

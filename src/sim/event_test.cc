@@ -28,6 +28,9 @@ TEST(Events, ListsOfFaultsAreReadAsTheyAreWritten) {
   EXPECT_FALSE(parse_faults("loss,rain", wrong));
   EXPECT_EQ(wrong, "rain");
   EXPECT_FALSE(parse_faults("open", wrong)) << "no fault";
+  for (const char* list :
+       {"", "loss,", ",loss", "loss,none", "none,loss", "loss,all", "-loss", "all,-all", "all,--loss"})
+    EXPECT_FALSE(parse_faults(list, wrong)) << list;
 }
 
 TEST(Plan, TheSameSeedGivesTheSameEvents) {

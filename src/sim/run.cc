@@ -20,12 +20,16 @@
 namespace twinstack::sim {
 namespace {
 
-// Wall time of a run: more is a hang. (A virtual second takes some 50 ms.)
+// Wall time of a run: more is a hang. (A virtual second of eight connections takes some 50 ms, of 200 some 20 s: each
+// instant looks at all.)
 constexpr unsigned kLeastPatience = 30;
 constexpr unsigned kPatiencePerSecond = 20;
+constexpr unsigned kFewConnections = 20;
 
 unsigned patience_s(const Options& options) {
-  return kLeastPatience + static_cast<unsigned>(options.duration / std::chrono::seconds(1)) * kPatiencePerSecond;
+  const auto seconds = static_cast<unsigned>(options.duration / std::chrono::seconds(1));
+  const unsigned crowd = 1 + options.connections / kFewConnections;
+  return (kLeastPatience + seconds * kPatiencePerSecond) * crowd;
 }
 
 // Held while there are pipes of a child that others must not inherit; and by whoever prints, as a child that is forked

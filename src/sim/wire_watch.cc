@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "sim/world.h"
 #include "wire/packet.h"
@@ -101,11 +102,12 @@ void World::watch_wire(const Frame& frame, unsigned direction, bool by_lane) {
   const std::uint8_t shift = scaled ? seen.window_scale : 0;
   const Seq edge = segment.ack + (std::uint32_t{segment.window} << shift);
   // RFC 9293 3.8.6: the right edge never moves left, but for what the scale hides.
-  const bool may_shrink = direction == 1 && conn.peer_shrinks;
-  if (seen.seen && !may_shrink && edge < seen.right_edge - ((1U << shift) - 1))
+  const bool shrinks = seen.seen && edge < seen.right_edge - ((1U << shift) - 1);
+  const bool may_shrink = direction == 1 && std::exchange(conn.peer_shrinks, conn.peer_shrinks && !shrinks);
+  if (shrinks && !may_shrink)
     fail(fmt::format("connection {}: the window shrinks by {} bytes ({} the peer)", conn.number, seen.right_edge - edge,
                      direction == 0 ? "to" : "from"));
-  seen.right_edge = seen.seen ? max(seen.right_edge, edge) : edge;
+  seen.right_edge = seen.seen && !shrinks ? max(seen.right_edge, edge) : edge;
   if (segment.options.has_timestamps) {
     const auto ahead = static_cast<std::int32_t>(segment.options.ts_val - seen.ts_val);
     // S6: the peer's PAWS drops what is stamped older than what it has taken.

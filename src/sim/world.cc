@@ -399,8 +399,10 @@ void World::pass(Duration span) {
 bool World::is_everything_over() const {
   return std::ranges::all_of(conns_, [this](const auto& conn) {
     // A reset is sent once. When it is lost, and the other end has nothing to send, it waits for ever, as it would.
-    const bool reset =
-        conn->talk->breaks_allowed() && conn->talk->is_closed(0) && stack_->view(conn->socket).cb == nullptr;
+    const bool reset = conn->talk->breaks_allowed() && conn->talk->is_closed(0) &&
+                       stack_->view(conn->socket).cb == nullptr &&
+                       (conn->peer_socket == SimConn::kNone ||
+                        peers_[conn->peer].stack->view(conn->peer_socket).send_queue_bytes == 0);
     const bool there = conn->talk->is_closed(1) || conn->may_hang || reset;
     return conn->talk->is_closed(0) && there && (driver_->is_dead() || !conn->driver_knows);
   });

@@ -84,7 +84,7 @@ struct SimConn {
   bool is_connecting = true;  // on the side that opens it
   bool peer_ready = true;     // the program of the other end has something to look at
   bool driver_knows = false;
-  bool peer_shrinks = false;  // its window may go back: kNoMemory
+  bool peer_shrinks = false;  // its window may go back, once: kNoMemory
   // Watched on the wire, by direction (0: from the moving host).
   struct Direction {
     bool seen = false;

@@ -1,5 +1,8 @@
 // What the events of a scenario do, but for faults.
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <functional>
 
 #include "base/assert.h"
 #include "sim/world.h"
@@ -102,6 +105,8 @@ void World::look_at_connecting(SimConn& conn) {
     attach(conn, side, socket);
     return;
   }
+  if (done != 0 && std::ranges::none_of(options_.faults.on, std::identity{}))
+    fail(fmt::format("connection {}: its handshake fails ({}), and nothing was done to it", conn.number, done));
   host.close(socket, side == 0 ? host_now() : now_);
   conn.talk->abandon();
 }

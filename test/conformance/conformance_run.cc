@@ -71,8 +71,10 @@ int complain(const Error& problem) {
 
 // The table in the documentation is the one of the scripts.
 int check_document(const std::vector<Script>& scripts, const std::string& path) {
+  const std::ifstream file(path);
+  if (!file) return complain({.code = ErrorCode::kNotFound, .system_errno = 0, .what = path + " cannot be read"});
   std::ostringstream text;
-  text << std::ifstream(path).rdbuf();
+  text << file.rdbuf();
   if (text.str().find(document_text(scripts)) != std::string::npos) return 0;
   fmt::print("{} does not hold what 'conformance_run --document' prints\n", path);
   return 1;
@@ -121,6 +123,10 @@ int run_scripts(const std::vector<Script>& scripts, Arguments& arguments) {
 int run(Arguments& arguments) {
   const auto scripts = load_scripts(arguments.folder, arguments.filter);
   if (!scripts.has_value()) return complain(scripts.error());
+  if (scripts->empty())
+    return complain({.code = ErrorCode::kNotFound,
+                     .system_errno = 0,
+                     .what = fmt::format("no script in {} has '{}' in its name", arguments.folder, arguments.filter)});
   if (!arguments.document.empty()) return check_document(*scripts, arguments.document);
   if (!arguments.print_document) return run_scripts(*scripts, arguments);
   fmt::print("{}", document_text(*scripts));
