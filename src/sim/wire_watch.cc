@@ -78,6 +78,7 @@ void World::watch_wire(const Frame& frame, unsigned direction, bool by_lane) {
     return;
   }
   if (segment.has(wire::kSyn)) {
+    if (have_ended(conn)) return;  // a late duplicate, and what the listener makes of it
     seen.window_scale = segment.options.window_scale;
     seen.has_scale = segment.options.has_window_scale;
     seen.seen = seen.has_ack = seen.has_fin = false;
