@@ -8,12 +8,12 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
-#include <nlohmann/json.hpp>
 
 #include "base/log.h"
 #include "base/unique_fd.h"
 #include "cli/commands.h"
 #include "cli/output.h"
+#include "cli/sim_report.h"
 #include "sim/run.h"
 
 namespace twinstack::cli {
@@ -21,27 +21,6 @@ namespace {
 
 using sim::Outcome;
 using sim::Totals;
-
-using Seconds = std::chrono::duration<double>;
-
-struct Failure {
-  std::uint64_t seed = 0;
-  std::string what;
-  double at_s = 0;
-  sim::Shrunk shrunk;
-};
-
-struct Tally {
-  std::uint64_t seeds = 0;
-  std::vector<Failure> failures;
-  Totals totals;
-  sim::Coverage coverage;
-  double wall_s = 0;
-
-  [[nodiscard]] double moves_per_s() const {
-    return wall_s > 0 ? static_cast<double>(totals.moves_out + totals.moves_back) / wall_s : 0;
-  }
-};
 
 // nullopt: `wrong` says which word is not known.
 std::optional<sim::Options> options_of(const SimArguments& arguments, std::string& wrong) {
@@ -103,13 +82,13 @@ Outcome run_live(const sim::Options& options) {
 
 // ---- Seeds
 
-void note(Tally& tally, const Outcome& outcome) {
+void note(SimTally& tally, const Outcome& outcome) {
   ++tally.seeds;
   tally.totals.add(outcome.totals);
   tally.coverage.add(outcome.coverage);
 }
 
-void tell_progress(const Tally& tally, std::uint64_t seeds) {
+void tell_progress(const SimTally& tally, std::uint64_t seeds) {
   if (::isatty(STDERR_FILENO) == 0 || tally.seeds % 10 != 0) return;
   std::fprintf(
       stderr, "\r%s",
@@ -123,96 +102,7 @@ void tell_failure(std::uint64_t seed, const Outcome& outcome) {
   std::fprintf(stderr, "%s", fmt::format("seed {} fails: {}\n", seed, line).c_str());
 }
 
-std::string text_of(const Failure& failure) {
-  std::string text = fmt::format("seed {} fails at {:.6f} s: {}\n\n", failure.seed, failure.at_s, failure.what);
-  sim::Options whole = failure.shrunk.options;
-  whole.only.reset();
-  text += fmt::format("again, everything:  {}\n", command_for(whole));
-  if (failure.shrunk.runs == 0) return text + '\n';
-  text += fmt::format("again, shrunk:      {}\n\nthe {} events that it takes (found in {} runs):\n",
-                      command_for(failure.shrunk.options), failure.shrunk.events.size(), failure.shrunk.runs);
-  for (const sim::Event& event : failure.shrunk.events) text += "  " + sim::describe(event) + '\n';
-  return text + '\n';
-}
-
-// " (3 no shell, 1 no room)": what has led there.
-std::string causes_of(const std::array<std::uint64_t, sim::kResetCauses>& resets) {
-  std::string text;
-  for (std::size_t cause = 1; cause < resets.size(); ++cause)
-    if (resets[cause] > 0)
-      text +=
-          fmt::format("{}{} {}", text.empty() ? " (" : ", ", resets[cause], name(static_cast<sim::ResetCause>(cause)));
-  return text.empty() ? "" : text + ')';
-}
-
-std::string text_of(const Totals& totals) {
-  return fmt::format(
-      "{} connections, {} moves to the engine, {} back; {} refused, {} undone, {} connections reset{}\n"
-      "{} frames, {:.1f} MB read by programs, {:.1f} s of virtual time, {} instants, {} full checks\n"
-      "{} ICMP errors heard by software stacks, {} path MTUs lowered in the engine; {} blocks pruned there\n",
-      totals.connections, totals.moves_out, totals.moves_back, totals.refused, totals.failed, totals.broken,
-      causes_of(totals.resets), totals.frames, static_cast<double>(totals.bytes) / 1e6,
-      Seconds(totals.virtual_time).count(), totals.instants, totals.checks, totals.told_kernel, totals.told_engine,
-      totals.pruned);
-}
-
-nlohmann::json json_of(const std::array<std::uint64_t, sim::kResetCauses>& resets) {
-  nlohmann::json causes = nlohmann::json::object();
-  for (std::size_t cause = 1; cause < resets.size(); ++cause)
-    causes[name(static_cast<sim::ResetCause>(cause))] = resets[cause];
-  return causes;
-}
-
-nlohmann::json json_of(const Tally& tally) {
-  nlohmann::json failures = nlohmann::json::array();
-  for (const Failure& failure : tally.failures) {
-    nlohmann::json events = nlohmann::json::array();
-    for (const sim::Event& event : failure.shrunk.events) events.push_back(sim::describe(event));
-    failures.push_back({{"seed", failure.seed},
-                        {"what", failure.what},
-                        {"at_s", failure.at_s},
-                        {"events", events},
-                        {"command", command_for(failure.shrunk.options)}});
-  }
-  nlohmann::json coverage = nlohmann::json::object();
-  for (std::size_t kind = sim::kFirstFault; kind < sim::kEventKinds; ++kind)
-    for (std::size_t situation = 0; situation < sim::kSituations; ++situation)
-      coverage[std::string(name(static_cast<sim::EventKind>(kind)))][name(static_cast<sim::Situation>(situation))] =
-          tally.coverage.at(situation, kind);
-  const Totals& totals = tally.totals;
-  return {{"seeds", tally.seeds},
-          {"failures", failures},
-          {"connections", totals.connections},
-          {"moves_to_engine", totals.moves_out},
-          {"moves_to_kernel", totals.moves_back},
-          {"refused", totals.refused},
-          {"undone", totals.failed},
-          {"reset", totals.broken},
-          {"reset_causes", json_of(totals.resets)},
-          {"frames", totals.frames},
-          {"bytes", totals.bytes},
-          {"icmp_heard_by_kernel", totals.told_kernel},
-          {"icmp_heard_by_engine", totals.told_engine},
-          {"pruned", totals.pruned},
-          {"virtual_s", Seconds(totals.virtual_time).count()},
-          {"wall_s", tally.wall_s},
-          {"moves_per_s", tally.moves_per_s()},
-          {"coverage", coverage}};
-}
-
-Failure explained(const sim::Options& options, const sim::Failed& failed, std::uint32_t most_runs) {
-  sim::Options one = options;
-  one.seed = failed.seed;
-  Failure failure{
-      .seed = failed.seed,
-      .what = failed.outcome.failure,
-      .at_s = failed.outcome.failed_at == Time{} ? 0 : Seconds(failed.outcome.failed_at - sim::kBeginning).count(),
-      .shrunk = {.events = {}, .options = one}};
-  if (most_runs > 0) failure.shrunk = sim::shrink(one, failed.outcome, most_runs);
-  return failure;
-}
-
-std::vector<sim::Failed> run_live_seeds(Tally& tally, sim::Options options, const SimArguments& arguments) {
+std::vector<sim::Failed> run_live_seeds(SimTally& tally, sim::Options options, const SimArguments& arguments) {
   std::vector<sim::Failed> failures;
   for (std::uint64_t i = 0; i < arguments.seeds; ++i, ++options.seed) {
     Outcome outcome = run_live(options);
@@ -224,7 +114,7 @@ std::vector<sim::Failed> run_live_seeds(Tally& tally, sim::Options options, cons
   return failures;
 }
 
-void run_all(Tally& tally, const sim::Options& options, const SimArguments& arguments, bool json) {
+void run_all(SimTally& tally, const sim::Options& options, const SimArguments& arguments, bool json) {
   const auto begin = std::chrono::steady_clock::now();
   const std::vector<sim::Failed> failures =
       arguments.live ? run_live_seeds(tally, options, arguments)
@@ -236,7 +126,7 @@ void run_all(Tally& tally, const sim::Options& options, const SimArguments& argu
                                       });
   tally.wall_s = Seconds(std::chrono::steady_clock::now() - begin).count();
   for (const sim::Failed& failed : failures) {
-    tally.failures.push_back(explained(options, failed, arguments.shrink));
+    tally.failures.push_back(explain(options, failed, arguments.shrink));
     if (!json) print_text(text_of(tally.failures.back()));
   }
 }
@@ -285,7 +175,7 @@ int run_sim(const Invocation& invocation) {
   if (const std::string why = cannot_run(arguments, *options, invocation.json); !why.empty())
     return failure(invocation, why, kUsage);
   spdlog::set_level(spdlog::level::off);
-  Tally tally;
+  SimTally tally;
   run_all(tally, *options, arguments, invocation.json);
   const bool ok = tally.failures.empty();
   const std::string verdict = fmt::format("{} of {} seeds failed", tally.failures.size(), tally.seeds);

@@ -97,7 +97,11 @@ std::uint64_t CwndWatch::highest_in_recovery(const Seen& now) const noexcept {
   std::uint64_t most = 0;
   if (timeout || reduction) most = now.in_flight + news + 1;
   if (beyond || twice) most = std::max(most, 2 * (now.out + news));
-  if (twice) most = std::max(most, now.in_flight + now.prr_most);
+  // A loss in CWR gives DCTCP another threshold (RFC 8257 3.5), and PRR's count goes on: what it has not let out yet
+  // may go by the new share.
+  const bool lowered = was_.recovery == RecoveryState::kReduced && now.recovery == RecoveryState::kRecovery &&
+                       now.kind == CongestionKind::kDctcp;
+  if (twice || lowered) most = std::max(most, now.in_flight + now.prr_most);
   // Its end, whatever may begin with the same ACK.
   if (reduces(was_.recovery) && !by_model(now.kind))
     most = std::max<std::uint64_t>({most, was_.ssthresh, now.ssthresh});
@@ -130,7 +134,8 @@ std::string CwndWatch::judge_reduction(const Seen& now) const {
   if (begins && now.ssthresh > left_by_reduction(now.kind, now.recovery, highest() + news))
     return fmt::format("was {} and has a threshold of {} after a loss", was_.cwnd, now.ssthresh);
   const bool ends = reduces(was_.recovery) && now.recovery <= RecoveryState::kDisorder;
-  if (ends && !undone(now) && now.ssthresh <= was_.ssthresh && now.cwnd > was_.ssthresh + news)
+  const bool undone_before = was_.recovery == RecoveryState::kRecovery && !was_.restorable;  // which lasts all the same
+  if (ends && !undone(now) && !undone_before && now.ssthresh <= was_.ssthresh && now.cwnd > was_.ssthresh + news)
     return fmt::format(
         "is {} after a reduction to {}: from {}, {} delivered, threshold {}, state {} to {}, {} out of {}", now.cwnd,
         was_.ssthresh, was_.cwnd, news, now.ssthresh, static_cast<int>(was_.recovery), static_cast<int>(now.recovery),

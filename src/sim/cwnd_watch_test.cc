@@ -51,6 +51,43 @@ TEST(CwndWatch, GrowsByWhatWasDelivered) {
   EXPECT_EQ(w.look().find("grew from 12 by 2 delivered to 15"), 0U);
 }
 
+// A recovery goes on after its reduction was undone, and ends with the window that it has.
+TEST(CwndWatch, AnUndoneRecoveryKeepsItsWindow) {
+  for (const bool undone : {true, false}) {
+    Watched w;
+    w.cb.recovery = RecoveryState::kRecovery;
+    w.cb.ssthresh = 5;
+    w.cb.flight->undo_possible = true;
+    EXPECT_EQ(w.look(), "");
+    w.cb.flight->undo_possible = !undone;
+    EXPECT_EQ(w.look(), "");
+    w.acknowledge(1);
+    w.cb.recovery = RecoveryState::kOpen;
+    w.cb.flight->undo_possible = false;
+    const std::string wrong = undone ? "" : "is 10 after a reduction to 5";
+    if (!undone) w.cb.flight->undo_possible = true;
+    EXPECT_EQ(w.look().substr(0, wrong.size()), wrong) << undone;
+  }
+}
+
+// A loss in CWR gives DCTCP a lower threshold; what PRR has not let out of what arrived before it may go then.
+TEST(CwndWatch, ALossInCwrGoesOnCountingWithDctcp) {
+  for (const auto kind : {tcp::CongestionKind::kDctcp, tcp::CongestionKind::kNewReno}) {
+    Watched w;
+    w.cb.congestion_kind = kind;
+    w.cb.recovery = RecoveryState::kReduced;
+    w.cb.ssthresh = 10;
+    w.cb.flight->prr_delivered = 8;
+    static_cast<void>(w.look());  // another algorithm
+    EXPECT_EQ(w.look(), "");
+    w.cb.recovery = RecoveryState::kRecovery;
+    w.cb.flight->undo_possible = true;
+    w.cb.ssthresh = 5;
+    w.cb.cwnd = 14;
+    EXPECT_EQ(w.look().empty(), kind == tcp::CongestionKind::kDctcp);
+  }
+}
+
 TEST(CwndWatch, DoesNotGrowUnused) {
   Watched w;
   w.acknowledge(10);

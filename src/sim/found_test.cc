@@ -100,6 +100,19 @@ INSTANTIATE_TEST_SUITE_P(
               .faults = "all,-no-memory",
               .what = "the window of the peer after CWR",
               .every_congestion_control = true},
+        // Checker: a loss in CWR lowers DCTCP's threshold, and PRR has not let out what arrived before it.
+        Found{.seed = 5002191,
+              .moves_per_s = 40'000,
+              .faults = "all",
+              .what = "the window of the engine after CWR",
+              .every_congestion_control = true},
+        // Checker: a recovery that D-SACKs have undone lasts until its data is acknowledged, with the window from
+        // before.
+        Found{.seed = 5004078,
+              .moves_per_s = 40'000,
+              .faults = "all",
+              .what = "the window of the peer after a recovery that was undone",
+              .every_congestion_control = true},
         // Checker: a SYN that comes again when all is over begins a handshake that ends by a RST.
         Found{.seed = 5000260,
               .moves_per_s = 40'000,

@@ -10,6 +10,7 @@
 #include "stack/socket_host.h"
 #include "tcp/flight.h"
 #include "tcp/invariants.h"
+#include "tcp/rtt.h"
 #include "tcp/timers.h"
 #include "wire/build.h"
 
