@@ -128,6 +128,7 @@ class Server {
     return {served, end - begin};
   }
   LaneBox& box() { return box_; }
+  Peers& peers() { return *peers_; }
   [[nodiscard]] Time now() const { return now_; }
   // By which the heap grew when the connections were made and had each answered a request.
   [[nodiscard]] std::int64_t heap_grown_bytes() const { return heap_grown_bytes_; }
@@ -261,13 +262,14 @@ BENCHMARK(BM_MemoryOfAnIdleConnection)->Arg(10'000)->Arg(1'000'000)->Iterations(
 
 // A command of the driver: hold, extract and activate again.
 void BM_HoldExtractActivate(benchmark::State& state) {
-  LaneBox& box = server_with(16, Acks::kWithNextRequest).box();
+  Server& server = server_with(16, Acks::kWithNextRequest);
+  LaneBox& box = server.box();
   const HwConnId id(0, 3, 1);
   for ([[maybe_unused]] auto _ : state) {
     ASSERT(box.call({.op = CommandOp::kHold, .id = id}).status == Status::kOk);
     ASSERT(box.call({.op = CommandOp::kExtract, .id = id}).status == Status::kOk);
     ASSERT(box.call({.op = CommandOp::kActivate, .id = id}).status == Status::kOk);
-    static_cast<Peers&>(*box.link).forget_sent();
+    server.peers().forget_sent();
   }
 }
 BENCHMARK(BM_HoldExtractActivate);

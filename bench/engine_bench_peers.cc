@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::uint32_t kBatch = 32;
 // Answers in flight: an ACK comes 40 ms after the answer, as Linux's delayed ones, at a batch in 25 us.
-constexpr std::size_t kMostUnacknowledged = 1600 * kBatch;
+constexpr std::size_t kMostUnacknowledged = std::size_t{1600} * kBatch;
 
 std::uint32_t milliseconds_of(Time now) {
   return static_cast<std::uint32_t>(now.time_since_epoch().count() / 1'000'000);
@@ -41,7 +41,8 @@ Peers::Peers(std::uint32_t connections, Acks acks)
   peers_.reserve(connections);
   for (std::uint32_t i = 0; i < connections; ++i) peers_.push_back({.seq = i * 3, .ack = i, .answer = i, .seen = i});
   // Half of the connections at most, so that the ACK is never one of its next request's.
-  unacknowledged_.assign(std::min<std::size_t>(kMostUnacknowledged, connections / 2 / batch_ * batch_), kNone);
+  unacknowledged_.assign(std::min<std::size_t>(kMostUnacknowledged, std::size_t{connections / 2 / batch_} * batch_),
+                         kNone);
   for (std::size_t i = 0; i < kFrames; ++i)
     views_.push_back(ByteView(rx_memory_).subspan(i * kFrameBytes, kFrameBytes));
   frames_.reserve(kFrames);

@@ -123,7 +123,7 @@ TEST_F(Commands, EveryFailureIsOneObjectOfJson) {
   expect_failure(run({"sim", "--seed", "99999999999999999999999"}), kUsage, "whole number");
   expect_failure(run({"sim", "--seed", "18446744073709551615", "--seeds", "2"}), kUsage, "2^64");
   expect_failure(run({"sim", "--duration-s", "nan"}), kUsage, "no number");
-  expect_failure(run({"sim", "--only", "99999"}), kUsage, "the seed's events are 0 to");
+  expect_failure(run({"sim", "--only", "99999"}), kUsage, "events, from 0 on");
   expect_failure(run({"sim", "--only", "1", "--seeds", "2"}), kUsage, "one seed");
   expect_failure(run({"sim", "--live"}), kUsage, "without --json");
   expect_failure(run({"foo"}), kUsage, "unknown command 'foo'");

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 
@@ -51,7 +52,7 @@ class Live {
   void show(Duration at, const Totals& totals) {
     const double mbit = static_cast<double>(totals.bytes - last_.bytes) * 8 / 1e6 / Seconds(kLiveInterval).count();
     most_mbit_ = std::max(most_mbit_, mbit);
-    const int filled = most_mbit_ > 0 ? static_cast<int>(mbit / most_mbit_ * kBarColumns + 0.5) : 0;
+    const int filled = most_mbit_ > 0 ? static_cast<int>(std::lround(mbit / most_mbit_ * kBarColumns)) : 0;
     const std::uint64_t out = totals.moves_out - last_.moves_out;
     const std::uint64_t back = totals.moves_back - last_.moves_back;
     std::printf("%s", fmt::format("{:6.1f} s |{}{:<{}}{}| {:8.1f} Mbit/s  {}{:>3} > {:>3} <{}\n", Seconds(at).count(),
@@ -151,7 +152,7 @@ std::string cannot_select(const SimArguments& arguments, const sim::Options& opt
   whole.only.reset();
   const std::size_t events = sim::make_events(whole, sim::make_shape(whole)).size();
   const std::uint32_t last = *options.only->rbegin();
-  return last < events ? "" : fmt::format("--only {}: the seed's events are 0 to {}", last, events - 1);
+  return last < events ? "" : fmt::format("--only {}: the seed has {} events, from 0 on", last, events);
 }
 
 // Empty: the words go together.

@@ -75,7 +75,10 @@ Result<> give_acknowledged_fin(Connection& conn, const tcp::MinTcp& known) {
   const Seq seq = *std::exchange(conn.acknowledged_fin, std::nullopt);
   const kernel::LateBytes fin{
       .first_seq = seq.raw(), .bytes = {}, .fin = true, .snd_una = known.snd_una, .snd_nxt = known.snd_nxt};
-  const std::vector<std::byte> frame = segment_with(conn, fin, known);
+  // Without a timestamp: what was injected before it may carry a newer one than is known here (PAWS).
+  tcp::MinTcp without_stamps = known;
+  without_stamps.options = static_cast<std::uint8_t>(without_stamps.options & ~tcp::kOptTimestamps);
+  const std::vector<std::byte> frame = segment_with(conn, fin, without_stamps);
   const ByteView part(frame);
   const nic::RxFrame whole{.parts = {&part, 1}, .length_bytes = static_cast<std::uint32_t>(frame.size())};
   (void)conn.kernel->make_room(1);

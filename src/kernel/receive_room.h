@@ -31,6 +31,7 @@ class ReceiveRoom {
     ASSIGN_OR_RETURN(const int before, get_option(fd, SOL_SOCKET, SO_RCVBUF, "SO_RCVBUF"));
     ASSIGN_OR_RETURN(const std::int64_t used, used_bytes(fd));
     if (!is_lent() || before != lent_) {
+      lent_ = 0;
       own_ = before;
       ASSIGN_OR_RETURN(own_clamp_, get_option(fd, IPPROTO_TCP, kWindowClampOption, "TCP_WINDOW_CLAMP"));
       offered_before_ = offered(fd);

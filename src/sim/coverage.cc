@@ -31,42 +31,44 @@ void Coverage::add(const Coverage& other) noexcept {
   }
 }
 
-bool Coverage::can_meet(EventKind kind, Situation at) noexcept {
-  const bool out = at >= Situation::kOutReserve && at <= Situation::kOutCommit;
-  const bool back = at >= Situation::kBackOwn && at <= Situation::kBackRelease;
-  const bool own = at == Situation::kOutReserve || at == Situation::kOutOwn || at == Situation::kBackOwn;
+bool Coverage::can_meet(EventKind kind, Situation situation) noexcept {
+  const bool out = situation >= Situation::kOutReserve && situation <= Situation::kOutCommit;
+  const bool back = situation >= Situation::kBackOwn && situation <= Situation::kBackRelease;
+  const bool own =
+      situation == Situation::kOutReserve || situation == Situation::kOutOwn || situation == Situation::kBackOwn;
   switch (kind) {
     case EventKind::kRefuseOffload:
       return out;
     case EventKind::kRefuseUpload:
       return back;
     case EventKind::kFailCheck:
-      return at == Situation::kInKernel || at == Situation::kClosing;
+      return situation == Situation::kInKernel || situation == Situation::kClosing;
     case EventKind::kFailAttach:
-      return at == Situation::kOutFilter;
+      return situation == Situation::kOutFilter;
     case EventKind::kFailFreeze:
     case EventKind::kLoseAck:
-      return at == Situation::kOutFreeze;
+      return situation == Situation::kOutFreeze;
     case EventKind::kFailPark:
     case EventKind::kFailParkGap:
     case EventKind::kPurge:
-      return at == Situation::kUnparked || at == Situation::kBackPark || at == Situation::kClosing;
+      return situation == Situation::kUnparked || situation == Situation::kBackPark || situation == Situation::kClosing;
     case EventKind::kFailRestore:
-      return at == Situation::kBackRestore;
+      return situation == Situation::kBackRestore;
     case EventKind::kFailRelease:
     case EventKind::kPartRelease:
-      return at == Situation::kBackRelease;
+      return situation == Situation::kBackRelease;
     case EventKind::kFailThaw:
-      return at == Situation::kOutInstall || at == Situation::kOutCommit;
+      return situation == Situation::kOutInstall || situation == Situation::kOutCommit;
     case EventKind::kFailDetach:
-      return at >= Situation::kOutSteer && at <= Situation::kOutCommit;
+      return situation >= Situation::kOutSteer && situation <= Situation::kOutCommit;
     case EventKind::kAtStep:
       return out || back;
     case EventKind::kFailInject:  // packets that are the kernel's: when a move out is undone, at the end of one back
-      return at == Situation::kInKernel || (at >= Situation::kOutSteer && at <= Situation::kOutCommit) ||
-             at == Situation::kBackRelease || at == Situation::kClosing;
+      return situation == Situation::kInKernel ||
+             (situation >= Situation::kOutSteer && situation <= Situation::kOutCommit) ||
+             situation == Situation::kBackRelease || situation == Situation::kClosing;
     case EventKind::kOptionSet:
-      return at == Situation::kOutReserve || at == Situation::kOutOwn;
+      return situation == Situation::kOutReserve || situation == Situation::kOutOwn;
     case EventKind::kCallInside:  // no move goes on with a call inside
       return own || (!out && !back);
     default:

@@ -104,7 +104,7 @@ std::uint64_t CwndWatch::highest_in_recovery(const Seen& now) const noexcept {
   if (twice || lowered) most = std::max(most, now.in_flight + now.prr_most);
   // Its end, whatever may begin with the same ACK.
   if (reduces(was_.recovery) && !by_model(now.kind))
-    most = std::max<std::uint64_t>({most, was_.ssthresh, now.ssthresh});
+    most = std::max({most, std::uint64_t{was_.ssthresh}, std::uint64_t{now.ssthresh}});
   return most;
 }
 

@@ -79,7 +79,7 @@ inline constexpr std::size_t kEventKinds = 51;
 inline constexpr std::size_t kFirstFault = 3;
 
 [[nodiscard]] std::string_view name(EventKind kind) noexcept;
-[[nodiscard]] std::optional<EventKind> event_kind(std::string_view name) noexcept;
+[[nodiscard]] std::optional<EventKind> event_kind(std::string_view word) noexcept;
 [[nodiscard]] constexpr bool is_fault(EventKind kind) noexcept { return static_cast<std::size_t>(kind) >= kFirstFault; }
 [[nodiscard]] constexpr bool is_link_fault(EventKind kind) noexcept {
   return (kind >= EventKind::kLoss && kind <= EventKind::kShortQueue) || kind == EventKind::kTooBig;

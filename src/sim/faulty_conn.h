@@ -77,7 +77,11 @@ struct MoveFaults {
 };
 
 void refuse_release(MoveFaults& faults) noexcept;
-[[nodiscard]] inline bool take(std::uint8_t& count) noexcept { return count > 0 && count-- > 0; }
+[[nodiscard]] inline bool take(std::uint8_t& count) noexcept {
+  if (count == 0) return false;
+  --count;
+  return true;
+}
 
 class FaultyConn final : public kernel::KernelConn {
  public:

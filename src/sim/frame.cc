@@ -31,7 +31,7 @@ IpAddress v6_at(ByteView frame, std::size_t at) noexcept {
 
 bool read_addresses(ByteView frame, FrameHead& head) noexcept {
   if (is_v4(frame)) {
-    const std::size_t header_bytes = (byte_at(frame, wire::kEthernetBytes) & 0xf) * 4;
+    const std::size_t header_bytes = std::size_t{byte_at(frame, wire::kEthernetBytes) & 0xfU} * 4;
     if (header_bytes < 20 || byte_at(frame, wire::kEthernetBytes + 9) != kTcp) return false;
     head.flow.remote = v4_at(frame, wire::kEthernetBytes + 12);
     head.flow.local = v4_at(frame, wire::kEthernetBytes + 16);

@@ -326,7 +326,7 @@ void add_later_faults(std::vector<Event>& events, const Options& options, const 
     // What ends a connection comes seldom, or little else would be met.
     const bool resets = leads_to_reset(event);
     const bool is_nothing = event.kind == EventKind::kAtStep && !is_fault(static_cast<EventKind>(event.amount));
-    if (!is_nothing && !(resets && rng.below(8) != 0)) events.push_back(event);
+    if (!is_nothing && (!resets || rng.below(8) == 0)) events.push_back(event);
   }
 }
 

@@ -63,7 +63,7 @@ class SimDriver {
   SimDriver(const SimDriver&) = delete;
   SimDriver& operator=(const SimDriver&) = delete;
 
-  [[nodiscard]] Welcome open_session(std::uint32_t number, const ipc::ArenaConfig& arena);
+  [[nodiscard]] Welcome open_session(std::uint32_t number, const ipc::ArenaConfig& config);
   // The program has announced a connection. `faults` outlives it.
   driver::ManagedConnection& register_connection(std::uint32_t session, std::uint32_t slot, std::uint32_t tag,
                                                  SocketId socket, MoveFaults& faults);
@@ -95,7 +95,7 @@ class SimDriver {
   void guarded(const Work& work);
   void loop(Time now);
   void serve(driver::Session& session);
-  Result<> handle(driver::Session& session, std::span<const std::byte> message);
+  Result<> handle(driver::Session& session, std::span<const std::byte> bytes);
   void end_session(driver::Session& session);
   void connection_closed(driver::ManagedConnection& conn);
   void bury_sessions();

@@ -158,8 +158,8 @@ class SoftHostConn final : public kernel::KernelConn {
   stack::SoftKernelConn inner_;
 };
 
-SoftHost::SoftHost(const stack::Config& config, FramePool& pool, std::function<void(Frame)> send, std::uint64_t seed)
-    : config_(config), pool_(pool), send_(std::move(send)), rng_(seed), stack_(config_, *this, this) {}
+SoftHost::SoftHost(stack::Config config, FramePool& pool, std::function<void(Frame)> send, std::uint64_t seed)
+    : config_(std::move(config)), pool_(pool), send_(std::move(send)), rng_(seed), stack_(config_, *this, this) {}
 
 SoftHost::~SoftHost() = default;
 

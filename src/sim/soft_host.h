@@ -26,7 +26,7 @@ class SoftHostConn;
 class SoftHost final : public HostStack, private stack::Outlet, private stack::Watcher {
  public:
   // `send` takes frames for the wire. REQUIRES: `pool` outlives the host.
-  SoftHost(const stack::Config& config, FramePool& pool, std::function<void(Frame)> send, std::uint64_t seed);
+  SoftHost(stack::Config config, FramePool& pool, std::function<void(Frame)> send, std::uint64_t seed);
   ~SoftHost() override;
 
   void receive(Frame frame, Time now) override;

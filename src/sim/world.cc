@@ -44,8 +44,8 @@ void Totals::add(const Totals& other) noexcept {
   virtual_time += other.virtual_time;
 }
 
-World::World(const Options& options, const Shape& shape, std::vector<Event> events)
-    : options_(options), shape_(shape), events_(std::move(events)), step_rng_(options.seed * 77 + 5) {
+World::World(const Options& options, Shape shape, std::vector<Event> events)
+    : options_(options), shape_(std::move(shape)), events_(std::move(events)), step_rng_(options.seed * 77 + 5) {
   build();
 }
 

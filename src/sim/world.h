@@ -107,7 +107,7 @@ struct SimConn {
 
 class World {
  public:
-  World(const Options& options, const Shape& shape, std::vector<Event> events);
+  World(const Options& options, Shape shape, std::vector<Event> events);
   ~World();
   World(const World&) = delete;
   World& operator=(const World&) = delete;
@@ -159,7 +159,7 @@ class World {
   void hook_moves();
   void driver_resets(SimConn& conn);
   void run_app(std::uint32_t number);
-  void rung(std::uint32_t app, std::uint32_t lane);
+  void rung(std::uint32_t number, std::uint32_t lane);
   [[nodiscard]] Time next_instant(bool driver_runs) const;
   void go_to(Time when);
   void pass(Duration span);  // within a move: all but the driver goes on
@@ -197,7 +197,7 @@ class World {
   void storm();
   void take_slots(const Event& event);
   void stand_inside(const Event& event);
-  void kill_program(std::uint32_t app);
+  void kill_program(std::uint32_t number);
   void kill_driver();
   void end_faults();
   void until(Duration span, std::function<void()> end);

@@ -27,10 +27,10 @@ bool World::concerns(const Event& event, const SimConn& conn) {
       return true;
     case Target::kConnection:  // the thread that stands inside goes with its program; no memory is not for orphans
       return event.target == conn.number &&
-             !(event.kind == EventKind::kCallInside && apps_[conn.app].process->is_dead()) &&
-             !(event.kind == EventKind::kNoMemory && conn.talk->is_closed(0));
+             (event.kind != EventKind::kCallInside || !apps_[conn.app].process->is_dead()) &&
+             (event.kind != EventKind::kNoMemory || !conn.talk->is_closed(0));
     case Target::kProgram:
-      return event.target == conn.app && !(event.kind == EventKind::kProgramDeath && conn.talk->is_closed(0));
+      return event.target == conn.app && (event.kind != EventKind::kProgramDeath || !conn.talk->is_closed(0));
     case Target::kLink:
       return event.target == conn.peer;
     case Target::kLane:

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <ranges>
 
 #include "base/assert.h"
 #include "sim/world.h"
@@ -12,16 +13,16 @@ namespace twinstack::sim {
 using std::chrono::microseconds;
 
 SimConn* World::by_socket(SocketId socket) {
-  for (auto at = conns_.rbegin(); at != conns_.rend(); ++at)
-    if ((*at)->socket == socket) return at->get();
+  for (const auto& conn : std::views::reverse(conns_))
+    if (conn->socket == socket) return conn.get();
   return nullptr;
 }
 
 SimConn* World::moving() {
   const handoff::Connection* of = driver_->mover().tools().moving;
   if (of == nullptr) return nullptr;
-  for (auto at = conns_.rbegin(); at != conns_.rend(); ++at)
-    if ((*at)->driver_knows && (*at)->app == of->session && (*at)->slot == of->slot) return at->get();
+  for (const auto& conn : std::views::reverse(conns_))
+    if (conn->driver_knows && conn->app == of->session && conn->slot == of->slot) return conn.get();
   return nullptr;
 }
 

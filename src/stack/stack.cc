@@ -196,7 +196,9 @@ bool SoftStack::out_of_retries(const Socket& socket, Time now) const {
   const bool retransmits = cb.sender_timer == tcp::SenderTimer::kRetransmit;
   const bool probes = cb.sender_timer == tcp::SenderTimer::kPersist;
   if ((!retransmits && !probes) || static_cast<std::int32_t>(tcp::to_tick(now) - cb.sender_deadline) < 0) return false;
-  if (retransmits && cb.user_timeout_ms != 0 && !socket.orphan) return false;
+  // The core's: what stands in for these.
+  if (retransmits && cb.user_timeout_ms != 0) return false;
+  if (retransmits && cb.snd_wnd == 0 && !socket.orphan) return false;
   std::uint8_t most = config_.tcp_retries2;
   if (socket.orphan) most = config_.tcp_orphan_retries == 0 ? 8 : config_.tcp_orphan_retries;
   if (retransmits)

@@ -238,6 +238,23 @@ void note_repeat(ControlBlock& cb, SentQueue::Position position, Time now) {
   if (reducing_window(cb)) ++f.prr_out;
 }
 
+namespace {
+
+// RACK finds what was sent again by these: the end that is cut off is another such.
+void split_repeat(Flight& flight, const SentSegment& head, Seq tail) {
+  auto at = flight.repeats.end();
+  while (at != flight.repeats.begin() + flight.repeats_first) {
+    const Repeat& repeat = *--at;
+    if (repeat.sent < head.sent) return;
+    if (repeat.seq == head.seq && repeat.sent == head.sent) {
+      flight.repeats.insert(at + 1, {tail, head.sent});
+      return;
+    }
+  }
+}
+
+}  // namespace
+
 void split_sent(Flight& flight, SentQueue::Position position, std::uint32_t length) {
   flight.lone = false;
   SentQueue& sent = flight.sent;
@@ -251,6 +268,7 @@ void split_sent(Flight& flight, SentQueue::Position position, std::uint32_t leng
   if (s.has(kSacked)) ++flight.sacked;
   if (s.has(kLost)) ++flight.lost;
   if (s.has(kRetransmitted)) ++flight.retransmitted;
+  if (s.has(kEverRetransmitted)) split_repeat(flight, s, s.end());
 }
 
 void split_long(ControlBlock& cb) {

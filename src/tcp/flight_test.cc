@@ -108,6 +108,22 @@ TEST(Flight, ASplitKeepsCountsAndHints) {
   EXPECT_EQ(f.sent.at(f.sent.first() + 13).length, 6U);
 }
 
+// RACK looks for what was sent again by its repeats: what is cut off has one too, in the order of time.
+TEST(Flight, WhatASplitCutsOffWasSentAgainAsWell) {
+  FlightModel model;
+  Flight& f = *model.cb_.flight;
+  const Time now{std::chrono::seconds(10)};
+  for (std::uint32_t i = 0; i < 3; ++i) note_repeat(model.cb_, f.sent.first() + i, now + std::chrono::milliseconds(i));
+  const std::uint32_t before = f.retransmitted;
+  split_sent(f, f.sent.first() + 1, 4);
+  EXPECT_EQ(f.retransmitted, before + 1);
+  ASSERT_EQ(f.repeats.size(), 4U);
+  EXPECT_EQ(f.repeats[1].seq, f.sent.at(f.sent.first() + 1).seq);
+  EXPECT_EQ(f.repeats[2].seq, f.sent.at(f.sent.first() + 2).seq);
+  EXPECT_EQ(f.repeats[2].sent, f.repeats[1].sent);
+  EXPECT_EQ(f.repeats[3].seq, f.sent.at(f.sent.first() + 3).seq);
+}
+
 TEST(Flight, WhatAnotherStackSentIsInSegmentsAndGivesNoRates) {
   ControlBlock cb;
   cb.mss = 1000;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "tcp/loss_marks.h"
+#include "tcp/rtt.h"
 #include "tcp/timers.h"
 
 namespace twinstack::tcp {
@@ -129,8 +130,7 @@ bool rack_mark_lost(ControlBlock& cb, Time now) {
   f.rack_advanced = false;
   const Search search = detect(cb, now);
   if (search.longest <= Duration::zero()) return false;
-  const Duration rto = std::chrono::microseconds(cb.rto_us);
-  arm_sender_timer(cb, SenderTimer::kReorder, std::min(search.longest + kTimerSlack, rto), now);
+  arm_sender_timer(cb, SenderTimer::kReorder, std::min(search.longest + kTimerSlack, backed_off_rto(cb)), now);
   return true;
 }
 

@@ -154,8 +154,8 @@ bool keep_out_of_order(ControlBlock& cb, Seq seq, const Payload& payload, Host& 
   if (is_held(cold.out_of_order, seq, end)) {
     note_duplicate(cb, seq, end);
   } else {
-    note_held_parts(cb, seq, end);
     if (memory != nullptr && !memory->make_room(cold, peer, seq, payload.size() + kBlockOverhead)) return false;
+    note_held_parts(cb, seq, end);
     if (insert_missing(cold, seq, payload) == 0) return false;
   }
   report_first(cold, range_around(cold.out_of_order, seq));

@@ -249,6 +249,20 @@ TEST(Receive, ReadingLittleDoesNotMoveAWindowThatIsNotScaled) {
   }
 }
 
+// A buffer under a segment is offered again from its half on.
+TEST(Receive, ASmallBufferIsOfferedFromItsHalfOn) {
+  Receiver r(idle_state(), 1000);
+  r.end.cb.rcv_wnd = 1000;
+  r.get(0, 1000);
+  r.end.poll(r.end.fire(at_ms(1)));
+  r.end.read(400, at_ms(50));
+  r.get(1000, 0);
+  r.end.poll(at_ms(50));
+  EXPECT_EQ(offered_window(r.end.cb), 0U);
+  r.end.read(400, at_ms(51));
+  EXPECT_EQ(r.end.poll_one(at_ms(51)).segment.window, 800);
+}
+
 // What several segments that came as one weigh is bounded by what the peer was told, not by what it takes itself.
 TEST(Receive, ThePeersSegmentsMayBeLargerThanOurs) {
   MinTcp state = idle_state();

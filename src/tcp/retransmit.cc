@@ -52,8 +52,9 @@ void plan_again(ControlBlock& cb, SentQueue::Position position, Again kind, Host
   const bool reports_due = cb.has(kAckNow) && plan.segment.options.sack_count > 0;
   const std::uint32_t limit = limit_again(cb, f.sent.at(position).length, plan.segment.options);
   const bool with_fin = f.sent.at(position).end() > data_end(cb);
-  const std::uint32_t most = std::min(limit + (with_fin ? 1 : 0), room_again(cb, f.sent.at(position).seq));
-  if (f.sent.at(position).length > most) split_sent(f, position, std::min(limit, most));
+  // The FIN asks for no room (as Linux, which compares the bytes).
+  const std::uint32_t most = std::min(limit, room_again(cb, f.sent.at(position).seq));
+  if (f.sent.at(position).length > most + (with_fin ? 1 : 0)) split_sent(f, position, most);
   const SentSegment& s = f.sent.at(position);
   fill_text(cb, plan, s.seq, s.length);
   if (plan.payload_bytes > 0 && pushes_again(cb, position)) plan.segment.flags |= wire::kPsh;

@@ -54,6 +54,7 @@ class TestEnd final : public Host {
   Time fire(Time now, TimerVerdict* verdict = nullptr);
   std::vector<std::byte> payload_of(const SegmentPlan& plan) const;
 
+  std::uint32_t receive_capacity() override { return capacity; }
   std::uint16_t announced_mss() override { return announced; }
 
   // As a move out and in again: what is out of order is lost.

@@ -41,7 +41,7 @@ inline constexpr std::int64_t kTickNs = std::int64_t{1} << kTickShift;
 
 // Whether `stamp` lies less than `interval` before `now`. One that seems to lie ahead is an old one.
 [[nodiscard]] constexpr bool within(Tick stamp, Duration interval, Time now) noexcept {
-  return Duration(std::int64_t{static_cast<Tick>(to_tick(now) - stamp)} * kTickNs) < interval;
+  return Duration(std::int64_t{to_tick(now) - stamp} * kTickNs) < interval;
 }
 
 // The instant at which `tick` begins. REQUIRES: it lies less than 39 hours from `now`.

@@ -26,7 +26,8 @@ bool has_tried(const ControlBlock& cb, SenderTimer which) noexcept {
   return which == SenderTimer::kPersist ? cb.backoff > 0 : cb.retries > 0;
 }
 
-// How long that is ago (Linux icsk_probes_tstamp, retrans_stamp). REQUIRES: has_tried().
+// How long that is ago (Linux icsk_probes_tstamp, retrans_stamp; which a fast retransmission before it sets as well).
+// REQUIRES: has_tried().
 Duration tried_for(const ControlBlock& cb, SenderTimer which, Time now) noexcept {
   return which == SenderTimer::kPersist || !cb.flight ? stalled_for(cb, now) : now - cb.flight->timed_out_at;
 }
@@ -72,7 +73,7 @@ void count_probe(ControlBlock& cb) noexcept {
 TimerVerdict fire_retransmit(ControlBlock& cb, Host& host, Time now) {
   if (packets_out(cb) == 0) return TimerVerdict::kNothing;
   if (exhausted(cb, SenderTimer::kRetransmit, now)) {
-    start_sender_timer(cb, SenderTimer::kRetransmit, now);  // the upload takes its time: no spinning meanwhile
+    start_sender_timer(cb, SenderTimer::kRetransmit, now);  // the upload takes its time
     return TimerVerdict::kToSoftware;
   }
   if (cb.flight->timed_out_at == Time{}) cb.flight->timed_out_at = now;

@@ -20,8 +20,9 @@ std::uint32_t in_whole_segments(const ControlBlock& cb, std::uint32_t space, std
 
 std::uint32_t possible_window(const ControlBlock& cb, Host& host) {
   const std::uint32_t space = host.receive_space();
-  if (space < std::min<std::uint32_t>(cb.rcv_mss, host.receive_capacity())) return 0;
-  if (cb.rcv_wscale == 0) return in_whole_segments(cb, space, host.receive_capacity());
+  const std::uint32_t capacity = host.receive_capacity();
+  if (space < std::min<std::uint32_t>(cb.rcv_mss, capacity) && space < capacity / 2) return 0;
+  if (cb.rcv_wscale == 0) return in_whole_segments(cb, space, capacity);
   // Rounded up, as Linux does: under a large scale a small buffer could offer nothing otherwise, ever.
   const std::uint32_t unit = 1U << cb.rcv_wscale;
   return std::min((space + unit - 1) & ~(unit - 1), kMaxWindowField << cb.rcv_wscale);
