@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
@@ -16,6 +17,8 @@ class SimReport : public testing::Test {
   void SetUp() override {
     spdlog::set_level(spdlog::level::off);
     options.seed = 3;
+    options.duration = std::chrono::milliseconds(20);  // few events: sanitized builds are slow
+    options.connections = 2;
     options.faults = sim::FaultSet::none();
     options.sabotage = sim::Options::Sabotage::kTurnByte;
     options.sabotage_after_moves = 1;
@@ -28,14 +31,19 @@ class SimReport : public testing::Test {
 };
 
 TEST_F(SimReport, AFailureIsToldWithSeedCommandsAndEvents) {
-  const SimFailure failure = explain(options, failed, 500);
+  const SimFailure failure = explain(options, failed, 300);
   const std::string text = text_of(failure);
   EXPECT_TRUE(text.starts_with("seed 3 fails at 0.")) << text;
   EXPECT_NE(text.find("wrong byte"), std::string::npos) << text;
-  EXPECT_NE(text.find("again, everything:  twinstack sim --seed 3 --faults none\n"), std::string::npos) << text;
-  EXPECT_NE(text.find("again, shrunk:      twinstack sim --seed 3 --faults none --only "), std::string::npos) << text;
+  EXPECT_NE(text.find("again, everything:  twinstack sim --seed 3 --duration-s 0.02 --connections 2 --faults none\n"),
+            std::string::npos)
+      << text;
+  EXPECT_NE(
+      text.find("again, shrunk:      twinstack sim --seed 3 --duration-s 0.02 --connections 2 --faults none --only "),
+      std::string::npos)
+      << text;
   ASSERT_FALSE(failure.shrunk.events.empty());
-  EXPECT_LT(failure.shrunk.events.size(), 10U);
+  EXPECT_LT(failure.shrunk.events.size(), 10U) << text;
   for (const sim::Event& event : failure.shrunk.events)
     EXPECT_NE(text.find("\n  " + sim::describe(event)), std::string::npos) << text;
   // The command means the very events.
@@ -53,7 +61,7 @@ TEST_F(SimReport, JsonHasTheSame) {
   SimTally tally;
   tally.seeds = 1;
   tally.totals = failed.outcome.totals;
-  tally.failures.push_back(explain(options, failed, 500));
+  tally.failures.push_back(explain(options, failed, 300));
   const nlohmann::json said = json_of(tally);
   ASSERT_EQ(said.at("failures").size(), 1U);
   const nlohmann::json& failure = said.at("failures")[0];
