@@ -12,13 +12,9 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "kernel/sockopt.h"
 
 namespace twinstack::kernel {
-
-// <linux/tcp.h> and <netinet/tcp.h> exclude each other; who includes this has one of them.
-inline constexpr int kKeepIdleOption = 4;      // TCP_KEEPIDLE
-inline constexpr int kKeepIntervalOption = 5;  // TCP_KEEPINTVL
-inline constexpr int kUserTimeoutOption = 18;  // TCP_USER_TIMEOUT
 
 class Expiry {
  public:

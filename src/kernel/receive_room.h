@@ -18,10 +18,6 @@
 
 namespace twinstack::kernel {
 
-// <linux/tcp.h> and <netinet/tcp.h> exclude each other; who includes this has one of them.
-inline constexpr int kWindowClampOption = 10;  // TCP_WINDOW_CLAMP
-inline constexpr int kInfoOption = 11;         // TCP_INFO
-
 class ReceiveRoom {
  public:
   // `packets` are about to be injected. Nothing happens to a buffer that the kernel tunes: it grows by itself.

@@ -10,6 +10,13 @@
 
 namespace twinstack::kernel {
 
+// Of TCP, for headers: <linux/tcp.h> and <netinet/tcp.h> exclude each other, and who includes those has one of them.
+inline constexpr int kKeepIdleOption = 4;      // TCP_KEEPIDLE
+inline constexpr int kKeepIntervalOption = 5;  // TCP_KEEPINTVL
+inline constexpr int kWindowClampOption = 10;  // TCP_WINDOW_CLAMP
+inline constexpr int kInfoOption = 11;         // TCP_INFO
+inline constexpr int kUserTimeoutOption = 18;  // TCP_USER_TIMEOUT
+
 template <typename T = int>
 Result<T> get_option(int fd, int level, int name, const char* what) {
   T value{};

@@ -65,8 +65,11 @@ void World::watch_wire(const Frame& frame, unsigned direction, bool by_lane) {
   FlowKey flow = packet.flow;
   if (direction == 0) std::swap(flow.local, flow.remote), std::swap(flow.local_port, flow.remote_port);
   const auto found = std::ranges::find_if(conns_, [&flow](const auto& conn) { return conn->flow == flow; });
-  if (found == conns_.end()) return;
-  SimConn& conn = **found;
+  if (found != conns_.end()) watch_packet(**found, packet, direction, by_lane);
+}
+
+// What it opens, ends and acknowledges.
+void World::watch_packet(SimConn& conn, const wire::TcpPacket& packet, unsigned direction, bool by_lane) {
   SimConn::Direction& seen = conn.wire[direction];
   const wire::Segment& segment = packet.segment;
   if (direction == 0) watch_sender(conn, segment, by_lane);
@@ -98,7 +101,12 @@ void World::watch_wire(const Frame& frame, unsigned direction, bool by_lane) {
     seen.fin = segment.seq + static_cast<std::uint32_t>(packet.payload.size());
     seen.has_fin = true;
   }
-  if (is_stale || may_break) return;
+  if (!is_stale && !may_break) watch_promises(conn, segment, direction);
+}
+
+// What was said and may not be taken back: the window's right edge, the clock.
+void World::watch_promises(SimConn& conn, const wire::Segment& segment, unsigned direction) {
+  SimConn::Direction& seen = conn.wire[direction];
   const bool scaled = seen.has_scale && conn.wire[1 - direction].has_scale;
   const std::uint8_t shift = scaled ? seen.window_scale : 0;
   const Seq edge = segment.ack + (std::uint32_t{segment.window} << shift);

@@ -27,6 +27,7 @@
 #include "sim/sim_driver.h"
 #include "sim/sim_interface.h"
 #include "sim/soft_host.h"
+#include "wire/packet.h"
 #include "wire/segment.h"
 
 namespace twinstack::sim {
@@ -217,6 +218,8 @@ class World {
   // wire_watch.cc
   void watch_wire(const Frame& frame, unsigned direction, bool by_lane);
   [[nodiscard]] static bool have_ended(const SimConn& conn);
+  void watch_packet(SimConn& conn, const wire::TcpPacket& packet, unsigned direction, bool by_lane);
+  void watch_promises(SimConn& conn, const wire::Segment& segment, unsigned direction);
   void watch_sender(const SimConn& conn, const wire::Segment& segment, bool by_lane);
   void trace(const Frame& frame);
 
